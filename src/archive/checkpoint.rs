@@ -1,0 +1,105 @@
+//! The forward checkpoint: `since`, the account's place in `/sync`.
+
+use sqlx::PgConnection;
+
+use super::{Archive, Error, Writer};
+
+/// The account whose view is archived.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Internal key.
+    pub account_key: i32,
+    /// Matrix user id.
+    pub user_id: String,
+    /// Device of an earlier password login.
+    pub device_id: Option<String>,
+    /// Token of the next `/sync`; `None`: never synced.
+    pub since: Option<String>,
+    /// The room filter as last applied.
+    pub rooms_filter: Option<String>,
+}
+
+impl Archive {
+    /// The archive's account; `None` in a new archive.
+    pub async fn account(&self) -> Result<Option<Account>, Error> {
+        let account = sqlx::query_as!(
+            Account,
+            "select account_key, user_id, device_id, since, rooms_filter from archive.accounts order by account_key"
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(account)
+    }
+}
+
+impl Writer {
+    /// The account's row, made if this is a new archive.
+    ///
+    /// # Errors
+    /// [`Error::AnotherAccount`] if the archive is another account's: the two see different things.
+    pub async fn account(
+        &self,
+        user_id: &str,
+        homeserver: &str,
+        device_id: Option<&str>,
+    ) -> Result<Account, Error> {
+        if let Some(account) = self.archive().account().await?
+            && account.user_id != user_id
+        {
+            return Err(Error::AnotherAccount { ours: user_id.to_owned(), theirs: account.user_id });
+        }
+        let account = sqlx::query_as!(
+            Account,
+            "insert into archive.accounts as a (user_id, homeserver, device_id) values ($1, $2, $3)
+             on conflict (user_id) do update
+                 set homeserver = excluded.homeserver, device_id = coalesce(excluded.device_id, a.device_id)
+             returning account_key, user_id, device_id, since, rooms_filter",
+            user_id,
+            homeserver,
+            device_id
+        )
+        .fetch_one(&self.archive().pool)
+        .await?;
+        Ok(account)
+    }
+
+    /// Gives up a `since` that the server refuses (P134): the next response is an initial one, and opens a gap in every
+    /// room that was followed. Returns the account as it is now.
+    pub async fn forget_since(&self, account: &Account) -> Result<Account, Error> {
+        let forgotten = sqlx::query!(
+            "update archive.accounts set since = null where account_key = $1 and since is not distinct from $2",
+            account.account_key,
+            account.since
+        )
+        .execute(&self.archive().pool)
+        .await?;
+        if forgotten.rows_affected() != 1 {
+            return Err(Error::Superseded);
+        }
+        Ok(Account { since: None, ..account.clone() })
+    }
+}
+
+/// Moves `since` in the transaction that stores the response it belongs to.
+///
+/// # Errors
+/// [`Error::Superseded`] if it is not where `account` says.
+pub(super) async fn advance(
+    connection: &mut PgConnection,
+    account: &Account,
+    next_batch: &str,
+    rooms_filter: Option<&str>,
+) -> Result<(), Error> {
+    let moved = sqlx::query!(
+        "update archive.accounts
+         set since = $3, synced_at = now(), rooms_filter = coalesce($4, rooms_filter)
+         where account_key = $1 and since is not distinct from $2",
+        account.account_key,
+        account.since,
+        next_batch,
+        rooms_filter
+    )
+    .execute(connection)
+    .await?;
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+}

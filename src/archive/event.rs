@@ -1,0 +1,309 @@
+//! Rows of `archive.events`.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::PgConnection;
+
+use super::{Error, Policy, copy::Rows, redaction, room, room::Room, timeline::Place};
+use crate::matrix::{Event, Malformed};
+
+/// What the archive already has of an event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    position: Option<i64>,
+    has_prev_content: bool,
+}
+
+/// Stored events by id.
+pub(super) type KnownEvents = HashMap<String, Known>;
+
+/// An event and the position that it is to have; `None`: none yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placed<'a> {
+    pub(super) event: &'a Event,
+    pub(super) position: Option<i64>,
+}
+
+/// Which of `events` are stored.
+pub(super) async fn known(
+    connection: &mut PgConnection,
+    room_key: i32,
+    events: &[Event],
+) -> Result<KnownEvents, Error> {
+    let event_ids: Vec<String> = events.iter().map(|event| event.event_id.clone()).collect();
+    if event_ids.is_empty() {
+        return Ok(KnownEvents::new());
+    }
+    let rows = sqlx::query!(
+        r#"select event_id, position, prev_content is not null as "has_prev_content!"
+           from archive.events where room_key = $1 and event_id = any($2)"#,
+        room_key,
+        &event_ids
+    )
+    .fetch_all(connection)
+    .await?;
+    let known = |position, has_prev_content| Known { position, has_prev_content };
+    Ok(rows.into_iter().map(|row| (row.event_id, known(row.position, row.has_prev_content))).collect())
+}
+
+/// The places of `events` as a walk sees them.
+pub(super) fn places(events: &[Event], known: &KnownEvents) -> Vec<Place> {
+    let position = |event: &Event| known.get(&event.event_id).and_then(|known| known.position);
+    events.iter().map(|event| position(event).map_or(Place::Open, Place::At)).collect()
+}
+
+/// The same event twice in one answer counts once (P35); of two copies, the redacted one.
+pub(super) fn distinct(events: &[Event]) -> Vec<Event> {
+    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(events.len());
+    let mut distinct: Vec<Event> = Vec::with_capacity(events.len());
+    for event in events {
+        match seen.get(event.event_id.as_str()) {
+            None => {
+                seen.insert(&event.event_id, distinct.len());
+                distinct.push(event.clone());
+            }
+            Some(&index) if event.redacted_by.is_some() => {
+                if let Some(copy) = distinct.get_mut(index).filter(|copy| copy.redacted_by.is_none()) {
+                    copy.clone_from(event);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    distinct
+}
+
+/// Stores events of one room, whose lock the transaction must hold. `events` must be [`distinct`]. A stored event is
+/// touched only if this copy has a redaction, a position or a `prev_content` that it lacks. Returns how many are new.
+pub(super) async fn store(
+    connection: &mut PgConnection,
+    policy: Policy,
+    room: &Room,
+    events: &[Placed<'_>],
+    known: &KnownEvents,
+) -> Result<usize, Error> {
+    if events.is_empty() {
+        return Ok(0);
+    }
+    let all: Vec<&Event> = events.iter().map(|placed| placed.event).collect();
+    let mut targets = redaction::record(connection, room, &all).await?;
+    let concerned: HashSet<String> =
+        targets.iter().cloned().chain(all.iter().map(|event| event.event_id.clone())).collect();
+    let redactions =
+        redaction::of(connection, room.room_key, &concerned.into_iter().collect::<Vec<_>>()).await?;
+    targets.extend(redactions.keys().cloned());
+
+    let (old, new): (Vec<_>, Vec<_>) =
+        events.iter().partition(|placed| known.contains_key(&placed.event.event_id));
+    insert(connection, room, &new, &redactions).await?;
+    complete(connection, room.room_key, &old, known).await?;
+
+    let mut redacted = Vec::new();
+    if !targets.is_empty() {
+        let served = |placed: &&Placed<'_>| placed.event.redacted_by.is_some();
+        let served =
+            old.iter().copied().filter(served).map(|placed| (placed.event.event_id.as_str(), placed.event));
+        redacted =
+            redaction::apply(connection, policy, room, &targets, &served.collect(), &redactions).await?;
+        redacted.extend(
+            targets.into_iter().filter(|target| new.iter().any(|placed| placed.event.event_id == *target)),
+        );
+    }
+    let successors: Vec<String> = events
+        .iter()
+        .filter(|placed| placed.event.prev_content.is_some() && placed.event.replaces_state.is_some())
+        .map(|placed| placed.event.event_id.clone())
+        .collect();
+    redaction::prune_successors(connection, room.room_key, &redacted, &successors).await?;
+    room::count_events(connection, room.room_key, new.len()).await?;
+    Ok(new.len())
+}
+
+/// Appends rows by one binary `COPY` straight into the table.
+async fn insert(
+    connection: &mut PgConnection,
+    room: &Room,
+    events: &[&Placed<'_>],
+    redactions: &redaction::Redactions,
+) -> Result<(), Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Rows::new();
+    for placed in events {
+        let pruned = redaction::redacted_copy(room, placed.event, redactions);
+        let event = pruned.as_ref().unwrap_or(placed.event);
+        let target = event.redaction_target(room.room_version.as_deref()).or(event.redacts.as_deref());
+        rows.row(16);
+        rows.int4(room.room_key);
+        rows.text(Some(&event.event_id));
+        rows.int8(placed.position);
+        rows.text(Some(&event.event_type));
+        rows.text(Some(&event.sender));
+        rows.text(event.state_key.as_deref());
+        rows.int8(event.origin_server_ts);
+        rows.jsonb(Some(&event.content));
+        rows.text(target);
+        rows.text(event.redacted_by.as_deref());
+        rows.text(event.replaces_state.as_deref());
+        rows.jsonb(event.prev_content.as_deref());
+        rows.text(event.relates_to.as_deref());
+        rows.text(event.rel_type.as_deref());
+        rows.bytes(event.raw.as_deref().map(str::as_bytes));
+        rows.bytes(Some(&event.stable_sha256));
+    }
+    let mut copy = connection
+        .copy_in_raw(
+            "copy archive.events (room_key, event_id, position, type, sender, state_key, origin_server_ts, content, \
+             redacts, redacted_by, replaces_state, prev_content, relates_to, rel_type, raw, stable_sha256) \
+             from stdin (format binary)",
+        )
+        .await?;
+    copy.send(rows.finish()).await?;
+    copy.finish().await?;
+    Ok(())
+}
+
+/// Gives stored events the position or `prev_content` that they lack: an event from a `state` section has neither.
+async fn complete(
+    connection: &mut PgConnection,
+    room_key: i32,
+    events: &[&Placed<'_>],
+    known: &KnownEvents,
+) -> Result<(), Error> {
+    let mut event_ids = Vec::new();
+    let mut positions = Vec::new();
+    let mut prev_contents = Vec::new();
+    for placed in events {
+        let Some(stored) = known.get(&placed.event.event_id) else { continue };
+        let position = placed.position.filter(|_| stored.position.is_none());
+        let prev_content = placed.event.prev_content.clone().filter(|_| !stored.has_prev_content);
+        if position.is_some() || prev_content.is_some() {
+            event_ids.push(placed.event.event_id.clone());
+            positions.push(position);
+            prev_contents.push(prev_content);
+        }
+    }
+    if event_ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "update archive.events e
+         set position = coalesce(e.position, lacking.position),
+             prev_content = coalesce(e.prev_content, lacking.prev_content::jsonb)
+         from unnest($2::text[], $3::bigint[], $4::text[]) as lacking (event_id, position, prev_content)
+         where e.room_key = $1 and e.event_id = lacking.event_id",
+        room_key,
+        &event_ids,
+        positions.as_slice() as &[Option<i64>],
+        prev_contents.as_slice() as &[Option<String>]
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Keeps what could not be an event, byte for byte.
+pub(super) async fn quarantine(
+    connection: &mut PgConnection,
+    room_key: i32,
+    malformed: &[Malformed],
+) -> Result<(), Error> {
+    for bad in malformed {
+        let kept = sqlx::query!(
+            "insert into archive.quarantine (room_key, raw, raw_sha256, reason) values ($1, $2, sha256($2), $3)
+             on conflict do nothing",
+            room_key,
+            bad.raw.as_bytes(),
+            bad.reason
+        )
+        .execute(&mut *connection)
+        .await?;
+        if kept.rows_affected() > 0 {
+            tracing::warn!(
+                room.key = room_key,
+                reason = bad.reason,
+                "an event could not be read; quarantined"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The room's highest position.
+pub(super) async fn newest(
+    connection: &mut PgConnection,
+    room_key: i32,
+) -> Result<Option<(String, i64)>, Error> {
+    let newest = sqlx::query!(
+        r#"select event_id, position as "position!" from archive.events
+           where room_key = $1 and position is not null order by position desc limit 1"#,
+        room_key
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(newest.map(|row| (row.event_id, row.position)))
+}
+
+/// For each of `uppers` the room's highest position below it.
+pub(super) async fn below(
+    connection: &mut PgConnection,
+    room_key: i32,
+    uppers: &[i64],
+) -> Result<HashMap<i64, i64>, Error> {
+    let rows = sqlx::query!(
+        r#"select upper as "upper!", neighbour.position as "position!"
+           from unnest($2::bigint[]) as upper
+           cross join lateral (
+               select e.position from archive.events e
+               where e.room_key = $1 and e.position < upper
+               order by e.position desc
+               limit 1
+           ) as neighbour"#,
+        room_key,
+        uppers
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.upper, row.position)).collect())
+}
+
+/// A place just above the event at `position`: its neighbour's, or a fresh one.
+pub(super) async fn above(connection: &mut PgConnection, room_key: i32, position: i64) -> Result<i64, Error> {
+    let above = sqlx::query_scalar!(
+        r#"select coalesce(
+               (select e.position from archive.events e
+                where e.room_key = $1 and e.position > $2 order by e.position limit 1),
+               $2 + (1::bigint << 32)) as "above!""#,
+        room_key,
+        position
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(above)
+}
+
+/// The room's lowest position, or 0 in a room without any.
+pub(super) async fn lowest(connection: &mut PgConnection, room_key: i32) -> Result<i64, Error> {
+    let lowest = sqlx::query_scalar!(
+        r#"select coalesce(min(position), 0) as "lowest!" from archive.events where room_key = $1"#,
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(lowest)
+}
+
+/// Whether the room's create event stands in the timeline: everything down to the room's start was passed.
+pub(super) async fn create_is_placed(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
+    let placed = sqlx::query_scalar!(
+        r#"select exists (
+               select from archive.events
+               where room_key = $1 and type = 'm.room.create' and state_key = '' and position is not null
+           ) as "placed!""#,
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(placed)
+}

@@ -1,0 +1,156 @@
+//! Known holes. A gap is opened by the transaction that moves `since` past it, and closed by the one that stores the
+//! last page of its last walk: *archive + gaps = room*.
+
+use sqlx::PgConnection;
+
+use super::{
+    Error, Walk,
+    walk::{self, Kind, NewWalk},
+};
+
+/// A hole to be opened.
+#[derive(Debug)]
+pub(super) struct NewGap<'a> {
+    pub(super) room_key: i32,
+    pub(super) reason: &'a str,
+    /// Token above; the walks begin there.
+    pub(super) upper_token: Option<&'a str>,
+    /// Token below.
+    pub(super) lower_token: Option<&'a str>,
+    pub(super) upper_event_id: Option<&'a str>,
+    pub(super) upper_position: Option<i64>,
+    /// The last archived event below.
+    pub(super) lower: Option<(String, i64)>,
+}
+
+/// Opens a gap and the first walk that is to fill it.
+pub(super) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
+    let gap_id = insert(connection, gap, "open").await?;
+    // Down to the old token where there is one; else straight until the archive is met (protocol 4.2).
+    let kind = if gap.lower_token.is_some() { Kind::GapSince } else { Kind::GapKnown };
+    let walk = NewWalk {
+        room_key: gap.room_key,
+        gap_id: Some(gap_id),
+        kind,
+        from_token: gap.upper_token,
+        to_token: gap.lower_token,
+        upper_position: gap.upper_position,
+        delay_s: 0.0,
+    };
+    walk::open(connection, &walk).await?;
+    tracing::info!(room.key = gap.room_key, gap.id = gap_id, reason = gap.reason, "a gap was opened");
+    Ok(())
+}
+
+/// Records a hole that the operator chose to leave.
+pub(super) async fn skip(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
+    insert(connection, gap, "skipped").await?;
+    Ok(())
+}
+
+async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: &str) -> Result<i64, Error> {
+    let (lower_event_id, lower_position) = gap.lower.clone().unzip();
+    let gap_id = sqlx::query_scalar!(
+        "insert into archive.gaps (room_key, reason, upper_token, lower_token, upper_event_id, lower_event_id,
+                                   upper_position, lower_position, state)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         returning gap_id",
+        gap.room_key,
+        gap.reason,
+        gap.upper_token,
+        gap.lower_token,
+        gap.upper_event_id,
+        lower_event_id,
+        gap.upper_position,
+        lower_position,
+        state
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(gap_id)
+}
+
+/// The upper edge of the room's highest unfilled gap: live events must stand above it.
+pub(super) async fn upper_edge(connection: &mut PgConnection, room_key: i32) -> Result<Option<i64>, Error> {
+    let edge = sqlx::query_scalar!(
+        "select max(upper_position) from archive.gaps where room_key = $1 and state <> 'closed'",
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(edge)
+}
+
+/// The upper edge of a hole that the operator left, if `walk` begins or ends at one of its tokens.
+pub(super) async fn edge_at(connection: &mut PgConnection, walk: &Walk) -> Result<Option<i64>, Error> {
+    let edge = sqlx::query_scalar!(
+        "select upper_position from archive.gaps
+         where room_key = $1 and state = 'skipped' and (upper_token = $2 or lower_token = $3)",
+        walk.room_key,
+        walk.cursor,
+        walk.to_token
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(edge.flatten())
+}
+
+/// Closes the holes that the operator left and that a finished walk of theirs, or one from the newest event, has passed.
+pub(super) async fn passed(connection: &mut PgConnection, walk: &Walk) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.gaps g set state = 'closed', closed_at = now()
+         from archive.walks w
+         where w.walk_id = $1 and g.room_key = w.room_key and g.state = 'skipped'
+           and coalesce(w.from_token = g.upper_token, true) and coalesce(w.to_token = g.lower_token, true)",
+        walk.walk_id
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The position below which the gap is no more; `None`: it reaches to the room's start.
+pub(super) async fn lower_position(connection: &mut PgConnection, gap_id: i64) -> Result<Option<i64>, Error> {
+    let position = sqlx::query_scalar!("select lower_position from archive.gaps where gap_id = $1", gap_id)
+        .fetch_one(connection)
+        .await?;
+    Ok(position)
+}
+
+/// What follows a gap's finished walk: the next pass, or the gap is closed.
+pub(super) async fn walked(
+    connection: &mut PgConnection,
+    gap_id: i64,
+    kind: Kind,
+    recheck_after_s: f64,
+) -> Result<(), Error> {
+    let next = match kind {
+        Kind::GapSince => Some((Kind::GapKnown, 0.0)),
+        // The server may have fetched from others since (P16).
+        Kind::GapKnown => Some((Kind::GapRecheck, recheck_after_s)),
+        Kind::GapRecheck | Kind::History | Kind::Operator => None,
+    };
+    let Some((kind, delay_s)) = next else {
+        sqlx::query!("update archive.gaps set state = 'closed', closed_at = now() where gap_id = $1", gap_id)
+            .execute(connection)
+            .await?;
+        tracing::info!(gap.id = gap_id, "a gap was closed");
+        return Ok(());
+    };
+    let gap = sqlx::query!(
+        "select room_key, upper_token, upper_position from archive.gaps where gap_id = $1",
+        gap_id
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let walk = NewWalk {
+        room_key: gap.room_key,
+        gap_id: Some(gap_id),
+        kind,
+        from_token: gap.upper_token.as_deref(),
+        to_token: None,
+        upper_position: gap.upper_position,
+        delay_s,
+    };
+    walk::open(connection, &walk).await
+}

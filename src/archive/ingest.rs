@@ -1,0 +1,230 @@
+//! The transactions: what one answer of the server becomes, with the token that accounts for it.
+//!
+//! Invariants: one answer, one transaction; the token moves in it by compare-and-set, so the checkpoint is never ahead
+//! of the rows; the rooms' locks are taken in ascending order; nothing in here swallows an error.
+
+use std::{collections::HashMap, time::Duration};
+
+use sqlx::PgConnection;
+
+use super::{
+    Account, Error, Walk, WalkState, Writer, checkpoint,
+    event::{self, KnownEvents, Placed},
+    gap,
+    response::{Response, claim_rooms},
+    room::{self, Room},
+    state::{Cause, Pointers},
+    step::{self, Passed},
+    timeline::{self, Place},
+    walk,
+    writer::lock_room,
+};
+use crate::{
+    config::Rooms,
+    matrix::{Event, Events, Page, SyncBatch},
+};
+
+/// What is to be done after a `/sync` response.
+#[derive(Debug, Default)]
+pub struct SyncOutcome {
+    /// The response does not hold the whole state of a room that is new to the archive. Nothing was written: the same
+    /// `since` must be asked again with `full_state`.
+    pub needs_full_state: bool,
+    /// Events that were new.
+    pub event_count: usize,
+    /// Rooms that were told of.
+    pub room_count: usize,
+}
+
+impl Writer {
+    /// Stores a `/sync` response and moves `since`, in one transaction. `account.since` must be the `since` that was
+    /// asked with; `full`: with `full_state`, or without a `since`.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`] if `since` was moved by somebody else.
+    pub async fn apply_sync(
+        &self,
+        account: &mut Account,
+        batch: &SyncBatch,
+        rooms: &Rooms,
+        full: bool,
+    ) -> Result<SyncOutcome, Error> {
+        let response = Response { account, next_batch: batch.next_batch.as_str(), rooms, full };
+        let mut outcome = SyncOutcome { room_count: batch.rooms.len(), ..SyncOutcome::default() };
+        let mut transaction = self.begin(false).await?;
+        for (room, told) in claim_rooms(&mut transaction, &response, &batch.rooms).await? {
+            self.apply_room(&mut transaction, &response, room, told, &mut outcome).await?;
+            if outcome.needs_full_state {
+                transaction.rollback().await?;
+                return Ok(outcome);
+            }
+        }
+        let filter = full.then(|| rooms.fingerprint());
+        checkpoint::advance(&mut transaction, account, batch.next_batch.as_str(), filter.as_deref()).await?;
+        transaction.commit().await?;
+        account.since = Some(batch.next_batch.as_str().to_owned());
+        account.rooms_filter = filter.or(account.rooms_filter.take());
+        Ok(outcome)
+    }
+
+    /// Makes the current state that of a `/state` answer, which is a room's whole state.
+    pub async fn reconcile(&self, room_key: i32, state: &Events) -> Result<(), Error> {
+        let mut transaction = self.begin(false).await?;
+        lock_room(&mut transaction, room_key).await?;
+        let room = room::get(&mut transaction, room_key).await?;
+        event::quarantine(&mut transaction, room_key, &state.malformed).await?;
+        self.store(&mut transaction, &room, &state.events, |_, _| vec![]).await?;
+        let mut pointers = Pointers::load(&mut transaction, room_key).await?;
+        pointers.point(&state.events, Cause::Reconcile);
+        pointers.drop_unnamed(Cause::Reconcile);
+        pointers.save(&mut transaction).await?;
+        room::set_suspect(&mut transaction, room_key, false).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Leaves a room's current state as it is: the server does not tell it to this account any more.
+    pub async fn leave_state(&self, room_key: i32) -> Result<(), Error> {
+        let mut transaction = self.begin(false).await?;
+        room::set_suspect(&mut transaction, room_key, false).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Stores a page of `walk` and moves its checkpoint, in one transaction. `busy` is the time that the page took.
+    /// Returns the walk as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`] if the checkpoint is not where `walk` says; the walk must then be read again.
+    pub async fn apply_page(
+        &self,
+        walk: &Walk,
+        page: &Page,
+        busy: Duration,
+        recheck_after: Duration,
+    ) -> Result<Walk, Error> {
+        let mut transaction = self.begin(true).await?;
+        lock_room(&mut transaction, walk.room_key).await?;
+        let room = room::get(&mut transaction, walk.room_key).await?;
+        for section in [&page.chunk, &page.state] {
+            event::quarantine(&mut transaction, room.room_key, &section.malformed).await?;
+        }
+        self.store(&mut transaction, &room, &page.state.events, |_, _| vec![]).await?;
+
+        let mut after = walk.clone();
+        let events = event::distinct(&page.chunk.events);
+        let known = event::known(&mut transaction, room.room_key, &events).await?;
+        let placement = place_page(&mut transaction, walk, &event::places(&events, &known)).await?;
+        let placed = with_positions(&events, &placement.positions);
+        let new = event::store(&mut transaction, self.policy(), &room, &placed, &known).await?;
+        if !events.is_empty() {
+            after.upper_position = Some(placement.upper);
+            after.oldest_ts = events.last().and_then(|event| event.origin_server_ts).or(walk.oldest_ts);
+        }
+        let passed = Passed {
+            end: page.end.as_ref(),
+            events: events.len(),
+            new,
+            create_passed: create_passed(&mut transaction, room.room_key, page).await?,
+            lower_passed: lower_passed(&mut transaction, walk, placement.upper).await?,
+        };
+        let pause_s = step::after_page(&mut transaction, &mut after, &passed, recheck_after).await?;
+        walk::save(&mut transaction, walk, &after, busy, pause_s).await?;
+        transaction.commit().await?;
+        after.due_in_s = pause_s;
+        if after.state == WalkState::Stalled {
+            tracing::warn!(room.id = %walk.room_id, error = after.last_error, "a walk has stalled");
+        }
+        Ok(after)
+    }
+
+    /// Stores events of one room. `place` gives them positions, knowing which are stored; none: they stay unplaced.
+    pub(super) async fn store(
+        &self,
+        connection: &mut PgConnection,
+        room: &Room,
+        events: &[Event],
+        place: impl FnOnce(&[Event], &KnownEvents) -> Vec<Option<i64>>,
+    ) -> Result<usize, Error> {
+        let events = event::distinct(events);
+        let known = event::known(connection, room.room_key, &events).await?;
+        let positions = place(&events, &known);
+        event::store(connection, self.policy(), room, &with_positions(&events, &positions), &known).await
+    }
+}
+
+/// Events with their positions; those beyond the list have none.
+pub(super) fn with_positions<'a>(events: &'a [Event], positions: &[Option<i64>]) -> Vec<Placed<'a>> {
+    let positions = positions.iter().copied().chain(std::iter::repeat(None));
+    events.iter().zip(positions).map(|(event, position)| Placed { event, position }).collect()
+}
+
+/// Places a page below what the walk has passed.
+async fn place_page(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    places: &[Place],
+) -> Result<timeline::Placement, Error> {
+    let upper = match walk.upper_position {
+        Some(upper) => upper,
+        None => edge_above(connection, walk, places).await?,
+    };
+    let placement = walk_down(connection, walk.room_key, upper, places).await?;
+    let unplaced = placement.positions.iter().filter(|position| position.is_none()).count();
+    if unplaced > 0 {
+        tracing::warn!(
+            room.id = %walk.room_id,
+            event_count = unplaced,
+            "events could not be placed in the room's order: no position is left between their neighbours"
+        );
+    }
+    Ok(placement)
+}
+
+/// Places events below `upper`, newest first, among what is there.
+pub(super) async fn walk_down(
+    connection: &mut PgConnection,
+    room_key: i32,
+    upper: i64,
+    places: &[Place],
+) -> Result<timeline::Placement, Error> {
+    let known = places.iter().filter_map(|place| match place {
+        Place::At(position) => Some(*position),
+        Place::Open => None,
+    });
+    let uppers: Vec<i64> = std::iter::once(upper).chain(known).collect();
+    let below: HashMap<i64, i64> = event::below(connection, room_key, &uppers).await?;
+    Ok(timeline::walk_down(upper, places, |upper| below.get(&upper).copied()))
+}
+
+/// Where a walk begins that does not know its place: above the first known event of its first page; without one, at the
+/// upper edge of the gap whose token it has, above all that is there if it came from the newest event, else below.
+async fn edge_above(connection: &mut PgConnection, walk: &Walk, places: &[Place]) -> Result<i64, Error> {
+    let first = places.iter().find_map(|place| match place {
+        Place::At(position) => Some(*position),
+        Place::Open => None,
+    });
+    if let Some(position) = first {
+        return event::above(connection, walk.room_key, position).await;
+    }
+    if let Some(edge) = gap::edge_at(connection, walk).await? {
+        return Ok(edge);
+    }
+    match event::newest(connection, walk.room_key).await? {
+        Some((_, newest)) if walk.cursor.is_none() => event::above(connection, walk.room_key, newest).await,
+        _ => event::lowest(connection, walk.room_key).await,
+    }
+}
+
+async fn create_passed(connection: &mut PgConnection, room_key: i32, page: &Page) -> Result<bool, Error> {
+    if page.end.is_some() {
+        return Ok(false);
+    }
+    Ok(page.chunk.events.iter().any(|event| event.is_state("m.room.create"))
+        || event::create_is_placed(connection, room_key).await?)
+}
+
+async fn lower_passed(connection: &mut PgConnection, walk: &Walk, upper: i64) -> Result<bool, Error> {
+    let Some(gap_id) = walk.gap_id else { return Ok(false) };
+    Ok(gap::lower_position(connection, gap_id).await?.is_some_and(|lower| upper <= lower))
+}

@@ -1,0 +1,176 @@
+//! A look at a database that changes nothing: could an archive be here, and is there one?
+
+use std::time::Duration;
+
+use sqlx::{
+    Connection, PgConnection,
+    migrate::{Migrate as _, MigrateError},
+    postgres::PgConnectOptions,
+};
+
+use super::{Archive, Error, migrator, writer::WRITER_LOCK};
+
+const MIGRATIONS: &str = "archive._sqlx_migrations";
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// Such as `15.18`.
+    pub server_version: String,
+    /// Its major version.
+    pub major: i32,
+    /// Name of the database.
+    pub database: String,
+    /// The role that was let in.
+    pub role: String,
+    /// The database's encoding.
+    pub encoding: String,
+    /// Whether nothing can be written, as on a standby.
+    pub read_only: bool,
+    /// The version of the schema and its fitness; `None`: there is no archive yet.
+    pub schema: Option<Schema>,
+    /// A schema `archive` is there that Backscroll did not make.
+    pub foreign_schema: bool,
+    /// Whether the role may do what is to be done: make the schema, bring it up to date, or write to it.
+    pub permitted: bool,
+    /// The Backscroll at work: the process id of its database backend, and since when.
+    pub writer: Option<(i32, String)>,
+    /// Whose archive it is.
+    pub account: Option<String>,
+}
+
+/// The migrations that the database has had.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    /// The newest one.
+    pub found: i64,
+    /// The newest that this Backscroll has.
+    pub known: i64,
+    /// How many are yet to be applied.
+    pub missing: usize,
+    /// One that differs from ours of the same version, or was not finished.
+    pub broken: Option<i64>,
+}
+
+impl Archive {
+    /// Looks at the database at `url`, once and without waiting for one that is down.
+    pub async fn inspect(url: &str) -> Result<Inspection, Error> {
+        let look = async {
+            let options = url.parse::<PgConnectOptions>()?.application_name("backscroll check");
+            let mut connection = PgConnection::connect_with(&options).await?;
+            let found = inspect(&mut connection).await?;
+            // What was to be known is known.
+            let _ = connection.close().await;
+            Ok(found)
+        };
+        let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(DEADLINE, look).await.unwrap_or_else(|_| Err(late().into()))
+    }
+}
+
+async fn inspect(connection: &mut PgConnection) -> Result<Inspection, Error> {
+    let server = sqlx::query!(
+        r#"select current_setting('server_version') as "version!",
+                  current_setting('server_version_num')::int / 10000 as "major!",
+                  current_database()::text as "database!", current_user::text as "role!",
+                  current_setting('server_encoding') as "encoding!",
+                  (pg_is_in_recovery() or current_setting('transaction_read_only')::bool) as "read_only!",
+                  exists(select from pg_namespace where nspname = 'archive') as "has_schema!",
+                  -- Not to_regclass: it fails where the schema may not be used.
+                  exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                         where n.nspname = 'archive' and c.relname = '_sqlx_migrations') as "migrated!""#
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let schema = if server.migrated { Some(schema(connection).await?) } else { None };
+    let current = schema.as_ref().is_some_and(|schema| schema.missing == 0);
+    Ok(Inspection {
+        foreign_schema: server.has_schema && !server.migrated && has_tables(connection).await?,
+        permitted: permitted(connection, current).await?,
+        writer: writer(connection).await?,
+        account: if current { account(connection).await? } else { None },
+        server_version: server.version.split(" (").next().unwrap_or_default().to_owned(),
+        major: server.major,
+        database: server.database,
+        role: server.role,
+        encoding: server.encoding,
+        read_only: server.read_only,
+        schema,
+    })
+}
+
+async fn schema(connection: &mut PgConnection) -> Result<Schema, Error> {
+    let migrator = migrator();
+    let failed = |error| match error {
+        MigrateError::Execute(error) => Error::Database(error),
+        error => Error::Migrate(error),
+    };
+    let unfinished = connection.dirty_version(MIGRATIONS).await.map_err(failed)?;
+    let applied = connection.list_applied_migrations(MIGRATIONS).await.map_err(failed)?;
+    let ours = |version| migrator.iter().find(|migration| migration.version == version);
+    let altered = applied.iter().find(|applied| {
+        ours(applied.version).is_some_and(|migration| migration.checksum != applied.checksum)
+    });
+    let is_applied = |version| applied.iter().any(|applied| applied.version == version);
+    Ok(Schema {
+        found: applied.iter().map(|applied| applied.version).max().unwrap_or_default(),
+        known: migrator.iter().map(|migration| migration.version).max().unwrap_or_default(),
+        missing: migrator.iter().filter(|migration| !is_applied(migration.version)).count(),
+        broken: unfinished.or(altered.map(|applied| applied.version)),
+    })
+}
+
+async fn has_tables(connection: &mut PgConnection) -> Result<bool, Error> {
+    let has_tables = sqlx::query_scalar!(
+        r#"select exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                         where n.nspname = 'archive') as "has_tables!""#
+    );
+    Ok(has_tables.fetch_one(connection).await?)
+}
+
+/// Whether the role may write to a schema that is up to date, or make it so.
+async fn permitted(connection: &mut PgConnection, current: bool) -> Result<bool, Error> {
+    let permitted = sqlx::query_scalar!(
+        r#"select case
+               when $1 then (
+                   select has_schema_privilege(n.oid, 'usage') and bool_and(has_table_privilege(c.oid, 'insert, update'))
+                   from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                   where n.nspname = 'archive' and c.relkind = 'r' and c.relname <> '_sqlx_migrations'
+                   group by n.oid)
+               else coalesce((select has_schema_privilege(oid, 'create') from pg_namespace where nspname = 'archive'),
+                             has_database_privilege(current_database(), 'create'))
+                   and (select has_schema_privilege(oid, 'create') from pg_namespace where nspname = 'public')
+           end"#,
+        current
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(permitted == Some(true))
+}
+
+async fn account(connection: &mut PgConnection) -> Result<Option<String>, Error> {
+    let account = sqlx::query_scalar!("select user_id from archive.accounts order by account_key limit 1");
+    match account.fetch_optional(connection).await {
+        // No right to read it, which is told by `permitted`.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => Ok(None),
+        result => Ok(result?),
+    }
+}
+
+/// Who holds the writer's lock.
+pub(super) async fn writer(connection: &mut PgConnection) -> Result<Option<(i32, String)>, Error> {
+    let holder = sqlx::query!(
+        r#"select l.pid as "pid!",
+                  coalesce(to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), '?') as "since!"
+           from pg_locks l
+           left join pg_stat_activity a on a.pid = l.pid
+           where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+             and l.database = (select oid from pg_database where datname = current_database())
+             and (l.classid::bigint << 32 | l.objid::bigint) = $1"#,
+        WRITER_LOCK
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(holder.map(|holder| (holder.pid, holder.since)))
+}

@@ -1,0 +1,172 @@
+//! The database's edge: SQL, no HTTP. [`Archive`] reads; [`Writer`], of which there is one per database, writes.
+
+mod checkpoint;
+mod copy;
+mod event;
+mod gap;
+mod ingest;
+pub mod inspect;
+mod redaction;
+mod response;
+mod room;
+mod state;
+mod status;
+mod step;
+mod timeline;
+mod walk;
+mod writer;
+
+use std::time::Duration;
+
+use sqlx::{
+    Connection as _, PgConnection,
+    migrate::{MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+};
+
+pub use checkpoint::Account;
+pub use ingest::SyncOutcome;
+pub use status::{GapCounts, RoomStatus, Status};
+pub use walk::{Kind, Walk, WalkState};
+pub use writer::Writer;
+
+use crate::{config::RedactionPolicy as Policy, error::Retry};
+
+/// How long a connection may take, so that a dead database is reported and not waited for.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// An archive that can be read.
+#[derive(Clone, Debug)]
+pub struct Archive {
+    pool: PgPool,
+}
+
+/// Why the database did not do what was asked. The texts hold no event content.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Any error of the database or the way to it.
+    #[error("use the database: {}", describe(.0))]
+    Database(#[from] sqlx::Error),
+    /// A migration failed.
+    #[error("migrate the database: {0}")]
+    Migrate(#[source] MigrateError),
+    /// The database was migrated by a newer Backscroll.
+    #[error(
+        "open the database: its schema is of version {found}, this Backscroll knows {known}; \
+         install the newer Backscroll that made it"
+    )]
+    NewerSchema {
+        /// The database's version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Another Backscroll writes to this database.
+    #[error(
+        "become the writer of this database: another Backscroll is at work (server process {pid}, connected since \
+         {since}); stop it first, or use another database"
+    )]
+    AnotherWriter {
+        /// Process id of its database backend.
+        pid: i32,
+        /// When it connected.
+        since: String,
+    },
+    /// The archive belongs to another account.
+    #[error(
+        "archive as {ours}: this database is the archive of {theirs}; use another database for another account"
+    )]
+    AnotherAccount {
+        /// The account that was configured.
+        ours: String,
+        /// The account whose archive this is.
+        theirs: String,
+    },
+    /// A checkpoint was not where it was last seen, so somebody else moved it. Nothing was written.
+    #[error("move a checkpoint: it is not where it was last seen")]
+    Superseded,
+    /// No such room.
+    #[error(
+        "find the room {0} in the archive: it is not there (yet); `backscroll run --once` looks for rooms"
+    )]
+    NoSuchRoom(String),
+}
+
+impl Error {
+    /// Whether another try may help.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Database(sqlx::Error::Database(error))
+                if !error.code().is_some_and(|code| transient(&code)) =>
+            {
+                Retry::Never
+            }
+            Self::Database(_) | Self::Superseded => Retry::Backoff,
+            _ => Retry::Never,
+        }
+    }
+
+    /// The process's exit code if this ends it (sysexits).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Database(_) | Self::Superseded => 69,
+            Self::AnotherWriter { .. } => 75,
+            Self::NoSuchRoom(_) => 64,
+            Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,
+        }
+    }
+}
+
+/// SQLSTATE classes that pass: connection (08), rollback (40), resources such as a full disk (53), operator
+/// intervention and start-up (57); a read-only standby (25006) and a lock that was not to be had (55P03).
+fn transient(code: &str) -> bool {
+    ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || ["25006", "55P03"].contains(&code)
+}
+
+/// The error without DETAIL and CONTEXT, which quote the row.
+fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            format!("{} (SQLSTATE {})", error.message(), error.code().unwrap_or_default())
+        }
+        other => other.to_string(),
+    }
+}
+
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!();
+    // In our own schema: the database may be shared with other programs.
+    migrator.create_schema("archive");
+    migrator.dangerous_set_table_name("archive._sqlx_migrations");
+    migrator
+}
+
+impl Archive {
+    /// Connects to the database at `url`, with at most `connections` connections. Nothing is migrated.
+    pub async fn connect(url: &str, connections: u32) -> Result<Self, Error> {
+        let options = url.parse::<PgConnectOptions>()?.application_name("backscroll");
+        // The pool would only say that it waited for a connection in vain; a single one says why.
+        let first = tokio::time::timeout(CONNECT, PgConnection::connect_with(&options)).await;
+        first.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await?;
+        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT);
+        Ok(Self { pool: pool.connect_lazy_with(options) })
+    }
+
+    /// Applies the migrations that the database lacks, under a lock.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        let migrator = migrator();
+        let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
+        match migrator.run(&self.pool).await {
+            Ok(()) => Ok(()),
+            Err(MigrateError::VersionMissing(found)) if found > known => {
+                Err(Error::NewerSchema { found, known })
+            }
+            Err(error) => Err(Error::Migrate(error)),
+        }
+    }
+
+    /// Closes the connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,325 @@
+//! What one room's part of a `/sync` response becomes: a bootstrap at first sight, later an appended timeline, a gap where
+//! events were left out, and moves of the current state. Runs inside the transaction of [`Writer::apply_sync`].
+
+use sqlx::PgConnection;
+
+use super::{
+    Account, Error, Kind, SyncOutcome, Writer, event,
+    gap::{self, NewGap},
+    ingest::{walk_down, with_positions},
+    room::{self, Room},
+    state::{Cause, Pointers},
+    timeline::{self, Place},
+    walk::{self, NewWalk},
+    writer::lock_room,
+};
+use crate::{
+    config::Rooms,
+    matrix::{Event, RoomBatch, Section},
+};
+
+/// A `/sync` response on its way into the archive.
+pub(super) struct Response<'a> {
+    pub(super) account: &'a Account,
+    pub(super) next_batch: &'a str,
+    pub(super) rooms: &'a Rooms,
+    /// Whether every room comes with its whole state.
+    pub(super) full: bool,
+}
+
+impl Writer {
+    pub(super) async fn apply_room(
+        &self,
+        connection: &mut PgConnection,
+        response: &Response<'_>,
+        before: Room,
+        told: &RoomBatch,
+        outcome: &mut SyncOutcome,
+    ) -> Result<(), Error> {
+        let mut room = before.clone();
+        room.membership = membership(told, &response.account.user_id);
+        if room.membership == "join" {
+            room.left_since = None;
+        } else if before.membership == "join" || rejoined(response, &before, told) {
+            room.left_since.clone_from(&response.account.since);
+        }
+        if matches!(told.section, Section::Invite | Section::Knock) {
+            room::set_stripped(connection, room.room_key, &told.stripped).await?;
+            return room::update(connection, &room).await;
+        }
+        let create = state_events(told).find(|event| event.is_state("m.room.create"));
+        if !before.bootstrapped
+            && before.membership != "join"
+            && told.section == Section::Leave
+            && create.is_none()
+        {
+            // An invite or knock came to nothing: there is no history that this account may see.
+            room::set_stripped(connection, room.room_key, &[]).await?;
+            return room::update(connection, &room).await;
+        }
+        // Only a whole state tells all aliases.
+        if response.full || create.is_some() {
+            let aliases = room::aliases(state_events(told));
+            let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+            room.watched = response.rooms.watches(&room.room_id, &aliases);
+        }
+        if !room.watched {
+            return room::update(connection, &room).await;
+        }
+        if let Some(create) = create {
+            room.room_version = Some(room::declared_version(create));
+        } else if !before.bootstrapped && !response.full {
+            outcome.needs_full_state = true;
+            return Ok(());
+        }
+        room.bootstrapped = true;
+        room::set_stripped(connection, room.room_key, &[]).await?;
+        room::update(connection, &room).await?;
+        for section in
+            [Some(&told.state), Some(&told.timeline), told.state_after.as_ref()].into_iter().flatten()
+        {
+            event::quarantine(connection, room.room_key, &section.malformed).await?;
+        }
+        outcome.event_count += if before.bootstrapped {
+            self.follow(connection, response, &before, &room, told).await?
+        } else {
+            self.bootstrap(connection, response, &room, told).await?
+        };
+        if self.move_state(connection, response, &before, told).await? {
+            room::set_suspect(connection, room.room_key, true).await?;
+        }
+        Ok(())
+    }
+
+    /// A room's first response: its events are stored unplaced, for the history walk to place them.
+    async fn bootstrap(
+        &self,
+        connection: &mut PgConnection,
+        response: &Response<'_>,
+        room: &Room,
+        told: &RoomBatch,
+    ) -> Result<usize, Error> {
+        let events: Vec<Event> = state_events(told).cloned().collect();
+        let new = self.store(connection, room, &events, |_, _| vec![]).await?;
+        let operator = response.rooms.prev_batch(&room.room_id);
+        // From next_batch, not prev_batch: events that arrived late but sort early are below neither the latter nor in
+        // this timeline (protocol 0.1).
+        let from_token = operator.unwrap_or(response.next_batch);
+        if let Some(prev_batch) = operator {
+            let hole = NewGap {
+                room_key: room.room_key,
+                reason: "the operator's prev_batch: what is newer, up to the first sync, was not asked for",
+                upper_token: Some(response.next_batch),
+                lower_token: Some(prev_batch),
+                upper_event_id: None,
+                // So that what comes live leaves room for it.
+                upper_position: timeline::append(None, true).next(),
+                lower: None,
+            };
+            gap::skip(connection, &hole).await?;
+        }
+        self.open_history(connection, room, from_token, 0).await?;
+        Ok(new)
+    }
+
+    async fn open_history(
+        &self,
+        connection: &mut PgConnection,
+        room: &Room,
+        from_token: &str,
+        upper_position: i64,
+    ) -> Result<(), Error> {
+        let walk = NewWalk {
+            room_key: room.room_key,
+            gap_id: None,
+            kind: Kind::History,
+            from_token: Some(from_token),
+            to_token: None,
+            upper_position: Some(upper_position),
+            delay_s: 0.0,
+        };
+        walk::open(connection, &walk).await?;
+        room::set_history(connection, room.room_key, "walking", None).await
+    }
+
+    /// A later response: its timeline is appended, and a hole before it becomes a gap.
+    async fn follow(
+        &self,
+        connection: &mut PgConnection,
+        response: &Response<'_>,
+        before: &Room,
+        room: &Room,
+        told: &RoomBatch,
+    ) -> Result<usize, Error> {
+        let newest = event::newest(connection, room.room_key).await?;
+        let edge = gap::upper_edge(connection, room.room_key).await?;
+        let top = newest.as_ref().map(|(_, position)| *position).max(edge);
+        let hole = discontinuity(response, before, told);
+        let mut positions = timeline::append(top, hole.is_some()).peekable();
+        let first = positions.peek().copied();
+
+        let state: Vec<Event> = told.state.events.iter().chain(after(told)).cloned().collect();
+        let mut new = self.store(connection, room, &state, |_, _| vec![]).await?;
+        let events = event::distinct(&told.timeline.events);
+        let known = event::known(connection, room.room_key, &events).await?;
+        let places = event::places(&events, &known);
+        let overlap = if hole.is_some() { known_again(&places) } else { 0 };
+        let (again, fresh) = places.split_at(overlap);
+        let mut given = place_again(connection, room.room_key, again).await?;
+        given.extend(fresh.iter().map(|place| match place {
+            Place::At(position) => Some(*position),
+            Place::Open => positions.next(),
+        }));
+        let appended = with_positions(&events, &given);
+        new += event::store(connection, self.policy(), room, &appended, &known).await?;
+
+        if let Some(reason) = hole {
+            let rejoined = rejoined(response, before, told);
+            let since = if rejoined { &before.left_since } else { &response.account.since };
+            // An initial timeline has the graph's order, and so does a rejoined room's: what arrived late but sorts
+            // early is neither in it nor below its prev_batch (protocol 0.1).
+            let from_end = rejoined || response.account.since.is_none();
+            let gap = NewGap {
+                room_key: room.room_key,
+                reason,
+                upper_token: told
+                    .prev_batch
+                    .as_ref()
+                    .filter(|_| !from_end)
+                    .map_or(Some(response.next_batch), |token| Some(token.as_str())),
+                lower_token: since.as_deref().filter(|_| before.watched),
+                upper_event_id: told.timeline.events.first().map(|event| event.event_id.as_str()),
+                upper_position: given.first().copied().flatten().or(first),
+                lower: newest,
+            };
+            gap::open(connection, &gap).await?;
+            // What was out of reach may be visible now.
+            if before.membership != "join" && before.history_state == "truncated" {
+                self.open_history(connection, room, response.next_batch, first.unwrap_or(0)).await?;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Moves the current state as the response says. Returns whether it should be compared with the server's.
+    async fn move_state(
+        &self,
+        connection: &mut PgConnection,
+        response: &Response<'_>,
+        before: &Room,
+        told: &RoomBatch,
+    ) -> Result<bool, Error> {
+        let whole = response.full || !before.bootstrapped;
+        let mut pointers = if whole {
+            Pointers::load(connection, before.room_key).await?
+        } else {
+            Pointers::load_for(connection, before.room_key, state_events(told)).await?
+        };
+        let cause = |cause| if before.bootstrapped { cause } else { Cause::Bootstrap };
+        // Where the server offers the state after the timeline, nothing else counts (P87).
+        if let Some(after) = &told.state_after {
+            pointers.point(&after.events, cause(Cause::StateAfter));
+        } else {
+            pointers.point(&told.state.events, cause(Cause::State));
+            pointers.follow(&told.timeline.events, cause(Cause::Timeline));
+        }
+        let timeline_has_state = told.timeline.events.iter().any(|event| event.state_key.is_some());
+        let exact = told.state_after.is_some() || !timeline_has_state;
+        if whole && before.bootstrapped && exact {
+            pointers.drop_unnamed(Cause::Reconcile);
+        }
+        // The timeline of a room that was left before the archive began may hold what came too late to count then.
+        let unsure = before.bootstrapped || told.section == Section::Leave;
+        let suspicious = pointers.suspicious() || (response.full && unsure && !exact);
+        // What changed while the account was away is told to those who stay.
+        let suspicious = suspicious || (told.section == Section::Leave && rejoined(response, before, told));
+        pointers.save(connection).await?;
+        // A room that was left tells the state as it was then (P90).
+        Ok(suspicious)
+    }
+}
+
+/// Finds or makes the rows of the rooms, and locks them in ascending order.
+pub(super) async fn claim_rooms<'a>(
+    connection: &mut PgConnection,
+    response: &Response<'_>,
+    told: &'a [RoomBatch],
+) -> Result<Vec<(Room, &'a RoomBatch)>, Error> {
+    let mut rooms = Vec::with_capacity(told.len());
+    for batch in told {
+        let room_id = batch.room_id.as_str();
+        let room = match room::find(connection, room_id).await? {
+            Some(room) => room,
+            None => room::create(connection, room_id, &membership(batch, &response.account.user_id)).await?,
+        };
+        rooms.push((room, batch));
+    }
+    rooms.sort_by_key(|(room, _)| room.room_key);
+    for (room, _) in &mut rooms {
+        lock_room(connection, room.room_key).await?;
+        // As it is now that nobody else is at work in it.
+        *room = room::get(connection, room.room_key).await?;
+    }
+    Ok(rooms)
+}
+
+/// Why events may be missing between the archive and this timeline; `None`: none are.
+fn discontinuity(response: &Response<'_>, before: &Room, told: &RoomBatch) -> Option<&'static str> {
+    if response.account.since.is_none() {
+        Some("the sync token was lost")
+    } else if !before.watched {
+        Some("the room was not watched")
+    } else if rejoined(response, before, told) {
+        Some("the account was not in the room")
+    } else if told.limited {
+        Some("the server left events out of the sync (limited timeline)")
+    } else {
+        None
+    }
+}
+
+fn membership(told: &RoomBatch, user_id: &str) -> String {
+    let told_last = || state_events(told).filter_map(|event| room::own_membership(event, user_id)).last();
+    let membership = match told.section {
+        Section::Join => "join",
+        Section::Invite => "invite",
+        Section::Knock => "knock",
+        Section::Leave if told_last().as_deref() == Some("ban") => "ban",
+        Section::Leave => "leave",
+    };
+    membership.to_owned()
+}
+
+fn after(told: &RoomBatch) -> impl Iterator<Item = &Event> {
+    told.state_after.iter().flat_map(|state| &state.events)
+}
+
+/// All events of the response, those of the timeline last.
+fn state_events(told: &RoomBatch) -> impl Iterator<Item = &Event> {
+    told.state.events.iter().chain(after(told)).chain(&told.timeline.events)
+}
+
+/// Whether the account is back in a room that it had left, or was between this response and the last.
+fn rejoined(response: &Response<'_>, before: &Room, told: &RoomBatch) -> bool {
+    let joins = |event| room::own_membership(event, &response.account.user_id).as_deref() == Some("join");
+    let was_in = || told.section == Section::Leave && told.timeline.events.iter().any(joins);
+    before.membership != "join" && (told.section == Section::Join || was_in())
+}
+
+/// How much of a timeline after a hole lies below its last known event. After a rejoin a timeline tells again what the
+/// archive has, with what the archive does not have yet between that and below it.
+fn known_again(places: &[Place]) -> usize {
+    places.iter().rposition(|place| *place != Place::Open).map_or(0, |last| last + 1)
+}
+
+/// Places that part, oldest first, as a walk would that has come down to it.
+async fn place_again(
+    connection: &mut PgConnection,
+    room_key: i32,
+    places: &[Place],
+) -> Result<Vec<Option<i64>>, Error> {
+    let newest_first: Vec<Place> = places.iter().rev().copied().collect();
+    let mut placement = walk_down(connection, room_key, i64::MAX, &newest_first).await?;
+    placement.positions.reverse();
+    Ok(placement.positions)
+}

@@ -1,0 +1,201 @@
+//! The rooms and what the server says of our place in them.
+
+use serde::Deserialize;
+use sqlx::PgConnection;
+
+use super::Error;
+use crate::matrix::{Event, Stripped};
+
+/// A row of `archive.rooms`, as far as the writer needs it.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    pub(super) room_key: i32,
+    pub(super) room_id: String,
+    pub(super) room_version: Option<String>,
+    pub(super) membership: String,
+    pub(super) watched: bool,
+    pub(super) bootstrapped: bool,
+    /// The `since` of the response that told of our leave; `None` while we are in the room.
+    pub(super) left_since: Option<String>,
+    pub(super) history_state: String,
+}
+
+/// The room's row, if there is one.
+pub(super) async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Option<Room>, Error> {
+    let room = sqlx::query_as!(
+        Room,
+        "select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state
+         from archive.rooms where room_id = $1",
+        room_id
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(room)
+}
+
+/// The room's row; it must exist.
+pub(super) async fn get(connection: &mut PgConnection, room_key: i32) -> Result<Room, Error> {
+    let room = sqlx::query_as!(
+        Room,
+        "select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state
+         from archive.rooms where room_key = $1",
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(room)
+}
+
+pub(super) async fn create(
+    connection: &mut PgConnection,
+    room_id: &str,
+    membership: &str,
+) -> Result<Room, Error> {
+    let room = sqlx::query_as!(
+        Room,
+        "insert into archive.rooms (room_id, membership) values ($1, $2)
+         returning room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state",
+        room_id,
+        membership
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(room)
+}
+
+/// Writes what a `/sync` response changed of the room's row.
+pub(super) async fn update(connection: &mut PgConnection, room: &Room) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.rooms
+         set room_version = $2, membership = $3, watched = $4, bootstrapped = $5, left_since = $6
+         where room_key = $1
+           and (room_version, membership, watched, bootstrapped, left_since) is distinct from ($2, $3, $4, $5, $6)",
+        room.room_key,
+        room.room_version,
+        room.membership,
+        room.watched,
+        room.bootstrapped,
+        room.left_since
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn set_history(
+    connection: &mut PgConnection,
+    room_key: i32,
+    state: &str,
+    reason: Option<&str>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.rooms set history_state = $2, history_reason = $3
+         where room_key = $1 and (history_state, history_reason) is distinct from ($2, $3)",
+        room_key,
+        state,
+        reason
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes whether the room's current state is to be compared with the server's.
+pub(super) async fn set_suspect(
+    connection: &mut PgConnection,
+    room_key: i32,
+    suspect: bool,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.rooms set state_suspect = $2 where room_key = $1 and state_suspect <> $2",
+        room_key,
+        suspect
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn count_events(
+    connection: &mut PgConnection,
+    room_key: i32,
+    new: usize,
+) -> Result<(), Error> {
+    if new > 0 {
+        let new = i64::try_from(new).expect("an answer holds fewer events than that");
+        sqlx::query!(
+            "update archive.rooms set event_count = event_count + $2 where room_key = $1",
+            room_key,
+            new
+        )
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Replaces what an invite or knock shows of the room.
+pub(super) async fn set_stripped(
+    connection: &mut PgConnection,
+    room_key: i32,
+    stripped: &[Stripped],
+) -> Result<(), Error> {
+    sqlx::query!("delete from archive.stripped_state where room_key = $1", room_key)
+        .execute(&mut *connection)
+        .await?;
+    for state in stripped {
+        sqlx::query!(
+            "insert into archive.stripped_state (room_key, type, state_key, sender, content)
+             values ($1, $2, $3, $4, $5::text::jsonb)
+             on conflict do nothing",
+            room_key,
+            state.event_type,
+            state.state_key,
+            state.sender,
+            state.content
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The room version that a create event declares; without one it is 1 (specification, "m.room.create").
+pub(super) fn declared_version(create: &Event) -> String {
+    #[derive(Deserialize)]
+    struct Create {
+        #[serde(default)]
+        room_version: Option<String>,
+    }
+    let create: Option<Create> = serde_json::from_str(&create.content).ok();
+    create.and_then(|create| create.room_version).unwrap_or_else(|| "1".to_owned())
+}
+
+/// The aliases that these state events give the room.
+pub(super) fn aliases<'a>(state: impl Iterator<Item = &'a Event>) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct CanonicalAlias {
+        #[serde(default)]
+        alias: Option<String>,
+        #[serde(default)]
+        alt_aliases: Vec<String>,
+    }
+    state
+        .filter(|event| event.is_state("m.room.canonical_alias"))
+        .filter_map(|event| serde_json::from_str::<CanonicalAlias>(&event.content).ok())
+        .flat_map(|content| content.alias.into_iter().chain(content.alt_aliases))
+        .collect()
+}
+
+/// The membership that a member event gives `user_id`, if it is theirs.
+pub(super) fn own_membership(event: &Event, user_id: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Member {
+        membership: String,
+    }
+    if event.event_type != "m.room.member" || event.state_key.as_deref() != Some(user_id) {
+        return None;
+    }
+    let member: Member = serde_json::from_str(&event.content).ok()?;
+    Some(member.membership)
+}

@@ -1,0 +1,265 @@
+//! The current state of a room and the log of its moves.
+//!
+//! Invariant: only the server's word moves it (`/sync`, `/state`), never a page of history; and it may move back to an
+//! older event (protocol 4.3).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::PgConnection;
+
+use super::Error;
+use crate::matrix::Event;
+
+type Key = (String, String);
+
+/// What the server said that moved a pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Bootstrap,
+    State,
+    Timeline,
+    StateAfter,
+    Reconcile,
+}
+
+impl Cause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::State => "state",
+            Self::Timeline => "timeline",
+            Self::StateAfter => "state_after",
+            Self::Reconcile => "reconcile",
+        }
+    }
+}
+
+/// The pointers of a room that an answer may move, and the moves so far.
+#[derive(Debug)]
+pub(super) struct Pointers {
+    room_key: i32,
+    current: BTreeMap<Key, String>,
+    named: BTreeSet<Key>,
+    moves: Vec<Move>,
+    suspicious: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Move {
+    key: Key,
+    old: Option<String>,
+    new: Option<String>,
+    cause: Cause,
+}
+
+impl Pointers {
+    /// Those of the whole room.
+    pub(super) async fn load(connection: &mut PgConnection, room_key: i32) -> Result<Self, Error> {
+        let rows = sqlx::query!(
+            "select type as event_type, state_key, event_id from archive.current_state where room_key = $1",
+            room_key
+        )
+        .fetch_all(connection)
+        .await?;
+        let current = rows.into_iter().map(|row| ((row.event_type, row.state_key), row.event_id)).collect();
+        Ok(Self::new(room_key, current))
+    }
+
+    /// Those that `events` name.
+    pub(super) async fn load_for(
+        connection: &mut PgConnection,
+        room_key: i32,
+        events: impl Iterator<Item = &Event>,
+    ) -> Result<Self, Error> {
+        let keys: BTreeSet<Key> = events.filter_map(key).collect();
+        if keys.is_empty() {
+            return Ok(Self::new(room_key, BTreeMap::new()));
+        }
+        let (types, state_keys): (Vec<String>, Vec<String>) = keys.into_iter().unzip();
+        let rows = sqlx::query!(
+            "select c.type as event_type, c.state_key, c.event_id
+             from archive.current_state c
+             join unnest($2::text[], $3::text[]) as named (type, state_key) using (type, state_key)
+             where c.room_key = $1",
+            room_key,
+            &types,
+            &state_keys
+        )
+        .fetch_all(connection)
+        .await?;
+        let current = rows.into_iter().map(|row| ((row.event_type, row.state_key), row.event_id)).collect();
+        Ok(Self::new(room_key, current))
+    }
+
+    fn new(room_key: i32, current: BTreeMap<Key, String>) -> Self {
+        Self { room_key, current, named: BTreeSet::new(), moves: Vec::new(), suspicious: false }
+    }
+
+    /// Points the keys of state events at them, in order.
+    pub(super) fn point<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>, cause: Cause) {
+        for event in events {
+            let Some(key) = key(event) else { continue };
+            self.named.insert(key.clone());
+            self.set(key, Some(event.event_id.clone()), cause);
+        }
+    }
+
+    /// The same for a timeline, whose events need not be in force.
+    pub(super) fn follow<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>, cause: Cause) {
+        for event in events {
+            let Some(key) = key(event) else { continue };
+            let old = self.current.get(&key);
+            // The event replaced another one than is in force, or none although one is: its branch may have lost state
+            // resolution (P86), or it is older and late.
+            self.suspicious |= old != Some(&event.event_id) && event.replaces_state.as_ref() != old;
+            self.point([event], cause);
+        }
+    }
+
+    /// Removes the keys that no event has named: the events were the room's whole state.
+    pub(super) fn drop_unnamed(&mut self, cause: Cause) {
+        let unnamed: Vec<Key> =
+            self.current.keys().filter(|key| !self.named.contains(*key)).cloned().collect();
+        for key in unnamed {
+            self.set(key, None, cause);
+        }
+    }
+
+    /// Whether the server should be asked which event is in force.
+    pub(super) fn suspicious(&self) -> bool {
+        self.suspicious
+    }
+
+    fn set(&mut self, key: Key, new: Option<String>, cause: Cause) {
+        let old = match &new {
+            Some(new) => self.current.insert(key.clone(), new.clone()),
+            None => self.current.remove(&key),
+        };
+        if old != new {
+            self.moves.push(Move { key, old, new, cause });
+        }
+    }
+
+    /// Writes the moves.
+    pub(super) async fn save(self, connection: &mut PgConnection) -> Result<(), Error> {
+        if self.moves.is_empty() {
+            return Ok(());
+        }
+        self.log(connection).await?;
+        let moved: BTreeSet<&Key> = self.moves.iter().map(|change| &change.key).collect();
+        let (gone, set): (Vec<_>, Vec<_>) =
+            moved.into_iter().partition(|key| !self.current.contains_key(*key));
+        let (types, state_keys): (Vec<String>, Vec<String>) = gone.into_iter().cloned().unzip();
+        if !types.is_empty() {
+            sqlx::query!(
+                "delete from archive.current_state c
+                 using unnest($2::text[], $3::text[]) as gone (type, state_key)
+                 where c.room_key = $1 and c.type = gone.type and c.state_key = gone.state_key",
+                self.room_key,
+                &types,
+                &state_keys
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        let event_ids: Vec<String> = set.iter().filter_map(|key| self.current.get(*key).cloned()).collect();
+        let (types, state_keys): (Vec<String>, Vec<String>) = set.into_iter().cloned().unzip();
+        sqlx::query!(
+            "insert into archive.current_state as c (room_key, type, state_key, event_id)
+             select $1, moved.type, moved.state_key, moved.event_id
+             from unnest($2::text[], $3::text[], $4::text[]) as moved (type, state_key, event_id)
+             on conflict (room_key, type, state_key) do update
+                 set event_id = excluded.event_id, changed_at = now()
+                 where c.event_id <> excluded.event_id",
+            self.room_key,
+            &types,
+            &state_keys,
+            &event_ids
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
+    async fn log(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        let types: Vec<String> = self.moves.iter().map(|change| change.key.0.clone()).collect();
+        let state_keys: Vec<String> = self.moves.iter().map(|change| change.key.1.clone()).collect();
+        let old: Vec<Option<String>> = self.moves.iter().map(|change| change.old.clone()).collect();
+        let new: Vec<Option<String>> = self.moves.iter().map(|change| change.new.clone()).collect();
+        let causes: Vec<String> = self.moves.iter().map(|change| change.cause.as_str().to_owned()).collect();
+        sqlx::query!(
+            "insert into archive.state_changes (room_key, type, state_key, old_event_id, new_event_id, cause)
+             select $1, change.type, change.state_key, change.old, change.new, change.cause
+             from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+                 with ordinality as change (type, state_key, old, new, cause, place)
+             order by change.place",
+            self.room_key,
+            &types,
+            &state_keys,
+            old.as_slice() as &[Option<String>],
+            new.as_slice() as &[Option<String>],
+            &causes
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+fn key(event: &Event) -> Option<Key> {
+    Some((event.event_type.clone(), event.state_key.clone()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(event_id: &str, replaces: Option<&str>) -> Event {
+        Event {
+            event_id: event_id.to_owned(),
+            event_type: "m.room.topic".to_owned(),
+            state_key: Some(String::new()),
+            replaces_state: replaces.map(str::to_owned),
+            ..Event::default()
+        }
+    }
+
+    fn pointers(event_id: &str) -> Pointers {
+        let key = ("m.room.topic".to_owned(), String::new());
+        Pointers::new(1, BTreeMap::from([(key, event_id.to_owned())]))
+    }
+
+    #[test]
+    fn a_pointer_may_move_back() {
+        let mut pointers = pointers("$2");
+        pointers.point([&topic("$1", None)], Cause::State);
+        let [moved] = pointers.moves.as_slice() else { panic!("one move") };
+        assert_eq!((moved.old.as_deref(), moved.new.as_deref()), (Some("$2"), Some("$1")));
+        assert!(!pointers.suspicious());
+    }
+
+    #[test]
+    fn what_is_in_force_already_is_no_move() {
+        let mut pointers = pointers("$2");
+        pointers.follow([&topic("$2", Some("$1"))], Cause::Timeline);
+        assert!(pointers.moves.is_empty() && !pointers.suspicious());
+    }
+
+    #[test]
+    fn a_fork_is_suspicious() {
+        let mut forked = pointers("$2");
+        forked.follow([&topic("$3", Some("$1"))], Cause::Timeline);
+        assert!(forked.suspicious());
+        let mut plain = pointers("$2");
+        plain.follow([&topic("$3", Some("$2"))], Cause::Timeline);
+        assert!(!plain.suspicious());
+    }
+
+    #[test]
+    fn what_a_whole_state_does_not_name_is_gone() {
+        let mut pointers = pointers("$2");
+        pointers.drop_unnamed(Cause::Reconcile);
+        assert_eq!(pointers.moves.len(), 1);
+        assert!(pointers.current.is_empty());
+    }
+}

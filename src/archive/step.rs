@@ -1,0 +1,122 @@
+//! Where a walk goes after a page: on, once more from the same token, to its end, or aside.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::{Error, Kind, Walk, WalkState, gap, room};
+use crate::matrix::Token;
+
+/// How often an `end` that is missing without the room's start, or that repeats its `from`, is asked again.
+const ASK_AGAIN: i32 = 3;
+/// The pause before each of these, times the number of the try, in seconds.
+const ASK_AGAIN_PAUSE_S: f64 = 1.0;
+
+/// What a page told, as far as the walk's way goes.
+#[derive(Debug)]
+pub(super) struct Passed<'a> {
+    /// The server's `end`.
+    pub(super) end: Option<&'a Token>,
+    /// Events on the page.
+    pub(super) events: usize,
+    /// Those that were new.
+    pub(super) new: usize,
+    /// Whether the room's create event was passed, now or before.
+    pub(super) create_passed: bool,
+    /// Whether the lower edge of the gap has been passed.
+    pub(super) lower_passed: bool,
+}
+
+/// Decides where the walk goes after a page, and returns the pause before that in seconds.
+pub(super) async fn after_page(
+    connection: &mut PgConnection,
+    walk: &mut Walk,
+    passed: &Passed<'_>,
+    recheck_after: Duration,
+) -> Result<f64, Error> {
+    walk.pages += 1;
+    walk.events += i64::try_from(passed.new).unwrap_or(i64::MAX);
+    walk.last_error = None;
+    walk.known_pages = if passed.new == 0 && passed.events > 0 { walk.known_pages + 1 } else { 0 };
+    let below_gap = walk.lower_reached;
+    walk.lower_reached |= passed.lower_passed;
+
+    let Some(end) = passed.end else {
+        return no_more(connection, walk, passed, recheck_after).await;
+    };
+    if walk.cursor.as_deref() == Some(end.as_str()) {
+        walk.repeats += 1;
+        if walk.repeats <= ASK_AGAIN {
+            return Ok(ASK_AGAIN_PAUSE_S * f64::from(walk.repeats));
+        }
+        stall(connection, walk, "the server answers `end` equal to `from`, again and again").await?;
+        return Ok(0.0);
+    }
+    (walk.repeats, walk.ends) = (0, 0);
+    walk.cursor = Some(end.as_str().to_owned());
+    if walk.landmark.is_some() && walk.landmark == walk.cursor {
+        stall(connection, walk, "the server's tokens go in a circle").await?;
+        return Ok(0.0);
+    }
+    // Brent's way to find a circle of any length: the landmark moves on at every power of two.
+    if walk.pages.count_ones() == 1 {
+        walk.landmark.clone_from(&walk.cursor);
+    }
+    // Beyond the gap and one page further nothing was new. A server that ignores `to` ends here too.
+    if walk.kind.fills_gap() && below_gap && walk.known_pages > 0 {
+        finish(connection, walk, None, recheck_after).await?;
+    }
+    Ok(0.0)
+}
+
+/// The server gave no `end`: the room's start, if the create event was passed. Else it may have purged what is older,
+/// hide it, or not have it yet (P4), so it is asked again before that is believed.
+async fn no_more(
+    connection: &mut PgConnection,
+    walk: &mut Walk,
+    passed: &Passed<'_>,
+    recheck_after: Duration,
+) -> Result<f64, Error> {
+    let bounded = walk.kind.fills_gap() || walk.to_token.is_some();
+    if passed.create_passed || bounded {
+        finish(connection, walk, None, recheck_after).await?;
+        return Ok(0.0);
+    }
+    walk.ends += 1;
+    if walk.ends < ASK_AGAIN {
+        return Ok(ASK_AGAIN_PAUSE_S * f64::from(walk.ends));
+    }
+    let reason =
+        "the server gives no older event, though the room's start was not reached: purged, or not visible";
+    finish(connection, walk, Some(reason), recheck_after).await?;
+    Ok(0.0)
+}
+
+/// Ends the walk and does what follows from it. `truncated`: why the room's start was not reached.
+async fn finish(
+    connection: &mut PgConnection,
+    walk: &mut Walk,
+    truncated: Option<&str>,
+    recheck_after: Duration,
+) -> Result<(), Error> {
+    walk.state = WalkState::Done;
+    if let Some(gap_id) = walk.gap_id {
+        return gap::walked(connection, gap_id, walk.kind, recheck_after.as_secs_f64()).await;
+    }
+    gap::passed(connection, walk).await?;
+    if walk.kind == Kind::History {
+        let state = if truncated.is_some() { "truncated" } else { "complete" };
+        room::set_history(connection, walk.room_key, state, truncated).await?;
+    }
+    Ok(())
+}
+
+/// Parks the walk in the caller's transaction.
+pub(super) async fn stall(connection: &mut PgConnection, walk: &mut Walk, reason: &str) -> Result<(), Error> {
+    walk.state = WalkState::Stalled;
+    walk.last_error = Some(reason.to_owned());
+    if walk.kind == Kind::History {
+        room::set_history(connection, walk.room_key, "stalled", Some(reason)).await?;
+    }
+    Ok(())
+}

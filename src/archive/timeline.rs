@@ -1,0 +1,146 @@
+//! Where an event stands in its room: pure arithmetic on positions.
+//!
+//! `order by position` is the room's order. Invariants: a position never changes once given; two events of a room never
+//! share one; events of one walk keep the server's order among themselves; what a walk finds between two known events
+//! stands between them. Protocol 4.4 has the reasons and a simulation.
+
+/// Distance between neighbours that arrive one after the other.
+const STEP: i64 = 1 << 16;
+/// Distance across a discontinuity: room for sixteen million events of the gap below.
+const LEAP: i64 = 1 << 40;
+
+/// What the archive knows of an event on a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Not placed yet.
+    Open,
+    /// Placed.
+    At(i64),
+}
+
+/// Positions for the events of a page of a backward walk, newest first.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Placement {
+    /// For each event: the position it has or gets; `None` where no integer is left between its neighbours.
+    pub(super) positions: Vec<Option<i64>>,
+    /// The position of the last event passed.
+    pub(super) upper: i64,
+}
+
+/// Positions for events that arrive live, after `newest`, the room's highest position (or the upper edge of its
+/// highest gap). `discontinuous`: events are missing between `newest` and the first of these.
+pub(super) fn append(newest: Option<i64>, discontinuous: bool) -> impl Iterator<Item = i64> {
+    let newest = newest.unwrap_or(0);
+    let first = newest.saturating_add(if discontinuous { LEAP } else { STEP });
+    std::iter::successors(Some(first), |position| position.checked_add(STEP))
+}
+
+/// Places a page of a backward walk that has passed `upper`. `below` tells the highest position in the room below
+/// another.
+///
+/// A known event above `upper` leaves `upper` as it is: there the orders of `/sync` and `/messages` disagree, and the
+/// first stands (P18).
+pub(super) fn walk_down(mut upper: i64, page: &[Place], below: impl Fn(i64) -> Option<i64>) -> Placement {
+    let mut positions = Vec::with_capacity(page.len());
+    let mut rest = page;
+    while let Some((first, after)) = rest.split_first() {
+        if let Place::At(position) = *first {
+            positions.push(Some(position));
+            upper = upper.min(position);
+            rest = after;
+            continue;
+        }
+        let run = rest.iter().take_while(|place| **place == Place::Open).count();
+        let (_, after) = rest.split_at(run);
+        let step = step_within(upper, below(upper), run, after.is_empty());
+        for _ in 0..run {
+            let position = step.map(|step| upper - step);
+            upper = position.unwrap_or(upper);
+            positions.push(position);
+        }
+        rest = after;
+    }
+    Placement { positions, upper }
+}
+
+/// The distance at which `run` events fit between `upper` and `lower`. A run that may go on in the next page takes
+/// only half of the room there is.
+fn step_within(upper: i64, lower: Option<i64>, run: usize, open_ended: bool) -> Option<i64> {
+    let Some(lower) = lower else { return Some(STEP) };
+    let slots = i64::try_from(run).ok()?.checked_add(1)?;
+    let slots = if open_ended { slots.checked_mul(2)? } else { slots };
+    let step = (upper.checked_sub(lower)? / slots).min(STEP);
+    (step > 0).then_some(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::{Place::*, *};
+
+    fn among(known: &[i64]) -> impl Fn(i64) -> Option<i64> {
+        let known: BTreeSet<_> = known.iter().copied().collect();
+        move |upper| known.range(..upper).next_back().copied()
+    }
+
+    #[test]
+    fn history_goes_down_from_nothing() {
+        let placement = walk_down(0, &[Open, Open], among(&[]));
+        assert_eq!(placement, Placement { positions: vec![Some(-STEP), Some(-2 * STEP)], upper: -2 * STEP });
+    }
+
+    #[test]
+    fn live_events_go_up_and_leap_a_gap() {
+        assert_eq!(append(None, false).take(2).collect::<Vec<_>>(), [STEP, 2 * STEP]);
+        assert_eq!(append(Some(STEP), true).next(), Some(STEP + LEAP));
+    }
+
+    #[test]
+    fn a_late_event_takes_the_middle() {
+        let placement = walk_down(0, &[At(-STEP), Open, At(-2 * STEP)], among(&[-STEP, -2 * STEP]));
+        assert_eq!(placement.positions, [Some(-STEP), Some(-STEP - STEP / 2), Some(-2 * STEP)]);
+    }
+
+    #[test]
+    fn where_orders_disagree_the_first_stands() {
+        let placement = walk_down(-STEP, &[At(5 * STEP), Open], among(&[-STEP, 5 * STEP]));
+        assert_eq!(placement.positions, [Some(5 * STEP), Some(-2 * STEP)]);
+    }
+
+    #[test]
+    fn without_room_there_is_no_place() {
+        assert_eq!(walk_down(1, &[Open, At(0)], among(&[0, 1])).positions, [None, Some(0)]);
+    }
+
+    proptest! {
+        /// Whatever is known: new events get places of their own, in the page's order, between the known ones that
+        /// bound them.
+        #[test]
+        fn places_are_unique_and_ordered(
+            known in proptest::collection::btree_set(-2_000_000_i64..2_000_000, 0..20),
+            page in proptest::collection::vec(proptest::option::of(0_usize..20), 1..60),
+        ) {
+            let known: Vec<_> = known.into_iter().rev().collect();
+            let mut last_used = None;
+            let page: Vec<_> = page.into_iter().map(|pick| match pick {
+                // Known events in the archive's own order: the case in which new ones must fall between.
+                Some(pick) if known.get(pick).is_some() && last_used.is_none_or(|last| pick > last) => {
+                    last_used = Some(pick);
+                    At(known[pick])
+                }
+                _ => Open,
+            }).collect();
+            let placement = walk_down(2_000_001, &page, among(&known));
+            let given: Vec<_> = placement.positions.iter().flatten().copied().collect();
+            prop_assert!(given.windows(2).all(|pair| pair[0] > pair[1]), "{given:?}");
+            for (place, position) in page.iter().zip(&placement.positions) {
+                if let (Open, Some(position)) = (place, position) {
+                    prop_assert!(!known.contains(position));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Backward walks: what the loops of [`crate::backfill`] take their work from, and where they resume.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::{Archive, Error, Writer, room, step, writer::lock_room};
+use crate::matrix::Token;
+
+/// Why a walk is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A room's whole past.
+    History,
+    /// `backscroll backfill`.
+    Operator,
+    /// A gap, with `to` set to the old `since`: rigorous for what arrived live.
+    GapSince,
+    /// A gap, without `to`: for what the server itself fetched from others, which `to` hides (P48).
+    GapKnown,
+    /// That once more, later.
+    GapRecheck,
+}
+
+impl Kind {
+    /// The kind as the database has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::History => "history",
+            Self::Operator => "operator",
+            Self::GapSince => "gap_since",
+            Self::GapKnown => "gap_known",
+            Self::GapRecheck => "gap_recheck",
+        }
+    }
+
+    pub(super) fn fills_gap(self) -> bool {
+        matches!(self, Self::GapSince | Self::GapKnown | Self::GapRecheck)
+    }
+}
+
+impl From<String> for Kind {
+    fn from(kind: String) -> Self {
+        match kind.as_str() {
+            "operator" => Self::Operator,
+            "gap_since" => Self::GapSince,
+            "gap_known" => Self::GapKnown,
+            "gap_recheck" => Self::GapRecheck,
+            _ => Self::History,
+        }
+    }
+}
+
+/// Where a walk stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalkState {
+    /// To be gone on with.
+    Open,
+    /// Cannot go on without somebody's look.
+    Stalled,
+    /// Finished.
+    Done,
+}
+
+impl WalkState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Stalled => "stalled",
+            Self::Done => "done",
+        }
+    }
+}
+
+impl From<String> for WalkState {
+    fn from(state: String) -> Self {
+        match state.as_str() {
+            "stalled" => Self::Stalled,
+            "done" => Self::Done,
+            _ => Self::Open,
+        }
+    }
+}
+
+/// A row of `archive.walks`.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// Internal key.
+    pub walk_id: i64,
+    /// The room's internal key.
+    pub room_key: i32,
+    /// The room.
+    pub room_id: String,
+    /// The gap that it fills.
+    pub gap_id: Option<i64>,
+    /// Why.
+    pub kind: Kind,
+    /// `to` of its requests.
+    pub to_token: Option<String>,
+    /// `from` of the next request: the checkpoint.
+    pub cursor: Option<String>,
+    /// Position of the last event passed; `None` until an event is met that has one.
+    pub upper_position: Option<i64>,
+    /// Pages stored.
+    pub pages: i64,
+    /// Events that were new.
+    pub events: i64,
+    /// `origin_server_ts` of the last event passed.
+    pub oldest_ts: Option<i64>,
+    /// Pages in a row without anything new.
+    pub known_pages: i32,
+    /// Whether the lower edge of the gap was passed.
+    pub lower_reached: bool,
+    /// Answers without `end` at this cursor.
+    pub ends: i32,
+    /// Answers with `end` equal to `from` at this cursor.
+    pub repeats: i32,
+    /// An earlier cursor, to find circles.
+    pub landmark: Option<String>,
+    /// Whether it was begun anew at the newest event.
+    pub restarted: bool,
+    /// Where it stands.
+    pub state: WalkState,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Seconds until the next request is due.
+    pub due_in_s: f64,
+    /// The room's name or alias.
+    pub name: Option<String>,
+    /// `origin_server_ts` of the room's newest event.
+    pub newest_ts: Option<i64>,
+    /// `origin_server_ts` of the room's create event.
+    pub created_ts: Option<i64>,
+}
+
+/// A walk to be opened.
+#[derive(Debug)]
+pub(super) struct NewWalk<'a> {
+    pub(super) room_key: i32,
+    pub(super) gap_id: Option<i64>,
+    pub(super) kind: Kind,
+    pub(super) from_token: Option<&'a str>,
+    pub(super) to_token: Option<&'a str>,
+    pub(super) upper_position: Option<i64>,
+    pub(super) delay_s: f64,
+}
+
+pub(super) async fn open(connection: &mut PgConnection, walk: &NewWalk<'_>) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into archive.walks (room_key, gap_id, kind, from_token, to_token, cursor, upper_position, not_before)
+         values ($1, $2, $3, $4, $5, $4, $6, now() + make_interval(secs => $7))",
+        walk.room_key,
+        walk.gap_id,
+        walk.kind.as_str(),
+        walk.from_token,
+        walk.to_token,
+        walk.upper_position,
+        walk.delay_s
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+impl Archive {
+    /// For each watched room its first open walk, the one due first in front. One walk a room at a time: two would
+    /// make the server do its work twice (P17).
+    pub async fn open_walks(&self) -> Result<Vec<Walk>, Error> {
+        let walks = sqlx::query_as!(
+            Walk,
+            r#"select f.walk_id, f.room_key, f.room_id, f.gap_id, f.kind, f.to_token, f.cursor, f.upper_position, f.pages,
+                      f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark, f.restarted,
+                      f.state, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
+                      coalesce(v.name, v.canonical_alias) as name, v.newest_ts, c.origin_server_ts as "created_ts?"
+               from (
+                   select distinct on (w.room_key) w.*, r.room_id
+                   from archive.walks w
+                   join archive.rooms r using (room_key)
+                   where w.state = 'open' and r.watched
+                   order by w.room_key, w.not_before, w.walk_id
+               ) f
+               join public.rooms v on v.room_id = f.room_id
+               left join public.current_state c
+                   on c.room_id = f.room_id and c.type = 'm.room.create' and c.state_key = ''
+               order by f.not_before, f.walk_id"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(walks)
+    }
+}
+
+impl Writer {
+    /// Opens a walk that the operator asks for: between tokens, or through the room's whole past.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRoom`] if the archive does not know the room.
+    pub async fn open_operator_walk(
+        &self,
+        room_id: &str,
+        from: Option<&Token>,
+        to: Option<&Token>,
+    ) -> Result<(), Error> {
+        let mut transaction = self.begin(false).await?;
+        let Some(room) = room::find(&mut transaction, room_id).await? else {
+            return Err(Error::NoSuchRoom(room_id.to_owned()));
+        };
+        // Only a walk from the newest event without a bound can tell that the whole history is there.
+        let whole = from.is_none() && to.is_none();
+        let walk = NewWalk {
+            room_key: room.room_key,
+            gap_id: None,
+            kind: if whole { Kind::History } else { Kind::Operator },
+            from_token: from.map(Token::as_str),
+            to_token: to.map(Token::as_str),
+            upper_position: None,
+            delay_s: 0.0,
+        };
+        open(&mut transaction, &walk).await?;
+        if whole {
+            room::set_history(&mut transaction, room.room_key, "walking", None).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Opens again what had stalled; the operator asks for it by starting the daemon.
+    pub async fn reopen_stalled(&self) -> Result<u64, Error> {
+        let reopened = sqlx::query!(
+            "with reopened as (
+                 update archive.walks set state = 'open', repeats = 0, ends = 0, landmark = null, not_before = now()
+                 where state = 'stalled' returning room_key, kind
+             ), rooms as (
+                 update archive.rooms set history_state = 'walking', history_reason = null
+                 where room_key in (select room_key from reopened where kind = 'history') and history_state = 'stalled'
+             )
+             select room_key from reopened"
+        )
+        .fetch_all(&self.archive().pool)
+        .await?;
+        Ok(reopened.len() as u64)
+    }
+
+    /// Notes why the walk's last request brought nothing, once per reason.
+    pub async fn note_failure(&self, walk: &Walk, error: &str) -> Result<(), Error> {
+        sqlx::query!(
+            "update archive.walks set last_error = $2 where walk_id = $1 and last_error is distinct from $2",
+            walk.walk_id,
+            error
+        )
+        .execute(&self.archive().pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Begins the walk anew at the newest event: the server refuses its cursor. What is known already only guides it.
+    pub async fn restart_walk(&self, walk: &Walk) -> Result<(), Error> {
+        let restarted = sqlx::query!(
+            "update archive.walks
+             set cursor = null, to_token = null, restarted = true, upper_position = null, landmark = null, ends = 0, repeats = 0
+             where walk_id = $1 and pages = $2 and cursor is not distinct from $3 and state = 'open'",
+            walk.walk_id,
+            walk.pages,
+            walk.cursor
+        )
+        .execute(&self.archive().pool)
+        .await?;
+        if restarted.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+    }
+
+    /// Ends the walk because the server refuses access to the room: what it gave before is kept. A gap stays open.
+    pub async fn refuse_walk(&self, walk: &Walk, reason: &str) -> Result<(), Error> {
+        if walk.kind != Kind::History {
+            return self.stall_walk(walk, reason).await;
+        }
+        let mut transaction = self.begin(false).await?;
+        lock_room(&mut transaction, walk.room_key).await?;
+        let refused = Walk { state: WalkState::Done, last_error: Some(reason.to_owned()), ..walk.clone() };
+        room::set_history(&mut transaction, walk.room_key, "truncated", Some(reason)).await?;
+        save(&mut transaction, walk, &refused, Duration::ZERO, 0.0).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Parks the walk until the daemon is started again.
+    pub async fn stall_walk(&self, walk: &Walk, reason: &str) -> Result<(), Error> {
+        let mut transaction = self.begin(false).await?;
+        lock_room(&mut transaction, walk.room_key).await?;
+        let mut stalled = walk.clone();
+        step::stall(&mut transaction, &mut stalled, reason).await?;
+        save(&mut transaction, walk, &stalled, Duration::ZERO, 0.0).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+/// Moves the checkpoint from `before` to `after` in the caller's transaction.
+///
+/// # Errors
+/// [`Error::Superseded`] if it is not where `before` says; the transaction must then be rolled back.
+pub(super) async fn save(
+    connection: &mut PgConnection,
+    before: &Walk,
+    after: &Walk,
+    busy: Duration,
+    pause_s: f64,
+) -> Result<(), Error> {
+    let busy_ms = i64::try_from(busy.as_millis()).unwrap_or(i64::MAX);
+    let moved = sqlx::query!(
+        "update archive.walks
+         set cursor = $4, upper_position = $5, pages = $6, events = $7, busy_ms = busy_ms + $8, oldest_ts = $9,
+             known_pages = $10, lower_reached = $11, ends = $12, repeats = $13, landmark = $14, state = $15,
+             last_error = $16, not_before = now() + make_interval(secs => $17), updated_at = now()
+         where walk_id = $1 and cursor is not distinct from $2 and pages = $3 and state = 'open'",
+        before.walk_id,
+        before.cursor,
+        before.pages,
+        after.cursor,
+        after.upper_position,
+        after.pages,
+        after.events,
+        busy_ms,
+        after.oldest_ts,
+        after.known_pages,
+        after.lower_reached,
+        after.ends,
+        after.repeats,
+        after.landmark,
+        after.state.as_str(),
+        after.last_error,
+        pause_s
+    )
+    .execute(connection)
+    .await?;
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+}

@@ -1,0 +1,288 @@
+//! Backwards: takes open walks from the database and walks them, one a room, several rooms at once.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ruma::OwnedRoomId;
+use tokio::task::JoinSet;
+
+use crate::{
+    Error,
+    archive::{self, Kind, Walk, WalkState},
+    backoff::Backoff,
+    daemon::Context,
+    matrix::{self, MessagesRequest, Page},
+    telemetry::Reached,
+};
+
+/// Smallest page that is asked for when the server has trouble with larger ones.
+const SMALLEST_PAGE: u32 = 10;
+/// How often a room is asked again that the server refuses although the account is in it (P11).
+const REFUSALS: u32 = 6;
+/// How soon a walk must be due for `--once` to wait for it: longer than the pauses within a walk.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Walks until shutdown; with `until_done`, until no walk is left that is due.
+///
+/// # Errors
+/// One that no retry helps against.
+///
+/// # Panics
+/// If a walk does.
+pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> {
+    let mut backoff = Backoff::default();
+    let mut tasks = JoinSet::new();
+    let mut active = HashSet::new();
+    while !context.shutdown.is_cancelled() {
+        let walks = match context.writer.archive().open_walks().await {
+            Ok(walks) => walks,
+            Err(error) => {
+                context.recover(error.into(), &mut backoff).await?;
+                continue;
+            }
+        };
+        backoff.reset();
+        let mut next_due = None;
+        for walk in walks {
+            let due_in = Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default();
+            if active.contains(&walk.room_key) || tasks.len() >= context.config.backfill.concurrency {
+                continue;
+            }
+            if due_in.is_zero() {
+                active.insert(walk.room_key);
+                let context = Arc::clone(context);
+                tasks.spawn(async move { (walk.room_key, walk_room(&context, walk).await) });
+            } else if !until_done || due_in <= SOON || walk.kind != Kind::GapRecheck {
+                next_due = next_due.min(Some(due_in)).or(Some(due_in));
+            }
+        }
+        if until_done && tasks.is_empty() && next_due.is_none() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = context.shutdown.cancelled() => {}
+            () = context.walks_opened.notified() => {}
+            () = tokio::time::sleep(next_due.unwrap_or_default()), if next_due.is_some() => {}
+            Some(ended) = tasks.join_next() => {
+                let (room_key, result) = ended.expect("a walk neither panics nor is aborted");
+                active.remove(&room_key);
+                result?;
+            }
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.expect("a walk neither panics nor is aborted").1?;
+    }
+    Ok(())
+}
+
+/// One page and the time that it took.
+type Fetched = Result<(Page, Duration), matrix::Error>;
+
+/// Walks one room until its walk is not open any more. Page n+1 is fetched while page n is stored.
+async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
+    let room_id = OwnedRoomId::try_from(walk.room_id.as_str())
+        .map_err(|_| archive::Error::NoSuchRoom(walk.room_id.clone()))?;
+    let mut backoff = Backoff::default();
+    let mut page_size = PageSize::new(context.config.backfill.page_size.into());
+    let mut ahead: Option<Fetched> = None;
+    let progress = context.progress.room(walk.name.as_deref().unwrap_or(&walk.room_id));
+    progress.update(reached(&walk));
+    while walk.state == WalkState::Open {
+        context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
+        if context.shutdown.is_cancelled() {
+            return Ok(());
+        }
+        let fetched = if let Some(fetched) = ahead.take() {
+            fetched
+        } else {
+            let page = fetch(context, &room_id, &walk, walk.cursor.as_deref(), page_size.get());
+            let Some(fetched) = context.unless_stopped(page).await else { return Ok(()) };
+            fetched
+        };
+        let (page, fetch_time) = match fetched {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                page_size.after(&error);
+                match failed(context, &room_id, &walk, error, &mut backoff).await? {
+                    Some(walk_now) => walk = walk_now,
+                    None => return Ok(()),
+                }
+                continue;
+            }
+        };
+        backoff.reset();
+        page_size.grow();
+        let next =
+            page.end.as_ref().map(matrix::Token::as_str).filter(|end| Some(*end) != walk.cursor.as_deref());
+        let start = Instant::now();
+        let store = async {
+            let stored =
+                context.writer.apply_page(&walk, &page, fetch_time, context.config.backfill.recheck_after);
+            stored.await.map(|walk| (walk, start.elapsed()))
+        };
+        let fetch_next = async {
+            context.unless_stopped(fetch(context, &room_id, &walk, Some(next?), page_size.get())).await
+        };
+        let (stored, fetched) = tokio::join!(store, fetch_next);
+        match stored {
+            Ok((walk_now, store_time)) => {
+                // Fetched for the cursor that the walk now has; after a pause it would be asked again.
+                ahead = fetched.filter(|_| walk_now.cursor.as_deref() == next && walk_now.due_in_s <= 0.0);
+                walk = walk_now;
+                progress.update(reached(&walk));
+                tracing::debug!(
+                    room.id = %walk.room_id,
+                    event_count = page.chunk.events.len(),
+                    page_count = walk.pages,
+                    duration_ms = u64::try_from(store_time.as_millis()).unwrap_or(u64::MAX),
+                    "stored a page"
+                );
+            }
+            Err(error) => return store_failed(context, &walk, error, &mut backoff).await,
+        }
+    }
+    tracing::info!(
+        room.id = %walk.room_id,
+        kind = walk.kind.as_str(),
+        event_count = walk.events,
+        page_count = walk.pages,
+        "a walk has ended"
+    );
+    progress.finish(if walk.state == WalkState::Done { "done" } else { "stalled" });
+    Ok(())
+}
+
+fn reached(walk: &Walk) -> Reached {
+    Reached {
+        event_count: u64::try_from(walk.events).unwrap_or_default(),
+        page_count: u64::try_from(walk.pages).unwrap_or_default(),
+        oldest_ts: walk.oldest_ts,
+        newest_ts: walk.newest_ts,
+        created_ts: walk.created_ts,
+    }
+}
+
+async fn fetch(
+    context: &Context,
+    room_id: &OwnedRoomId,
+    walk: &Walk,
+    from: Option<&str>,
+    limit: u32,
+) -> Fetched {
+    let start = Instant::now();
+    let request =
+        MessagesRequest { room_id, from, to: walk.to_token.as_deref(), limit, filter: None, forward: false };
+    let page = context.client.messages(&request).await?;
+    Ok((page, start.elapsed()))
+}
+
+/// What follows from a request that failed: a pause, or another walk; `None` if this one has ended.
+async fn failed(
+    context: &Context,
+    room_id: &OwnedRoomId,
+    walk: &Walk,
+    error: matrix::Error,
+    backoff: &mut Backoff,
+) -> Result<Option<Walk>, Error> {
+    let reason = format!("failed to {error}");
+    context.writer.note_failure(walk, &reason).await?;
+    let mut walk = walk.clone();
+    walk.due_in_s = 0.0;
+    if error.is_forbidden() {
+        // Another server's refusal can come through, so one is no proof; and a smaller page may get past it (P11).
+        let Some(joined) = context.unless_stopped(context.client.joined_rooms()).await else {
+            return Ok(None);
+        };
+        if backoff.failures() < REFUSALS && joined.map_or(true, |rooms| rooms.contains(room_id)) {
+            context.pause(backoff.pause()).await;
+            return Ok(Some(walk));
+        }
+        context.writer.refuse_walk(&walk, &reason).await?;
+        tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses the room's history");
+        return Ok(None);
+    }
+    if error.is_bad_token() && (walk.cursor.is_some() || walk.to_token.is_some()) && !walk.restarted {
+        tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses a walk's token; beginning anew");
+        context.writer.restart_walk(&walk).await?;
+        return Ok(None);
+    }
+    match context.recover(error.into(), backoff).await {
+        Ok(()) => Ok(Some(walk)),
+        Err(Error::Matrix(error @ matrix::Error::Api { .. })) => {
+            context.writer.stall_walk(&walk, &format!("failed to {error}")).await?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What follows from a page that could not be stored. The walk ends here; it is taken up again from the database.
+async fn store_failed(
+    context: &Context,
+    walk: &Walk,
+    error: archive::Error,
+    backoff: &mut Backoff,
+) -> Result<(), Error> {
+    let reason = format!("failed to {error}");
+    match context.recover(error.into(), backoff).await {
+        Ok(()) => Ok(()),
+        // Something about this page: the other rooms go on.
+        Err(Error::Archive(archive::Error::Database(_))) => {
+            tracing::error!(room.id = %walk.room_id, error = reason, "a page cannot be stored; the walk has stalled");
+            context.writer.stall_walk(walk, &reason).await?;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The page size to ask for: halved when the server has trouble, doubled when it has none (P9, P10).
+#[derive(Debug)]
+struct PageSize {
+    most: u32,
+    now: u32,
+}
+
+impl PageSize {
+    fn new(most: u32) -> Self {
+        Self { most, now: most }
+    }
+
+    fn get(&self) -> u32 {
+        self.now
+    }
+
+    fn grow(&mut self) {
+        self.now = self.now.saturating_mul(2).min(self.most);
+    }
+
+    fn after(&mut self, error: &matrix::Error) {
+        if error.wants_smaller_page() {
+            self.now = (self.now / 2).max(SMALLEST_PAGE.min(self.most));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_size_adapts_within_its_bounds() {
+        let mut size = PageSize::new(1000);
+        let trouble = matrix::Error::TooLarge { limit_bytes: 1 };
+        let sizes: Vec<_> = (0..8)
+            .map(|_| {
+                size.after(&trouble);
+                size.get()
+            })
+            .collect();
+        assert_eq!(sizes, [500, 250, 125, 62, 31, 15, 10, 10]);
+        (0..10).for_each(|_| size.grow());
+        assert_eq!(size.get(), 1000);
+    }
+}

@@ -1,0 +1,259 @@
+//! Does the homeserver answer, does it know us, and is there something to archive?
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use ruma::{OwnedRoomId, RoomId};
+
+use crate::{
+    Error,
+    config::{Config, Credentials, Rooms},
+    matrix::{self, Client, Whoami},
+};
+
+use super::Report;
+
+const HOMESERVER: &str = "homeserver";
+const TOKEN: &str = "token";
+const ROOMS: &str = "rooms";
+/// For one answer; a person waits.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How many rooms are asked for their aliases at once.
+const AT_ONCE: usize = 8;
+/// Rooms named one by one in a warning.
+const NAMED: usize = 5;
+
+/// `account`: whose archive the database holds.
+pub(super) async fn check(config: &Config, account: Option<&str>, report: &mut Report) {
+    let client = reach(config, report).await;
+    let Some((client, whoami)) = log_in(config, client, report).await else {
+        report.skip(ROOMS, "not looked at: that takes homeserver and token");
+        return;
+    };
+    if let Some(theirs) = account.filter(|theirs| *theirs != whoami.user_id) {
+        let problem = format!("the database is the archive of {theirs}, the token is {}'s", whoami.user_id);
+        report.fail(78, TOKEN, &problem, &["use another database for another account"]);
+    }
+    ignored_users(&client, &whoami, report).await;
+    rooms(&client, &config.rooms, report).await;
+}
+
+async fn patiently<T>(
+    path: &'static str,
+    answer: impl Future<Output = Result<T, matrix::Error>>,
+) -> Result<T, matrix::Error> {
+    let late = matrix::Error::Timeout { path, limit_s: PATIENCE.as_secs() };
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(late))
+}
+
+async fn reach(config: &Config, report: &mut Report) -> Option<Client> {
+    let url = match config.homeserver.url() {
+        Ok(url) => url,
+        Err(error) => {
+            report.fail(error.exit_code(), HOMESERVER, &error.to_string(), &[]);
+            return None;
+        }
+    };
+    let client = Client::new(url.as_str());
+    let reached = match &client {
+        Ok(client) => patiently("/versions", client.versions()).await,
+        Err(_) => Ok(Vec::new()),
+    };
+    let error = match (client, reached) {
+        (Ok(client), Ok(versions)) => {
+            let newest =
+                newest(&versions).map_or_else(String::new, |newest| format!(", Matrix up to {newest}"));
+            let plain = if url.scheme() == "http" { ", over plain http" } else { "" };
+            report.ok(HOMESERVER, &format!("{url} answers{newest}{plain}"));
+            return Some(client);
+        }
+        (Err(error), _) | (_, Err(error)) => error,
+    };
+    let remedy = match &error {
+        matrix::Error::Server { .. } | matrix::Error::Malformed(_) | matrix::Error::Api { .. } => {
+            "something answers, but not as a homeserver does: homeserver.url must be the address that clients use; \
+             https://SERVER/.well-known/matrix/client of the server's own name says it"
+        }
+        matrix::Error::Network(_) if error.to_string().contains("certificate") => {
+            "its certificate is not trusted here: correct it, or add its authority to this machine's certificates \
+             (package ca-certificates)"
+        }
+        matrix::Error::RateLimited { .. } => "try again later",
+        _ => "is homeserver.url right, is the server up, and can this machine reach it?",
+    };
+    let problem = format!("{url}: failed to {error}");
+    report.fail(Error::from(error).exit_code(), HOMESERVER, &problem, &[remedy]);
+    None
+}
+
+/// Looks at what there is to log in with, and tries a token where the homeserver answers.
+async fn log_in(config: &Config, client: Option<Client>, report: &mut Report) -> Option<(Client, Whoami)> {
+    let source = match config.homeserver.credentials() {
+        Ok(Credentials::Token(source)) => source,
+        Ok(Credentials::Password { user, password }) => {
+            match password.read() {
+                Ok(_) => report.ok(
+                    TOKEN,
+                    &format!(
+                        "none; run logs in as {user} with the password in {} (not tried: it makes a device)",
+                        password.origin()
+                    ),
+                ),
+                Err(error) => report.fail(error.exit_code(), TOKEN, &error.to_string(), &[]),
+            }
+            return None;
+        }
+        Err(error) => {
+            report.fail(error.exit_code(), TOKEN, &error.to_string(), &[]);
+            return None;
+        }
+    };
+    let token = match source.read() {
+        Ok(token) => token,
+        Err(error) => {
+            let problem = error.to_string();
+            let remedies: &[_] = if problem.contains("chmod") {
+                &[]
+            } else {
+                &["`backscroll login USER` gets a token and writes it there"]
+            };
+            report.fail(error.exit_code(), TOKEN, &problem, remedies);
+            return None;
+        }
+    };
+    let Some(client) = client else {
+        report.skip(TOKEN, &format!("is in {}; not tried without the homeserver", source.origin()));
+        return None;
+    };
+    client.set_token(token);
+    match patiently("/account/whoami", client.whoami()).await {
+        Ok(whoami) => {
+            let device =
+                whoami.device_id.as_deref().map_or_else(|| "no device".to_owned(), |d| format!("device {d}"));
+            report.ok(TOKEN, &format!("{}, {device} (from {})", whoami.user_id, source.origin()));
+            Some((client, whoami))
+        }
+        Err(error) => {
+            refused(config, error, &source.origin().to_string(), report);
+            None
+        }
+    }
+}
+
+fn refused(config: &Config, error: matrix::Error, origin: &str, report: &mut Report) {
+    let problem = format!("the token in {origin}: failed to {error}");
+    if matches!(error, matrix::Error::LoggedOut { .. }) && config.homeserver.password().is_some() {
+        report.warn(TOKEN, &problem, &["run logs in with the password instead"]);
+        return;
+    }
+    let remedy = match &error {
+        matrix::Error::LoggedOut { .. } => {
+            "get another: `backscroll login --force USER`, or copy one out of a client whose session stays open"
+        }
+        matrix::Error::Api { .. } => {
+            "see with the homeserver's administrators whether the account is in order"
+        }
+        _ => "try again",
+    };
+    report.fail(Error::from(error).exit_code(), TOKEN, &problem, &[remedy]);
+}
+
+async fn ignored_users(client: &Client, whoami: &Whoami, report: &mut Report) {
+    match patiently("/account_data", client.ignored_users(&whoami.user_id)).await {
+        Ok(0) => {}
+        Ok(number) => {
+            let problem =
+                format!("the account ignores {number}, whose messages the homeserver hides from the archive");
+            report.warn(
+                "ignored users",
+                &problem,
+                &["un-ignore them in a client, if they are to be archived"],
+            );
+        }
+        Err(error) => report.warn("ignored users", &format!("failed to {error}"), &[]),
+    }
+}
+
+async fn rooms(client: &Client, filter: &Rooms, report: &mut Report) {
+    let joined = match patiently("/joined_rooms", client.joined_rooms()).await {
+        Ok(joined) => joined,
+        Err(error) => {
+            let problem = format!("failed to {error}");
+            report.fail(Error::from(error).exit_code(), ROOMS, &problem, &[]);
+            return;
+        }
+    };
+    let watched = if takes_all(filter) { joined.len() } else { watched(client, filter, &joined).await };
+    let found = format!("{} joined, {watched} of them to be archived", joined.len());
+    if joined.is_empty() {
+        report.warn(
+            ROOMS,
+            "the account has joined none, so there is little to archive",
+            &["join some with a client"],
+        );
+    } else if watched == 0 {
+        report.warn(ROOMS, &found, &["see rooms.include and rooms.exclude in `backscroll config show`"]);
+    } else {
+        report.ok(ROOMS, &found);
+    }
+    let absent = |room_id: &&str| !joined.iter().any(|room| room == room_id);
+    let absent: Vec<_> = filter.listed().map(|(room_id, _)| room_id).filter(absent).collect();
+    if !absent.is_empty() {
+        let named = absent.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        let more = absent.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let problem = format!("listed in rooms.room, but not joined by the account: {named}{more}");
+        report.warn(ROOMS, &problem, &["join them with a client"]);
+    }
+}
+
+/// Whether the aliases need not be asked for.
+fn takes_all(filter: &Rooms) -> bool {
+    filter.takes_all()
+}
+
+async fn watched(client: &Client, filter: &Rooms, joined: &[OwnedRoomId]) -> usize {
+    let watches = |room_id: OwnedRoomId| async move {
+        let aliases = patiently("/state/{type}/{key}", aliases(client, &room_id)).await.unwrap_or_default();
+        let aliases: Vec<_> = aliases.iter().map(String::as_str).collect();
+        usize::from(filter.watches(room_id.as_str(), &aliases))
+    };
+    let answers = stream::iter(joined.iter().cloned()).map(watches).buffer_unordered(AT_ONCE);
+    answers.fold(0, |sum, one| std::future::ready(sum + one)).await
+}
+
+/// The room's canonical alias and its alternatives.
+async fn aliases(client: &Client, room_id: &RoomId) -> Result<Vec<String>, matrix::Error> {
+    let state = client.state_key(room_id, "m.room.canonical_alias", "").await?;
+    let state: serde_json::Value = serde_json::from_str(state.get()).unwrap_or_default();
+    // The event where the server knows `format=event`, else its content.
+    let content = state.get("content").unwrap_or(&state);
+    let alternatives = content.get("alt_aliases").and_then(serde_json::Value::as_array).into_iter().flatten();
+    Ok(content
+        .get("alias")
+        .into_iter()
+        .chain(alternatives)
+        .filter_map(|a| a.as_str().map(str::to_owned))
+        .collect())
+}
+
+/// `v1.12` of `r0.6.1`, `v1.2` and `v1.12`.
+fn newest(versions: &[String]) -> Option<&str> {
+    let number = |version: &str| {
+        let (major, minor) = version.strip_prefix('v')?.split_once('.')?;
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    };
+    versions.iter().map(String::as_str).max_by_key(|version| number(version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_is_the_highest_number() {
+        let versions = ["r0.6.1", "v1.2", "v1.12", "v1.9", "odd"].map(str::to_owned);
+        assert_eq!(newest(&versions), Some("v1.12"));
+        assert_eq!(newest(&[]), None);
+    }
+}

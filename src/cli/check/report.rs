@@ -1,0 +1,129 @@
+//! What the checks found, shown as they find it.
+
+use crate::cli::status::text::{Canvas, print};
+
+/// Width of the verdict and of the name of what was looked at.
+const VERDICT: usize = 6;
+const SUBJECT: usize = 15;
+const REMEDY: usize = VERDICT + 2;
+
+#[derive(Debug)]
+pub(super) struct Report {
+    canvas: Canvas,
+    /// Instead of standard output, for tests.
+    kept: Option<String>,
+    first_failure: Option<u8>,
+    failures: usize,
+    warnings: usize,
+}
+
+impl Report {
+    pub(super) fn stdout() -> Self {
+        Self { canvas: Canvas::stdout(), kept: None, first_failure: None, failures: 0, warnings: 0 }
+    }
+
+    pub(super) fn ok(&mut self, subject: &str, found: &str) {
+        self.line(("ok", "32"), subject, found, &[]);
+    }
+
+    /// Not looked at, because something else is missing.
+    pub(super) fn skip(&mut self, subject: &str, why: &str) {
+        self.line(("-", "2"), subject, why, &[]);
+    }
+
+    pub(super) fn warn(&mut self, subject: &str, found: &str, remedies: &[&str]) {
+        self.warnings += 1;
+        self.line(("warn", "33"), subject, found, remedies);
+    }
+
+    /// `code` is the exit code, if this is the first failure.
+    pub(super) fn fail(&mut self, code: u8, subject: &str, found: &str, remedies: &[&str]) {
+        self.failures += 1;
+        self.first_failure.get_or_insert(code);
+        self.line(("FAIL", "1;31"), subject, found, remedies);
+    }
+
+    /// The last line, and the exit code.
+    pub(super) fn end(mut self) -> u8 {
+        let plural = |n: usize, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let text = match (self.failures, self.warnings) {
+            (0, 0) => "All is well: `backscroll run` archives.".to_owned(),
+            (0, warnings) => format!("{}, nothing that stops `backscroll run`.", plural(warnings, "warning")),
+            (failures, 0) => format!("{}.", plural(failures, "failure")),
+            (failures, warnings) => {
+                format!("{}, {}.", plural(failures, "failure"), plural(warnings, "warning"))
+            }
+        };
+        self.show(&format!("\n{text}\n"));
+        self.first_failure.unwrap_or(0)
+    }
+
+    fn line(&mut self, (verdict, code): (&str, &str), subject: &str, found: &str, remedies: &[&str]) {
+        let head = format!("{}{subject:<SUBJECT$}", self.canvas.paint(code, &format!("{verdict:<VERDICT$}")));
+        let mut lines = found.lines();
+        let mut text = self.canvas.hang(&head, VERDICT + SUBJECT, lines.next().unwrap_or_default());
+        // An error of several lines brings its remedies along, indented by two.
+        for line in lines.map(|line| line.strip_prefix("  ").unwrap_or(line)).chain(remedies.iter().copied())
+        {
+            let indent = REMEDY + line.len() - line.trim_start().len();
+            text += &self.canvas.hang(&" ".repeat(indent), indent + 2, line);
+        }
+        self.show(&text);
+    }
+
+    fn show(&mut self, text: &str) {
+        match &mut self.kept {
+            Some(kept) => kept.push_str(text),
+            // A reader that has gone away changes no verdict.
+            None => drop(print(text)),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Report {
+    pub(super) fn kept(columns: usize) -> Self {
+        let canvas = Canvas { columns, colour: false };
+        Self { canvas, kept: Some(String::new()), first_failure: None, failures: 0, warnings: 0 }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        self.kept.as_deref().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_has_its_remedy_below_it() {
+        let mut report = Report::kept(60);
+        report.ok("homeserver", "https://hs.test answers");
+        report.fail(
+            69,
+            "database",
+            "failed to connect: connection refused by everybody in sight",
+            &["start it"],
+        );
+        report.fail(78, "token", "failed\n  do one of:\n    this", &[]);
+        report.skip("rooms", "needs a token\u{1b}[2J");
+        assert_eq!(
+            report.text(),
+            "\
+ok    homeserver     https://hs.test answers
+FAIL  database       failed to connect: connection refused
+                     by everybody in sight
+        start it
+FAIL  token          failed
+        do one of:
+          this
+-     rooms          needs a token\\u{1b}[2J
+"
+        );
+        assert_eq!(report.end(), 69);
+        let mut report = Report::kept(60);
+        report.warn("x", "y", &[]);
+        assert_eq!(report.end(), 0);
+    }
+}

@@ -1,0 +1,33 @@
+//! `backscroll config`
+
+use std::{io::Write as _, process::ExitCode};
+
+use crate::config;
+
+/// Show the effective configuration, or a documented example.
+#[derive(Debug, clap::Args)]
+pub(super) struct Config {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// The configuration as it is in effect, with the origin of each setting; secrets masked
+    Show,
+    /// A file with every setting, its default and its meaning
+    Example,
+}
+
+impl Config {
+    /// Whether it works where the configuration does not.
+    pub(super) fn needs_no_configuration(&self) -> bool {
+        matches!(self.command, Command::Example)
+    }
+
+    pub(super) fn show(config: Option<&config::Config>) -> anyhow::Result<ExitCode> {
+        let text = config.map_or_else(|| config::EXAMPLE.to_owned(), config::Config::show);
+        std::io::stdout().write_all(text.as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

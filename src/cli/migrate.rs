@@ -1,0 +1,22 @@
+//! `backscroll migrate`
+
+use std::process::ExitCode;
+
+use crate::{Error, config::Config, daemon::Store};
+
+/// Bring the database's schema up to date and do nothing else.
+///
+/// `run` does this at its start; this command is for those who want to do it at a time of their own.
+#[derive(Debug, clap::Args)]
+pub(super) struct Migrate {}
+
+impl Migrate {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let store = Store::open(config).await?;
+        let migrated = store.archive.migrate().await;
+        store.close().await?;
+        migrated.map_err(Error::from)?;
+        eprintln!("The schema is up to date.");
+        Ok(ExitCode::SUCCESS)
+    }
+}

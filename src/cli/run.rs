@@ -1,0 +1,22 @@
+//! `backscroll run`
+
+use std::process::ExitCode;
+
+use crate::{config::Config, daemon, telemetry::Telemetry};
+
+/// Follow the rooms and fetch their history.
+///
+/// Runs until stopped (Ctrl-C, SIGTERM). It may be stopped and started at any time: it goes on exactly where it was.
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    /// Take what is new, walk every history and gap that is open, then exit
+    #[arg(long)]
+    once: bool,
+}
+
+impl Run {
+    pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
+        daemon::run(config, telemetry, self.once, super::shutdown_on_signal()?).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,165 @@
+use super::*;
+use crate::archive::GapCounts;
+
+fn room(name: Option<&str>, state: &str, event_count: i64) -> RoomStatus {
+    RoomStatus {
+        room_id: format!("!{}:hs.test", name.map_or(11, str::len)),
+        name: name.map(str::to_owned),
+        membership: "join".to_owned(),
+        history_state: state.to_owned(),
+        history_reason: None,
+        event_count,
+        pages: 1,
+        rate: None,
+        eta_s: None,
+        oldest_reached_ts: None,
+        oldest_ts: Some(1_614_816_000_000),
+        created_ts: None,
+        gaps: GapCounts::default(),
+        last_error: None,
+    }
+}
+
+fn status() -> Status {
+    let mut walking = room(Some("日本語の部屋"), "walking", 1_234_567);
+    (walking.rate, walking.eta_s) = (Some(2345.6), Some(840.0));
+    let mut stalled = room(Some("Operations and everything that has to do with them"), "stalled", 77);
+    stalled.history_reason = Some("the server answers `end` equal to `from`, again and again".to_owned());
+    stalled.last_error.clone_from(&stalled.history_reason);
+    stalled.gaps.open = 2;
+    let mut left = room(None, "truncated", 3);
+    left.membership = "leave".to_owned();
+    left.history_reason = Some("purged, or not visible".to_owned());
+    Status {
+        user_id: Some("@archive:hs.test".to_owned()),
+        homeserver: Some("https://hs.test/".to_owned()),
+        synced_at: None,
+        synced_ago_s: Some(12.3),
+        at_work: true,
+        database_bytes: 1_234_567_890,
+        quarantined: 0,
+        originals: 0,
+        rooms: vec![room(Some("General"), "complete", 12_345), walking, stalled, left],
+    }
+}
+
+fn drawn(status: &Status, columns: usize) -> String {
+    let text = page(status, false, Canvas { columns, colour: false });
+    for line in text.lines() {
+        assert!(console::measure_text_width(line) <= columns, "{line:?}");
+        assert_eq!(line, line.trim_end());
+    }
+    text
+}
+
+#[test]
+fn at_140_columns_there_is_room_for_all() {
+    assert_eq!(
+        drawn(&status(), 140),
+        "\
+@archive:hs.test on https://hs.test
+at work · synced 12 s ago · database 1.2 GB
+
+Room                                          Member  History       Events  Back to       Gaps     Rate  Left  Room id
+General                                               complete      12,345  2021-03-04                         !7:hs.test
+日本語の部屋                                          walking    1,234,567  2021-03-04          2,346/s   14m  !18:hs.test
+Operations and everything that has to do wi…          stalled           77  2021-03-04  2 open                 !50:hs.test
+!11:hs.test                                   leave   truncated          3  2021-03-04
+
+  Operations and everything that has to do wi…: stalled: the server answers `end` equal to `from`, again and again
+  !11:hs.test: truncated: purged, or not visible
+
+4 rooms · 1,246,992 events · 1 complete · 1 walking · 1 truncated · 1 stalled · 2 gaps open
+"
+    );
+}
+
+#[test]
+fn at_80_columns_the_name_is_cut_and_the_id_gives_way() {
+    assert_eq!(
+        drawn(&status(), 80),
+        "\
+@archive:hs.test on https://hs.test
+at work · synced 12 s ago · database 1.2 GB
+
+Room                      Member  History       Events  Back to       Gaps  Left
+General                           complete      12,345  2021-03-04
+日本語の部屋                      walking    1,234,567  2021-03-04           14m
+Operations and everythi…          stalled           77  2021-03-04  2 open
+!11:hs.test               leave   truncated          3  2021-03-04
+
+  Operations and everything that has to do wi…: stalled: the server answers
+    `end` equal to `from`, again and again
+  !11:hs.test: truncated: purged, or not visible
+
+4 rooms · 1,246,992 events · 1 complete · 1 walking · 1 truncated · 1 stalled
+2 gaps open
+"
+    );
+}
+
+#[test]
+fn at_40_columns_what_matters_most_stays() {
+    let text = drawn(&status(), 40);
+    let table: Vec<_> = text.lines().skip(4).take(5).collect();
+    assert_eq!(
+        table,
+        [
+            "Room                           History",
+            "General                        complete",
+            "日本語の部屋                   walking",
+            "Operations and everything th…  stalled",
+            "!11:hs.test                    truncated",
+        ],
+        "{text}"
+    );
+}
+
+#[test]
+fn rooms_without_trouble_have_a_small_table() {
+    let mut status = status();
+    status.rooms.truncate(1);
+    status.at_work = false;
+    status.synced_ago_s = None;
+    status.quarantined = 2;
+    assert_eq!(
+        drawn(&status, 100),
+        "\
+@archive:hs.test on https://hs.test
+not running · never synced · database 1.2 GB · 2 quarantined
+
+Room     History   Events  Back to     Room id
+General  complete  12,345  2021-03-04  !7:hs.test
+
+1 room · 12,345 events · 1 complete
+"
+    );
+}
+
+#[test]
+fn kept_originals_are_named() {
+    let mut status = status();
+    let canvas = Canvas { columns: 100, colour: false };
+    assert!(header(&status, true, canvas).contains("redactions retain, 0 originals kept"));
+    status.originals = 1;
+    assert!(header(&status, false, canvas).contains("1 original kept from earlier"));
+}
+
+#[test]
+fn hostile_names_do_no_harm_in_colour_either() {
+    let mut hostile = room(Some("\u{1b}[2Jx\u{202e}\n\u{9b}"), "stalled", 1);
+    hostile.history_state = "sta\u{1b}lled".to_owned();
+    hostile.last_error = Some("\u{1b}]0;title\u{7}".to_owned());
+    let status = Status { rooms: vec![hostile], user_id: Some("@\u{1b}[31m:hs".to_owned()), ..status() };
+    let text = page(&status, false, Canvas { columns: 80, colour: true });
+    let codes = text.matches('\u{1b}').count();
+    let painted = ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m"];
+    assert_eq!(codes, painted.iter().map(|code| text.matches(code).count()).sum::<usize>(), "{text:?}");
+    assert!(!text.contains(['\u{202e}', '\u{9b}', '\u{7}']));
+}
+
+#[test]
+fn an_archive_without_rooms_says_so() {
+    let status = Status { rooms: Vec::new(), ..status() };
+    assert!(drawn(&status, 80).contains("No rooms yet."));
+}

@@ -1,0 +1,82 @@
+//! A table that fits: a flexible first column, and others that give way when it is narrow.
+
+use console::measure_text_width;
+
+use super::text::{Canvas, cut};
+
+const GAP: &str = "  ";
+
+/// The first column is cut before others give way, but not below this.
+const NARROWEST_NAME: usize = 20;
+/// And is no wider than this.
+const WIDEST_NAME: usize = 44;
+
+/// What stands in one place, and its SGR code. The text is escaped.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cell {
+    pub(super) text: String,
+    pub(super) code: &'static str,
+}
+
+impl Cell {
+    pub(super) fn new(text: impl Into<String>, code: &'static str) -> Self {
+        Self { text: text.into(), code }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Column {
+    pub(super) title: &'static str,
+    pub(super) right: bool,
+    /// The highest goes first where there is not enough room.
+    pub(super) spare: u8,
+    pub(super) cells: Vec<Cell>,
+}
+
+impl Column {
+    fn width(&self) -> usize {
+        let cells = self.cells.iter().map(|cell| measure_text_width(&cell.text));
+        cells.chain([self.title.len()]).max().unwrap_or_default()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.cells.iter().all(|cell| cell.text.is_empty())
+    }
+
+    fn lay(&self, cell: &Cell, width: usize, canvas: Canvas) -> String {
+        let gap = " ".repeat(width.saturating_sub(measure_text_width(&cell.text)));
+        let text = canvas.paint(cell.code, &cell.text);
+        if self.right { format!("{gap}{text}") } else { format!("{text}{gap}") }
+    }
+}
+
+/// The columns that fit, a heading above them. A column without content is left out.
+pub(super) fn lay_out(mut columns: Vec<Column>, canvas: Canvas) -> String {
+    let mut first = columns.remove(0);
+    columns.retain(|column| !column.is_empty());
+    let wanted = first.width().min(WIDEST_NAME);
+    let others = |columns: &[Column]| columns.iter().map(|column| GAP.len() + column.width()).sum::<usize>();
+    while others(&columns) + wanted.min(NARROWEST_NAME) > canvas.columns {
+        let spared = (0..columns.len()).max_by_key(|at| columns[*at].spare);
+        let Some(spared) = spared.filter(|at| columns[*at].spare > 0) else { break };
+        columns.remove(spared);
+    }
+    let left = canvas.columns.saturating_sub(others(&columns));
+    let width = wanted.min(left).max(1);
+    for cell in &mut first.cells {
+        cell.text = cut(&cell.text, width);
+    }
+    columns.insert(0, first);
+    let widths: Vec<_> =
+        columns.iter().enumerate().map(|(n, c)| if n == 0 { width } else { c.width() }).collect();
+    let line = |cell: &dyn Fn(&Column) -> Cell| {
+        let cells =
+            columns.iter().zip(&widths).map(|(column, width)| column.lay(&cell(column), *width, canvas));
+        format!("{}\n", cells.collect::<Vec<_>>().join(GAP).trim_end())
+    };
+    let mut table = line(&|column| Cell::new(column.title, "2"));
+    for row in 0..columns[0].cells.len() {
+        table.push_str(&line(&|column| column.cells[row].clone()));
+    }
+    table
+}

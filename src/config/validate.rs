@@ -1,0 +1,311 @@
+//! From settings as written to a [`Config`] that is valid.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Url;
+
+use super::database::DatabaseUrl;
+use super::environment::Environment;
+use super::layers::{DATABASE_URL, Layers};
+use super::rooms::Pattern;
+use super::secret::{Kind, SecretSource};
+use super::settings::{BackfillSettings, HomeserverSettings, LogSection, RoomsSettings};
+use super::span::Span;
+use super::{Backfill, Config, Database, Error, Homeserver, LogSettings, Origin, Rooms, is_loopback, show};
+use crate::telemetry;
+
+/// The prefixes of access tokens as Synapse, MAS and conduit-likes make them.
+const TOKEN_LIKE: [&str; 4] = ["syt_", "mat_", "mct_", "MDAx"];
+
+/// A room id is at most this long (Matrix, Appendices, identifiers).
+const LONGEST_ID: usize = 255;
+
+pub(super) fn config(environment: &Environment, layers: &Layers) -> Result<Config, Error> {
+    let settings = layers.extract()?;
+    let check = Check { environment, layers };
+    let (data_dir, data_dir_from) = check.data_dir(settings.data_dir)?;
+    let homeserver = check.homeserver(settings.homeserver)?;
+    let database = check.database(settings.database.url, settings.database.url_file)?;
+    let mut config = Config {
+        rooms: check.rooms(settings.rooms)?,
+        backfill: check.backfill(&settings.backfill)?,
+        redactions: settings.redactions.policy,
+        log: check.log(settings.log)?,
+        http_listen: check.listen(settings.http.listen)?,
+        postgres_bin: environment.path("BACKSCROLL_POSTGRES_BIN"),
+        file: None,
+        warnings: warnings(&homeserver, &database),
+        shown: Vec::new(),
+        homeserver,
+        database,
+        data_dir,
+    };
+    config.shown = show::collect(layers, &config, data_dir_from);
+    Ok(config)
+}
+
+/// What is legal but unwise.
+fn warnings(homeserver: &Homeserver, database: &Database) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let token = homeserver.token.as_ref().map(SecretSource::origin);
+    if let Some(Origin::Environment(name)) = token {
+        warnings.push(format!(
+            "the access token in {name} can be read by whoever may inspect this process or container: \
+             prefer homeserver.access_token_file"
+        ));
+    }
+    if let Some(url) = homeserver.url.as_ref().filter(|url| !is_safe(url)) {
+        warnings
+            .push(format!("{url} is not https: the access token and every message can be read on the way"));
+    }
+    let file = database.url.as_ref().map(SecretSource::origin);
+    if let Some(Origin::File { path, line: Some(_) }) = file
+        && others_may_read(path)
+    {
+        warnings.push(format!(
+            "{}, which holds database.url, may be read by others: run `chmod 600` on it or use database.url_file",
+            telemetry::Printable(&path.to_string_lossy())
+        ));
+    }
+    warnings
+}
+
+fn others_may_read(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+/// Settings and where they stand, for errors that say so.
+struct Check<'a> {
+    environment: &'a Environment,
+    layers: &'a Layers,
+}
+
+impl Check<'_> {
+    fn invalid(&self, key: &str, problem: impl Into<String>) -> Error {
+        let origin = self.layers.origin(super::keys::owner(key));
+        let origin = match origin {
+            Origin::File { .. } => self.layers.place_in_file(key).unwrap_or(origin),
+            other => other,
+        };
+        Error::invalid(key, origin, problem)
+    }
+
+    /// An absolute path; in a file it is relative to that file.
+    fn path(&self, key: &str, text: &str) -> Result<PathBuf, Error> {
+        if text.is_empty() {
+            return Err(self.invalid(key, "is empty"));
+        }
+        if text.starts_with('~') {
+            return Err(self.invalid(key, "begins with `~`, which only a shell knows: write the whole path"));
+        }
+        let base = self.layers.base(key).unwrap_or(Path::new(""));
+        Ok(self.environment.absolute(&base.join(text)))
+    }
+
+    fn data_dir(&self, set: Option<String>) -> Result<(PathBuf, Option<&'static str>), Error> {
+        if let Some(text) = set {
+            return Ok((self.path("data_dir", &text)?, None));
+        }
+        self.environment.default_data_dir().ok_or(Error::Missing {
+            key: "data_dir",
+            remedy: "there is no HOME either, so say where the archive is to lie",
+        })
+    }
+
+    fn homeserver(&self, set: HomeserverSettings) -> Result<Homeserver, Error> {
+        let url = set.url.map(|text| self.homeserver_url(&text, set.allow_insecure_http));
+        if set.user.as_deref() == Some("") {
+            return Err(self.invalid("homeserver.user", "is empty"));
+        }
+        if set.password_file.is_some() && set.user.is_none() {
+            return Err(self.invalid("homeserver.password_file", "needs homeserver.user beside it"));
+        }
+        let password =
+            set.password_file.map(|path| self.secret_file(Kind::Password, "homeserver.password_file", &path));
+        Ok(Homeserver {
+            url: url.transpose()?,
+            token: self.token(set.access_token, set.access_token_file)?,
+            user: set.user,
+            password: password.transpose()?,
+            sync_timeout: self.duration("homeserver.sync_timeout", set.sync_timeout, 600)?,
+        })
+    }
+
+    fn homeserver_url(&self, text: &str, insecure: bool) -> Result<Url, Error> {
+        const KEY: &str = "homeserver.url";
+        let url = Url::parse(text).ok().filter(Url::has_host);
+        let Some(url) = url.filter(|url| matches!(url.scheme(), "http" | "https")) else {
+            return Err(self.invalid(KEY, "must be a URL such as `https://matrix.example.org`"));
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(self.invalid(KEY, "must not hold a user or password"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(self.invalid(KEY, "must end before `?` and `#`"));
+        }
+        if !is_safe(&url) && !insecure {
+            return Err(self.invalid(
+                KEY,
+                "must be https: over http the access token can be read on the way \
+                 (homeserver.allow_insecure_http = true, if that is meant)",
+            ));
+        }
+        Ok(url)
+    }
+
+    fn token(&self, value: Option<String>, file: Option<String>) -> Result<Option<SecretSource>, Error> {
+        const VALUE: &str = "homeserver.access_token";
+        const FILE: &str = "homeserver.access_token_file";
+        if let (Some(_), origin @ Origin::File { .. }) = (&value, self.layers.origin(VALUE)) {
+            return Err(Error::invalid(
+                VALUE,
+                origin,
+                format!(
+                    "must not stand in a configuration file: put the token alone into a file that only \
+                     you can read and name that file in {FILE}"
+                ),
+            ));
+        }
+        let kind = Kind::AccessToken;
+        self.secret(kind, "access_token", (VALUE, value), (FILE, file))
+    }
+
+    fn database(&self, url: Option<String>, file: Option<String>) -> Result<Database, Error> {
+        const VALUE: &str = "database.url";
+        let fallback = Origin::Environment(DATABASE_URL.to_owned());
+        let url = url.filter(|_| file.is_none() || self.layers.origin(VALUE) != fallback);
+        let kind = Kind::DatabaseUrl;
+        let source = self.secret(kind, "database_url", (VALUE, url), ("database.url_file", file))?;
+        if let Some(source) = source.as_ref().filter(|source| source.is_value()) {
+            DatabaseUrl::parse(source, source.read()?)?;
+        }
+        Ok(Database { url: source })
+    }
+
+    /// A secret's one source: a credential of systemd's, else its file or its value, never both.
+    fn secret(
+        &self,
+        kind: Kind,
+        credential: &str,
+        (value_key, value): (&str, Option<String>),
+        (file_key, file): (&str, Option<String>),
+    ) -> Result<Option<SecretSource>, Error> {
+        if let Some(path) = self.environment.credential(credential) {
+            return Ok(Some(SecretSource::credential(kind, path)));
+        }
+        match (value, file) {
+            (Some(_), Some(_)) => {
+                let other = self.layers.origin(file_key);
+                Err(self
+                    .invalid(value_key, format!("and `{file_key}` ({other}) are both set: keep one of them")))
+            }
+            (Some(value), None) => {
+                let origin = self.layers.origin(value_key);
+                SecretSource::value(kind, origin, &value).map(Some)
+            }
+            (None, Some(path)) => self.secret_file(kind, file_key, &path).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn secret_file(&self, kind: Kind, key: &str, text: &str) -> Result<SecretSource, Error> {
+        let is_secret = TOKEN_LIKE.iter().any(|prefix| text.starts_with(prefix))
+            || text.starts_with("postgres:")
+            || text.starts_with("postgresql:");
+        if is_secret && !self.environment.absolute(Path::new(text)).exists() {
+            return Err(self.invalid(key, "holds the secret itself: it must name a file that holds it"));
+        }
+        let credentials = self.environment.path("CREDENTIALS_DIRECTORY");
+        Ok(SecretSource::file(kind, self.path(key, text)?, credentials))
+    }
+
+    fn rooms(&self, set: RoomsSettings) -> Result<Rooms, Error> {
+        let mut listed = BTreeMap::new();
+        for (n, room) in set.room.into_iter().enumerate() {
+            let key = format!("rooms.room.{n}.id");
+            if let Some(problem) = room_id_problem(&room.id) {
+                return Err(self.invalid(&key, problem));
+            }
+            if room.prev_batch.as_deref() == Some("") {
+                return Err(self.invalid(
+                    &format!("rooms.room.{n}.prev_batch"),
+                    "is empty: leave it out to start from now",
+                ));
+            }
+            if listed.insert(room.id, room.prev_batch).is_some() {
+                return Err(self.invalid(&key, "names a room that was listed before"));
+            }
+        }
+        Ok(Rooms::new(
+            self.patterns("rooms.include", &set.include)?,
+            self.patterns("rooms.exclude", &set.exclude)?,
+            listed,
+        ))
+    }
+
+    fn patterns(&self, key: &str, texts: &[String]) -> Result<Vec<Pattern>, Error> {
+        let parse = |text: &String| Pattern::parse(text).map_err(|e| self.invalid(key, e));
+        texts.iter().map(parse).collect()
+    }
+
+    fn backfill(&self, set: &BackfillSettings) -> Result<Backfill, Error> {
+        const YEAR: u64 = 366 * 86_400;
+        let whole = |key: &str, value: u32, most: u16| {
+            let value = u16::try_from(value).ok();
+            let fits = value.filter(|value| (1..=most).contains(value));
+            fits.ok_or_else(|| self.invalid(key, format!("must be from 1 to {most}")))
+        };
+        let rewalk = "backfill.rewalk_after";
+        let rewalks = set.rewalk_after.iter();
+        Ok(Backfill {
+            concurrency: whole("backfill.concurrency", set.concurrency, 256)?.into(),
+            page_size: whole("backfill.page_size", set.page_size, 1000)?,
+            recheck_after: self.duration("backfill.recheck_after", set.recheck_after, YEAR)?,
+            rewalk_after: rewalks.map(|span| self.duration(rewalk, *span, YEAR)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn duration(&self, key: &str, span: Span, most_seconds: u64) -> Result<Duration, Error> {
+        let most = Span::from_secs(most_seconds);
+        let duration = span.duration();
+        if duration.is_zero() || duration > most.duration() {
+            return Err(self.invalid(key, format!("must be longer than 0s and at most {most}")));
+        }
+        Ok(duration)
+    }
+
+    fn log(&self, set: LogSection) -> Result<LogSettings, Error> {
+        telemetry::check_level(&set.level).map_err(|problem| self.invalid("log.level", problem))?;
+        Ok(LogSettings { format: set.format, level: set.level })
+    }
+
+    fn listen(&self, set: Option<String>) -> Result<Option<SocketAddr>, Error> {
+        let parse = |text: String| {
+            text.parse().map_err(|_| {
+                self.invalid("http.listen", "must be an address and a port such as `127.0.0.1:9464`")
+            })
+        };
+        set.map(parse).transpose()
+    }
+}
+
+/// Whether nobody between us and the homeserver can listen.
+fn is_safe(url: &Url) -> bool {
+    url.scheme() == "https" || url.host_str().is_some_and(is_loopback)
+}
+
+fn room_id_problem(id: &str) -> Option<&'static str> {
+    if id.starts_with('#') {
+        Some("is an alias: write the room id, which begins with `!` (the alias may go into rooms.include)")
+    } else if !id.starts_with('!') || id.len() < 2 {
+        Some("must be a room id, which begins with `!`")
+    } else if id.len() > LONGEST_ID || id.chars().any(char::is_control) {
+        Some("is not a room id: too long, or with control characters")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,337 @@
+//! Brings the parts up in order, runs the loops, and takes the parts down.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Error, Retry,
+    archive::{self, Account, Archive, Writer},
+    backfill,
+    backoff::Backoff,
+    config::Config,
+    matrix::{self, Identity},
+    postgres, sync,
+    telemetry::{Progress, Telemetry},
+};
+
+/// Connections beside those of the walks: the loops' own reads, `/sync`, and a reserve.
+const SPARE_CONNECTIONS: usize = 3;
+/// How often progress is shown.
+const TICK: Duration = Duration::from_secs(1);
+/// With `--once`: failures in a row after which the other side counts as away.
+const ONCE_FAILURES: u32 = 8;
+
+/// The database, and the server that runs it where that is ours.
+#[derive(Debug)]
+pub struct Store {
+    /// The archive in it.
+    pub archive: Archive,
+    /// Its URL, for `psql`.
+    pub url: String,
+    server: Option<postgres::Server>,
+}
+
+impl Store {
+    /// Connects to the configured database, or starts the embedded one. Nothing is migrated.
+    ///
+    /// # Errors
+    /// Of the configuration, of the embedded server, or of the database.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let (server, url) = if let Some(url) = config.database.url()? {
+            if let Some(warning) = url.warning() {
+                tracing::warn!("{warning}");
+            }
+            (None, url.expose().to_owned())
+        } else {
+            let server = start_server(config).await?;
+            let url = server.url();
+            (Some(server), url)
+        };
+        let connections = config.backfill.concurrency + SPARE_CONNECTIONS;
+        let connected = Archive::connect(&url, u32::try_from(connections).unwrap_or(u32::MAX)).await;
+        match connected {
+            Ok(archive) => Ok(Self { archive, url, server }),
+            Err(error) => {
+                stop_server(server).await?;
+                Err(Error::from(error).into())
+            }
+        }
+    }
+
+    /// The embedded server, if that is where the archive is.
+    pub fn server(&self) -> Option<&postgres::Server> {
+        self.server.as_ref()
+    }
+
+    /// Closes the connections and stops the server, if it is ours.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.archive.close().await;
+        stop_server(self.server).await
+    }
+}
+
+async fn start_server(config: &Config) -> anyhow::Result<postgres::Server> {
+    let settings =
+        postgres::Settings { data_dir: config.data_dir.clone(), bin_dir: config.postgres_bin.clone() };
+    let server = postgres::Server::start(&settings).await?;
+    tracing::debug!(adopted = server.adopted(), url = server.url(), "the embedded PostgreSQL is up");
+    Ok(server)
+}
+
+async fn stop_server(server: Option<postgres::Server>) -> anyhow::Result<()> {
+    if let Some(server) = server {
+        server.stop().await?;
+    }
+    Ok(())
+}
+
+/// What the loops share.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration.
+    pub config: Config,
+    /// The homeserver.
+    pub client: Identity,
+    /// The database.
+    pub writer: Writer,
+    /// What is shown of the work.
+    pub progress: Progress,
+    /// Events that `/sync` has brought in this run.
+    pub live_events: AtomicU64,
+    /// Wakes the backward loop: there may be new walks.
+    pub walks_opened: Notify,
+    /// Cancelled when the daemon is to stop.
+    pub shutdown: CancellationToken,
+    once: bool,
+}
+
+impl Context {
+    /// Waits, or returns early on shutdown.
+    pub async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    /// What comes of a request, or `None` if the daemon is to stop before: a server may leave it without an answer.
+    pub async fn unless_stopped<T>(&self, request: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => None,
+            answer = request => Some(answer),
+        }
+    }
+
+    /// What to do about an error: repairs what can be repaired and pauses, or gives the error back if no retry helps.
+    /// A failure that lasts is logged when it begins, and then ever more rarely.
+    ///
+    /// # Errors
+    /// The error, if it is final; or what the repair met.
+    pub async fn recover(&self, error: Error, backoff: &mut Backoff) -> Result<(), Error> {
+        if let Error::Matrix(matrix::Error::LoggedOut { .. }) = &error {
+            self.unless_stopped(self.client.renew()).await.transpose()?;
+            self.pause(backoff.pause()).await;
+            return Ok(());
+        }
+        let Some(pause) = pause_before_retry(&error, self.once, backoff) else { return Err(error) };
+        self.pause(pause).await;
+        if let Error::Archive(_) = error
+            && let Err(error @ archive::Error::AnotherWriter { .. }) = self.writer.keep_lock().await
+        {
+            return Err(error.into());
+        }
+        Ok(())
+    }
+}
+
+/// The pause that an error asks for; `None` if no retry helps. A failure that lasts is logged when it begins, and then
+/// ever more rarely.
+fn pause_before_retry(error: &Error, once: bool, backoff: &mut Backoff) -> Option<Duration> {
+    let pause = match error.retry() {
+        Retry::Never => return None,
+        Retry::Backoff => backoff.pause(),
+        // Not before it was asked for, and not at once where that is no time at all.
+        Retry::After(pause) => pause.max(backoff.pause().min(Duration::from_secs(1))),
+    };
+    let failures = backoff.failures();
+    if once && failures >= ONCE_FAILURES && error.retry() == Retry::Backoff {
+        return None;
+    }
+    if failures.is_power_of_two() {
+        tracing::warn!(%error, failures, retry_in_s = pause.as_secs_f32(), "trying again");
+    }
+    Some(pause)
+}
+
+/// Runs the daemon until shutdown; with `once`, until one `/sync` response and every walk that is due are in.
+///
+/// # Errors
+/// What no retry helps against.
+pub async fn run(
+    config: Config,
+    telemetry: &Telemetry,
+    once: bool,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    with_context(config, telemetry, once, shutdown, async |context, mut account| {
+        if once {
+            sync::step(&context, &mut account, Duration::ZERO).await?;
+            return backfill::run(&context, true).await;
+        }
+        // Whichever ends first ends the other, which finishes the transaction that it is in.
+        let forward =
+            async { sync::follow(&context, account).await.inspect_err(|_| context.shutdown.cancel()) };
+        let backward =
+            async { backfill::run(&context, false).await.inspect_err(|_| context.shutdown.cancel()) };
+        let (forward, backward) = tokio::join!(forward, backward);
+        forward.and(backward)
+    })
+    .await
+}
+
+/// Does what `open` opens and whatever else is due, without following `/sync`.
+///
+/// # Errors
+/// What no retry helps against.
+pub async fn walk(
+    config: Config,
+    telemetry: &Telemetry,
+    shutdown: CancellationToken,
+    open: impl AsyncFnOnce(&Context) -> Result<(), Error>,
+) -> anyhow::Result<()> {
+    with_context(config, telemetry, true, shutdown, async |context, _| {
+        open(&context).await?;
+        backfill::run(&context, true).await
+    })
+    .await
+}
+
+/// Brings everything up in order, does `work`, and takes everything down, whatever came of it.
+async fn with_context(
+    config: Config,
+    telemetry: &Telemetry,
+    once: bool,
+    shutdown: CancellationToken,
+    work: impl AsyncFnOnce(Arc<Context>, Account) -> Result<(), Error>,
+) -> anyhow::Result<()> {
+    let progress = telemetry.progress();
+    let up = async {
+        let store = open_patiently(&config, once).await?;
+        match connect(&store.archive, &config, once).await {
+            Ok((writer, client, account)) => Ok((store, writer, client, account)),
+            Err(error) => {
+                store.close().await?;
+                Err(error)
+            }
+        }
+    };
+    let (store, writer, client, account) = tokio::select! {
+        up = up => up?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let context = Arc::new(Context {
+        config,
+        client,
+        writer,
+        progress: progress.clone(),
+        live_events: AtomicU64::new(0),
+        walks_opened: Notify::new(),
+        shutdown,
+        once,
+    });
+    let result = tokio::select! {
+        result = work(context, account) => result,
+        never = supervise(store.server()) => match never {},
+        never = show(&progress) => match never {},
+    };
+    progress.close();
+    store.close().await?;
+    Ok(result?)
+}
+
+/// Shows the progress.
+async fn show(progress: &Progress) -> Infallible {
+    loop {
+        tokio::time::sleep(TICK).await;
+        progress.tick();
+    }
+}
+
+/// Keeps the embedded server running, if there is one.
+async fn supervise(server: Option<&postgres::Server>) -> Infallible {
+    match server {
+        Some(server) => server.supervise().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Opens the database, which may be starting up itself.
+async fn open_patiently(config: &Config, once: bool) -> anyhow::Result<Store> {
+    let mut backoff = Backoff::default();
+    loop {
+        let failure = match Store::open(config).await {
+            Ok(store) => return Ok(store),
+            Err(failure) => failure,
+        };
+        let error = failure.downcast::<Error>()?;
+        match pause_before_retry(&error, once, &mut backoff) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Err(error.into()),
+        }
+    }
+}
+
+/// Prepares the database and logs in to the homeserver.
+async fn connect(
+    archive: &Archive,
+    config: &Config,
+    once: bool,
+) -> anyhow::Result<(Writer, Identity, Account)> {
+    archive.migrate().await.map_err(Error::from)?;
+    let writer = archive.writer(config.redactions).await.map_err(Error::from)?;
+    let known = archive.account().await.map_err(Error::from)?;
+    let device_id = known.and_then(|account| account.device_id);
+    let mut backoff = Backoff::default();
+    let (client, user_id) = loop {
+        let error = match log_in(config, device_id.clone()).await {
+            Ok(identity) => break identity,
+            Err(error) => Error::from(error),
+        };
+        match pause_before_retry(&error, once, &mut backoff) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Err(error.into()),
+        }
+    };
+    let homeserver = config.homeserver.url()?.as_str();
+    let device_id = client.device_id().await;
+    let account =
+        writer.account(user_id.as_str(), homeserver, device_id.as_deref()).await.map_err(Error::from)?;
+    tracing::info!(user.id = account.user_id, resumed = account.since.is_some(), "archiving");
+    let reopened = writer.reopen_stalled().await.map_err(Error::from)?;
+    if reopened > 0 {
+        tracing::info!(walk_count = reopened, "trying stalled walks again");
+    }
+    Ok((writer, client, account))
+}
+
+async fn log_in(
+    config: &Config,
+    device_id: Option<String>,
+) -> Result<(Identity, ruma::OwnedUserId), matrix::Error> {
+    let client = Identity::new(&config.homeserver, device_id).await?;
+    let user_id = client.whoami().await?.user_id;
+    match client.ignored_users(&user_id).await {
+        Ok(0) | Err(_) => {}
+        Ok(user_count) => tracing::warn!(
+            user_count,
+            "the account ignores users: the homeserver hides their messages from the archive"
+        ),
+    }
+    Ok((client, user_id))
+}

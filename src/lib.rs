@@ -1,0 +1,42 @@
+//! Backscroll archives Matrix rooms into PostgreSQL.
+//!
+//! # How one page flows
+//!
+//! ```text
+//! homeserver ──HTTP──▶ matrix::Client ──Page──▶ sync / backfill loop ──▶ archive::Writer ──one transaction──▶ Postgres
+//!                      bytes → raw events →     asks, waits, retries;     lock room, insert events, positions,
+//!                      envelopes; one bad       holds no state that       redactions, state, gaps, AND the token,
+//!                      event never a page       the database lacks        compare-and-set
+//! ```
+//!
+//! # Where to read
+//!
+//! `main.rs` → [`daemon`] (connect, lock, start the loops) → [`sync`] (forwards) and [`backfill`] (backwards) →
+//! [`matrix::Page`] → [`archive::Writer::apply_sync`] and [`archive::Writer::apply_page`] → `migrations/`. [`matrix`]
+//! knows HTTP and no SQL, [`archive`] SQL and no HTTP. [`postgres`] runs a private server where no database is
+//! configured.
+//!
+//! Numbers such as (P71) count the traps of the Matrix protocol in the developers' notes; the sentence before each says
+//! which one it is.
+//!
+//! # Invariants
+//!
+//! * Every event that the account was shown is stored once, by room and event id, and can be given back as served.
+//! * The checkpoint is never ahead of the rows: it moves in their transaction. After any crash the archive ends
+//!   identical to that of a run without one.
+//! * *archive + gaps = room*: where something is missing, a row says so.
+//! * A position, once given, never changes. The current state moves only on the server's word.
+
+pub mod archive;
+pub mod backfill;
+pub mod backoff;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod error;
+pub mod matrix;
+pub mod postgres;
+pub mod sync;
+pub mod telemetry;
+
+pub use error::{Error, Retry};

@@ -1,0 +1,416 @@
+//! The requests that the archive makes, each with a deadline and a cap on the answer.
+
+use std::{
+    sync::RwLock,
+    time::{Duration, SystemTime},
+};
+
+use reqwest::{Method, Response, StatusCode, Url, header::RETRY_AFTER};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use super::{
+    Error,
+    page::{Events, Page, SyncBatch, parse_state},
+};
+use crate::telemetry::escape;
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// For what a server answers from memory.
+const SHORT: Duration = Duration::from_secs(60);
+/// `/messages` may fetch from other servers for minutes (P10).
+const LONG: Duration = Duration::from_secs(180);
+/// A first `/sync` with the state of all rooms takes a large server minutes (P32, P43).
+const FULL_SYNC: Duration = Duration::from_secs(600);
+/// What a `/sync` may take beyond the time that it was asked to wait (P42).
+const SYNC_GRACE: Duration = Duration::from_secs(30);
+/// The longest wait that a server can impose.
+const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+const MESSAGES_CAP: usize = 64 << 20;
+const STATE_CAP: usize = 512 << 20;
+const SMALL_CAP: usize = 4 << 20;
+
+/// A homeserver with an account on it. Cheap to share; makes one request per call and never retries.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: RwLock<Option<SecretString>>,
+}
+
+/// The parameters of `/messages` (specification, `GET /rooms/{roomId}/messages`).
+#[derive(Clone, Copy, Debug)]
+pub struct MessagesRequest<'a> {
+    /// The room.
+    pub room_id: &'a RoomId,
+    /// Where to begin; `None`: at the newest event.
+    pub from: Option<&'a str>,
+    /// Where the server should stop. Unreliable (P48).
+    pub to: Option<&'a str>,
+    /// Most events wanted.
+    pub limit: u32,
+    /// A filter as JSON; none for the archive's walks, where it would feign an end (P12).
+    pub filter: Option<&'a str>,
+    /// Forwards instead of backwards. Forward pages never fetch from other servers (P46).
+    pub forward: bool,
+}
+
+/// The parameters of `/sync` that vary.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncRequest<'a> {
+    /// `next_batch` of the last answer; `None`: an initial sync.
+    pub since: Option<&'a str>,
+    /// Whether to answer at once with the whole state of every room.
+    pub full_state: bool,
+    /// How long the server may wait for news.
+    pub timeout: Duration,
+}
+
+/// Whose token it is.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Whoami {
+    /// The account.
+    pub user_id: OwnedUserId,
+    /// The device, if the token belongs to one.
+    pub device_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct StandardError {
+    errcode: String,
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    soft_logout: bool,
+    retry_after_ms: Option<serde_json::Value>,
+}
+
+impl Client {
+    /// A client for the homeserver at `url`, without a token yet.
+    ///
+    /// # Errors
+    /// [`Error::Url`] if `url` is none for a homeserver; [`Error::Network`] if TLS cannot be set up.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        let base = Url::parse(url).map_err(|_| Error::Url("it cannot be read"))?;
+        if base.cannot_be_a_base() {
+            return Err(Error::Url("it has no host"));
+        }
+        // The process-wide TLS provider; a second client finds it in place.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("backscroll/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .build()
+            .map_err(Error::Network)?;
+        Ok(Self { http, base, token: RwLock::new(None) })
+    }
+
+    /// Uses `token` from now on.
+    pub fn set_token(&self, token: SecretString) {
+        *self.token.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(token);
+    }
+
+    /// The versions of the specification that the server supports.
+    pub async fn versions(&self) -> Result<Vec<String>, Error> {
+        #[derive(Deserialize)]
+        struct Versions {
+            versions: Vec<String>,
+        }
+        let answer: Versions = self.get_json("/versions", &["versions"], &[]).await?;
+        Ok(answer.versions)
+    }
+
+    /// Whose token this is.
+    pub async fn whoami(&self) -> Result<Whoami, Error> {
+        self.get_json("/account/whoami", &["v3", "account", "whoami"], &[]).await
+    }
+
+    /// The rooms that the account has joined.
+    pub async fn joined_rooms(&self) -> Result<Vec<OwnedRoomId>, Error> {
+        #[derive(Deserialize)]
+        struct JoinedRooms {
+            joined_rooms: Vec<OwnedRoomId>,
+        }
+        let answer: JoinedRooms = self.get_json("/joined_rooms", &["v3", "joined_rooms"], &[]).await?;
+        Ok(answer.joined_rooms)
+    }
+
+    /// The users whom the account ignores: their messages are never served to it (P103).
+    pub async fn ignored_users(&self, user_id: &UserId) -> Result<usize, Error> {
+        #[derive(Deserialize, Default)]
+        struct Ignored {
+            #[serde(default)]
+            ignored_users: serde_json::Map<String, serde_json::Value>,
+        }
+        let path = ["v3", "user", user_id.as_str(), "account_data", "m.ignored_user_list"];
+        let answer: Result<Ignored, _> = self.get_json("/account_data", &path, &[]).await;
+        match answer {
+            Ok(ignored) => Ok(ignored.ignored_users.len()),
+            Err(error) if error.is_not_found() => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One page of a room's history.
+    pub async fn messages(&self, request: &MessagesRequest<'_>) -> Result<Page, Error> {
+        let limit = request.limit.to_string();
+        let mut query = vec![("dir", if request.forward { "f" } else { "b" }), ("limit", limit.as_str())];
+        query.extend(request.from.map(|token| ("from", token)));
+        query.extend(request.to.map(|token| ("to", token)));
+        query.extend(request.filter.map(|filter| ("filter", filter)));
+        let room_id = request.room_id.as_str();
+        let path = ["v3", "rooms", room_id, "messages"];
+        let body = self.get("/messages", &path, &query, LONG, MESSAGES_CAP).await?;
+        Page::parse(room_id, &body)
+    }
+
+    /// What is new since a token.
+    pub async fn sync(&self, request: &SyncRequest<'_>) -> Result<SyncBatch, Error> {
+        // An initial timeline is not needed: the history walk reads it. Nothing may be filtered out of a timeline (P40).
+        let filter = serde_json::json!({
+            "presence": {"types": []},
+            "account_data": {"types": []},
+            "room": {
+                "include_leave": true,
+                "account_data": {"types": []},
+                "ephemeral": {"types": []},
+                "state": {"lazy_load_members": false},
+                "timeline": {"limit": if request.since.is_none() { 1 } else { 100 }},
+            },
+        })
+        .to_string();
+        let timeout = request.timeout.as_millis().to_string();
+        let mut query = vec![
+            ("filter", filter.as_str()),
+            ("set_presence", "offline"),
+            ("timeout", timeout.as_str()),
+            ("full_state", if request.full_state { "true" } else { "false" }),
+            ("use_state_after", "true"),
+            ("org.matrix.msc4222.use_state_after", "true"),
+        ];
+        query.extend(request.since.map(|since| ("since", since)));
+        let deadline = if request.full_state { FULL_SYNC } else { request.timeout + SYNC_GRACE };
+        let body = self.get("/sync", &["v3", "sync"], &query, deadline, STATE_CAP).await?;
+        SyncBatch::parse(&body)
+    }
+
+    /// The room's current state, or that of the moment when the account left it (P90).
+    pub async fn state(&self, room_id: &RoomId) -> Result<Events, Error> {
+        let path = ["v3", "rooms", room_id.as_str(), "state"];
+        let body = self.get("/state", &path, &[], LONG, STATE_CAP).await?;
+        parse_state(room_id.as_str(), &body)
+    }
+
+    /// The content of one state key; with `format=event` where the server knows that (specification v1.16), the event.
+    pub async fn state_key(
+        &self,
+        room_id: &RoomId,
+        event_type: &str,
+        key: &str,
+    ) -> Result<Box<RawValue>, Error> {
+        let path = ["v3", "rooms", room_id.as_str(), "state", event_type, key];
+        self.get_json("/state/{type}/{key}", &path, &[("format", "event")]).await
+    }
+
+    /// One event.
+    pub async fn event(&self, room_id: &RoomId, event_id: &str) -> Result<Box<RawValue>, Error> {
+        self.get_json("/event", &["v3", "rooms", room_id.as_str(), "event", event_id], &[]).await
+    }
+
+    /// The events around one event, with tokens for both directions (P25).
+    pub async fn context(
+        &self,
+        room_id: &RoomId,
+        event_id: &str,
+        limit: u32,
+    ) -> Result<Box<RawValue>, Error> {
+        let limit = limit.to_string();
+        let path = ["v3", "rooms", room_id.as_str(), "context", event_id];
+        self.get_json("/context", &path, &[("limit", &limit)]).await
+    }
+
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        path: &[&str],
+        body: &serde_json::Value,
+    ) -> Result<T, Error> {
+        let request = self
+            .http
+            .request(Method::POST, self.url(path, &[])?)
+            .header(reqwest::header::CONTENT_TYPE, "application/json")
+            .body(body.to_string());
+        let body = send(what, request, SHORT, SMALL_CAP).await?;
+        serde_json::from_slice(&body).map_err(|error| Error::malformed(what, &error))
+    }
+
+    async fn get_json<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T, Error> {
+        let body = self.get(what, path, query, SHORT, SMALL_CAP).await?;
+        serde_json::from_slice(&body).map_err(|error| Error::malformed(what, &error))
+    }
+
+    async fn get(
+        &self,
+        what: &'static str,
+        path: &[&str],
+        query: &[(&str, &str)],
+        deadline: Duration,
+        cap: usize,
+    ) -> Result<Vec<u8>, Error> {
+        let mut request = self.http.request(Method::GET, self.url(path, query)?);
+        let token = self.token.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        if let Some(token) = token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        send(what, request, deadline, cap).await
+    }
+
+    /// Percent-encodes every segment: ids, types and keys may hold `/`, `#`, `?` and `%` (P53).
+    fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Error> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| Error::Url("it has no host"))?
+            .pop_if_empty()
+            .extend(["_matrix", "client"])
+            .extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(url)
+    }
+}
+
+/// Sends one request and reads its whole answer, of at most `cap` bytes, before the deadline.
+async fn send(
+    what: &'static str,
+    request: reqwest::RequestBuilder,
+    deadline: Duration,
+    cap: usize,
+) -> Result<Vec<u8>, Error> {
+    let exchange = async {
+        let response = request.send().await.map_err(network)?;
+        let (status, wait) = (response.status(), retry_after(&response));
+        if status.is_success() {
+            return body(response, cap).await;
+        }
+        // An error's body is small; one that is not says no more than its status.
+        let body = body(response, SMALL_CAP).await.unwrap_or_default();
+        Err(refusal(status, wait, &body))
+    };
+    tokio::time::timeout(deadline, exchange)
+        .await
+        .map_err(|_| Error::Timeout { path: what, limit_s: deadline.as_secs() })?
+}
+
+async fn body(mut response: Response, cap: usize) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(network)? {
+        if body.len() + chunk.len() > cap {
+            return Err(Error::TooLarge { limit_bytes: cap });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn network(error: reqwest::Error) -> Error {
+    // The URL holds tokens of pagination, ids and a filter: nothing that a log needs.
+    Error::Network(error.without_url())
+}
+
+/// `Retry-After` in either of its forms (P124).
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    #[expect(clippy::disallowed_methods, reason = "the header names a wall-clock time")]
+    let now = SystemTime::now();
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// What a status that is no success means. The error code counts more than the status, which proxies invent (P125).
+fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Error {
+    let error: Option<StandardError> = serde_json::from_slice(body).ok();
+    let errcode = error.as_ref().map_or("", |error| error.errcode.as_str());
+    if status == StatusCode::TOO_MANY_REQUESTS || errcode == "M_LIMIT_EXCEEDED" {
+        let asked = error.as_ref().and_then(|error| error.retry_after_ms.as_ref()).and_then(milliseconds);
+        let after = retry_after.or(asked).map(|after| after.min(LONGEST_WAIT));
+        return Error::RateLimited { after };
+    }
+    if let Some(after) = retry_after.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE) {
+        return Error::RateLimited { after: Some(after.min(LONGEST_WAIT)) };
+    }
+    match error {
+        Some(error) if matches!(error.errcode.as_str(), "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => {
+            Error::LoggedOut { soft: error.soft_logout }
+        }
+        Some(error) if !status.is_server_error() => Error::Api {
+            status,
+            errcode: escape(&error.errcode).into_owned(),
+            message: escape(&error.error).chars().take(300).collect(),
+        },
+        _ => Error::Server { status },
+    }
+}
+
+fn milliseconds(value: &serde_json::Value) -> Option<Duration> {
+    let millis = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
+    Duration::try_from_secs_f64(millis / 1000.0).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_encoded_and_bases_with_a_path_kept() {
+        for base in ["https://hs.test/prefix", "https://hs.test/prefix/"] {
+            let client = Client::new(base).expect("a client");
+            let url = client.url(&["v3", "rooms", "!a/b#c?d%e:hs"], &[("from", "t1+2&3")]).expect("a URL");
+            assert_eq!(
+                url.as_str(),
+                "https://hs.test/prefix/_matrix/client/v3/rooms/!a%2Fb%23c%3Fd%25e:hs?from=t1%2B2%263"
+            );
+        }
+    }
+
+    #[test]
+    fn refusals_are_told_apart() {
+        let told = |status: u16, wait: Option<u64>, body: &str| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            refusal(status, wait.map(Duration::from_secs), body.as_bytes())
+        };
+        let wait = |error: Error| match error {
+            Error::RateLimited { after } => after,
+            other => panic!("{other:?}"),
+        };
+        let limited = r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":1500}"#;
+        assert_eq!(wait(told(429, Some(3), limited)), Some(Duration::from_secs(3)));
+        assert_eq!(wait(told(429, None, limited)), Some(Duration::from_millis(1500)));
+        assert_eq!(wait(told(429, None, "<html>")), None);
+        assert_eq!(wait(told(429, None, r#"{"errcode":"X","retry_after_ms":-1}"#)), None);
+        assert_eq!(wait(told(429, None, r#"{"errcode":"X","retry_after_ms":1e12}"#)), Some(LONGEST_WAIT));
+        assert_eq!(
+            wait(told(429, None, r#"{"errcode":"X","retry_after_ms":"20"}"#)),
+            Some(Duration::from_millis(20))
+        );
+        assert!(matches!(told(502, None, "<html>"), Error::Server { .. }));
+        assert!(matches!(told(403, None, "<html>"), Error::Server { .. }));
+        assert!(matches!(told(500, None, r#"{"errcode":"M_UNKNOWN"}"#), Error::Server { .. }));
+        assert!(told(403, None, r#"{"errcode":"M_FORBIDDEN"}"#).is_forbidden());
+        assert!(told(400, None, r#"{"errcode":"M_UNKNOWN"}"#).is_bad_token());
+        let out = told(401, None, r#"{"errcode":"M_UNKNOWN_TOKEN","soft_logout":true}"#);
+        assert!(matches!(out, Error::LoggedOut { soft: true }));
+    }
+}

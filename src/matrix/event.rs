@@ -1,0 +1,385 @@
+//! One event as an archive row holds it.
+
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::{
+    json::{self, Json, Member, Text},
+    page::Stripped,
+};
+
+/// Longest Matrix identifier in bytes (specification, appendices, "Common Identifier Format").
+const MAX_ID: usize = 255;
+/// Longest type or state key in bytes: 255 code points (P56), and what an index entry of both can hold (P117).
+const MAX_KEY: usize = 1020;
+
+/// Members of an event that are the same in every copy. Only these are kept in [`Event::raw`]: the rest depends on who
+/// asks and when, or repeats other events' content, which a redaction would have to find there.
+const STABLE: [&str; 8] =
+    ["content", "event_id", "origin_server_ts", "redacts", "room_id", "sender", "state_key", "type"];
+/// Members that servers add and that no column needs beyond what [`parse`] takes from them (P58, P63, P64).
+const DERIVED: [&str; 6] =
+    ["age", "prev_content", "redacted_because", "replaces_state", "unsigned", "user_id"];
+
+/// An event in the client format (specification, "Room event format"), ready for the archive. Text fields are safe for
+/// PostgreSQL: what text cannot hold is escaped as [`archive.events.type`](crate) documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// At most 255 bytes, never empty.
+    pub event_id: String,
+    /// Event type.
+    pub event_type: String,
+    /// Sender.
+    pub sender: String,
+    /// `Some("")` is a state event, `None` is not.
+    pub state_key: Option<String>,
+    /// Milliseconds since 1970; `None` where the served value is no 64-bit integer.
+    pub origin_server_ts: Option<i64>,
+    /// Content as text that `jsonb` accepts.
+    pub content: String,
+    /// The stable members' exact bytes, where the other fields would not give them back.
+    pub raw: Option<String>,
+    /// Top-level `redacts`.
+    pub redacts: Option<String>,
+    /// `content.redacts`.
+    pub content_redacts: Option<String>,
+    /// `unsigned.replaces_state`.
+    pub replaces_state: Option<String>,
+    /// `unsigned.prev_content`, as text that `jsonb` accepts.
+    pub prev_content: Option<String>,
+    /// Event that redacted this one, from `unsigned.redacted_because` or `redacted_by`.
+    pub redacted_by: Option<String>,
+    /// `m.relates_to.event_id`.
+    pub relates_to: Option<String>,
+    /// `m.relates_to.rel_type`.
+    pub rel_type: Option<String>,
+    /// SHA-256 over what is the same in every copy that a server gives of the event (P63–P70).
+    pub stable_sha256: [u8; 32],
+}
+
+/// What was served as an event and cannot be one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// The bytes as served.
+    pub raw: Box<str>,
+    /// Why, naming the field and never its content.
+    pub reason: &'static str,
+}
+
+impl Event {
+    /// What this redaction redacts: by the room version from `content` (11 and later) or from the top level; servers
+    /// send both for the other kind of client (P71).
+    pub fn redaction_target(&self, room_version: Option<&str>) -> Option<&str> {
+        if self.event_type != "m.room.redaction" {
+            return None;
+        }
+        let [top, content] = [self.redacts.as_deref(), self.content_redacts.as_deref()];
+        if in_content(room_version) { content.or(top) } else { top.or(content) }
+    }
+
+    /// Whether this is state of that type with an empty key.
+    pub fn is_state(&self, event_type: &str) -> bool {
+        self.event_type == event_type && self.state_key.as_deref() == Some("")
+    }
+}
+
+/// Whether redactions of this room version name their target in `content`; an unknown version is a new one.
+fn in_content(room_version: Option<&str>) -> bool {
+    !matches!(room_version, Some("1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "10"))
+}
+
+/// Reads one event of `room_id`. Fields that are missing or of another type than the specification's are tolerated
+/// where a row can still be keyed; the bytes are then kept in [`Event::raw`].
+///
+/// # Errors
+/// [`Malformed`] where `event_id`, `type` or `sender` is missing or unusable as a key.
+pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
+    let malformed = |reason| Malformed { raw: raw.get().into(), reason };
+    let members = json::members(raw).ok_or_else(|| malformed("not an object"))?;
+    let fields = Fields(&members);
+    if fields.get("room_id").is_some() && fields.identifier("room_id").as_deref() != Some(room_id) {
+        return Err(malformed("room_id names another room"));
+    }
+    let mut faithful = fields.all_known_once();
+    let mut required = |name, max, reason| {
+        let (column, unaltered) = fields.text(name).filter(|(text, _)| text.len() <= max).ok_or(reason)?;
+        faithful &= unaltered;
+        Ok(column)
+    };
+    let event_id =
+        required("event_id", MAX_ID, "event_id is missing, no string or too long").map_err(malformed)?;
+    if event_id.is_empty() {
+        return Err(malformed("event_id is empty"));
+    }
+    let event_type =
+        required("type", MAX_KEY, "type is missing, no string or too long").map_err(malformed)?;
+    let sender =
+        required("sender", MAX_KEY, "sender is missing, no string or too long").map_err(malformed)?;
+    let state_key = match fields.get("state_key") {
+        None => None,
+        Some(_) => {
+            Some(required("state_key", MAX_KEY, "state_key is no string or too long").map_err(malformed)?)
+        }
+    };
+
+    let (origin_server_ts, exact) = fields.timestamp();
+    faithful &= exact;
+    let content_json = fields.get("content").map_or(Json::Object(Vec::new()), Json::parse);
+    faithful &= fields.get("content").is_some();
+    let mut content = String::new();
+    faithful &= content_json.write_jsonb(&mut content);
+
+    let redaction = event_type == "m.room.redaction";
+    let redacts = fields.identifier("redacts");
+    let content_redacts = if redaction { content_json.get("redacts").and_then(identifier) } else { None };
+    faithful &= redacts.is_some() || fields.get("redacts").is_none();
+    let relation = content_json.get("m.relates_to");
+    let unsigned = fields.get("unsigned").and_then(json::members_of).unwrap_or_default();
+    let unsigned = Fields(&unsigned);
+    let stable_sha256 =
+        stable_sha256(room_id, &fields, content_json.clone(), redacts.as_deref(), content_redacts.as_deref());
+
+    Ok(Event {
+        redacts,
+        content_redacts,
+        replaces_state: unsigned.identifier("replaces_state").or_else(|| fields.identifier("replaces_state")),
+        prev_content: unsigned.get("prev_content").or_else(|| fields.get("prev_content")).and_then(object),
+        redacted_by: redacted_by(&unsigned).or_else(|| redacted_by(&fields)),
+        relates_to: relation.and_then(|relation| relation.get("event_id")).and_then(identifier),
+        rel_type: relation
+            .and_then(|relation| relation.get("rel_type"))
+            .and_then(Json::as_text)
+            .map(|text| text.to_column().0),
+        raw: (!faithful).then(|| stable_text(&members)),
+        stable_sha256,
+        event_id,
+        event_type,
+        sender,
+        state_key,
+        origin_server_ts,
+        content,
+    })
+}
+
+/// Reads one stripped state event; `None` where it is none. Stripped state is only shown, so nothing is lost by that.
+pub(super) fn parse_stripped(raw: &RawValue) -> Option<Stripped> {
+    let members = json::members(raw)?;
+    let fields = Fields(&members);
+    let key = |name| fields.text(name).map(|(text, _)| text).filter(|text| text.len() <= MAX_KEY);
+    let mut content = String::new();
+    Json::parse(fields.get("content")?).write_jsonb(&mut content);
+    Some(Stripped { event_type: key("type")?, state_key: key("state_key")?, sender: key("sender")?, content })
+}
+
+/// SHA-256 over the canonical JSON of {content, `event_id`, `origin_server_ts`, redacts, `room_id`, sender,
+/// `state_key`, type}. The same for every copy of an event that endpoints, requesters and times give (P63–P70): a
+/// redaction's target counts once, wherever the server repeats it (P72).
+fn stable_sha256(
+    room_id: &str,
+    fields: &Fields<'_, '_>,
+    mut content: Json<'_>,
+    redacts: Option<&str>,
+    content_redacts: Option<&str>,
+) -> [u8; 32] {
+    let target = redacts.or(content_redacts);
+    if target.is_some() && content_redacts == target {
+        content.remove("redacts");
+    }
+    let mut text = String::from("{\"content\":");
+    content.write_canonical(&mut text);
+    for name in ["event_id", "origin_server_ts"] {
+        write_member(&mut text, name, fields.get(name).map(Json::parse));
+    }
+    write_member(&mut text, "redacts", target.map(quoted).as_deref().map(Json::parse));
+    write_member(&mut text, "room_id", Some(Json::parse(&quoted(room_id))));
+    for name in ["sender", "state_key", "type"] {
+        write_member(&mut text, name, fields.get(name).map(Json::parse));
+    }
+    text.push('}');
+    Sha256::digest(text.as_bytes()).into()
+}
+
+fn write_member(out: &mut String, name: &str, value: Option<Json<'_>>) {
+    if let Some(value) = value {
+        out.push_str(",\"");
+        out.push_str(name);
+        out.push_str("\":");
+        value.write_canonical(out);
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// The stable members as served, and all that no column knows.
+fn stable_text(members: &[Member<'_>]) -> String {
+    let derived = |member: &&Member<'_>| !DERIVED.iter().any(|name| member.name.is(name));
+    let kept: Vec<_> = members.iter().filter(derived).map(|member| member.whole).collect();
+    format!("{{{}}}", kept.join(","))
+}
+
+fn identifier(value: &Json<'_>) -> Option<String> {
+    value
+        .as_text()
+        .and_then(Text::as_str)
+        .filter(|id| !id.is_empty() && id.len() <= MAX_ID)
+        .map(str::to_owned)
+}
+
+fn object(value: &str) -> Option<String> {
+    let value = Json::parse(value);
+    let mut text = String::new();
+    matches!(value, Json::Object(_)).then(|| value.write_jsonb(&mut text))?;
+    Some(text)
+}
+
+/// The redacting event: `redacted_because` is the specification's, `redacted_by` Synapse's (P67).
+fn redacted_by(fields: &Fields<'_, '_>) -> Option<String> {
+    let because = fields.get("redacted_because").map(Json::parse);
+    because
+        .as_ref()
+        .and_then(|event| event.get("event_id"))
+        .and_then(identifier)
+        .or_else(|| fields.identifier("redacted_by"))
+}
+
+/// The members of an object by name.
+struct Fields<'m, 'a>(&'m [Member<'a>]);
+
+impl<'a> Fields<'_, 'a> {
+    /// The last member of that name, as readers of JSON agree.
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().rev().find(|member| member.name.is(name)).map(|member| member.value)
+    }
+
+    fn text(&self, name: &str) -> Option<(String, bool)> {
+        Json::parse(self.get(name)?).as_text().map(Text::to_column)
+    }
+
+    fn identifier(&self, name: &str) -> Option<String> {
+        identifier(&Json::parse(self.get(name)?))
+    }
+
+    /// `origin_server_ts` as far as a 64-bit integer holds it (P115), and whether that is what was served.
+    fn timestamp(&self) -> (Option<i64>, bool) {
+        let Some(token) = self.get("origin_server_ts") else { return (None, false) };
+        if let Ok(exact) = token.parse() {
+            return (Some(exact), token != "-0");
+        }
+        let whole = token.parse::<f64>().ok().filter(|value| value.fract() == 0.0 && value.abs() < 9e15);
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
+        (whole.map(|value| value as i64), false)
+    }
+
+    /// Whether the columns know every member, each once.
+    fn all_known_once(&self) -> bool {
+        self.0.iter().enumerate().all(|(index, member)| {
+            let known = STABLE.iter().chain(&DERIVED).any(|name| member.name.is(name));
+            known && !self.0.iter().take(index).any(|other| other.name == member.name)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: &str = "!r:hs";
+
+    fn read(text: &str) -> Result<Event, Malformed> {
+        let raw: Box<RawValue> = serde_json::from_str(text).expect("well-formed JSON");
+        parse(ROOM, &raw)
+    }
+
+    fn event(text: &str) -> Event {
+        read(text).expect("an event")
+    }
+
+    #[test]
+    fn copies_of_one_event_have_one_hash() {
+        let sync = event(
+            r#"{"type":"m.room.topic","sender":"@a:hs","content":{"topic":"x"},"state_key":"",
+                "origin_server_ts":1,"event_id":"$1","unsigned":{"age":5,"transaction_id":"t"}}"#,
+        );
+        let messages = event(
+            r#"{"type":"m.room.topic","room_id":"!r:hs","sender":"@a:hs","content":{"topic":"x"},"state_key":"",
+                "origin_server_ts":1,"user_id":"@a:hs","age":99,"event_id":"$1","prev_content":{"topic":"w"},
+                "replaces_state":"$0","unsigned":{"age":99,"prev_content":{"topic":"w"},"replaces_state":"$0"}}"#,
+        );
+        assert_eq!(sync.stable_sha256, messages.stable_sha256);
+        assert_eq!((sync.raw, messages.raw.clone()), (None, None));
+        assert_eq!(messages.replaces_state.as_deref(), Some("$0"));
+        assert_eq!(messages.prev_content.as_deref(), Some(r#"{"topic":"w"}"#));
+    }
+
+    #[test]
+    fn a_redaction_is_one_however_the_server_repeats_its_target() {
+        let served = |redacts: &str, content: &str| {
+            event(&format!(
+                r#"{{"type":"m.room.redaction","sender":"@a:hs","event_id":"$2","origin_server_ts":1{redacts},
+                    "content":{{"reason":"x"{content}}}}}"#
+            ))
+        };
+        let [top, content] = [r#","redacts":"$1""#, r#","redacts":"$1""#];
+        let copies = [served(top, ""), served("", content), served(top, content)];
+        for copy in &copies {
+            assert_eq!(copy.stable_sha256, copies[0].stable_sha256);
+            assert_eq!(copy.redaction_target(Some("10")), Some("$1"));
+            assert_eq!(copy.redaction_target(Some("11")), Some("$1"));
+        }
+        let torn = served(r#","redacts":"$1""#, r#","redacts":"$9""#);
+        assert_eq!(torn.redaction_target(Some("10")), Some("$1"));
+        assert_eq!(torn.redaction_target(Some("11")), Some("$9"));
+        assert_ne!(torn.stable_sha256, copies[0].stable_sha256);
+    }
+
+    #[test]
+    fn what_columns_cannot_give_back_is_kept_in_bytes() {
+        let event = event(
+            r#"{"type":"m\u0000","sender":"@a:hs","event_id":"$1","origin_server_ts":1.0,
+                "content":{"body":"a\u0000"},"com.example":1,"unsigned":{"m.relations":{"x":"secret"}}}"#,
+        );
+        assert_eq!(event.event_type, "m\u{F8FE}0");
+        assert_eq!(event.origin_server_ts, Some(1));
+        assert_eq!(event.content, "{\"body\":\"a\u{fffd}\"}");
+        let raw = event.raw.expect("kept");
+        assert!(raw.contains(r#""body":"a\u0000""#) && raw.contains(r#""com.example":1"#));
+        assert!(!raw.contains("secret"));
+    }
+
+    #[test]
+    fn extreme_times_are_kept() {
+        let at = |ts: &str| {
+            let event = event(&format!(
+                r#"{{"type":"t","sender":"s","event_id":"$1","origin_server_ts":{ts},"content":{{}}}}"#
+            ));
+            (event.origin_server_ts, event.raw.is_some())
+        };
+        assert_eq!(at("0"), (Some(0), false));
+        assert_eq!(at("9007199254740991"), (Some(9_007_199_254_740_991), false));
+        assert_eq!(at("-1"), (Some(-1), false));
+        assert_eq!(at("1e3"), (Some(1000), true));
+        assert_eq!(at("1e300"), (None, true));
+        assert_eq!(at(r#""soon""#), (None, true));
+    }
+
+    #[test]
+    fn no_key_no_event() {
+        for (text, reason) in [
+            ("[]", "not an object"),
+            ("{}", "event_id is missing, no string or too long"),
+            (r#"{"event_id":1,"type":"t","sender":"s"}"#, "event_id is missing, no string or too long"),
+            (r#"{"event_id":"","type":"t","sender":"s"}"#, "event_id is empty"),
+            (r#"{"event_id":"$1","sender":"s"}"#, "type is missing, no string or too long"),
+            (r#"{"event_id":"$1","type":"t","sender":null}"#, "sender is missing, no string or too long"),
+            (
+                r#"{"event_id":"$1","type":"t","sender":"s","state_key":null}"#,
+                "state_key is no string or too long",
+            ),
+            (r#"{"event_id":"$1","type":"t","sender":"s","room_id":"!x:hs"}"#, "room_id names another room"),
+        ] {
+            assert_eq!(read(text).map_err(|malformed| malformed.reason), Err(reason));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The homeserver's edge: HTTP and JSON, no SQL. Bytes come in, [`Page`]s and [`SyncBatch`]es go out.
+
+mod client;
+mod error;
+mod event;
+pub(crate) mod json;
+mod login;
+mod page;
+
+pub use client::{Client, MessagesRequest, SyncRequest, Whoami};
+pub use error::Error;
+pub(crate) use event::parse as parse_event;
+pub use event::{Event, Malformed};
+pub use login::{Identity, Session};
+pub use page::{Events, Page, RoomBatch, Section, Stripped, SyncBatch, Token};

@@ -1,0 +1,291 @@
+//! The files of the cluster, and how they come to be.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+use tracing::{info, warn};
+
+use super::binaries::Binaries;
+use super::child::{Child, ended};
+use super::log::Log;
+use super::owner::Owner;
+use super::postmaster::{Lock, Postmaster};
+use super::{Error, USER, config};
+
+/// The cluster at `<data_dir>/postgres`. It is there as a whole or not at all.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) data_dir: PathBuf,
+    pub(super) dir: PathBuf,
+    pub(super) owner: Owner,
+}
+
+impl Cluster {
+    /// Makes the data directory if it is missing.
+    pub(super) fn at(data_dir: &Path) -> Result<Self, Error> {
+        make_data_dir(data_dir)?;
+        let data_dir = fs::canonicalize(data_dir).map_err(Error::io("find the data directory", data_dir))?;
+        let dir = data_dir.join("postgres");
+        let owner = Owner::of(&dir)?;
+        Ok(Self { data_dir, dir, owner })
+    }
+
+    pub(super) fn lock_file(&self) -> PathBuf {
+        self.data_dir.join("postgres.lock")
+    }
+
+    pub(super) fn log(&self) -> Log {
+        Log::at(self.data_dir.join("postgres.log"))
+    }
+
+    pub(super) fn postmaster(&self) -> Option<Postmaster> {
+        Postmaster::read(&self.dir)
+    }
+
+    /// The major version that made it; `None` if it is yet to be made.
+    pub(super) fn major(&self) -> Result<Option<u32>, Error> {
+        let path = self.dir.join("PG_VERSION");
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let major = text.trim().split('.').next().and_then(|n| n.parse().ok());
+                major.map(Some).ok_or_else(|| Error::NotACluster(self.dir.clone()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_empty = fs::read_dir(&self.dir).map_or(true, |mut all| all.next().is_none());
+                if is_empty { Ok(None) } else { Err(Error::NotACluster(self.dir.clone())) }
+            }
+            Err(error) => Err(Error::io("read", &path)(error)),
+        }
+    }
+
+    /// The settings of this release, over those of the last.
+    pub(super) fn write_settings(&self) -> Result<(), Error> {
+        self.write_settings_in(&self.dir)
+    }
+
+    fn write_settings_in(&self, dir: &Path) -> Result<(), Error> {
+        let files = [
+            (config::SETTINGS_FILE, config::SETTINGS.to_owned()),
+            ("pg_hba.conf", config::HBA.to_owned()),
+            ("pg_ident.conf", config::ident(&self.owner.name)),
+        ];
+        for (name, text) in files {
+            let path = dir.join(name);
+            self.owner.write(&path, &text).map_err(Error::io("write", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the cluster under another name, complete and on disk, and renames it: a kill at any
+    /// point leaves nothing that could be taken for a cluster.
+    pub(super) async fn init(&self, binaries: &Binaries, lock: &Lock) -> Result<(), Error> {
+        let begun = Instant::now();
+        let draft = self.data_dir.join("postgres.init");
+        self.discard(&draft).await?;
+        if let Err(error) = self.draft(&draft, binaries, lock).await {
+            if let Err(left) = self.discard(&draft).await {
+                warn!(error = %left, "left a half-made cluster behind");
+            }
+            return Err(error);
+        }
+        fs::rename(&draft, &self.dir).map_err(Error::io("rename to", &self.dir))?;
+        sync_dir(&self.data_dir)?;
+        info!(
+            dir = %self.dir.display(),
+            major = binaries.major,
+            duration_ms = millis(begun),
+            "made a private PostgreSQL cluster"
+        );
+        Ok(())
+    }
+
+    async fn draft(&self, draft: &Path, binaries: &Binaries, lock: &Lock) -> Result<(), Error> {
+        match self.initdb(draft, binaries, "C.UTF-8", lock).await {
+            // Not every C library has it.
+            Err(Error::Failed { said, .. }) if said.contains("locale") => {
+                self.discard(draft).await?;
+                self.initdb(draft, binaries, "C", lock).await?;
+            }
+            result => result?,
+        }
+        self.create_database(draft, binaries).await?;
+        let conf = draft.join("postgresql.conf");
+        let text = fs::read_to_string(&conf).map_err(Error::io("read", &conf))?;
+        self.owner.write(&conf, &(text + "\n" + config::INCLUDE)).map_err(Error::io("write", &conf))?;
+        self.write_settings_in(draft)?;
+        // Everything so far was left to the page cache; this waits for all of it at once.
+        let mut command = self.owner.command(&binaries.initdb());
+        command.arg("--sync-only").arg("-D").arg(draft);
+        self.run("initdb", command, lock.share()?).await
+    }
+
+    async fn initdb(
+        &self,
+        draft: &Path,
+        binaries: &Binaries,
+        locale: &str,
+        lock: &Lock,
+    ) -> Result<(), Error> {
+        self.owner.private_dir(draft).map_err(Error::io("create", draft))?;
+        let mut command = self.owner.command(&binaries.initdb());
+        command
+            .arg("-D")
+            .arg(draft)
+            .args(["--username", USER, "--encoding=UTF8", "--data-checksums"])
+            .arg(format!("--locale={locale}"))
+            .args(["--text-search-config=simple", "--auth-local=peer", "--auth-host=reject"])
+            // Its own cleaning goes by the path, which may by then be another process's draft.
+            .args(["--no-clean", "--no-sync", "--no-instructions"]);
+        self.run("initdb", command, lock.share()?).await
+    }
+
+    /// In single-user mode: needs no socket, no client, and is over before the rename.
+    async fn create_database(&self, draft: &Path, binaries: &Binaries) -> Result<(), Error> {
+        let (reader, mut writer) = io::pipe().map_err(Error::io("make a pipe to", draft))?;
+        writer.write_all(config::create_database().as_bytes()).map_err(Error::io("write to", draft))?;
+        drop(writer);
+        let mut command = self.owner.command(&binaries.postgres());
+        command.arg("--single").arg("-D").arg(draft).args([
+            "-c",
+            "exit_on_error=on",
+            "-c",
+            "log_checkpoints=off",
+            "template1",
+        ]);
+        self.run("postgres", command, reader.into()).await
+    }
+
+    /// Runs a program to its end. It is killed if we die or stop waiting.
+    async fn run(&self, program: &'static str, mut command: Command, stdin: Stdio) -> Result<(), Error> {
+        let log = self.log();
+        let before = log.len();
+        command.stdin(stdin).stdout(Stdio::null()).stderr(log.append()?);
+        let child = Child::spawn(command, Signal::SIGKILL)
+            .await
+            .map_err(|source| self.cannot_run(source, program))?;
+        let status = ended(child.exit()).await;
+        if status.success() { Ok(()) } else { Err(log.failure(program, status, before)) }
+    }
+
+    /// Why a program did not even start.
+    pub(super) fn cannot_run(&self, source: io::Error, program: &str) -> Error {
+        if self.owner.is_out_of_reach(&source) {
+            return self.owner.cannot_drop(source);
+        }
+        Error::io("run", Path::new(program))(source)
+    }
+
+    /// Removes what a killed initialisation left. A last process of it may still be writing, by
+    /// relative paths; under another name it cannot meet the next draft.
+    async fn discard(&self, draft: &Path) -> Result<(), Error> {
+        let stale = self.data_dir.join("postgres.stale");
+        remove_tree(&stale).await?;
+        match fs::rename(draft, &stale) {
+            Ok(()) => remove_tree(&stale).await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("rename", draft)(error)),
+        }
+    }
+}
+
+/// Others may pass through root's, because the owner of the cluster must; nobody through our own.
+fn make_data_dir(dir: &Path) -> Result<(), Error> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let mode = if Uid::effective().is_root() { 0o711 } else { 0o700 };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(dir)
+        .and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(mode)))
+        .map_err(Error::io("create", dir))
+}
+
+async fn remove_tree(dir: &Path) -> Result<(), Error> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match fs::remove_dir_all(dir) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(Error::io("remove", dir)(error)),
+        }
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), Error> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", dir))
+}
+
+pub(super) fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Where data belongs when nobody says: see [`super::default_data_dir`].
+pub(super) fn default_data_dir(
+    variable: &dyn Fn(&str) -> Option<PathBuf>,
+    is_root: bool,
+    home: Option<PathBuf>,
+) -> Result<PathBuf, Error> {
+    if let Some(dir) = super::socket::first(variable("STATE_DIRECTORY")) {
+        return Ok(dir);
+    }
+    if is_root {
+        return Ok(PathBuf::from("/var/lib/backscroll"));
+    }
+    let absolute = |dir: &PathBuf| dir.is_absolute() && dir.as_os_str() != OsStr::new("/");
+    variable("XDG_DATA_HOME")
+        .filter(absolute)
+        .or_else(|| home.filter(absolute).map(|home| home.join(".local/share")))
+        .map(|dir| dir.join("backscroll"))
+        .ok_or(Error::NoDataDir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_goes_where_the_system_says() {
+        let state = |name: &str| (name == "STATE_DIRECTORY").then(|| "/var/lib/private/b:/x".into());
+        let xdg = |name: &str| (name == "XDG_DATA_HOME").then(|| "/data".into());
+        let none = |_: &str| None;
+        let home = || Some(PathBuf::from("/home/a"));
+        let at = |variable: &dyn Fn(&str) -> Option<PathBuf>, root| {
+            default_data_dir(variable, root, home()).unwrap()
+        };
+        assert_eq!(at(&state, true), Path::new("/var/lib/private/b"));
+        assert_eq!(at(&none, true), Path::new("/var/lib/backscroll"));
+        assert_eq!(at(&xdg, false), Path::new("/data/backscroll"));
+        assert_eq!(at(&none, false), Path::new("/home/a/.local/share/backscroll"));
+        assert!(matches!(default_data_dir(&none, false, None), Err(Error::NoDataDir)));
+    }
+
+    #[test]
+    fn only_a_cluster_or_nothing_will_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let major = |cluster: &Path| {
+            let owner = Owner::of(Path::new("/nonexistent")).unwrap();
+            let data_dir = dir.path().to_owned();
+            Cluster { data_dir, dir: cluster.to_owned(), owner }.major()
+        };
+        let cluster = dir.path().join("postgres");
+        assert_eq!(major(&cluster).unwrap(), None);
+        fs::create_dir(&cluster).unwrap();
+        assert_eq!(major(&cluster).unwrap(), None);
+        fs::write(cluster.join("PG_VERSION"), "18\n").unwrap();
+        assert_eq!(major(&cluster).unwrap(), Some(18));
+        fs::rename(cluster.join("PG_VERSION"), cluster.join("photos")).unwrap();
+        assert!(matches!(major(&cluster), Err(Error::NotACluster(_))));
+    }
+}

@@ -1,0 +1,107 @@
+//! `postgres.log`, which holds what the server says about itself.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use super::Error;
+
+/// The size at which the log is put aside; one old log is kept.
+const LARGEST_LOG: u64 = 8 * 1024 * 1024;
+
+/// The log of one cluster.
+#[derive(Debug)]
+pub(super) struct Log {
+    path: PathBuf,
+}
+
+impl Log {
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    }
+
+    /// For a child to write to. It need not be able to open the file itself.
+    pub(super) fn append(&self) -> Result<Stdio, Error> {
+        let file = self.open().map_err(Error::io("open", &self.path))?;
+        Ok(Stdio::from(file))
+    }
+
+    fn open(&self) -> io::Result<File> {
+        OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)
+    }
+
+    /// Copies and empties a log that has grown too large. A server that writes to it goes on at the
+    /// new end, since it appends.
+    pub(super) fn trim(&self) -> Result<(), Error> {
+        if self.len() <= LARGEST_LOG {
+            return Ok(());
+        }
+        let mut old = self.path.clone().into_os_string();
+        old.push(".1");
+        fs::copy(&self.path, old).and_then(|_| self.open()?.set_len(0)).map_err(Error::io("trim", &self.path))
+    }
+
+    /// The error of a program that wrote to the log from `before` on.
+    pub(super) fn failure(&self, program: &'static str, status: ExitStatus, before: u64) -> Error {
+        let said = self.read_from(before).unwrap_or_default();
+        Error::Failed { program, status: status.to_string(), said: last_words(&said) }
+    }
+
+    fn read_from(&self, before: u64) -> io::Result<String> {
+        let mut file = File::open(&self.path)?;
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start(before.max(end.saturating_sub(16 * 1024))))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// The complaints if there are any, else the last lines.
+fn last_words(text: &str) -> String {
+    let is_complaint = |line: &&str| ["FATAL:", "PANIC:", "error:"].iter().any(|w| line.contains(w));
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let complaints: Vec<&str> = lines.iter().copied().filter(is_complaint).collect();
+    let chosen = if complaints.is_empty() { &lines } else { &complaints };
+    if chosen.is_empty() {
+        return "it said nothing".to_owned();
+    }
+    chosen[chosen.len().saturating_sub(3)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_complaint_is_picked_out() {
+        let text = "LOG:  starting\nx [1] FATAL:  could not write: No space left\nLOG:  down\n";
+        assert_eq!(last_words(text), "x [1] FATAL:  could not write: No space left");
+        assert_eq!(last_words("a\nb\nc\nd\n"), "b; c; d");
+        assert_eq!(last_words("\n"), "it said nothing");
+    }
+
+    #[test]
+    fn a_large_log_is_put_aside_under_a_writer() {
+        use std::io::Write as _;
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::at(dir.path().join("postgres.log"));
+        let mut writer = log.open().unwrap();
+        writer.set_len(LARGEST_LOG + 1).unwrap();
+        log.trim().unwrap();
+        assert_eq!(log.len(), 0);
+        writer.write_all(b"on").unwrap();
+        assert_eq!(log.len(), 2);
+        assert_eq!(fs::metadata(dir.path().join("postgres.log.1")).unwrap().len(), LARGEST_LOG + 1);
+    }
+}

@@ -1,0 +1,182 @@
+//! Who the server runs as.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, io};
+
+use nix::errno::Errno;
+use nix::unistd::{Uid, User};
+
+use super::Error;
+
+/// The user that owns the cluster and runs the server. Never root: PostgreSQL refuses that.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub(super) name: String,
+    uid: u32,
+    gid: u32,
+    /// We are root and become this user in every child.
+    drops: bool,
+}
+
+impl Owner {
+    /// An existing cluster decides; otherwise we ourselves, or for root the user `postgres`, else
+    /// `nobody`.
+    pub(super) fn of(cluster: &Path) -> Result<Self, Error> {
+        let existing = match fs::metadata(cluster) {
+            Ok(metadata) => Some(metadata.uid()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::io("look at", cluster)(error)),
+        };
+        let me = Uid::effective();
+        match existing {
+            Some(uid) if uid != me.as_raw() && (uid == 0 || !me.is_root()) => Err(Error::ForeignCluster {
+                dir: cluster.to_owned(),
+                owner: named(uid).map_or_else(|_| format!("user id {uid}"), |user| user.name),
+            }),
+            Some(uid) if uid != 0 => Ok(Self::from(named(uid)?, me)),
+            _ if me.is_root() => Ok(Self::from(unprivileged()?, me)),
+            _ => Ok(Self::from(named(me.as_raw())?, me)),
+        }
+    }
+
+    fn from(user: User, me: Uid) -> Self {
+        Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), drops: me.is_root() }
+    }
+
+    /// A command that runs as this user, in a directory it can enter, and inherits nothing of our
+    /// environment that could hold a secret or misdirect PostgreSQL (`PGDATA`, `PGPORT`).
+    pub(super) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir("/").env_clear();
+        for name in ["PATH", "LD_LIBRARY_PATH", "LOCPATH", "LOCALE_ARCHIVE"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        if self.drops {
+            command.uid(self.uid).gid(self.gid);
+        }
+        command
+    }
+
+    /// A child could not be started because we may not become this user. A program or directory
+    /// that is closed to the user gives `EACCES` instead.
+    pub(super) fn is_out_of_reach(&self, error: &io::Error) -> bool {
+        let refusals = [Errno::EPERM, Errno::EINVAL].map(|errno| Some(errno as i32));
+        self.drops && refusals.contains(&error.raw_os_error())
+    }
+
+    pub(super) fn cannot_drop(&self, source: io::Error) -> Error {
+        Error::CannotDrop { user: self.name.clone(), source }
+    }
+
+    /// A directory's mode bits do not tell (access lists, name spaces), so that a child is sent
+    /// there. `program` must be one that this user may run.
+    pub(super) fn must_reach(&self, dir: &Path, program: &Path) -> Result<(), Error> {
+        if !self.drops {
+            return Ok(());
+        }
+        let mut command = self.command(program);
+        command.arg("--version").current_dir(dir);
+        match command.output() {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(Error::Unreachable { dir: dir.to_owned(), user: self.name.clone() })
+            }
+            Err(error) => Err(Error::io("enter", dir)(error)),
+        }
+    }
+
+    /// The directory exists, is real (no symbolic link), is this user's and is closed to others.
+    pub(super) fn private_dir(&self, dir: &Path) -> io::Result<()> {
+        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let handle = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags((nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_NOFOLLOW).bits())
+            .open(dir)?;
+        let holder = handle.metadata()?.uid();
+        if holder != self.uid {
+            // Only what we just made, or made before losing power, may be handed over.
+            if !self.drops || holder != 0 {
+                return Err(io::Error::other(format!("belongs to user id {holder}")));
+            }
+            fchown(&handle, Some(self.uid), Some(self.gid))?;
+        }
+        handle.set_permissions(fs::Permissions::from_mode(0o700))
+    }
+
+    /// Replaces a file in a directory of this user. As root we must not write through a link that
+    /// this user could have laid there, hence a new file and a rename.
+    pub(super) fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let draft = draft_of(path);
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        if self.drops {
+            fchown(&file, Some(self.uid), Some(self.gid))?;
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    }
+}
+
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn named(uid: u32) -> Result<User, Error> {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) | Err(_) => Err(Error::NamelessUser(uid)),
+    }
+}
+
+fn unprivileged() -> Result<User, Error> {
+    ["postgres", "nobody"]
+        .iter()
+        .find_map(|name| User::from_name(name).ok().flatten())
+        .filter(|user| !user.uid.is_root())
+        .ok_or(Error::NoUnprivilegedUser)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_sees_no_secrets() {
+        let owner = Owner { name: "x".to_owned(), uid: 1, gid: 1, drops: false };
+        let output = owner.command(Path::new("/usr/bin/env")).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.is_empty(), "PATH is passed on");
+        for line in text.lines() {
+            let name = line.split('=').next().unwrap();
+            assert!(["PATH", "LD_LIBRARY_PATH", "LOCPATH", "LOCALE_ARCHIVE"].contains(&name));
+        }
+    }
+
+    #[test]
+    fn a_linked_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        let metadata = fs::metadata(dir.path()).unwrap();
+        let owner = Owner { name: "me".to_owned(), uid: metadata.uid(), gid: metadata.gid(), drops: false };
+        assert!(owner.private_dir(&link).is_err());
+        assert!(owner.private_dir(&dir.path().join("new")).is_ok());
+    }
+}

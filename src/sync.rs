@@ -1,0 +1,110 @@
+//! Forwards: follows `/sync` from `since`.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Error,
+    archive::{Account, SyncOutcome},
+    backoff::Backoff,
+    daemon::Context,
+    matrix::SyncRequest,
+};
+
+/// Follows the account's rooms until shutdown.
+///
+/// # Errors
+/// One that no retry helps against.
+pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error> {
+    let timeout = context.config.homeserver.sync_timeout;
+    while !context.shutdown.is_cancelled() {
+        step(context, &mut account, timeout).await?;
+    }
+    Ok(())
+}
+
+/// Takes one `/sync` response into the archive, whatever number of tries that takes. Returns early on shutdown.
+///
+/// # Errors
+/// One that no retry helps against.
+pub async fn step(context: &Context, account: &mut Account, timeout: Duration) -> Result<(), Error> {
+    let mut backoff = Backoff::default();
+    let mut full_state = wants_full_state(context, account);
+    while !context.shutdown.is_cancelled() {
+        match try_step(context, account, full_state, timeout).await {
+            Ok(Some(outcome)) if outcome.needs_full_state => full_state = true,
+            Ok(_) => return Ok(()),
+            Err(Error::Matrix(error)) if error.is_bad_token() && account.since.is_some() => {
+                tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
+                *account = context.writer.forget_since(account).await?;
+                full_state = true;
+            }
+            Err(error) => {
+                let unsure = matches!(error, Error::Archive(_));
+                context.recover(error, &mut backoff).await?;
+                // The commit may have gone through although its answer did not: the database knows.
+                if unsure && let Ok(Some(stored)) = context.writer.archive().account().await {
+                    *account = stored;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the next response must hold the state of every room: at the first, and when other rooms are wanted than
+/// before, which no token tells (P41).
+fn wants_full_state(context: &Context, account: &Account) -> bool {
+    account.since.is_none() || account.rooms_filter != Some(context.config.rooms.fingerprint())
+}
+
+async fn try_step(
+    context: &Context,
+    account: &mut Account,
+    full_state: bool,
+    timeout: Duration,
+) -> Result<Option<SyncOutcome>, Error> {
+    let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
+    let Some(answer) = context.unless_stopped(context.client.sync(&request)).await else { return Ok(None) };
+    let (batch, start) = (answer?, Instant::now());
+    let outcome = context.writer.apply_sync(account, &batch, &context.config.rooms, full_state).await?;
+    if outcome.needs_full_state {
+        return Ok(Some(outcome));
+    }
+    if outcome.room_count > 0 {
+        let room_count = context.writer.archive().followed_rooms().await?;
+        let before = context.live_events.fetch_add(outcome.event_count as u64, Ordering::Relaxed);
+        context.progress.following(room_count, before + outcome.event_count as u64);
+    }
+    if outcome.event_count > 0 {
+        tracing::info!(
+            room_count = outcome.room_count,
+            event_count = outcome.event_count,
+            duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "stored a sync response"
+        );
+    }
+    // What the response opened is read from the database; this only wakes the reader.
+    context.walks_opened.notify_one();
+    reconcile(context).await?;
+    Ok(Some(outcome))
+}
+
+/// Asks for the state of rooms where two branches may disagree about it, before the next response is taken: what
+/// changes meanwhile comes with that. A room that is not reached now is asked for with the next response.
+async fn reconcile(context: &Context) -> Result<(), Error> {
+    for (room_key, room_id) in context.writer.archive().suspect_rooms().await? {
+        let Ok(parsed) = room_id.as_str().try_into() else { continue };
+        let Some(state) = context.unless_stopped(context.client.state(parsed)).await else { return Ok(()) };
+        match state {
+            Ok(state) => context.writer.reconcile(room_key, &state).await?,
+            Err(error) if error.is_forbidden() => context.writer.leave_state(room_key).await?,
+            Err(error) => {
+                tracing::warn!(room.id = %room_id, %error, "the current state could not be compared with the server's");
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! How a log line looks.
+
+use std::fmt::{self, Display, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::format::{self, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::{LookupSpan, Scope};
+
+use super::escape::{needs_escape, write_escaped};
+
+const DIM: &str = "\x1b[2m";
+const RESET: &str = "\x1b[0m";
+
+/// `12:03:04 INFO  backfill room.id=!abc:hs: stored a page event_count=1000`, the time in UTC.
+pub(super) struct Pretty;
+
+impl<S, N> FormatEvent<S, N> for Pretty
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let colour = to.has_ansi_escapes();
+        let level = *event.metadata().level();
+        dim(&mut to, Clock)?;
+        if colour {
+            write!(to, " {}{level:<5}{RESET} ", paint(level))?;
+        } else {
+            write!(to, " {level:<5} ")?;
+        }
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<N>>();
+            let fields = fields.map_or("", |fields| fields.fields.as_str());
+            let gap = if fields.is_empty() { "" } else { " " };
+            dim(&mut to, format_args!("{}{gap}{fields}:", span.name()))?;
+            to.write_char(' ')?;
+        }
+        context.format_fields(to.by_ref(), event)?;
+        writeln!(to)
+    }
+}
+
+/// The time of day of an RFC 3339 time in UTC; the date is in the journal.
+struct Clock;
+
+impl Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        f.write_str(time.get(11..19).unwrap_or(&time))
+    }
+}
+
+fn dim(to: &mut Writer<'_>, text: impl Display) -> fmt::Result {
+    if to.has_ansi_escapes() { write!(to, "{DIM}{text}{RESET}") } else { write!(to, "{text}") }
+}
+
+const fn paint(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "\x1b[1;31m",
+        Level::WARN => "\x1b[33m",
+        Level::INFO => "\x1b[32m",
+        Level::DEBUG => "\x1b[34m",
+        Level::TRACE => "\x1b[35m",
+    }
+}
+
+/// The message as it is, then `key=value`; names, values and message escaped.
+pub(super) struct Fields;
+
+impl<'a> FormatFields<'a> for Fields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'a>, fields: R) -> fmt::Result {
+        let mut visitor = FieldVisitor { to: writer, first: true, result: Ok(()) };
+        fields.record(&mut visitor);
+        visitor.result
+    }
+}
+
+struct FieldVisitor<'a> {
+    to: Writer<'a>,
+    first: bool,
+    result: fmt::Result,
+}
+
+impl FieldVisitor<'_> {
+    fn put(&mut self, name: &str, value: &str) -> fmt::Result {
+        if !std::mem::take(&mut self.first) {
+            self.to.write_char(' ')?;
+        }
+        if name == "message" {
+            return write_escaped(&mut self.to, value);
+        }
+        dim(&mut self.to, format_args!("{name}="))?;
+        let delimited = value.starts_with(['"', '[', '{', '(']);
+        if value.is_empty() || (value.contains([' ', '=']) && !delimited) {
+            self.to.write_char('"')?;
+            write_escaped(&mut self.to, value)?;
+            self.to.write_char('"')
+        } else {
+            write_escaped(&mut self.to, value)
+        }
+    }
+}
+
+impl Visit for FieldVisitor<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.result = self.result.and_then(|()| self.put(field.name(), value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let mut text = value.to_string();
+        let mut source = value.source();
+        while let Some(error) = source {
+            let _ = write!(text, ": {error}");
+            source = error.source();
+        }
+        self.record_str(field, &text);
+    }
+}
+
+/// One JSON object a line: `timestamp`, `level`, `message`, `target`, the fields, and `spans`.
+///
+/// JSON escapes only what it must; what else could upset a terminal stands in strings and is escaped in
+/// the same notation, so that the object stays the same.
+pub(super) struct Json(format::Format<format::Json, SystemTime>);
+
+impl Json {
+    pub(super) fn new(of: format::Format<format::Json, SystemTime>) -> Self {
+        let flat = of.flatten_event(true).with_current_span(false);
+        Self(flat.with_span_list(true))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        for c in line.trim_end_matches('\n').chars() {
+            if needs_escape(c) {
+                let mut units = [0; 2];
+                for unit in c.encode_utf16(&mut units) {
+                    write!(to, "\\u{unit:04x}")?;
+                }
+            } else {
+                to.write_char(c)?;
+            }
+        }
+        writeln!(to)
+    }
+}

@@ -1,0 +1,342 @@
+//! How far the archive is: lines on a terminal, a summary in the log elsewhere.
+//!
+//! Nothing here has a thread of its own: what [`RoomProgress::update`] reports is shown by the next
+//! [`Progress::tick`], however often that is called.
+
+mod rate;
+mod render;
+mod summary;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use rate::Rate;
+use render::Canvas;
+use summary::Summary;
+
+/// The lines are drawn again at most this often.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// A summary is logged at most this often.
+const SUMMARY: Duration = Duration::from_secs(10);
+
+/// How far a room's walk is, in totals. Times are the server's, in milliseconds, and not to be trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Events of this walk that are stored.
+    pub event_count: u64,
+    /// Pages of this walk that are stored.
+    pub page_count: u64,
+    /// The time of the oldest event so far.
+    pub oldest_ts: Option<i64>,
+    /// The time of the event the walk began at.
+    pub newest_ts: Option<i64>,
+    /// When the room was created, where that is known: it makes percent and time left known.
+    pub created_ts: Option<i64>,
+}
+
+impl Reached {
+    /// The share of the room's time that has been walked, from 0 to 1.
+    fn share(&self) -> Option<f64> {
+        let (newest, oldest, created) = (self.newest_ts?, self.oldest_ts?, self.created_ts?);
+        let span = |from: i64, to: i64| to.saturating_sub(from).max(0);
+        let whole = span(created, newest);
+        #[expect(clippy::cast_precision_loss, reason = "a share needs no precision")]
+        let share = span(oldest, newest) as f64 / whole as f64;
+        (whole > 0).then(|| share.min(1.0))
+    }
+}
+
+/// The progress of everything at once. Clones are the same progress.
+#[derive(Clone, Debug)]
+pub struct Progress(Arc<Mutex<Inner>>);
+
+/// The progress of one room; its line goes when this is dropped.
+#[derive(Debug)]
+pub struct RoomProgress {
+    progress: Progress,
+    key: u64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// On a terminal: the lines. Elsewhere nothing is drawn.
+    screen: Option<Screen>,
+    rooms: Vec<Room>,
+    next_key: u64,
+    following: Option<Following>,
+    /// Of this run, all rooms, those that are done included.
+    event_count: u64,
+    page_count: u64,
+    rate: Rate,
+    told: Told,
+    told_at: Instant,
+}
+
+/// What of the totals was in the last summary.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    rooms_active: usize,
+    event_count: u64,
+    live_event_count: u64,
+}
+
+/// A room on its way.
+#[derive(Debug)]
+struct Room {
+    key: u64,
+    name: String,
+    reached: Option<Reached>,
+    since: Instant,
+    stored: u64,
+    events: Rate,
+    /// The share of its time walked per second.
+    share: Rate,
+}
+
+/// The watch on `/sync`.
+#[derive(Clone, Copy, Debug)]
+struct Following {
+    room_count: usize,
+    event_count: u64,
+    last_news: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Screen {
+    bars: MultiProgress,
+    lines: Vec<ProgressBar>,
+    colour: bool,
+    drawn_at: Option<Instant>,
+}
+
+impl Progress {
+    pub(super) fn new(bars: MultiProgress, terminal: bool, colour: bool) -> Self {
+        let now = Instant::now();
+        let screen = terminal.then(|| Screen { bars, lines: Vec::new(), colour, drawn_at: None });
+        Self(Arc::new(Mutex::new(Inner {
+            screen,
+            rooms: Vec::new(),
+            next_key: 0,
+            following: None,
+            event_count: 0,
+            page_count: 0,
+            rate: Rate::new(now),
+            told: Told::default(),
+            told_at: now,
+        })))
+    }
+
+    /// A room whose history is being walked, by the name that people know it by.
+    pub fn room(&self, name: &str) -> RoomProgress {
+        let mut inner = self.lock();
+        let key = inner.next_key;
+        inner.next_key += 1;
+        inner.rooms.push(Room::new(key, name, Instant::now()));
+        RoomProgress { progress: self.clone(), key }
+    }
+
+    /// The watch on `/sync`: how many rooms it covers, and how many events it has brought in this run.
+    pub fn following(&self, room_count: usize, event_count: u64) {
+        let mut inner = self.lock();
+        let before = inner.following;
+        let news = event_count > before.map_or(0, |before| before.event_count);
+        inner.following = Some(Following {
+            room_count,
+            event_count,
+            last_news: if news { Some(Instant::now()) } else { before.and_then(|before| before.last_news) },
+        });
+    }
+
+    /// Shows what has changed: draws on a terminal, logs a summary elsewhere; either no more often than is
+    /// good for the eye. To be called at least once a second.
+    pub fn tick(&self) {
+        self.tick_at(Instant::now());
+    }
+
+    /// Takes the lines off the terminal; elsewhere logs what is left to say. To be called at the end.
+    pub fn close(&self) {
+        let mut inner = self.lock();
+        inner.rooms.clear();
+        inner.following = None;
+        if let Some(screen) = &mut inner.screen {
+            screen.show(Vec::new());
+        }
+        drop(inner);
+        self.summary(Instant::now());
+    }
+
+    fn tick_at(&self, now: Instant) {
+        let mut inner = self.lock();
+        inner.advance(now);
+        if inner.screen.is_some() {
+            inner.draw(now);
+        } else {
+            drop(inner);
+            self.summary(now);
+        }
+    }
+
+    /// One line, if something has changed and the last one is old enough. The lock is not held while it is
+    /// written.
+    fn summary(&self, now: Instant) {
+        let Some(summary) = self.lock().summary(now) else {
+            return;
+        };
+        summary.log();
+    }
+
+    /// A panic elsewhere leaves numbers, nothing worse.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RoomProgress {
+    /// How far the walk is. The first report is where this run starts from and counts for nothing: make it
+    /// before the first page.
+    pub fn update(&self, reached: Reached) {
+        let mut inner = self.progress.lock();
+        let Some(room) = inner.rooms.iter_mut().find(|room| room.key == self.key) else {
+            return;
+        };
+        let (events, pages) = room.update(reached);
+        inner.event_count += events;
+        inner.page_count += pages;
+        #[expect(clippy::cast_precision_loss, reason = "a rate needs no precision")]
+        inner.rate.add(events as f64);
+    }
+
+    /// Ends the line; on a terminal one that stays tells the outcome, such as `complete`.
+    pub fn finish(self, state: &str) {
+        let now = Instant::now();
+        let inner = self.progress.lock();
+        let at = inner.rooms.iter().position(|room| room.key == self.key);
+        if let (Some(at), Some(screen)) = (at, &inner.screen) {
+            let line = render::outcome(&inner.rooms[at], state, now, screen.canvas());
+            // A terminal that is gone is found out by whoever writes what matters.
+            let _ = screen.bars.println(line);
+        }
+        drop(inner);
+        drop(self);
+    }
+}
+
+impl Drop for RoomProgress {
+    fn drop(&mut self) {
+        self.progress.lock().rooms.retain(|room| room.key != self.key);
+    }
+}
+
+impl Inner {
+    fn advance(&mut self, now: Instant) {
+        self.rate.advance(now);
+        for room in &mut self.rooms {
+            room.events.advance(now);
+            room.share.advance(now);
+        }
+    }
+
+    fn draw(&mut self, now: Instant) {
+        let Some(screen) = &mut self.screen else {
+            return;
+        };
+        if screen.drawn_at.is_some_and(|at| now.saturating_duration_since(at) < FRAME) {
+            return;
+        }
+        screen.drawn_at = Some(now);
+        let lines = render::lines(&self.rooms, self.following, now, screen.canvas());
+        screen.show(lines);
+    }
+
+    fn summary(&mut self, now: Instant) -> Option<Summary> {
+        let told = Told {
+            rooms_active: self.rooms.len(),
+            event_count: self.event_count,
+            live_event_count: self.following.map_or(self.told.live_event_count, |f| f.event_count),
+        };
+        let due = now.saturating_duration_since(self.told_at) >= SUMMARY;
+        if self.screen.is_some() || !due || told == self.told {
+            return None;
+        }
+        self.advance(now);
+        let left = self.rooms.iter().map(Room::seconds_left);
+        let summary = Summary {
+            rooms_active: told.rooms_active,
+            event_count: told.event_count,
+            page_count: self.page_count,
+            live_event_count: told.live_event_count,
+            rate_per_second: rate::whole(self.rate.per_second().unwrap_or(0.0)),
+            eta_s: left.max().flatten().filter(|_| self.rooms.iter().all(|r| r.seconds_left().is_some())),
+        };
+        self.told = told;
+        self.told_at = now;
+        Some(summary)
+    }
+}
+
+impl Room {
+    fn new(key: u64, name: &str, now: Instant) -> Self {
+        Self {
+            key,
+            name: name.to_owned(),
+            reached: None,
+            since: now,
+            stored: 0,
+            events: Rate::new(now),
+            share: Rate::new(now),
+        }
+    }
+
+    /// Takes a report and returns the events and pages that are new in it.
+    fn update(&mut self, reached: Reached) -> (u64, u64) {
+        let Some(before) = self.reached.replace(reached) else {
+            return (0, 0);
+        };
+        let events = reached.event_count.saturating_sub(before.event_count);
+        self.stored += events;
+        #[expect(clippy::cast_precision_loss, reason = "a rate needs no precision")]
+        self.events.add(events as f64);
+        if let (Some(share), Some(before)) = (reached.share(), before.share()) {
+            self.share.add((share - before).max(0.0));
+        }
+        (events, reached.page_count.saturating_sub(before.page_count))
+    }
+
+    /// Until the room's creation is reached, if it goes on as it does.
+    fn seconds_left(&self) -> Option<u64> {
+        let left = 1.0 - self.reached?.share()?;
+        let speed = self.share.per_second().filter(|speed| *speed > 0.0)?;
+        Some(rate::whole(left / speed))
+    }
+}
+
+impl Screen {
+    fn canvas(&self) -> Canvas {
+        let (rows, columns) = console::Term::stderr().size();
+        Canvas { rows: rows.into(), columns: columns.into(), colour: self.colour }
+    }
+
+    /// As many bars as lines, the first line on top; a bar here is a line of text.
+    fn show(&mut self, texts: Vec<String>) {
+        while self.lines.len() > texts.len() {
+            if let Some(line) = self.lines.pop() {
+                line.finish_and_clear();
+                self.bars.remove(&line);
+            }
+        }
+        while self.lines.len() < texts.len() {
+            let style = ProgressStyle::with_template("{msg}");
+            let bar = ProgressBar::new_spinner().with_style(style.expect("the template is fixed"));
+            self.lines.push(self.bars.add(bar));
+        }
+        for (line, text) in self.lines.iter().zip(texts) {
+            line.set_message(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

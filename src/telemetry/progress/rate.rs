@@ -1,0 +1,106 @@
+//! A rate that neither jumps with every page nor takes minutes to come near the truth.
+
+use std::time::{Duration, Instant};
+
+/// How long the past counts: after this time an observation weighs a third of what it did.
+const MEMORY: f64 = 15.0;
+
+/// Observations closer together are taken as one.
+const STEP: Duration = Duration::from_millis(500);
+
+/// No rate is told from less than this.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// An exponentially weighted mean per second, unbiased from the start.
+#[derive(Debug)]
+pub(super) struct Rate {
+    since: Instant,
+    at: Instant,
+    pending: f64,
+    value: f64,
+    /// How much of the mean has been observed; the rest is the nothing it began with.
+    weight: f64,
+}
+
+impl Rate {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { since: now, at: now, pending: 0.0, value: 0.0, weight: 0.0 }
+    }
+
+    pub(super) fn add(&mut self, amount: f64) {
+        self.pending += amount;
+    }
+
+    /// Takes in what was added since the last time.
+    pub(super) fn advance(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.at);
+        if passed < STEP {
+            return;
+        }
+        let seconds = passed.as_secs_f64();
+        let alpha = 1.0 - (-seconds / MEMORY).exp();
+        self.value += alpha * (self.pending / seconds - self.value);
+        self.weight += alpha * (1.0 - self.weight);
+        self.pending = 0.0;
+        self.at = now;
+    }
+
+    pub(super) fn per_second(&self) -> Option<f64> {
+        let known = self.at.saturating_duration_since(self.since) >= LEAST;
+        known.then(|| self.value / self.weight)
+    }
+}
+
+/// Rounded, for people; what is no number or too large becomes the largest.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates and the value is clamped before"
+)]
+pub(super) fn whole(value: f64) -> u64 {
+    value.round().max(0.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rate after so many seconds of `amount` every `every` seconds.
+    fn after(rate: &mut Rate, start: Instant, seconds: u64, every: u64, amount: f64) -> u64 {
+        for second in 1..=seconds {
+            if second % every == 0 {
+                rate.add(amount);
+            }
+            rate.advance(start + Duration::from_secs(second));
+        }
+        whole(rate.per_second().unwrap())
+    }
+
+    #[test]
+    fn is_right_from_the_start_and_follows() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        assert_eq!(rate.per_second(), None);
+        assert_eq!(after(&mut rate, start, 3, 1, 500.0), 500);
+        let later = start + Duration::from_secs(3);
+        let slow = after(&mut rate, later, 60, 1, 100.0);
+        assert!((100..110).contains(&slow), "{slow}");
+        let stopped = after(&mut rate, later + Duration::from_mins(1), 120, 1, 0.0);
+        assert_eq!(stopped, 0);
+    }
+
+    #[test]
+    fn pages_do_not_make_it_jump() {
+        let start = Instant::now();
+        let rate = after(&mut Rate::new(start), start, 60, 2, 1000.0);
+        assert!((450..560).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn rounds_without_surprises() {
+        assert_eq!(whole(f64::NAN), 0);
+        assert_eq!(whole(-1.0), 0);
+        assert_eq!(whole(f64::INFINITY), u64::MAX);
+        assert_eq!(whole(2.5), 3);
+    }
+}

@@ -1,0 +1,49 @@
+//! The one line that the log gets now and then.
+
+use std::fmt::Write as _;
+
+use super::render;
+
+/// What the log is told now and then.
+pub(super) struct Summary {
+    pub(super) rooms_active: usize,
+    pub(super) event_count: u64,
+    pub(super) page_count: u64,
+    pub(super) live_event_count: u64,
+    pub(super) rate_per_second: u64,
+    pub(super) eta_s: Option<u64>,
+}
+
+impl Summary {
+    pub(super) fn log(&self) {
+        tracing::info!(
+            rooms_active = self.rooms_active,
+            event_count = self.event_count,
+            page_count = self.page_count,
+            rate_per_second = self.rate_per_second,
+            live_event_count = self.live_event_count,
+            eta_s = self.eta_s,
+            "{}",
+            self.message()
+        );
+    }
+
+    pub(super) fn message(&self) -> String {
+        let rooms = render::count(self.rooms_active as u64, "room");
+        let stored = render::count(self.event_count, "event");
+        let mut text = if self.rooms_active == 0 {
+            format!("no history left to fetch: {stored} of history stored in this run")
+        } else {
+            let rate = render::thousands(self.rate_per_second);
+            format!("fetching the history of {rooms}: {stored} stored in this run, {rate} a second")
+        };
+        if let Some(seconds) = self.eta_s {
+            let _ = write!(text, ", about {} to go", render::duration(seconds));
+        }
+        if self.live_event_count > 0 {
+            let live = render::count(self.live_event_count, "event");
+            let _ = write!(text, "; {live} received live");
+        }
+        text
+    }
+}

@@ -1,0 +1,135 @@
+//! Rooms and cursors that are lost on the way, and pages that are too large.
+
+use crate::support::{
+    homeserver::{ALICE, ARCHIVER, Fault},
+    stage::Stage,
+};
+
+#[tokio::test]
+async fn a_dead_cursor_begins_the_walk_anew() {
+    let stage = Stage::new().await;
+    let room = stage.room(45);
+    let dead = Fault::error(400, "M_UNKNOWN", "'from' parameter is invalid");
+    stage.server.inject(dead.on("/messages").after(2).times(1));
+    stage.once().await;
+    stage.is_archived(&room).await;
+    let asked = stage.server.requests("/messages");
+    assert_eq!(asked[3].query("from"), None, "from the newest event");
+}
+
+/// The cursor dies while there is more above the archive than fits a page.
+#[tokio::test]
+async fn a_walk_begun_anew_stands_above_the_archive() {
+    let stage = Stage::new().await;
+    let room = stage.room(45);
+    stage.once_for_pages(2).await;
+    stage.say(&room, "unheard", 25);
+    let dead = Fault::error(400, "M_UNKNOWN", "'from' parameter is invalid");
+    stage.server.inject(dead.on("/messages").times(1));
+    // The backward loop alone, so that /sync does not tell of the new ones first.
+    let other = stage.backscroll.run(&["backfill", &room, "--from", &stage.server.now()]).await;
+    assert!(other.status.success(), "{}", other.stderr);
+    assert_eq!(stage.timeline(&room).await, stage.server.visible_ids(&room));
+    stage.once().await;
+    stage.is_archived(&room).await;
+}
+
+#[tokio::test]
+async fn a_room_that_was_left_is_archived_up_to_the_leave() {
+    let stage = Stage::new().await;
+    let room = stage.room(25);
+    stage.server.leave(&room, ARCHIVER);
+    stage.server.message(&room, ALICE, "after");
+    stage.once().await;
+    stage.is_archived(&room).await;
+    assert_eq!(stage.server.visible_ids(&room).len(), 30);
+    let membership = format!("select membership from rooms where room_id = '{room}'");
+    assert_eq!(stage.database.value(&membership).await, "leave");
+}
+
+#[tokio::test]
+async fn a_ban_takes_nothing_from_the_archive() {
+    let stage = Stage::new().await;
+    let (room, other) = (stage.room(45), stage.room(25));
+    let all = stage.server.visible_ids(&room);
+    stage.server.inject(Fault::stall().on("/messages").in_room(&other));
+    stage.server.inject(Fault::stall().on("/messages").in_room(&room).after(2));
+    let mut daemon = stage.backscroll.start(&["run", "--once"]);
+    daemon.until("two pages are stored", async || stage.timeline(&room).await.len() == 20).await;
+    daemon.kill().await;
+    stage.server.heal();
+
+    stage.server.ban(&room, ARCHIVER);
+    stage.once().await;
+    assert_eq!(stage.history(&room).await, "truncated");
+    assert!(stage.reason(&room).await.contains("M_FORBIDDEN"), "{}", stage.reason(&room).await);
+    let kept = stage.timeline(&room).await;
+    assert_eq!(kept[..20], all[29..], "the pages from before the ban");
+    assert_eq!(kept.len(), 21, "and the ban");
+    stage.is_archived(&other).await;
+    let membership = format!("select membership from rooms where room_id = '{room}'");
+    assert_eq!(stage.database.value(&membership).await, "ban");
+}
+
+/// P11: while it fetches from another server, a server may pass on the other's refusal.
+#[tokio::test]
+async fn the_refusal_of_another_server_passes_with_a_smaller_page() {
+    let stage = Stage::new().await.set("backfill.page_size", "40");
+    let room = stage.room(35);
+    let too_much = |request: &crate::support::homeserver::Request| {
+        request.query("limit").is_some_and(|limit| limit.parse::<u32>().unwrap() > 10)
+    };
+    stage.server.inject(Fault::forbidden().on("/messages").when(too_much));
+    stage.once().await;
+    stage.is_archived(&room).await;
+}
+
+#[tokio::test]
+async fn pages_shrink_with_trouble_and_grow_again() {
+    let stage = Stage::new().await.set("backfill.page_size", "80");
+    let room = stage.room(200);
+    stage.server.inject(Fault::bad_gateway().on("/messages").times(2));
+    stage.once().await;
+    stage.is_archived(&room).await;
+    let limits: Vec<_> = stage
+        .server
+        .requests("/messages")
+        .iter()
+        .map(|asked| asked.query("limit").unwrap().to_owned())
+        .collect();
+    assert_eq!(limits, ["80", "40", "20", "40", "80", "80", "80"]);
+}
+
+#[tokio::test]
+async fn several_rooms_are_walked_at_once_and_each_alone() {
+    let stage = Stage::new().await.set("backfill.concurrency", "3");
+    let rooms: Vec<_> = (0..5).map(|_| stage.room(40)).collect();
+    stage.server.inject(Fault::stall().on("/messages"));
+    let daemon = stage.backscroll.start(&["run", "--once"]);
+    stage.server.has_been_asked("/messages", 3).await;
+    let mut asked: Vec<_> =
+        stage.server.requests("/messages").iter().map(|asked| asked.room().unwrap().to_owned()).collect();
+    asked.sort();
+    asked.dedup();
+    assert_eq!(asked.len(), 3, "three rooms at once, each asked once");
+    daemon.kill().await;
+    stage.server.heal();
+
+    stage.once().await;
+    for room in &rooms {
+        stage.is_archived(room).await;
+        assert_eq!(stage.server.most_at_once(room), 1, "one request a room at a time");
+    }
+}
+
+#[tokio::test]
+async fn a_room_that_gets_no_answer_holds_up_no_other() {
+    let stage = Stage::new().await.set("backfill.concurrency", "2");
+    let (silent, other) = (stage.room(25), stage.room(25));
+    stage.server.inject(Fault::stall().on("/messages").in_room(&silent));
+    let mut daemon = stage.followed(&other).await;
+    let live = stage.say(&other, "live", 3);
+    stage.agrees_in_order(&mut daemon, &other).await;
+    assert!(stage.timeline(&other).await.ends_with(&live));
+    daemon.stop().await;
+}

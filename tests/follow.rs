@@ -1,0 +1,8 @@
+//! `backscroll run` on the model homeserver: what happens while it follows.
+
+mod gaps;
+mod live;
+mod membership;
+mod process;
+mod redactions;
+mod state;

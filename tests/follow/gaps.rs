@@ -1,0 +1,148 @@
+//! Holes: opened with the response that leaves them, closed by walks, with every event between its neighbours.
+
+use std::time::Duration;
+
+use crate::support::{
+    homeserver::{Event, Fault},
+    stage::Stage,
+};
+
+async fn reasons(stage: &Stage) -> Vec<String> {
+    stage.database.column("select reason || ': ' || state from gaps order by gap_id").await
+}
+
+const LIMITED: &str = "the server left events out of the sync (limited timeline): closed";
+
+#[tokio::test]
+async fn a_limited_timeline_is_a_gap_that_closes() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    let mut daemon = stage.followed(&room).await;
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    // The response in hand tells of the first of these; the next one comes when all have arrived.
+    stage.server.inject(Fault::delay(Duration::from_millis(500)).on("/sync").times(1));
+    stage.say(&room, "in a rush", 45);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    // One for each response that the rush was spread over.
+    let gaps = reasons(&stage).await;
+    assert!(!gaps.is_empty() && gaps.iter().all(|gap| gap == LIMITED), "{gaps:?}");
+    stage.say(&room, "later", 3);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_missed_while_down_is_fetched() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.followed(&room).await.stop().await;
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    stage.say(&room, "while down", 45);
+    stage.server.state(&room, "m.room.topic", "", r#"{"topic":"while down"}"#);
+    stage.say(&room, "while down too", 10);
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(reasons(&stage).await, [LIMITED]);
+    assert_eq!(stage.server.most_at_once(&room), 1);
+}
+
+#[tokio::test]
+async fn gaps_that_wait_are_filled_each_in_its_place() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.followed(&room).await.stop().await;
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    for span in ["first", "second", "third"] {
+        stage.say(&room, span, 25);
+        stage.server.inject(Fault::bad_gateway().on("/messages"));
+        let mut daemon = stage.follow();
+        let last = stage.server.visible_ids(&room).pop().unwrap();
+        let sql = format!("select count(*) from events where event_id = '{last}'");
+        daemon.until("the newest event is there", async || stage.database.value(&sql).await == "1").await;
+        daemon.kill().await;
+    }
+    assert_eq!(stage.database.column("select state from gaps").await, ["open"; 3]);
+    stage.server.heal();
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(reasons(&stage).await, [LIMITED; 3]);
+}
+
+/// Finding 2: what the server fetched from others is invisible under `to`; the second pass finds it.
+#[tokio::test]
+async fn an_outage_of_federation_is_filled_too() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.followed(&room).await.stop().await;
+    let first = stage.say(&room, "before the outage", 2).pop().unwrap();
+    stage.server.federation_gap(&room);
+    stage.say(&room, "after the outage", 3);
+    let mut earlier = first;
+    for number in 0..25 {
+        let event = Event::message(&format!("in the outage {number}"));
+        earlier = stage.server.backfill_insert_after(&room, &earlier, event);
+    }
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    let kinds = "select kind from archive.walks where gap_id is not null order by walk_id";
+    assert_eq!(stage.database.column(kinds).await, ["gap_since", "gap_known", "gap_recheck"]);
+}
+
+/// P16, P45: a hole of the server itself that it fills in the background, after the walks have passed.
+#[tokio::test]
+async fn the_recheck_finds_what_the_server_learnt_meanwhile() {
+    let stage = Stage::new().await.set("backfill.recheck_after", "3s");
+    let room = stage.room(15);
+    stage.followed(&room).await.stop().await;
+    let spoken = stage.say(&room, "while down", 10);
+    let hidden = stage.server.insert_after(&room, &spoken[4], Event::message("not there yet"));
+    stage.server.hide(&room, &hidden);
+    stage.server.federation_gap(&room);
+    stage.say(&room, "after", 2);
+    let mut daemon = stage.follow();
+    let recheck = "select count(*) from archive.walks where kind = 'gap_recheck' and state = 'open'";
+    daemon.until("the recheck waits", async || stage.database.value(recheck).await == "1").await;
+    stage.server.reveal(&room, &hidden);
+    stage.agrees_in_order(&mut daemon, &room).await;
+}
+
+/// While the history is still being walked.
+#[tokio::test]
+async fn a_gap_above_a_history_that_is_not_done() {
+    let stage = Stage::new().await;
+    let room = stage.room(55);
+    stage.once_for_pages(2).await;
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    stage.say(&room, "while down", 45);
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(reasons(&stage).await, [LIMITED]);
+}
+
+/// The walks of a gap end soon below it, not at the start of the room.
+#[tokio::test]
+async fn a_small_gap_in_a_long_room_takes_few_requests() {
+    let stage = Stage::new().await.set("backfill.page_size", "100");
+    let room = stage.room(1500);
+    stage.followed(&room).await.stop().await;
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    stage.say(&room, "while down", 25);
+    let asked = stage.server.requests("/messages").len();
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    let asked = stage.server.requests("/messages").len() - asked;
+    assert!(asked <= 12, "{asked} requests for a gap of one page in a room of sixteen");
+}
+
+#[tokio::test]
+async fn a_cursor_that_dies_within_a_gap_begins_anew() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.followed(&room).await.stop().await;
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    stage.say(&room, "while down", 45);
+    let dead = Fault::error(400, "M_UNKNOWN", "'from' parameter is invalid");
+    stage.server.inject(dead.on("/messages").after(2).times(1));
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+}

@@ -1,0 +1,175 @@
+//! Rooms that come and go.
+
+use crate::support::{
+    homeserver::{ALICE, ARCHIVER, BOB},
+    stage::Stage,
+};
+
+async fn membership(stage: &Stage, room: &str) -> String {
+    let sql = format!("select coalesce(max(membership), 'none') from rooms where room_id = '{room}'");
+    stage.database.value(&sql).await
+}
+
+/// A daemon that follows one room already, so that others come by deltas.
+async fn following() -> (Stage, crate::support::daemon::Daemon) {
+    let stage = Stage::new().await;
+    let room = stage.room(3);
+    let daemon = stage.followed(&room).await;
+    (stage, daemon)
+}
+
+#[tokio::test]
+async fn a_room_joined_while_running_comes_with_its_past() {
+    let (stage, mut daemon) = following().await;
+    let room = stage.server.create_room_by("10", ALICE);
+    stage.say(&room, "long before", 35);
+    stage.server.join(&room, ARCHIVER);
+    stage.say(&room, "live", 5);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(membership(&stage, &room).await, "join");
+}
+
+#[tokio::test]
+async fn leaving_keeps_what_was_there() {
+    let (stage, mut daemon) = following().await;
+    let room = stage.room(25);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    stage.say(&room, "last words", 2);
+    stage.server.leave(&room, ARCHIVER);
+    stage.say(&room, "unheard", 5);
+    daemon.until("it has left", async || membership(&stage, &room).await == "leave").await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(stage.timeline(&room).await.len(), 32);
+}
+
+#[tokio::test]
+async fn a_kick_and_a_ban_keep_what_was_there() {
+    let (stage, mut daemon) = following().await;
+    let room = stage.room(25);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    let mut expected = stage.timeline(&room).await;
+    expected.push(stage.server.kick(&room, ARCHIVER));
+    daemon.until("it was kicked", async || membership(&stage, &room).await == "leave").await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+
+    expected.push(stage.server.join(&room, ARCHIVER));
+    daemon.until("it is back", async || membership(&stage, &room).await == "join").await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    expected.push(stage.server.ban(&room, ARCHIVER));
+    daemon.until("it was banned", async || membership(&stage, &room).await == "ban").await;
+    assert_eq!(stage.timeline(&room).await, expected);
+    assert_eq!(stage.history(&room).await, "complete", "as it was");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_missed_between_leave_and_rejoin_is_fetched() {
+    let (stage, mut daemon) = following().await;
+    let room = stage.room(25);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    for ban in [false, true] {
+        if ban {
+            stage.server.ban(&room, ARCHIVER);
+        } else {
+            stage.server.leave(&room, ARCHIVER);
+        }
+        stage.say(&room, "unheard", 3);
+        let gone = if ban { "ban" } else { "leave" };
+        daemon.until("it is gone", async || membership(&stage, &room).await == gone).await;
+        stage.say(&room, "missed", 35);
+        stage.server.state(&room, "m.room.topic", "", r#"{"topic":"missed"}"#);
+        stage.server.kick(&room, ARCHIVER);
+        stage.server.join(&room, ARCHIVER);
+        stage.say(&room, "live again", 5);
+        daemon.until("it is back", async || membership(&stage, &room).await == "join").await;
+        stage.agrees_in_order(&mut daemon, &room).await;
+    }
+}
+
+/// The history walk was refused because of the ban; after it, the server gives the rest.
+#[tokio::test]
+async fn a_history_that_a_ban_cut_off_is_taken_up_again() {
+    let stage = Stage::new().await;
+    let room = stage.room(55);
+    stage.once_for_pages(2).await;
+    stage.server.ban(&room, ARCHIVER);
+    stage.once().await;
+    assert_eq!(stage.history(&room).await, "truncated");
+    stage.server.kick(&room, ARCHIVER);
+    stage.server.join(&room, ARCHIVER);
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+}
+
+#[tokio::test]
+async fn an_invite_shows_stripped_state_and_nothing_else() {
+    let (stage, mut daemon) = following().await;
+    let room = stage.server.create_room_by("10", ALICE);
+    stage.server.state(&room, "m.room.name", "", r#"{"name":"a\u0000b"}"#);
+    stage.say(&room, "before", 15);
+    stage.server.invite(&room, ARCHIVER);
+    daemon.until("it is invited", async || membership(&stage, &room).await == "invite").await;
+    let count = |table: &str| {
+        format!(
+            "select count(*) from archive.{table} join archive.rooms using (room_key) where room_id = '{room}'"
+        )
+    };
+    assert_eq!(stage.database.value(&count("stripped_state")).await, "4");
+    for table in ["events", "walks", "current_state", "gaps"] {
+        assert_eq!(stage.database.value(&count(table)).await, "0", "{table}");
+    }
+
+    stage.server.join(&room, ARCHIVER);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(stage.database.value(&count("stripped_state")).await, "0");
+}
+
+#[tokio::test]
+async fn an_invite_declined_may_be_taken_later() {
+    let (stage, mut daemon) = following().await;
+    let room = stage.server.create_room_by("10", ALICE);
+    stage.say(&room, "before", 15);
+    stage.server.invite(&room, ARCHIVER);
+    daemon.until("it is invited", async || membership(&stage, &room).await == "invite").await;
+    stage.server.leave(&room, ARCHIVER);
+    daemon.until("it has declined", async || membership(&stage, &room).await == "leave").await;
+    stage.say(&room, "between", 15);
+    stage.server.invite(&room, ARCHIVER);
+    daemon.until("it is invited", async || membership(&stage, &room).await == "invite").await;
+    stage.server.join(&room, ARCHIVER);
+    stage.say(&room, "live", 5);
+    stage.agrees_in_order(&mut daemon, &room).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_leaves_two_rooms() {
+    for version in ["11", "12"] {
+        let (stage, mut daemon) = following().await;
+        let old = stage.room(15);
+        stage.agrees_in_order(&mut daemon, &old).await;
+        let new = stage.server.upgrade(&old, version);
+        stage.say(&new, "here", 15);
+        stage.server.message(&old, BOB, "still there");
+        for room in [&old, &new] {
+            stage.agrees_in_order(&mut daemon, room).await;
+        }
+        let sql = format!("select room_version from rooms where room_id = '{new}'");
+        assert_eq!(stage.database.value(&sql).await, version);
+    }
+}
+
+/// P102: what the account may not see is no hole.
+#[tokio::test]
+async fn what_happened_unseen_is_not_waited_for() {
+    let (stage, mut daemon) = following().await;
+    let room = stage.room(15);
+    stage.server.state(&room, "m.room.history_visibility", "", r#"{"history_visibility":"joined"}"#);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    stage.server.leave(&room, ARCHIVER);
+    stage.say(&room, "secret", 25);
+    daemon.until("it has left", async || membership(&stage, &room).await == "leave").await;
+    stage.server.join(&room, ARCHIVER);
+    stage.say(&room, "live", 5);
+    daemon.until("it is back", async || membership(&stage, &room).await == "join").await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+}

@@ -1,0 +1,246 @@
+//! Redactions: whichever comes first, in every room version, in every place that the content went.
+
+use crate::support::{
+    archive::mentions,
+    homeserver::{ALICE, BOB, Event, Fault, Json, Reply},
+    stage::Stage,
+};
+
+const VERSIONS: [&str; 5] = ["1", "9", "10", "11", "12"];
+/// In every text that must vanish.
+const SECRET: &str = "canary-of-redaction";
+
+/// The archive is the model's, and the secret is nowhere in the database.
+async fn is_pruned(stage: &Stage, rooms: &[String]) {
+    for room in rooms {
+        stage.is_archived(room).await;
+    }
+    assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
+}
+
+/// Events of every kind that the rules treat apart.
+fn tell_secrets(stage: &Stage, room: &str) -> Vec<String> {
+    let topic = format!(r#"{{"topic":"{SECRET}"}}"#);
+    let levels = format!(
+        r#"{{"users":{{"{ALICE}":100}},"invite":50,"x":"{SECRET}","ban":123456789012345678901234567890}}"#
+    );
+    let member = format!(
+        r#"{{"membership":"join","displayname":"{SECRET}","join_authorised_via_users_server":"@a:b",
+            "third_party_invite":{{"signed":{{"token":"t"}},"display_name":"{SECRET}"}}}}"#
+    );
+    let rules = format!(r#"{{"join_rule":"restricted","allow":[{{"type":"x"}}],"x":"{SECRET}"}}"#);
+    vec![
+        stage.server.message(room, ALICE, SECRET),
+        stage.server.message(room, ALICE, &format!("{SECRET}\0")),
+        stage.server.state(room, "m.room.topic", "", &topic),
+        stage.server.state(room, "m.room.power_levels", "", &levels),
+        stage.server.append(room, Event::state("m.room.member", BOB, member).from(BOB)),
+        stage.server.state(room, "m.room.join_rules", "", &rules),
+        stage.server.state(room, "org.example", "key", &topic),
+        stage
+            .server
+            .append(room, Event::message(SECRET).with("com.example.unknown", &format!(r#""{SECRET}""#))),
+    ]
+}
+
+/// The next value of every state key that was told a secret, so that `prev_content` repeats it.
+fn overwrite(stage: &Stage, room: &str) {
+    for (kind, key) in
+        [("m.room.topic", ""), ("m.room.power_levels", ""), ("m.room.member", BOB), ("org.example", "key")]
+    {
+        stage.server.state(room, kind, key, r#"{"membership":"leave","topic":"harmless"}"#);
+    }
+}
+
+#[tokio::test]
+async fn what_is_redacted_live_is_pruned_everywhere() {
+    let stage = Stage::new().await;
+    // Synapse goes on serving the old prev_content until it is restarted (P65).
+    stage.server.behave(|habits| habits.stale_prev_content = true);
+    let rooms: Vec<_> = VERSIONS.iter().map(|version| stage.server.create_room(version)).collect();
+    let secrets: Vec<_> = rooms.iter().map(|room| tell_secrets(&stage, room)).collect();
+    for room in &rooms {
+        overwrite(&stage, room);
+    }
+    let mut daemon = stage.follow();
+    for room in &rooms {
+        stage.agrees_in_order(&mut daemon, room).await;
+    }
+    assert!(!mentions(&stage.database, SECRET).await.is_empty(), "the secrets are there before");
+    for (room, secrets) in rooms.iter().zip(&secrets) {
+        for secret in secrets {
+            stage.server.redact(room, secret);
+        }
+    }
+    for room in &rooms {
+        stage.agrees_in_order(&mut daemon, room).await;
+    }
+    daemon.stop().await;
+    is_pruned(&stage, &rooms).await;
+    let shown = "select count(*), count(body), bool_and(redacted) from messages";
+    assert_eq!(stage.database.rows(shown).await, [["15", "0", "t"]]);
+
+    // The walk gets the stale prev_content again.
+    for room in &rooms {
+        let walked = stage.backscroll.run(&["backfill", room]).await;
+        assert!(walked.status.success(), "{}", walked.stderr);
+    }
+    is_pruned(&stage, &rooms).await;
+}
+
+#[tokio::test]
+async fn what_was_redacted_before_is_archived_pruned() {
+    let stage = Stage::new().await;
+    stage.server.behave(|habits| habits.stale_prev_content = true);
+    let rooms: Vec<_> = VERSIONS.iter().map(|version| stage.server.create_room(version)).collect();
+    for room in &rooms {
+        let secrets = tell_secrets(&stage, room);
+        overwrite(&stage, room);
+        stage.say(room, "between", 15);
+        for secret in &secrets {
+            stage.server.redact(room, secret);
+        }
+    }
+    stage.once().await;
+    is_pruned(&stage, &rooms).await;
+}
+
+/// The server learns the target only later, by federation; and by then serves it pruned.
+#[tokio::test]
+async fn a_redaction_may_come_before_its_target() {
+    let stage = Stage::new().await;
+    let rooms: Vec<_> = VERSIONS.iter().map(|version| stage.server.create_room(version)).collect();
+    let mut hidden = Vec::new();
+    for room in &rooms {
+        let secret = stage.server.message(room, ALICE, SECRET);
+        stage.server.hide(room, &secret);
+        stage.say(room, "between", 3);
+        stage.server.redact(room, &secret);
+        hidden.push(secret);
+    }
+    stage.once().await;
+    is_pruned(&stage, &rooms).await;
+    for (room, secret) in rooms.iter().zip(&hidden) {
+        stage.server.reveal(room, secret);
+        let walked = stage.backscroll.run(&["backfill", room]).await;
+        assert!(walked.status.success(), "{}", walked.stderr);
+    }
+    is_pruned(&stage, &rooms).await;
+}
+
+/// The page as a cache still has it: no event on it is redacted yet.
+fn unredacted(reply: &mut Reply) {
+    let page = Json::from_bytes(&reply.body).unwrap();
+    let Some(Json::Array(events)) = page.get("chunk").cloned() else { return };
+    let restored = events.into_iter().map(|event| {
+        if event.at(&["unsigned", "redacted_because"]).is_none() {
+            return event;
+        }
+        let content = format!(r#"{{"msgtype":"m.text","body":"{SECRET}","topic":"{SECRET}"}}"#);
+        let unsigned = Json::parse(r#"{"age":1}"#).unwrap();
+        let event = ["redacted_because", "redacted_by"].iter().fold(event, |event, name| event.without(name));
+        event.with("content", Json::parse(&content).unwrap()).with("unsigned", unsigned)
+    });
+    let restored = Json::Array(restored.collect());
+    reply.body = page.with("chunk", restored).write().into_bytes();
+}
+
+/// P80, P154: the redaction is known, and the copy of its target that comes after does not show it.
+#[tokio::test]
+async fn a_copy_that_is_not_redacted_yet_is_pruned_all_the_same() {
+    let stage = Stage::new().await;
+    stage.server.inject(Fault::change(unredacted).on("/messages"));
+    let rooms: Vec<_> = VERSIONS.iter().map(|version| stage.server.create_room(version)).collect();
+    for room in &rooms {
+        let topic = stage.server.state(room, "m.room.topic", "", &format!(r#"{{"topic":"{SECRET}"}}"#));
+        let secret = stage.server.message(room, ALICE, SECRET);
+        stage.server.state(room, "m.room.topic", "", r#"{"topic":"harmless"}"#);
+        // On another page than the targets, and on the page before.
+        stage.say(room, "between", 12);
+        stage.server.redact(room, &secret);
+        stage.server.redact(room, &topic);
+    }
+    stage.once().await;
+    is_pruned(&stage, &rooms).await;
+    for room in &rooms {
+        let walked = stage.backscroll.run(&["backfill", room]).await;
+        assert!(walked.status.success(), "{}", walked.stderr);
+    }
+    is_pruned(&stage, &rooms).await;
+}
+
+#[tokio::test]
+async fn a_redacted_redaction_redacts_nevertheless() {
+    let stage = Stage::new().await;
+    let rooms: Vec<_> = VERSIONS.iter().map(|version| stage.server.create_room(version)).collect();
+    let mut daemon = stage.follow();
+    for room in &rooms {
+        let secret = stage.server.message(room, ALICE, SECRET);
+        let redaction = stage.server.redact(room, &secret);
+        // Up to version 10 a redacted redaction names no target any more (P78): once both are told, a walk alone helps.
+        stage.agrees_in_order(&mut daemon, room).await;
+        stage.server.redact(room, &redaction);
+        stage.agrees_in_order(&mut daemon, room).await;
+    }
+    daemon.stop().await;
+    is_pruned(&stage, &rooms).await;
+}
+
+/// A redaction that names an event of another room, or the create event, does nothing (P74, P75).
+#[tokio::test]
+async fn redactions_that_do_not_count_do_nothing() {
+    let stage = Stage::new().await;
+    for version in VERSIONS {
+        let (room, other) = (stage.server.create_room(version), stage.server.create_room(version));
+        let spoken = stage.server.message(&room, ALICE, "stays");
+        let create = stage.server.visible_ids(&room)[0].clone();
+        stage.server.redact(&other, &spoken);
+        stage.server.redact(&room, &create);
+        stage.once().await;
+        for room in [&room, &other] {
+            stage.is_archived(room).await;
+        }
+    }
+    let redacted = "select count(*) from events where redacted_by is not null";
+    assert_eq!(stage.database.value(redacted).await, "0");
+}
+
+#[tokio::test]
+async fn a_redacted_edit_gives_back_what_was_before() {
+    let stage = Stage::new().await;
+    let room = stage.server.create_room("10");
+    let original = stage.server.message(&room, ALICE, "original");
+    let edit = |body: &str, sender: &str| {
+        let content = format!(
+            r#"{{"msgtype":"m.text","body":"* {body}","m.new_content":{{"msgtype":"m.text","body":"{body}"}},
+                "m.relates_to":{{"rel_type":"m.replace","event_id":"{original}"}}}}"#
+        );
+        stage.server.append(&room, Event::new("m.room.message", content).from(sender))
+    };
+    let mut daemon = stage.followed(&room).await;
+    let (first, second) = (edit("first edit", ALICE), edit("second edit", ALICE));
+    edit("not by the sender", BOB);
+    let body = format!("select body || ', ' || edit_count from messages where event_id = '{original}'");
+    for (redacted, expected) in
+        [(None, "second edit, 2"), (Some(second), "first edit, 1"), (Some(first), "original, 0")]
+    {
+        if let Some(edit) = redacted {
+            stage.server.redact(&room, &edit);
+        }
+        stage.agrees_in_order(&mut daemon, &room).await;
+        assert_eq!(stage.database.value(&body).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn with_retain_the_original_is_kept_out_of_sight() {
+    let stage = Stage::new().await.set("redactions.policy", "retain");
+    let room = stage.server.create_room("10");
+    let secret = stage.server.message(&room, ALICE, SECRET);
+    let mut daemon = stage.followed(&room).await;
+    stage.server.redact(&room, &secret);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(mentions(&stage.database, SECRET).await, ["originals"]);
+    let kept = "select content ->> 'body' from archive.originals";
+    assert_eq!(stage.database.value(kept).await, SECRET);
+}

@@ -1,0 +1,108 @@
+//! The current state: the server's, whatever way it went (protocol 4.3).
+
+use crate::support::{
+    homeserver::{ALICE, StateAfter},
+    stage::Stage,
+};
+
+const TOPIC: &str = "m.room.topic";
+
+fn topic(text: &str) -> String {
+    format!(r#"{{"topic":"{text}"}}"#)
+}
+
+async fn moves(stage: &Stage) -> Vec<Vec<String>> {
+    let sql = format!(
+        "select coalesce(old_event_id, '-'), coalesce(new_event_id, '-'), cause from archive.state_changes
+         where type = '{TOPIC}' order by change_id"
+    );
+    stage.database.rows(&sql).await
+}
+
+const SERVERS: [StateAfter; 3] = [StateAfter::Never, StateAfter::Stable, StateAfter::Unstable];
+
+/// Finding 6: a reset leaves no event.
+#[tokio::test]
+async fn the_state_may_go_back_to_an_older_event() {
+    for state_after in SERVERS {
+        let stage = Stage::new().await;
+        stage.server.behave(|habits| habits.state_after = state_after);
+        let room = stage.room(5);
+        let first = stage.server.state(&room, TOPIC, "", &topic("first"));
+        let mut daemon = stage.followed(&room).await;
+        let second = stage.server.state(&room, TOPIC, "", &topic("second"));
+        stage.agrees(&mut daemon, &room).await;
+        stage.server.set_state(&room, TOPIC, "", &first);
+        stage.agrees_in_order(&mut daemon, &room).await;
+        assert_eq!(stage.database.value("select topic from rooms").await, "first");
+        let [.., back] = &moves(&stage).await[..] else { panic!("the topic has moved") };
+        assert_eq!(back[..2], [second, first], "{state_after:?}");
+    }
+}
+
+/// Finding 5: the loser of a fork is in the timeline, and nothing says that it lost.
+#[tokio::test]
+async fn the_loser_of_a_fork_is_not_current() {
+    for state_after in SERVERS {
+        let stage = Stage::new().await;
+        stage.server.behave(|habits| habits.state_after = state_after);
+        let room = stage.room(5);
+        stage.server.state(&room, TOPIC, "", &topic("before"));
+        let mut daemon = stage.followed(&room).await;
+        stage.server.state(&room, TOPIC, "", &topic("winner"));
+        stage.agrees(&mut daemon, &room).await;
+        let loser = stage.server.fork_state(&room, TOPIC, "", &topic("loser"));
+        stage.server.message(&room, ALICE, "marker");
+        stage.agrees_in_order(&mut daemon, &room).await;
+        assert_eq!(stage.database.value("select topic from rooms").await, "winner", "{state_after:?}");
+        let history = format!("select count(*) from state_history where event_id = '{loser}'");
+        assert_eq!(stage.database.value(&history).await, "1", "the loser is history");
+        let asked = stage.server.requests("/state").len();
+        assert_eq!(
+            asked == 0,
+            state_after != StateAfter::Never,
+            "/state is asked only where sync does not tell"
+        );
+    }
+}
+
+/// Several changes between two responses, some of them in the state section only.
+#[tokio::test]
+async fn state_that_changed_in_a_gap_is_current() {
+    for state_after in SERVERS {
+        let stage = Stage::new().await;
+        stage.server.behave(|habits| {
+            habits.state_after = state_after;
+            habits.timeline_cap = 5;
+        });
+        let room = stage.room(15);
+        stage.server.state(&room, TOPIC, "", &topic("before"));
+        stage.followed(&room).await.stop().await;
+        for number in 0..5 {
+            stage.server.state(&room, TOPIC, "", &topic(&format!("missed {number}")));
+            stage.server.state(&room, "org.example", &number.to_string(), "{}");
+            stage.say(&room, "between", 3);
+        }
+        let mut daemon = stage.followed(&room).await;
+        stage.agrees_in_order(&mut daemon, &room).await;
+    }
+}
+
+/// A page of history holds old state, which moves nothing; and a walk from a token between two values neither.
+#[tokio::test]
+async fn history_moves_no_state() {
+    let stage = Stage::new().await;
+    let room = stage.server.create_room("10");
+    for number in 0..25 {
+        stage.server.state(&room, TOPIC, "", &topic(&number.to_string()));
+        stage.server.state(&room, "org.example", &number.to_string(), "{}");
+    }
+    stage.once().await;
+    stage.is_archived(&room).await;
+    let current = "select count(*) from current_state where type = 'org.example'";
+    assert_eq!(stage.database.value(current).await, "25");
+    let walked = stage.backscroll.run(&["backfill", &room]).await;
+    assert!(walked.status.success(), "{}", walked.stderr);
+    stage.is_archived(&room).await;
+    assert_eq!(moves(&stage).await.len(), 1, "only the bootstrap moved the topic");
+}

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Longer doses of the tests whose strength is their number: kills of the running daemon, and scripts of random events.
+#   DOSE            rounds of kills for each kind of database (default 20)
+#   PROPTEST_CASES  random scripts (default 2000)
+set -euo pipefail
+export DOSE=${DOSE:-20} PROPTEST_CASES=${PROPTEST_CASES:-2000}
+exec "$(dirname "${BASH_SOURCE[0]}")/run.sh" --test it -- kills property

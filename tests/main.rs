@@ -1,0 +1,14 @@
+//! All integration tests in one binary, against a real PostgreSQL. See `support` for what they stand on.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+mod backfill;
+mod boundaries;
+mod embedded;
+mod faults;
+mod follow;
+mod kills;
+mod lossless;
+mod property;
+mod schema;
+mod support;
+mod synapse;

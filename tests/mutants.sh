@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# Whether the tests can fail: puts one deliberate bug after the other into a copy of the tree and runs the tests on the
+# model homeserver, which must catch each. Prints a table; exits with 1 if one was missed.
+# Arguments choose among the bugs: tests/mutants.sh limited_ignored
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# What cargo builds is kept from one run to the next.
+export CARGO_TARGET_DIR=${MUTANTS_TARGET:-$PWD/target/mutants}
+# The quick ones first: most bugs end there.
+quick=(property::kept)
+thorough=(property::any_script)
+
+copy=$CARGO_TARGET_DIR/tree
+mkdir -p "$copy"
+files=(Cargo.toml Cargo.lock .sqlx deploy migrations src tests)
+
+# mutate BUG: changes the copy; without BUG, lists the bugs.
+mutate() {
+    python3 - "$@" <<'PYTHON'
+import pathlib, sys
+
+BUGS = {
+    "walk_from_prev_batch": [(
+        "operator.unwrap_or(response.next_batch)",
+        "operator.or(told.prev_batch.as_ref().map(|token| token.as_str())).unwrap_or(response.next_batch)")],
+    "stop_at_first_known": [(
+        "walk.kind.fills_gap() && below_gap && walk.known_pages > 0",
+        "walk.kind.fills_gap() && (passed.new < passed.events || below_gap && walk.known_pages > 0)")],
+    "only_pass_a": [(
+        "Kind::GapSince => Some((Kind::GapKnown, 0.0)),",
+        "Kind::GapSince => None,")],
+    # The pause stands for a slow disk.
+    "checkpoint_before_rows": [(
+        "walk::save(&mut transaction, walk, &after, busy, pause_s).await?;",
+        """let mut early = self.begin(true).await?;
+        walk::save(&mut early, walk, &after, busy, pause_s).await?;
+        early.commit().await?;
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;"""), (
+        "checkpoint::advance(&mut transaction, account, batch.next_batch.as_str(), filter.as_deref()).await?;",
+        """let mut early = self.begin(false).await?;
+        checkpoint::advance(&mut early, account, batch.next_batch.as_str(), filter.as_deref()).await?;
+        early.commit().await?;
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;""")],
+    "empty_chunk_is_the_end": [(
+        "let Some(end) = passed.end else {",
+        "let Some(end) = passed.end.filter(|_| passed.events > 0) else {")],
+    "limited_ignored": [(
+        "} else if told.limited {",
+        "} else if told.limited && told.section == Section::Invite {")],
+    "newer_state_only": [(
+        "let event_ids: Vec<String> = set.iter()",
+        """let mut newer = Vec::new();
+        for key in set {
+            let sql = "select coalesce((select n.origin_server_ts >= o.origin_server_ts
+                from archive.current_state c
+                join archive.events o using (room_key, event_id)
+                join archive.events n on n.room_key = c.room_key and n.event_id = $4
+                where c.room_key = $1 and c.type = $2 and c.state_key = $3), true)";
+            let query = sqlx::query_scalar::<_, bool>(sql).bind(self.room_key).bind(&key.0).bind(&key.1);
+            if query.bind(self.current.get(key)).fetch_one(&mut *connection).await? {
+                newer.push(key);
+            }
+        }
+        let set = newer;
+        let event_ids: Vec<String> = set.iter()""")],
+    "backfill_moves_state": [(
+        "        if !events.is_empty() {\n            after.upper_position",
+        """        let mut pointers = super::state::Pointers::load(&mut transaction, room.room_key).await?;
+        pointers.point(&page.chunk.events, super::state::Cause::State);
+        pointers.save(&mut transaction).await?;
+        if !events.is_empty() {
+            after.upper_position""")],
+}
+
+if len(sys.argv) == 1:
+    print("\n".join(BUGS))
+sources = list(pathlib.Path("src").rglob("*.rs"))
+for before, after in BUGS[sys.argv[1]] if len(sys.argv) > 1 else []:
+    holders = [path for path in sources if before in path.read_text()]
+    if len(holders) != 1 or holders[0].read_text().count(before) != 1:
+        sys.exit(f"{sys.argv[1]} must be written anew: its place has changed")
+    holders[0].write_text(holders[0].read_text().replace(before, after))
+PYTHON
+}
+
+refresh() {
+    (cd "$copy" && rm -rf "${files[@]}")
+    cp -r "${files[@]}" "$copy"
+}
+
+# run LOG: the tests in the copy.
+run() {
+    (cd "$copy" && cargo test --locked --quiet --test it -- "${quick[@]}" &&
+        cargo test --locked --quiet --test it -- "${thorough[@]}") >"$1" 2>&1
+}
+
+[ $# -gt 0 ] || mapfile -t bugs < <(mutate)
+[ $# -eq 0 ] || bugs=("$@")
+log=$copy/log
+refresh
+if ! run "$log"; then
+    tail -n 40 "$log"
+    echo "The tests fail without a bug." >&2
+    exit 1
+fi
+missed=0
+for bug in "${bugs[@]}"; do
+    refresh
+    (cd "$copy" && mutate "$bug")
+    if ! (cd "$copy" && cargo test --locked --quiet --test it --no-run) >"$log" 2>&1; then
+        tail -n 40 "$log"
+        echo "$bug does not compile." >&2
+        exit 1
+    fi
+    if run "$log"; then
+        verdict=MISSED
+        missed=1
+    else
+        verdict="caught by $(grep -c '^    [a-z_]*::' "$log" || true) tests"
+    fi
+    printf '%-24s %s\n' "$bug" "$verdict"
+done
+exit "$missed"

@@ -1,0 +1,93 @@
+//! Cases that failed once, or that a deliberate bug of `tests/mutants.sh` must fail.
+
+use super::{
+    play::{play, settled},
+    script::{
+        After, Case,
+        Step::{
+            self, Burst, Fork, Kill, Late, LateState, Learn, Leave, Message, Once, Redact, Rejoin, State,
+        },
+        Style,
+    },
+};
+
+/// One room, small pages, small timelines, and a server that tells the state as servers of old do.
+fn case(steps: &[Step]) -> Case {
+    Case {
+        rooms: vec!["10"],
+        style: Style::Synapse,
+        state_after: After::Never,
+        page_size: 3,
+        timeline_cap: 3,
+        binary: false,
+        steps: steps.to_vec(),
+    }
+}
+
+#[tokio::test]
+async fn what_arrived_late_before_the_first_sync() {
+    play(&case(&[Message(0), Message(0), Burst(0), Late(0, 0), Late(0, 3), LateState(0, 4, 0)])).await;
+}
+
+#[tokio::test]
+async fn what_arrived_late_in_a_gap_with_state() {
+    let gap = [Message(0), Message(0), Late(0, 1), Message(0), Message(0), State(0, 0), Burst(0)];
+    play(&case(&[&[Once][..], &gap].concat())).await;
+}
+
+#[tokio::test]
+async fn a_fork_just_before_the_leave() {
+    play(&case(&[State(0, 3), State(0, 3), Once, Fork(0, 3), Leave(0)])).await;
+}
+
+#[tokio::test]
+async fn forks_before_the_first_sync() {
+    play(&case(&[State(0, 0), State(0, 1), Fork(0, 0), Fork(0, 1)])).await;
+}
+
+#[tokio::test]
+async fn the_first_value_of_a_key_comes_last() {
+    play(&case(&[State(0, 0), Once, LateState(0, 1, 0)])).await;
+}
+
+#[tokio::test]
+async fn late_events_of_an_absence_that_the_sync_has_passed() {
+    let away = [Leave(0), Once, Message(0), Late(0, 0), Late(0, 1), Burst(0), Once];
+    play(&case(&[&[Message(0), Burst(0), Once][..], &away, &[Rejoin(0), Message(0)]].concat())).await;
+}
+
+#[tokio::test]
+async fn late_events_beside_the_timeline_of_a_rejoin() {
+    let steps =
+        [Burst(0), Once, Leave(0), Once, Burst(0), Rejoin(0), Message(0), Burst(0), Late(0, 0), Late(0, 20)];
+    play(&case(&steps)).await;
+}
+
+#[tokio::test]
+async fn kills_in_the_first_sync_and_in_a_gap() {
+    let mut steps = vec![Burst(0), State(0, 0), Redact(0, 2)];
+    steps.extend((0..12).map(|n| Kill(n, n)));
+    steps.extend([Burst(0), State(0, 0), State(0, 0), Redact(0, 3), Burst(0)]);
+    steps.extend((0..20).map(|n| Kill(n, 2 * n % 7)));
+    play(&case(&steps)).await;
+}
+
+#[tokio::test]
+async fn a_room_left_before_the_first_sync() {
+    play(&case(&[Message(0), Leave(0), LateState(0, 3, 3), Message(0), LateState(0, 3, 0)])).await;
+}
+
+#[tokio::test]
+async fn back_and_gone_again_between_two_syncs() {
+    let away = [Leave(0), Once, Message(0), State(0, 0), Burst(0), Once];
+    play(&case(&[&[Message(0), Once][..], &away, &[Rejoin(0), Leave(0)]].concat())).await;
+}
+
+/// `to`, with which the first pass of a gap goes, hides it.
+#[tokio::test]
+async fn what_the_server_fetched_into_a_gap() {
+    let case = case(&[Once, Message(0), Message(0), Learn(0, 5), Message(0), Message(0), Burst(0)]);
+    let play = settled(&case).await;
+    let archived = play.database.column("select event_id from events").await;
+    assert!(play.rooms[0].learnt.iter().all(|event_id| archived.contains(event_id)));
+}

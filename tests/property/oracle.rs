@@ -1,0 +1,80 @@
+//! What must be true when a script has been played.
+//!
+//! For each room:
+//!
+//! * the events with a position are exactly those that the account may see, each with its content as it is now, and
+//!   there are none without a position;
+//! * positions are distinct, and those of events that were not late ascend in the graph's order;
+//! * a late event that came with the stream stands above every earlier one of the graph that was not late;
+//! * one that no `/sync` told and that the last walk through the whole room has found stands between those of its
+//!   neighbours in the graph that were not late (protocol 4.4). An earlier walk began at a token of `/sync`, which shows
+//!   such an event without its newer neighbours: then it stands somewhere below that token, and what is found later and
+//!   belongs below it does too;
+//! * the current state is the server's, the history is complete, and nothing is open or miscounted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::play::{Play, Room};
+use crate::support::agreement::{assert_settled, current_state, stored};
+
+pub(super) async fn assert_agrees(play: &Play<'_>) {
+    let url = play.database.url();
+    assert_settled(url).await;
+    for room in &play.rooms {
+        let stored = stored(url, &room.id, room.version).await;
+        let visible = play.server.visible(&room.id);
+        let seen: BTreeSet<&str> = visible.iter().map(|event| event.event_id.as_str()).collect();
+        let archived: BTreeSet<&str> = stored.iter().map(|event| event.event_id.as_str()).collect();
+        let lost: Vec<_> = seen.difference(&archived).collect();
+        let alien: Vec<_> = archived.difference(&seen).collect();
+        assert!(lost.is_empty() && alien.is_empty(), "{}: lost {lost:?}, alien {alien:?}", room.id);
+        assert_eq!(stored.len(), visible.len(), "{}: an event is stored twice", room.id);
+
+        let now: BTreeMap<_, _> = visible.iter().map(|event| (&event.event_id, &event.stable)).collect();
+        for event in &stored {
+            assert_eq!(Some(&&event.stable), now.get(&event.event_id), "{} {}", room.id, event.event_id);
+        }
+        let positions: BTreeMap<&str, i64> = stored
+            .iter()
+            .map(|event| {
+                (event.event_id.as_str(), event.position.expect("an event of the timeline has a place"))
+            })
+            .collect();
+        let places: Vec<_> = visible
+            .iter()
+            .map(|event| (event.event_id.as_str(), positions[event.event_id.as_str()]))
+            .collect();
+        assert_ordered(room, &places);
+
+        let expected: Vec<[String; 3]> = {
+            let state = play.server.current_state(&room.id).into_iter();
+            state.map(|((kind, key), event_id)| [kind, key, event_id]).collect()
+        };
+        assert_eq!(current_state(url, &room.id).await, expected, "{}", room.id);
+        let history = format!("select history_state from rooms where room_id = '{}'", room.id);
+        assert_eq!(play.database.value(&history).await, "complete", "{}", room.id);
+    }
+}
+
+/// `places`: events and their positions in the graph's order.
+fn assert_ordered(room: &Room, places: &[(&str, i64)]) {
+    let distinct: BTreeSet<i64> = places.iter().map(|(_, position)| *position).collect();
+    assert_eq!(distinct.len(), places.len(), "{}: two events share a place", room.id);
+    let mut punctual = places.iter().filter(|(event_id, _)| !room.late.contains(*event_id)).peekable();
+    let mut below = None;
+    for (event_id, position) in places {
+        if !room.late.contains(*event_id) {
+            assert!(below < Some(*position), "{}: {event_id} is out of order: {places:?}", room.id);
+            below = Some(*position);
+            punctual.next();
+            continue;
+        }
+        let found = room.found.contains(*event_id);
+        if found || !room.learnt.contains(*event_id) {
+            assert!(below < Some(*position), "{}: {event_id} is too low: {places:?}", room.id);
+        }
+        if found && let Some((_, above)) = punctual.peek() {
+            assert!(position < above, "{}: {event_id} is too high: {places:?}", room.id);
+        }
+    }
+}

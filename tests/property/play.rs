@@ -1,0 +1,346 @@
+//! Plays a case: the model homeserver, a database, and the daemon's own entry points in between.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use backscroll::{
+    archive,
+    config::{Config, Environment, Overrides},
+    daemon,
+    telemetry::Telemetry,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    oracle,
+    script::{After, Case, Step, Style, Where, Wrong},
+};
+use crate::support::{
+    daemon::Backscroll,
+    homeserver::{ALICE, ARCHIVER, BOB, Event, Fault, Habits, Homeserver, StateAfter},
+    postgres::{TestDatabase, rows},
+};
+
+/// The state keys that [`Step::State`] and its like change.
+const KEYS: [(&str, &str); 4] =
+    [("m.room.topic", ""), ("m.room.name", ""), ("com.example.key", "x"), ("m.room.member", BOB)];
+
+pub(super) struct Play<'a> {
+    case: &'a Case,
+    pub(super) server: Homeserver,
+    pub(super) database: TestDatabase,
+    backscroll: Backscroll,
+    pub(super) rooms: Vec<Room>,
+    /// Whether the archive has begun.
+    begun: bool,
+    count: u32,
+}
+
+/// What the script has done to a room.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    pub(super) id: String,
+    pub(super) version: &'static str,
+    events: Vec<String>,
+    /// Events that arrived, or were fetched, when later ones of the graph were there.
+    pub(super) late: BTreeSet<String>,
+    /// Of those, the ones that no `/sync` told.
+    pub(super) learnt: BTreeSet<String>,
+    /// Of those, the ones that the last walk has found.
+    pub(super) found: BTreeSet<String>,
+    away: bool,
+    /// Whether something happened that the server tells nobody, so that only another walk can find it.
+    silent: bool,
+    /// The same, but the gap of a rejoin finds it.
+    silent_while_away: bool,
+}
+
+/// Plays the script, finds what only a whole walk can find, and compares.
+pub(super) async fn play(case: &Case) {
+    let mut play = settled(case).await;
+    play.find_what_was_silent().await;
+    oracle::assert_agrees(&play).await;
+}
+
+/// Plays the script, and runs the daemon until it has no more to do.
+pub(super) async fn settled(case: &Case) -> Play<'_> {
+    let mut play = Play::new(case).await;
+    for step in &case.steps {
+        play.step(*step).await;
+    }
+    play.server.heal();
+    play.until_settled().await;
+    play
+}
+
+impl<'a> Play<'a> {
+    async fn new(case: &'a Case) -> Self {
+        let server = Homeserver::start().await;
+        let database = TestDatabase::new().await;
+        server.behave(|habits| {
+            let plain =
+                if matches!(case.style, Style::Dendrite) { Habits::dendrite() } else { Habits::synapse() };
+            *habits = plain;
+            match case.style {
+                Style::Synapse | Style::Dendrite => {}
+                Style::ShortPages => habits.short_pages = Some(2),
+                Style::EmptyPages => habits.empty_pages = 1,
+                Style::Overlap => habits.overlap = 2,
+                Style::Stutter => habits.stutters = true,
+            }
+            habits.timeline_cap = case.timeline_cap;
+            habits.state_after = match case.state_after {
+                After::Never => StateAfter::Never,
+                After::Stable => StateAfter::Stable,
+                After::Unstable => StateAfter::Unstable,
+            };
+        });
+        let backscroll = Backscroll::new(server.url(), &server.access_token(), Some(database.url()))
+            .set("BACKSCROLL_BACKFILL__RECHECK_AFTER", "1ms")
+            .set("BACKSCROLL_BACKFILL__PAGE_SIZE", &case.page_size.to_string());
+        let room = |version: &&'static str| {
+            let id = server.create_room(version);
+            let events = server.visible_ids(&id);
+            Room { id, version, events, ..Room::default() }
+        };
+        let rooms = case.rooms.iter().map(room).collect();
+        Self { case, server, database, backscroll, rooms, begun: false, count: 0 }
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Message(room) => {
+                let message = self.message();
+                self.append(room, message);
+            }
+            Step::State(room, key) => {
+                let state = self.state(key);
+                self.append(room, state);
+            }
+            Step::Redact(room, event) => {
+                let (index, target) = self.pick(room, event);
+                self.append(room, Event::redaction(&target));
+                self.rooms[index].silent_while_away |= self.rooms[index].away;
+            }
+            Step::Late(room, event) => {
+                let message = self.message();
+                self.insert(room, event, message);
+            }
+            Step::LateState(room, event, key) => {
+                let state = self.state(key);
+                self.insert(room, event, state);
+            }
+            Step::Fork(room, key) => {
+                let Event { kind, state_key, content, .. } = self.state(key);
+                let index = self.index(room);
+                let slot = (kind.clone(), state_key.clone().unwrap_or_default());
+                // What loses must lose against something.
+                if !self.server.current_state(&self.rooms[index].id).contains_key(&slot) {
+                    return;
+                }
+                let state_key = state_key.unwrap_or_default();
+                let event = self.server.fork_state(&self.rooms[index].id, &kind, &state_key, &content);
+                self.rooms[index].events.push(event);
+            }
+            Step::Burst(room) => {
+                for _ in 0..self.case.timeline_cap + 4 {
+                    let message = self.message();
+                    self.append(room, message);
+                }
+            }
+            Step::Learn(room, event) => {
+                let message = self.message();
+                let (index, earlier) = self.pick(room, event);
+                let begun = self.begun;
+                let room = &mut self.rooms[index];
+                let event = self.server.backfill_insert_after(&room.id, &earlier, message);
+                room.events.push(event.clone());
+                room.late.insert(event.clone());
+                room.learnt.insert(event);
+                room.silent |= begun;
+            }
+            Step::Leave(room) => self.be(room, true),
+            Step::Rejoin(room) => self.be(room, false),
+            Step::Once => self.once().await,
+            Step::Kill(requests, ms) => self.kill(requests.into(), Duration::from_millis(ms.into())).await,
+            Step::Fault(wrong, place, after) => self.fault(wrong, place, after),
+        }
+    }
+
+    fn index(&self, room: u8) -> usize {
+        usize::from(room) % self.rooms.len()
+    }
+
+    /// The room and one of its events.
+    fn pick(&self, room: u8, event: u16) -> (usize, String) {
+        let index = self.index(room);
+        let events = &self.rooms[index].events;
+        (index, events[usize::from(event) % events.len()].clone())
+    }
+
+    fn message(&mut self) -> Event {
+        self.count += 1;
+        Event::message(&format!("message {}", self.count)).from([ALICE, BOB][self.count as usize % 2])
+    }
+
+    fn state(&mut self, key: u8) -> Event {
+        self.count += 1;
+        let (kind, state_key) = KEYS[usize::from(key)];
+        let membership = ["join", "leave"][self.count as usize % 2];
+        let content = format!(r#"{{"membership":"{membership}","topic":"{}","name":"x"}}"#, self.count);
+        Event::state(kind, state_key, content)
+    }
+
+    fn append(&mut self, room: u8, event: Event) {
+        let index = self.index(room);
+        let event = self.server.append(&self.rooms[index].id, event);
+        self.rooms[index].events.push(event);
+    }
+
+    fn insert(&mut self, room: u8, earlier: u16, event: Event) {
+        let (index, earlier) = self.pick(room, earlier);
+        let room = &mut self.rooms[index];
+        let event = self.server.insert_after(&room.id, &earlier, event);
+        room.events.push(event.clone());
+        room.late.insert(event);
+        // It may belong into what the account saw before it left.
+        room.silent_while_away |= room.away;
+    }
+
+    fn be(&mut self, room: u8, away: bool) {
+        let index = self.index(room);
+        let room = &mut self.rooms[index];
+        if room.away != away {
+            let moved = if away { Homeserver::leave } else { Homeserver::join };
+            room.events.push(moved(&self.server, &room.id, ARCHIVER));
+            room.away = away;
+        }
+    }
+
+    fn fault(&self, wrong: Wrong, place: Where, after: u8) {
+        let fault = match wrong {
+            Wrong::TooMany => Fault::too_many(&[], "1"),
+            Wrong::BadGateway => Fault::bad_gateway(),
+            Wrong::CutBody => Fault::cut_body(),
+        };
+        let path = match place {
+            Where::Sync => "/sync",
+            Where::Messages => "/messages",
+            Where::State => "/state",
+        };
+        self.server.inject(fault.on(path).after(after.into()).times(1));
+    }
+
+    async fn once(&mut self) {
+        self.begun = true;
+        if self.case.binary {
+            let outcome = self.backscroll.run(&["run", "--once"]).await;
+            if outcome.status.code() != Some(75) {
+                assert!(outcome.status.success(), "{:?} {}", outcome.status, outcome.stderr);
+                return;
+            }
+        }
+        self.patiently(async || {
+            daemon::run(self.config(), &Telemetry::new(false, false), true, CancellationToken::new()).await
+        })
+        .await;
+    }
+
+    /// Does what the writer before may still keep from being done: its session ends a moment after it.
+    async fn patiently(&self, work: impl AsyncFn() -> anyhow::Result<()>) {
+        for _ in 0..1000 {
+            match work().await {
+                Ok(()) => return,
+                Err(error) if is_another_writer(&error) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("{error:#}"),
+            }
+        }
+        panic!("there is another writer");
+    }
+
+    async fn kill(&mut self, requests: usize, pause: Duration) {
+        self.begun = true;
+        let requests = self.server.journal().len() + requests;
+        let moment = async {
+            self.server.has_been_asked("", requests).await;
+            tokio::time::sleep(pause).await;
+        };
+        if self.case.binary {
+            let mut daemon = self.backscroll.start(&["run", "--once"]);
+            tokio::select! {
+                _ = daemon.wait() => {}
+                () = moment => {}
+            }
+            daemon.kill().await;
+        } else {
+            let run = self.patiently(async || {
+                daemon::run(self.config(), &Telemetry::new(false, false), true, CancellationToken::new())
+                    .await
+            });
+            tokio::select! {
+                () = run => {}
+                () = moment => {}
+            }
+        }
+    }
+
+    async fn until_settled(&mut self) {
+        const OPEN: &str = "select kind, last_error from archive.walks where state <> 'done'
+                            union all select reason, state from archive.gaps where state <> 'closed'";
+        for _ in 0..3 {
+            self.once().await;
+            if rows(self.database.url(), OPEN).await.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// `backfill ROOM`, where something happened that nothing else can find.
+    async fn find_what_was_silent(&mut self) {
+        for index in 0..self.rooms.len() {
+            let room = &self.rooms[index];
+            if !(room.silent || (room.away && room.silent_while_away)) {
+                continue;
+            }
+            let id = &room.id;
+            let archived =
+                self.database.column(&format!("select event_id from events where room_id = '{id}'")).await;
+            // Where one was found before, it may stand too low, and what belongs below it with it.
+            let is_first = !room.learnt.iter().any(|event_id| archived.contains(event_id));
+            let found = if is_first { room.learnt.clone() } else { BTreeSet::new() };
+            self.patiently(async || {
+                let open = async |context: &daemon::Context| {
+                    context.writer.open_operator_walk(id, None, None).await.map_err(Into::into)
+                };
+                daemon::walk(self.config(), &Telemetry::new(false, false), CancellationToken::new(), open)
+                    .await
+            })
+            .await;
+            self.rooms[index].found = found;
+        }
+    }
+
+    fn config(&self) -> Config {
+        let page_size = self.case.page_size.to_string();
+        let token = self.server.access_token();
+        let environment = Environment::of(
+            self.backscroll.path(),
+            [
+                ("HOME", "/nonexistent"),
+                ("BACKSCROLL_HOMESERVER__URL", self.server.url()),
+                ("BACKSCROLL_HOMESERVER__ACCESS_TOKEN", &token),
+                ("BACKSCROLL_DATABASE__URL", self.database.url()),
+                ("BACKSCROLL_BACKFILL__PAGE_SIZE", &page_size),
+                ("BACKSCROLL_BACKFILL__RECHECK_AFTER", "1ms"),
+            ],
+        );
+        Config::load_in(&environment, None, &Overrides::default()).unwrap()
+    }
+}
+
+fn is_another_writer(error: &anyhow::Error) -> bool {
+    let found = error.downcast_ref::<archive::Error>().or_else(|| match error.downcast_ref() {
+        Some(backscroll::Error::Archive(error)) => Some(error),
+        _ => None,
+    });
+    matches!(found, Some(archive::Error::AnotherWriter { .. }))
+}

@@ -1,0 +1,129 @@
+//! What may happen, as values that proptest makes and shrinks.
+
+use proptest::{
+    collection::vec,
+    prelude::{Just, Strategy, any},
+    prop_oneof,
+};
+
+/// A server, its rooms, and what happens.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    /// The version of each room.
+    pub(super) rooms: Vec<&'static str>,
+    pub(super) style: Style,
+    /// How the server tells the state after a timeline.
+    pub(super) state_after: After,
+    pub(super) page_size: u16,
+    /// The most events that a timeline of `/sync` holds.
+    pub(super) timeline_cap: usize,
+    /// Whether the program itself is run and killed, and not its library.
+    pub(super) binary: bool,
+    pub(super) steps: Vec<Step>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Style {
+    Synapse,
+    Dendrite,
+    ShortPages,
+    EmptyPages,
+    Overlap,
+    Stutter,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum After {
+    Never,
+    Stable,
+    Unstable,
+}
+
+/// One thing that happens. The first number names a room, the second an event that it has, both modulo their count.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Message(u8),
+    /// A change of one of a few state keys.
+    State(u8, u8),
+    Redact(u8, u16),
+    /// A message that arrives now and belongs after an earlier event.
+    Late(u8, u16),
+    /// The same with a change of state.
+    LateState(u8, u16, u8),
+    /// A state event that loses state resolution.
+    Fork(u8, u8),
+    /// More messages than a timeline of `/sync` holds.
+    Burst(u8),
+    /// The server has fetched an event from others, which no `/sync` tells.
+    Learn(u8, u16),
+    Leave(u8),
+    Rejoin(u8),
+    Once,
+    /// A run that is killed so many requests after its start, and so many milliseconds.
+    Kill(u8, u8),
+    /// Something goes wrong with a request.
+    Fault(Wrong, Where, u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wrong {
+    TooMany,
+    BadGateway,
+    CutBody,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Where {
+    Sync,
+    Messages,
+    State,
+}
+
+pub(super) fn cases() -> impl Strategy<Value = Case> {
+    let versions = || prop_oneof![Just("1"), Just("6"), Just("10"), Just("11"), Just("12")];
+    let style = prop_oneof![
+        4 => Just(Style::Synapse),
+        1 => Just(Style::Dendrite),
+        1 => Just(Style::ShortPages),
+        1 => Just(Style::EmptyPages),
+        1 => Just(Style::Overlap),
+        1 => Just(Style::Stutter),
+    ];
+    let after = prop_oneof![2 => Just(After::Never), 1 => Just(After::Stable), 1 => Just(After::Unstable)];
+    let pages = prop_oneof![Just(3), Just(5), Just(10), Just(40)];
+    let cap = prop_oneof![Just(3_usize), Just(10), Just(100)];
+    let binary = prop_oneof![9 => Just(false), 1 => Just(true)];
+    (vec(versions(), 1..=3), style, after, pages, cap, binary, vec(steps(), 1..40)).prop_map(
+        |(rooms, style, state_after, page_size, timeline_cap, binary, steps)| Case {
+            rooms,
+            style,
+            state_after,
+            page_size,
+            timeline_cap,
+            binary,
+            steps,
+        },
+    )
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let room = || any::<u8>().prop_map(|room| room % 3);
+    let event = || 0..200_u16;
+    let wrong = prop_oneof![Just(Wrong::TooMany), Just(Wrong::BadGateway), Just(Wrong::CutBody)];
+    let place = prop_oneof![Just(Where::Sync), Just(Where::Messages), Just(Where::State)];
+    prop_oneof![
+        6 => room().prop_map(Step::Message),
+        5 => (room(), 0..4_u8).prop_map(|(room, key)| Step::State(room, key)),
+        4 => (room(), event()).prop_map(|(room, event)| Step::Redact(room, event)),
+        4 => (room(), event()).prop_map(|(room, event)| Step::Late(room, event)),
+        2 => (room(), event(), 0..4_u8).prop_map(|(room, event, key)| Step::LateState(room, event, key)),
+        1 => (room(), 0..4_u8).prop_map(|(room, key)| Step::Fork(room, key)),
+        3 => room().prop_map(Step::Burst),
+        2 => (room(), event()).prop_map(|(room, event)| Step::Learn(room, event)),
+        1 => room().prop_map(Step::Leave),
+        2 => room().prop_map(Step::Rejoin),
+        5 => Just(Step::Once),
+        3 => (0..30_u8, 0..20_u8).prop_map(|(requests, ms)| Step::Kill(requests, ms)),
+        1 => (wrong, place, 0..4_u8).prop_map(|(wrong, place, after)| Step::Fault(wrong, place, after)),
+    ]
+}

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them all, against a real PostgreSQL and a real Synapse.
+# Arguments go to the test runner: tests/run.sh backfill
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '== %s\n' "$*"; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "This needs root and there is no sudo. Run as root, then start again: $*" >&2
+        exit 1
+    fi
+}
+
+# The server's programs, which Debian keeps out of PATH.
+have_postgres() {
+    command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
+# The tests run in a session of their own: whatever they start belongs to it and ends with it. A process may leave its
+# group but not its session.
+session=
+finish() {
+    trap - EXIT INT TERM HUP
+    if [ -n "$session" ]; then
+        pkill -TERM -s "$session" || true
+        for _ in {1..50}; do
+            pgrep -s "$session" >/dev/null || break
+            sleep 0.1
+        done
+        pkill -KILL -s "$session" || true
+    fi
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+if ! command -v cargo >/dev/null; then
+    echo "The tests need Rust: https://rustup.rs" >&2
+    exit 1
+fi
+if ! have_postgres; then
+    say "Installing PostgreSQL"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql
+fi
+if [ -z "${BACKSCROLL_TEST_SYNAPSE:-}" ]; then
+    deploy/synapse.sh install
+    BACKSCROLL_TEST_SYNAPSE=$(deploy/synapse.sh where)
+    export BACKSCROLL_TEST_SYNAPSE
+fi
+
+# Not nextest: the tests share one PostgreSQL server, which a process for each test would start anew.
+runner=(cargo test --locked "$@")
+say "${runner[*]}"
+setsid "${runner[@]}" </dev/null &
+session=$!
+wait "$session"

@@ -1,0 +1,63 @@
+//! What is compared of an archive.
+
+use super::postgres::{TestDatabase, rows};
+
+/// Everything that a run decides and no clock does: two archives of the same history have the same dump.
+pub(crate) async fn dump(url: &str) -> Vec<String> {
+    let mut dump = Vec::new();
+    for query in [
+        "select 'account', user_id, since is not null from archive.accounts order by 2",
+        "select 'room', room_id, room_version, membership, watched, bootstrapped, history_state, history_reason,
+                event_count from archive.rooms order by 2",
+        "select 'event', r.room_id, e.event_id, e.position, e.type, e.sender, e.state_key, e.origin_server_ts, e.content,
+                e.redacts, e.redacted_by, e.replaces_state, e.prev_content, e.relates_to, e.rel_type, e.raw,
+                e.stable_sha256
+         from archive.events e join archive.rooms r using (room_key) order by 2, 3",
+        "select 'state', room_id, type, state_key, event_id from current_state order by 2, 3, 4",
+        "select 'redaction', r.room_id, x.target_event_id, x.redaction_event_id, x.state
+         from archive.redactions x join archive.rooms r using (room_key) order by 2, 3, 4",
+        "select 'quarantine', r.room_id, q.raw, q.reason
+         from archive.quarantine q join archive.rooms r using (room_key) order by 2, 3",
+    ] {
+        dump.extend(rows(url, query).await.into_iter().map(|row| row.join("|")));
+    }
+    dump
+}
+
+/// The room's event ids in order of position, oldest first; those without a position are left out.
+pub(crate) async fn timeline(database: &TestDatabase, room_id: &str) -> Vec<String> {
+    database
+        .column(&format!(
+            "select event_id from events where room_id = '{room_id}' and position is not null order by position"
+        ))
+        .await
+}
+
+/// Rows ever updated in the tables of the archive that hold what was archived.
+pub(crate) async fn updated_rows(database: &TestDatabase) -> String {
+    database.run("select pg_stat_force_next_flush()").await;
+    database
+        .value(
+            "select string_agg(relname || '=' || n_tup_upd || '/' || n_tup_ins || '/' || n_tup_del, ' ' order by relname)
+             from pg_stat_user_tables
+             where schemaname = 'archive' and relname in ('events', 'current_state', 'redactions', 'quarantine')",
+        )
+        .await
+}
+
+/// The tables of the archive in which a text stands, be it as text or as bytes.
+pub(crate) async fn mentions(database: &TestDatabase, text: &str) -> Vec<String> {
+    let tables = "select tablename from pg_tables where schemaname = 'archive' order by 1";
+    let mut found = Vec::new();
+    for table in database.column(tables).await {
+        let bytes: Vec<_> = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = bytes.concat();
+        let hit = format!(
+            "select exists (select from archive.{table} t where t::text like '%{text}%' or t::text like '%{bytes}%')"
+        );
+        if database.value(&hit).await == "t" {
+            found.push(table);
+        }
+    }
+    found
+}

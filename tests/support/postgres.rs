@@ -1,0 +1,181 @@
+//! A database for each test, on a real PostgreSQL: the one that `TEST_DATABASE_URL` names, else a private server from
+//! this machine's binaries, else a container. Never skipped.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use backscroll::{archive::Archive, postgres};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use testcontainers::{
+    ContainerAsync, GenericImage, ImageExt as _,
+    core::{IntoContainerPort as _, WaitFor},
+    runners::AsyncRunner as _,
+};
+use tokio::sync::OnceCell;
+
+/// Where private servers of test runs lie: a place that an unprivileged user can enter.
+const PRIVATE: &str = "/var/tmp";
+const PREFIX: &str = "backscroll-test-";
+
+/// The server that all tests of this process share, and the name of its migrated template database.
+static SERVER: OnceCell<Shared> = OnceCell::const_new();
+
+struct Shared {
+    url: String,
+    template: String,
+    // Held so that it runs as long as the process.
+    _server: Server,
+}
+
+enum Server {
+    Given,
+    Private { _server: Box<postgres::Server> },
+    Container { _container: Box<ContainerAsync<GenericImage>> },
+}
+
+/// An empty database with the archive's schema. Dropped with the value.
+pub(crate) struct TestDatabase {
+    url: String,
+}
+
+impl TestDatabase {
+    pub(crate) async fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let shared = SERVER.get_or_init(start).await;
+        let name = format!("{}_{}", shared.template, COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut admin = PgConnection::connect(&shared.url).await.unwrap();
+        run(&mut admin, &format!("create database {name} template {}", shared.template)).await;
+        admin.close().await.unwrap();
+        Self { url: with_database(&shared.url, &name) }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The rows of a query, each column as PostgreSQL writes it; null is "∅".
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
+        rows(&self.url, sql).await
+    }
+
+    /// The first column of the rows of a query.
+    pub(crate) async fn column(&self, sql: &str) -> Vec<String> {
+        self.rows(sql).await.into_iter().map(|row| row.into_iter().next().unwrap()).collect()
+    }
+
+    /// The only value of a query's only row.
+    pub(crate) async fn value(&self, sql: &str) -> String {
+        let column = self.column(sql).await;
+        assert_eq!(column.len(), 1, "{sql}: {column:?}");
+        column.into_iter().next().unwrap()
+    }
+
+    /// Runs statements.
+    pub(crate) async fn run(&self, sql: &str) {
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        run(&mut connection, sql).await;
+    }
+}
+
+/// The rows of a query on any database, as [`TestDatabase::rows`] gives them.
+pub(crate) async fn rows(url: &str, sql: &str) -> Vec<Vec<String>> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    // The simple protocol answers in text, whatever the type.
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await.unwrap();
+    let text = |row: &sqlx::postgres::PgRow, index| {
+        row.try_get_unchecked::<Option<String>, _>(index).unwrap().unwrap_or_else(|| "∅".to_owned())
+    };
+    rows.iter().map(|row| (0..row.len()).map(|index| text(row, index)).collect()).collect()
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let (url, name) = self.url.rsplit_once("dbname=").map_or_else(
+            || (self.url.clone(), String::new()),
+            |(url, name)| (format!("{url}dbname=postgres"), name.to_owned()),
+        );
+        // No runtime may be at hand here, and a test that panics must not hang: a thread of its own, joined.
+        let drop_database = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let mut admin = PgConnection::connect(&url).await?;
+                let statement = format!("drop database if exists {name} with (force)");
+                sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut admin).await?;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+            })
+        };
+        let dropped = std::thread::spawn(drop_database).join();
+        let dropped_or_failing = matches!(dropped, Ok(Ok(()))) || std::thread::panicking();
+        assert!(dropped_or_failing, "a test database could not be dropped: {dropped:?}");
+    }
+}
+
+/// The URL with another database, named in its query, which wins over its path.
+fn with_database(url: &str, name: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}dbname={name}")
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.unwrap();
+}
+
+async fn start() -> Shared {
+    let (url, server) = match std::env::var("TEST_DATABASE_URL") {
+        Ok(url) => (url, Server::Given),
+        Err(_) => start_server().await,
+    };
+    let template = format!("backscroll_test_{}", std::process::id());
+    let mut admin = PgConnection::connect(&url).await.expect("connect to the test server");
+    run(&mut admin, &format!("create database {template}")).await;
+    admin.close().await.unwrap();
+    let archive = Archive::connect(&with_database(&url, &template), 1).await.unwrap();
+    archive.migrate().await.unwrap();
+    archive.close().await;
+    Shared { url, template, _server: server }
+}
+
+async fn start_server() -> (String, Server) {
+    let wanted = std::env::var("TEST_POSTGRES").unwrap_or_default();
+    if wanted != "container" {
+        match private_server().await {
+            Ok(server) => return (server.url(), Server::Private { _server: Box::new(server) }),
+            Err(error) => eprintln!("no private PostgreSQL ({error}); trying a container"),
+        }
+    }
+    let container = GenericImage::new("postgres", "18")
+        .with_exposed_port(5432.tcp())
+        .with_wait_for(WaitFor::message_on_stderr("database system is ready to accept connections"))
+        .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
+        .start()
+        .await
+        .expect("start a PostgreSQL container: set TEST_DATABASE_URL, or install PostgreSQL, or start a container engine");
+    let port = container.get_host_port_ipv4(5432).await.unwrap();
+    let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+    (url, Server::Container { _container: Box::new(container) })
+}
+
+async fn private_server() -> Result<postgres::Server, postgres::Error> {
+    sweep();
+    let data_dir = Path::new(PRIVATE).join(format!("{PREFIX}{}", std::process::id()));
+    fs::create_dir_all(&data_dir).unwrap();
+    fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o711)).unwrap();
+    let bin_dir = std::env::var_os("BACKSCROLL_POSTGRES_BIN").map(PathBuf::from);
+    postgres::Server::start(&postgres::Settings { data_dir, bin_dir }).await
+}
+
+/// Removes what earlier test processes left: a process that is gone cannot do it.
+fn sweep() {
+    for entry in fs::read_dir(PRIVATE).unwrap().flatten() {
+        let name = entry.file_name();
+        let process =
+            name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|id| id.parse::<u32>().ok());
+        if process.is_some_and(|id| !Path::new("/proc").join(id.to_string()).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}

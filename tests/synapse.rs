@@ -1,0 +1,250 @@
+//! Archives of a real Synapse, held against an independent walk of it.
+//!
+//! The rooms are of every version and full of what is hard to keep; see `support::fill`.
+
+use std::{collections::BTreeSet, ops::RangeInclusive};
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{
+    agreement::{self, Compared, assert_agrees, assert_settled},
+    archive::{dump, timeline, updated_rows},
+    daemon::{Backscroll, Embedded},
+    fill::{Filled, fill},
+    postgres::{TestDatabase, rows},
+    synapse::{Synapse, User},
+};
+
+/// Events that each room has at least.
+const COUNT: usize = 250;
+
+fn backscroll(synapse: &Synapse, user: &User, database_url: Option<&str>) -> Backscroll {
+    Backscroll::new(synapse.url(), &user.access_token, database_url)
+        .set("BACKSCROLL_BACKFILL__RECHECK_AFTER", "1ms")
+        .set("BACKSCROLL_BACKFILL__PAGE_SIZE", "100")
+}
+
+/// Compares every room that the user is in, each of which must be complete.
+async fn assert_all_agree(url: &str, synapse: &Synapse, user: &User) -> Compared {
+    assert_settled(url).await;
+    let joined = synapse.call(Method::GET, "/joined_rooms", Some(user), None).await.unwrap();
+    let mut compared = Compared::default();
+    for room_id in joined["joined_rooms"].as_array().unwrap() {
+        let room_id = room_id.as_str().unwrap();
+        compared += assert_agrees(url, synapse, user, room_id).await;
+        assert_eq!(history(url, room_id).await, "complete", "{room_id}");
+    }
+    compared
+}
+
+async fn history(url: &str, room_id: &str) -> String {
+    room(url, room_id, "history_state").await
+}
+
+async fn room(url: &str, room_id: &str, column: &str) -> String {
+    let query = format!("select {column} from rooms where room_id = '{room_id}'");
+    rows(url, &query).await.concat().concat()
+}
+
+fn text(body: &str) -> serde_json::Value {
+    json!({ "msgtype": "m.text", "body": body })
+}
+
+/// What people do in a room after it was archived: talk, edit, redact, change its state, come and go.
+async fn live_on(synapse: &Synapse, owner: &User, room: &Filled, talk: usize) {
+    let id = &room.room_id;
+    let mut said = Vec::new();
+    for number in 0..talk {
+        said.push(synapse.send(owner, id, "m.room.message", text(&format!("later {number}"))).await);
+    }
+    let edit = json!({
+        "msgtype": "m.text", "body": "* edited", "m.new_content": text("edited"),
+        "m.relates_to": { "rel_type": "m.replace", "event_id": said[0] },
+    });
+    synapse.send(owner, id, "m.room.message", edit).await;
+    // Long archived, just said, and state that has a successor.
+    let mut archived = room.sent.iter().filter(|event_id| !room.hidden.contains(event_id));
+    for target in archived.by_ref().step_by(40).take(4) {
+        synapse.redact(owner, id, target, json!({})).await;
+    }
+    synapse.redact(owner, id, &said[1], json!({ "reason": "a\0b" })).await;
+    let topic = synapse.send_state(owner, id, "m.room.topic", "", json!({ "topic": "to be redacted" })).await;
+    synapse.send_state(owner, id, "m.room.topic", "", json!({ "topic": "a later topic" })).await;
+    synapse.redact(owner, id, &topic, json!({})).await;
+    let [_, second, third, last] = room.users.as_slice() else { unreachable!("fill makes four users") };
+    synapse.unban(owner, id, last).await;
+    synapse.join(third, id).await;
+    synapse.leave(second, id).await;
+    synapse.kick(owner, id, third).await;
+}
+
+#[tokio::test]
+async fn old_room_versions_agree_with_an_independent_walk() {
+    agree_with_an_independent_walk(1..=6).await;
+}
+
+#[tokio::test]
+async fn new_room_versions_agree_with_an_independent_walk() {
+    agree_with_an_independent_walk(7..=12).await;
+}
+
+async fn agree_with_an_independent_walk(versions: RangeInclusive<u64>) {
+    let start = std::time::Instant::now();
+    let synapse = Synapse::start().await;
+    let archiver = synapse.register("archiver").await;
+    let owner = synapse.register("owner").await;
+    let mut rooms = Vec::new();
+    for version in versions {
+        // In half of the rooms the archive is the owner's, in the others a guest's.
+        let by = if version % 2 == 0 { &archiver } else { &owner };
+        let room = fill(&synapse, by, &version.to_string(), COUNT, version).await;
+        if by.user_id != archiver.user_id {
+            synapse.join(&archiver, &room.room_id).await;
+        }
+        rooms.push((by, room));
+    }
+
+    eprintln!("filled {} rooms after {:?}", rooms.len(), start.elapsed());
+    let database = TestDatabase::new().await;
+    let outer = backscroll(&synapse, &archiver, Some(database.url()));
+    outer.once().await;
+    let first = assert_all_agree(database.url(), &synapse, &archiver).await;
+    eprintln!("outer PostgreSQL: {first:?}");
+    assert!(first.rooms >= 6 && first.events >= 6 * COUNT && first.raw > 0, "{first:?}");
+
+    let inner = backscroll(&synapse, &archiver, None);
+    inner.once().await;
+    let embedded = Embedded::open(&inner).await;
+    assert_all_agree(&embedded.url(), &synapse, &archiver).await;
+    assert!(
+        dump(&embedded.url()).await == dump(database.url()).await,
+        "two archives of the same rooms differ"
+    );
+    embedded.close().await;
+
+    // Again, by every way there is: nothing changes.
+    let before = (updated_rows(&database).await, dump(database.url()).await);
+    outer.once().await;
+    outer.once().await;
+    for (_, room) in rooms.iter().step_by(2) {
+        let again = outer.run(&["backfill", &room.room_id]).await;
+        assert!(again.status.success(), "{}", again.stderr);
+    }
+    assert!(updated_rows(&database).await == before.0, "{} {}", updated_rows(&database).await, before.0);
+    assert!(dump(database.url()).await == before.1, "archiving again changed the archive");
+
+    // Life goes on; in one room so much that the sync leaves events out.
+    for (index, (by, room)) in rooms.iter().enumerate() {
+        live_on(&synapse, by, room, if index == 3 { 130 } else { 3 }).await;
+    }
+    outer.once().await;
+    let second = assert_all_agree(database.url(), &synapse, &archiver).await;
+    eprintln!("after more activity: {second:?}");
+    assert!(second.events >= first.events + 130 + 6 * 12, "{second:?}");
+    assert_eq!(database.value("select count(*) from gaps where state = 'closed'").await, "1");
+
+    inner.once().await;
+    let embedded = Embedded::open(&inner).await;
+    assert_all_agree(&embedded.url(), &synapse, &archiver).await;
+    embedded.close().await;
+}
+
+#[tokio::test]
+async fn a_late_joiner_gets_what_it_may_see() {
+    let synapse = Synapse::start().await;
+    let [alice, archiver] = [synapse.register("alice").await, synapse.register("archiver").await];
+    let id = synapse.create_room(&alice, "10", json!({ "preset": "public_chat" })).await;
+    let joined = json!({ "history_visibility": "joined" });
+    synapse.send_state(&alice, &id, "m.room.history_visibility", "", joined).await;
+    let mut hidden = Vec::new();
+    for number in 0..30 {
+        hidden.push(synapse.send(&alice, &id, "m.room.message", text(&format!("hidden {number}"))).await);
+    }
+    synapse.send_state(&alice, &id, "m.room.topic", "", json!({ "topic": "set before the join" })).await;
+    synapse.join(&archiver, &id).await;
+    for number in 0..30 {
+        synapse.send(&alice, &id, "m.room.message", text(&format!("seen {number}"))).await;
+    }
+
+    let database = TestDatabase::new().await;
+    let backscroll =
+        backscroll(&synapse, &archiver, Some(database.url())).set("BACKSCROLL_BACKFILL__PAGE_SIZE", "7");
+    backscroll.once().await;
+    assert_settled(database.url()).await;
+    let compared = assert_agrees(database.url(), &synapse, &archiver, &id).await;
+    assert!(compared.events >= 31, "{compared:?}");
+    // What came before the visibility was set is shown to all, the create event too, so the room's start is reached.
+    assert_eq!(history(database.url(), &id).await, "complete");
+    let shown: BTreeSet<String> = timeline(&database, &id).await.into_iter().collect();
+    assert!(hidden.iter().all(|event_id| !shown.contains(event_id)));
+
+    synapse.redact(&alice, &id, &hidden[0], json!({})).await;
+    synapse.send(&alice, &id, "m.room.message", text("later")).await;
+    backscroll.once().await;
+    assert_settled(database.url()).await;
+    assert_agrees(database.url(), &synapse, &archiver, &id).await;
+}
+
+#[tokio::test]
+async fn leaving_in_every_way_keeps_what_was_seen() {
+    let synapse = Synapse::start().await;
+    let [alice, archiver] = [synapse.register("alice").await, synapse.register("archiver").await];
+    let mut rooms = Vec::new();
+    for version in ["1", "6", "10", "12"] {
+        let id = synapse.create_room(&alice, version, json!({ "preset": "public_chat" })).await;
+        synapse.join(&archiver, &id).await;
+        for number in 0..12 {
+            synapse.send(&alice, &id, "m.room.message", text(&format!("before {number}"))).await;
+        }
+        rooms.push(id);
+    }
+    let database = TestDatabase::new().await;
+    let backscroll =
+        backscroll(&synapse, &archiver, Some(database.url())).set("BACKSCROLL_BACKFILL__PAGE_SIZE", "10");
+    backscroll.once().await;
+    assert_all_agree(database.url(), &synapse, &archiver).await;
+
+    let [left, kicked, banned, rejoined] = rooms.as_slice() else { unreachable!("four rooms") };
+    let mut before_ban = Vec::new();
+    for id in &rooms {
+        synapse.send(&alice, id, "m.room.message", text("just before")).await;
+    }
+    synapse.leave(&archiver, left).await;
+    synapse.leave(&archiver, rejoined).await;
+    synapse.kick(&alice, kicked, &archiver).await;
+    synapse.ban(&alice, banned, &archiver).await;
+    before_ban.extend(synapse.walk(&alice, banned).await.into_iter().rev().map(|event| event.event_id));
+    for id in &rooms {
+        synapse.send(&alice, id, "m.room.message", text("while it was away")).await;
+        synapse.send_state(&alice, id, "m.room.topic", "", json!({ "topic": "while it was away" })).await;
+    }
+    backscroll.once().await;
+    assert_settled(database.url()).await;
+    for (id, membership) in [(left, "leave"), (kicked, "leave"), (banned, "ban"), (rejoined, "leave")] {
+        assert_eq!(room(database.url(), id, "membership").await, membership, "{id}");
+        assert_eq!(history(database.url(), id).await, "complete", "{id}");
+    }
+    // Up to the leave, and its state as of then.
+    for id in [left, kicked, rejoined] {
+        assert_agrees(database.url(), &synapse, &archiver, id).await;
+    }
+    // The server shows nothing of the room any more, but it had told of the ban and of what was before.
+    assert_eq!(timeline(&database, banned).await, before_ban);
+    let state = agreement::current_state(database.url(), banned).await;
+    let ban = ["m.room.member", &archiver.user_id, before_ban.last().unwrap()].map(str::to_owned);
+    assert!(state.contains(&ban), "{state:?}");
+
+    synapse.join(&archiver, rejoined).await;
+    synapse.unban(&alice, banned, &archiver).await;
+    synapse.join(&archiver, banned).await;
+    for id in [rejoined, banned] {
+        synapse.send(&alice, id, "m.room.message", text("welcome back")).await;
+    }
+    backscroll.once().await;
+    let compared = assert_all_agree(database.url(), &synapse, &archiver).await;
+    assert_eq!(compared.rooms, 2);
+    for id in [left, kicked] {
+        assert_agrees(database.url(), &synapse, &archiver, id).await;
+    }
+}
