@@ -26,7 +26,7 @@ pub(super) struct NewGap<'a> {
 /// Opens a gap and the first walk that is to fill it.
 pub(super) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
     let gap_id = insert(connection, gap, "open").await?;
-    // Down to the old token where there is one; else straight until the archive is met (protocol 4.2).
+    // Down to the old token where there is one (protocol 4.2); else down to the room's start.
     let kind = if gap.lower_token.is_some() { Kind::GapSince } else { Kind::GapKnown };
     let walk = NewWalk {
         room_key: gap.room_key,
@@ -109,12 +109,23 @@ pub(super) async fn passed(connection: &mut PgConnection, walk: &Walk) -> Result
     Ok(())
 }
 
-/// The position below which the gap is no more; `None`: it reaches to the room's start.
-pub(super) async fn lower_position(connection: &mut PgConnection, gap_id: i64) -> Result<Option<i64>, Error> {
-    let position = sqlx::query_scalar!("select lower_position from archive.gaps where gap_id = $1", gap_id)
-        .fetch_one(connection)
-        .await?;
-    Ok(position)
+/// The archived event below the gap and its position; `None`: a walk of this kind goes to the room's start, because
+/// nothing was archived below, or because no `since` says what arrived in the meantime and the first walk without `to`
+/// must find all of it.
+pub(super) async fn lower_edge(
+    connection: &mut PgConnection,
+    gap_id: i64,
+    kind: Kind,
+) -> Result<Option<(String, i64)>, Error> {
+    let edge = sqlx::query!(
+        r#"select lower_event_id as "event_id!", lower_position as "position!" from archive.gaps
+           where gap_id = $1 and lower_position is not null and (lower_token is not null or $2)"#,
+        gap_id,
+        kind != Kind::GapKnown
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(edge.map(|edge| (edge.event_id, edge.position)))
 }
 
 /// What follows a gap's finished walk: the next pass, or the gap is closed.

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::PgConnection;
 
 use super::{
-    Account, Error, Walk, WalkState, Writer, checkpoint,
+    Account, Error, Kind, Walk, WalkState, Writer, checkpoint,
     event::{self, KnownEvents, Placed},
     gap,
     response::{Response, claim_rooms},
@@ -126,9 +126,13 @@ impl Writer {
             events: events.len(),
             new,
             create_passed: create_passed(&mut transaction, room.room_key, page).await?,
-            lower_passed: lower_passed(&mut transaction, walk, placement.upper).await?,
+            lower_passed: lower_passed(&mut transaction, walk, &events, placement.upper).await?,
         };
         let pause_s = step::after_page(&mut transaction, &mut after, &passed, recheck_after).await?;
+        if after.cursor == walk.cursor {
+            // To be asked again: what is on that page then and was not now stands among what was, not below it.
+            after.upper_position = walk.upper_position;
+        }
         walk::save(&mut transaction, walk, &after, busy, pause_s).await?;
         transaction.commit().await?;
         after.due_in_s = pause_s;
@@ -224,7 +228,23 @@ async fn create_passed(connection: &mut PgConnection, room_key: i32, page: &Page
         || event::create_is_placed(connection, room_key).await?)
 }
 
-async fn lower_passed(connection: &mut PgConnection, walk: &Walk, upper: i64) -> Result<bool, Error> {
+/// Whether a gap's walk has come down to what was archived before the gap.
+///
+/// With `to`, a server may go far below the gap for what arrived late, through what other walks have placed there; but it
+/// never shows the event below the gap, unless it ignores `to` (P48). Without `to`, and without any token below the gap,
+/// nothing tells how far down events arrived in the meantime: then only the room's start ends the walk.
+async fn lower_passed(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    events: &[Event],
+    upper: i64,
+) -> Result<bool, Error> {
     let Some(gap_id) = walk.gap_id else { return Ok(false) };
-    Ok(gap::lower_position(connection, gap_id).await?.is_some_and(|lower| upper <= lower))
+    let Some((lower_event_id, lower_position)) = gap::lower_edge(connection, gap_id, walk.kind).await? else {
+        return Ok(false);
+    };
+    Ok(match walk.kind {
+        Kind::GapSince => events.iter().any(|event| event.event_id == lower_event_id),
+        _ => upper <= lower_position,
+    })
 }

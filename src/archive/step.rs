@@ -62,7 +62,7 @@ pub(super) async fn after_page(
     if walk.pages.count_ones() == 1 {
         walk.landmark.clone_from(&walk.cursor);
     }
-    // Beyond the gap and one page further nothing was new. A server that ignores `to` ends here too.
+    // Beyond the gap and one page further nothing was new.
     if walk.kind.fills_gap() && below_gap && walk.known_pages > 0 {
         finish(connection, walk, None, recheck_after).await?;
     }
