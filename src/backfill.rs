@@ -55,7 +55,7 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
                 active.insert(walk.room_key);
                 let context = Arc::clone(context);
                 tasks.spawn(async move { (walk.room_key, walk_room(&context, walk).await) });
-            } else if !until_done || due_in <= SOON || walk.kind != Kind::GapRecheck {
+            } else if !until_done || waits_for(&walk, due_in) {
                 next_due = next_due.min(Some(due_in)).or(Some(due_in));
             }
         }
@@ -79,6 +79,15 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
     Ok(())
 }
 
+/// Whether `--once` waits for a walk that is due later.
+fn waits_for(walk: &Walk, due_in: Duration) -> bool {
+    match walk.kind {
+        Kind::GapRecheck => due_in <= SOON,
+        Kind::Rewalk => walk.pages > 0,
+        _ => true,
+    }
+}
+
 /// One page and the time that it took.
 type Fetched = Result<(Page, Duration), matrix::Error>;
 
@@ -91,6 +100,12 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
     let mut ahead: Option<Fetched> = None;
     let progress = context.progress.room(walk.name.as_deref().unwrap_or(&walk.room_id));
     progress.update(reached(&walk));
+    if walk.kind == Kind::Rewalk && walk.pages == 0 && walk.cursor.is_none() && !walk.restarted {
+        match context.writer.begin_rewalk(&walk).await {
+            Ok(walk_now) => walk = walk_now,
+            Err(error) => return store_failed(context, &walk, error, &mut backoff).await,
+        }
+    }
     while walk.state == WalkState::Open {
         context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
         if context.shutdown.is_cancelled() {
@@ -121,7 +136,7 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
         let start = Instant::now();
         let store = async {
             let stored =
-                context.writer.apply_page(&walk, &page, fetch_time, context.config.backfill.recheck_after);
+                context.writer.apply_page(&walk, &page, fetch_time, &context.config.backfill);
             stored.await.map(|walk| (walk, start.elapsed()))
         };
         let fetch_next = async {

@@ -5,4 +5,5 @@ mod live;
 mod membership;
 mod process;
 mod redactions;
+mod rewalks;
 mod state;

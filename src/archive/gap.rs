@@ -139,7 +139,7 @@ pub(super) async fn walked(
         Kind::GapSince => Some((Kind::GapKnown, 0.0)),
         // The server may have fetched from others since (P16).
         Kind::GapKnown => Some((Kind::GapRecheck, recheck_after_s)),
-        Kind::GapRecheck | Kind::History | Kind::Operator => None,
+        Kind::GapRecheck | Kind::History | Kind::Operator | Kind::Rewalk => None,
     };
     let Some((kind, delay_s)) = next else {
         sqlx::query!("update archive.gaps set state = 'closed', closed_at = now() where gap_id = $1", gap_id)

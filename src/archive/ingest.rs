@@ -20,7 +20,7 @@ use super::{
     writer::lock_room,
 };
 use crate::{
-    config::Rooms,
+    config::{Backfill, Rooms},
     matrix::{Event, Events, Page, SyncBatch},
 };
 
@@ -101,7 +101,7 @@ impl Writer {
         walk: &Walk,
         page: &Page,
         busy: Duration,
-        recheck_after: Duration,
+        settings: &Backfill,
     ) -> Result<Walk, Error> {
         let mut transaction = self.begin(true).await?;
         lock_room(&mut transaction, walk.room_key).await?;
@@ -128,7 +128,7 @@ impl Writer {
             create_passed: create_passed(&mut transaction, room.room_key, page).await?,
             lower_passed: lower_passed(&mut transaction, walk, &events, placement.upper).await?,
         };
-        let pause_s = step::after_page(&mut transaction, &mut after, &passed, recheck_after).await?;
+        let pause_s = step::after_page(&mut transaction, &mut after, &passed, settings).await?;
         if after.cursor == walk.cursor {
             // To be asked again: what is on that page then and was not now stands among what was, not below it.
             after.upper_position = walk.upper_position;

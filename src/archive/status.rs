@@ -145,7 +145,7 @@ impl Archive {
                    select x.pages, x.busy_ms, x.events, x.oldest_ts, x.last_error
                    from archive.walks x
                    where x.room_key = r.room_key
-                   order by (x.state <> 'done') desc, (x.kind = 'history') desc, x.walk_id desc
+                   order by (x.state <> 'done' and x.kind <> 'rewalk') desc, (x.kind = 'history') desc, x.walk_id desc
                    limit 1
                ) w on true
                where r.watched

@@ -1,11 +1,9 @@
 //! Where a walk goes after a page: on, once more from the same token, to its end, or aside.
 
-use std::time::Duration;
-
 use sqlx::PgConnection;
 
-use super::{Error, Kind, Walk, WalkState, gap, room};
-use crate::matrix::Token;
+use super::{Error, Kind, Walk, WalkState, gap, room, walk::schedule_rewalk};
+use crate::{config::Backfill, matrix::Token};
 
 /// How often an `end` that is missing without the room's start, or that repeats its `from`, is asked again.
 const ASK_AGAIN: i32 = 3;
@@ -32,7 +30,7 @@ pub(super) async fn after_page(
     connection: &mut PgConnection,
     walk: &mut Walk,
     passed: &Passed<'_>,
-    recheck_after: Duration,
+    settings: &Backfill,
 ) -> Result<f64, Error> {
     walk.pages += 1;
     walk.events += i64::try_from(passed.new).unwrap_or(i64::MAX);
@@ -42,7 +40,7 @@ pub(super) async fn after_page(
     walk.lower_reached |= passed.lower_passed;
 
     let Some(end) = passed.end else {
-        return no_more(connection, walk, passed, recheck_after).await;
+        return no_more(connection, walk, passed, settings).await;
     };
     if walk.cursor.as_deref() == Some(end.as_str()) {
         walk.repeats += 1;
@@ -64,7 +62,7 @@ pub(super) async fn after_page(
     }
     // Beyond the gap and one page further nothing was new.
     if walk.kind.fills_gap() && below_gap && walk.known_pages > 0 {
-        finish(connection, walk, None, recheck_after).await?;
+        finish(connection, walk, None, settings).await?;
     }
     Ok(0.0)
 }
@@ -75,11 +73,11 @@ async fn no_more(
     connection: &mut PgConnection,
     walk: &mut Walk,
     passed: &Passed<'_>,
-    recheck_after: Duration,
+    settings: &Backfill,
 ) -> Result<f64, Error> {
     let bounded = walk.kind.fills_gap() || walk.to_token.is_some();
     if passed.create_passed || bounded {
-        finish(connection, walk, None, recheck_after).await?;
+        finish(connection, walk, None, settings).await?;
         return Ok(0.0);
     }
     walk.ends += 1;
@@ -88,7 +86,7 @@ async fn no_more(
     }
     let reason =
         "the server gives no older event, though the room's start was not reached: purged, or not visible";
-    finish(connection, walk, Some(reason), recheck_after).await?;
+    finish(connection, walk, Some(reason), settings).await?;
     Ok(0.0)
 }
 
@@ -97,16 +95,22 @@ async fn finish(
     connection: &mut PgConnection,
     walk: &mut Walk,
     truncated: Option<&str>,
-    recheck_after: Duration,
+    settings: &Backfill,
 ) -> Result<(), Error> {
     walk.state = WalkState::Done;
     if let Some(gap_id) = walk.gap_id {
-        return gap::walked(connection, gap_id, walk.kind, recheck_after.as_secs_f64()).await;
+        return gap::walked(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
     }
     gap::passed(connection, walk).await?;
     if walk.kind == Kind::History {
         let state = if truncated.is_some() { "truncated" } else { "complete" };
         room::set_history(connection, walk.room_key, state, truncated).await?;
+    } else if walk.kind == Kind::Rewalk && truncated.is_none() {
+        // What was out of reach once may not be any more.
+        room::set_history(connection, walk.room_key, "complete", None).await?;
+    }
+    if matches!(walk.kind, Kind::History | Kind::Rewalk) {
+        schedule_rewalk(connection, walk, &settings.rewalk_after).await?;
     }
     Ok(())
 }

@@ -20,6 +20,8 @@ pub enum Kind {
     GapKnown,
     /// That once more, later.
     GapRecheck,
+    /// The whole past again, later: for what the server has learnt since (P45, P47).
+    Rewalk,
 }
 
 impl Kind {
@@ -31,6 +33,7 @@ impl Kind {
             Self::GapSince => "gap_since",
             Self::GapKnown => "gap_known",
             Self::GapRecheck => "gap_recheck",
+            Self::Rewalk => "rewalk",
         }
     }
 
@@ -46,6 +49,7 @@ impl From<String> for Kind {
             "gap_since" => Self::GapSince,
             "gap_known" => Self::GapKnown,
             "gap_recheck" => Self::GapRecheck,
+            "rewalk" => Self::Rewalk,
             _ => Self::History,
         }
     }
@@ -121,6 +125,8 @@ pub struct Walk {
     pub restarted: bool,
     /// Where it stands.
     pub state: WalkState,
+    /// Of a rewalk: how many before it in a row have found nothing.
+    pub round: i32,
     /// What went wrong last.
     pub last_error: Option<String>,
     /// Seconds until the next request is due.
@@ -162,6 +168,33 @@ pub(super) async fn open(connection: &mut PgConnection, walk: &NewWalk<'_>) -> R
     Ok(())
 }
 
+/// Opens the walk that looks again for what the server has learnt since `walk`, unless one waits already: at growing
+/// intervals, from the first one on again after a walk that found something. No intervals: never.
+pub(super) async fn schedule_rewalk(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    intervals: &[Duration],
+) -> Result<(), Error> {
+    let round = if walk.kind == Kind::Rewalk && walk.events == 0 { walk.round.saturating_add(1) } else { 0 };
+    let interval = intervals.get(usize::try_from(round).unwrap_or_default()).or(intervals.last());
+    let Some(interval) = interval else { return Ok(()) };
+    sqlx::query!(
+        "insert into archive.walks (room_key, kind, round, not_before)
+         select $1, 'rewalk', $2, now() + make_interval(secs => $3)
+         where not exists (
+             select from archive.walks
+             where room_key = $1 and kind = 'rewalk' and state <> 'done' and walk_id <> $4
+         )",
+        walk.room_key,
+        round,
+        interval.as_secs_f64(),
+        walk.walk_id
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 impl Archive {
     /// For each watched room its first open walk, the one due first in front. One walk a room at a time: two would
     /// make the server do its work twice (P17).
@@ -170,7 +203,7 @@ impl Archive {
             Walk,
             r#"select f.walk_id, f.room_key, f.room_id, f.gap_id, f.kind, f.to_token, f.cursor, f.upper_position, f.pages,
                       f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark, f.restarted,
-                      f.state, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
+                      f.state, f.round, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
                       coalesce(v.name, v.canonical_alias) as name, v.newest_ts, c.origin_server_ts as "created_ts?"
                from (
                    select distinct on (w.room_key) w.*, r.room_id
@@ -253,6 +286,20 @@ impl Writer {
         Ok(())
     }
 
+    /// Lets a rewalk begin at the account's `since`: what is newer comes with `/sync`, and would count as found here.
+    pub async fn begin_rewalk(&self, walk: &Walk) -> Result<Walk, Error> {
+        let since = sqlx::query_scalar!(
+            "update archive.walks w set from_token = a.since, cursor = a.since
+             from (select since from archive.accounts order by account_key limit 1) a
+             where w.walk_id = $1 and w.pages = 0 and w.cursor is null and w.state = 'open'
+             returning w.cursor",
+            walk.walk_id
+        )
+        .fetch_optional(&self.archive().pool)
+        .await?;
+        Ok(Walk { cursor: since.ok_or(Error::Superseded)?, ..walk.clone() })
+    }
+
     /// Begins the walk anew at the newest event: the server refuses its cursor. What is known already only guides it.
     pub async fn restart_walk(&self, walk: &Walk) -> Result<(), Error> {
         let restarted = sqlx::query!(
@@ -270,13 +317,15 @@ impl Writer {
 
     /// Ends the walk because the server refuses access to the room: what it gave before is kept. A gap stays open.
     pub async fn refuse_walk(&self, walk: &Walk, reason: &str) -> Result<(), Error> {
-        if walk.kind != Kind::History {
+        if !matches!(walk.kind, Kind::History | Kind::Rewalk) {
             return self.stall_walk(walk, reason).await;
         }
         let mut transaction = self.begin(false).await?;
         lock_room(&mut transaction, walk.room_key).await?;
         let refused = Walk { state: WalkState::Done, last_error: Some(reason.to_owned()), ..walk.clone() };
-        room::set_history(&mut transaction, walk.room_key, "truncated", Some(reason)).await?;
+        if walk.kind == Kind::History {
+            room::set_history(&mut transaction, walk.room_key, "truncated", Some(reason)).await?;
+        }
         save(&mut transaction, walk, &refused, Duration::ZERO, 0.0).await?;
         transaction.commit().await?;
         Ok(())

@@ -91,3 +91,10 @@ async fn what_the_server_fetched_into_a_gap() {
     let archived = play.database.column("select event_id from events").await;
     assert!(play.rooms[0].learnt.iter().all(|event_id| archived.contains(event_id)));
 }
+
+/// No token says since when, so nothing short of the room's start may end the gap's walk.
+#[tokio::test]
+async fn late_events_below_the_leave_that_the_first_sync_told() {
+    let away = [Burst(0), Burst(0), Leave(0), Once, Message(0), Rejoin(0)];
+    play(&case(&[&away[..], &[Late(0, 1), Late(0, 2), Message(0), Burst(0)]].concat())).await;
+}

@@ -96,6 +96,7 @@ impl<'a> Play<'a> {
         });
         let backscroll = Backscroll::new(server.url(), &server.access_token(), Some(database.url()))
             .set("BACKSCROLL_BACKFILL__RECHECK_AFTER", "1ms")
+            .set("BACKSCROLL_BACKFILL__REWALK_AFTER", "[]")
             .set("BACKSCROLL_BACKFILL__PAGE_SIZE", &case.page_size.to_string());
         let room = |version: &&'static str| {
             let id = server.create_room(version);
@@ -331,6 +332,7 @@ impl<'a> Play<'a> {
                 ("BACKSCROLL_DATABASE__URL", self.database.url()),
                 ("BACKSCROLL_BACKFILL__PAGE_SIZE", &page_size),
                 ("BACKSCROLL_BACKFILL__RECHECK_AFTER", "1ms"),
+                ("BACKSCROLL_BACKFILL__REWALK_AFTER", "[]"),
             ],
         );
         Config::load_in(&environment, None, &Overrides::default()).unwrap()

@@ -80,6 +80,12 @@ impl Stage {
         self.database.value(&format!("select history_state from rooms where room_id = '{room}'")).await
     }
 
+    /// The same; empty while the room is not there.
+    pub(crate) async fn history_or_none(&self, room: &str) -> String {
+        let sql = format!("select coalesce(max(history_state), '') from rooms where room_id = '{room}'");
+        self.database.value(&sql).await
+    }
+
     /// Why a room's history is not complete, as the reader sees it: in `rooms`.
     pub(crate) async fn reason(&self, room: &str) -> String {
         self.database.value(&format!("select history_reason from rooms where room_id = '{room}'")).await
@@ -125,7 +131,7 @@ impl Stage {
                  select format('gap %s is %s', gap_id, state) from gaps where room_id = '{room}' and state <> 'closed'
                  union all
                  select format('walk %s is %s', kind, w.state) from archive.walks w join archive.rooms using (room_key)
-                 where room_id = '{room}' and w.state <> 'done'
+                 where room_id = '{room}' and w.state <> 'done' and (w.kind <> 'rewalk' or w.not_before <= now())
                  union all
                  select 'no such room' where not exists (select from rooms where room_id = '{room}')"
             ))

@@ -1,0 +1,55 @@
+//! Walks that look again (protocol 4.1, 4.5): what the server itself learns late is in no `/sync`.
+
+use crate::support::{
+    homeserver::{ALICE, Event},
+    stage::Stage,
+};
+
+const NEXT: &str = "select round from archive.walks where kind = 'rewalk' and state = 'open'";
+
+#[tokio::test]
+async fn what_the_server_learns_later_is_found_where_it_belongs() {
+    let stage = Stage::new().await.set("backfill.rewalk_after", r#"["1s"]"#);
+    let room = stage.room(5);
+    let spoken = stage.say(&room, "known", 30);
+    let hidden = stage.server.insert_after(&room, &spoken[12], Event::message("a hole of one message"));
+    stage.server.hide(&room, &hidden);
+    let mut daemon = stage.followed(&room).await;
+    stage.server.message(&room, ALICE, "live");
+    stage.server.reveal(&room, &hidden);
+    stage.server.backfill_insert_after(&room, &spoken[20], Event::message("fetched from elsewhere"));
+    stage.agrees_in_order(&mut daemon, &room).await;
+}
+
+#[tokio::test]
+async fn rewalks_grow_rare_while_they_find_nothing() {
+    let stage = Stage::new().await.set("backfill.rewalk_after", r#"["1ms", "1ms", "1h"]"#);
+    let room = stage.room(25);
+    let mut daemon = stage.followed(&room).await;
+    daemon.until("two have found nothing", async || stage.database.value(NEXT).await == "2").await;
+    let pause = "select extract(epoch from not_before - opened_at)::int from archive.walks
+                 where kind = 'rewalk' and state = 'open'";
+    assert_eq!(stage.database.value(pause).await, "3600");
+    let changed = "select n_tup_upd + n_tup_del from pg_stat_user_tables where relname = 'events'";
+    assert_eq!(stage.database.value(changed).await, "0");
+    assert_eq!(stage.history(&room).await, "complete");
+    daemon.stop().await;
+}
+
+/// P140: a history that was cut short when it was first walked, and is not any more.
+#[tokio::test]
+async fn a_rewalk_completes_what_was_truncated() {
+    let stage = Stage::new().await.set("backfill.rewalk_after", r#"["1s"]"#);
+    let room = stage.room(5);
+    let hidden: Vec<String> = stage.server.visible_ids(&room);
+    stage.say(&room, "visible", 5);
+    for event in &hidden {
+        stage.server.hide(&room, event);
+    }
+    let mut daemon = stage.follow();
+    daemon.until("it is truncated", async || stage.history_or_none(&room).await == "truncated").await;
+    for event in &hidden {
+        stage.server.reveal(&room, event);
+    }
+    stage.agrees_in_order(&mut daemon, &room).await;
+}
