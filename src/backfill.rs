@@ -135,8 +135,7 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
             page.end.as_ref().map(matrix::Token::as_str).filter(|end| Some(*end) != walk.cursor.as_deref());
         let start = Instant::now();
         let store = async {
-            let stored =
-                context.writer.apply_page(&walk, &page, fetch_time, &context.config.backfill);
+            let stored = context.writer.apply_page(&walk, &page, fetch_time, &context.config.backfill);
             stored.await.map(|walk| (walk, start.elapsed()))
         };
         let fetch_next = async {

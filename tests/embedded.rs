@@ -239,7 +239,9 @@ async fn a_killed_initialisation_leaves_nothing_half_done() {
     for delay in [30, 200, 500, 900, 1500] {
         let holder = Holder::spawn(&place);
         // A fast machine may have finished before the last of the kills.
-        eventually("it has begun", || place.path().join("postgres.init").exists() || place.cluster().exists());
+        eventually("it has begun", || {
+            place.path().join("postgres.init").exists() || place.cluster().exists()
+        });
         std::thread::sleep(Duration::from_millis(delay));
         holder.kill();
     }

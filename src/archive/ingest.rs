@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use super::{
     Account, Error, Kind, Walk, WalkState, Writer, checkpoint,
     event::{self, KnownEvents, Placed},
-    gap,
+    gap, redaction,
     response::{Response, claim_rooms},
     room::{self, Room},
     state::{Cause, Pointers},
@@ -120,6 +120,9 @@ impl Writer {
         if !events.is_empty() {
             after.upper_position = Some(placement.upper);
             after.oldest_ts = events.last().and_then(|event| event.origin_server_ts).or(walk.oldest_ts);
+        }
+        if walk.kind.fills_gap() && redaction::a_target_is_lost(&room, &events, &known) {
+            walk::rewalk_now(&mut transaction, room.room_key).await?;
         }
         let passed = Passed {
             end: page.end.as_ref(),

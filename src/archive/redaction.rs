@@ -10,7 +10,7 @@ use ruma::{
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
-use super::{Error, room::Room};
+use super::{Error, event::KnownEvents, room::Room};
 use crate::{
     config::RedactionPolicy as Policy,
     matrix::{Event, json::Json},
@@ -47,6 +47,17 @@ pub(super) async fn record(
         .await?;
     }
     Ok(targets.into_iter().collect())
+}
+
+/// Whether one of `events` is a redaction that is new to us and was itself redacted, so that nobody can tell any more
+/// what it redacted (P78); only the target's own copy still says so.
+pub(super) fn a_target_is_lost(room: &Room, events: &[Event], known: &KnownEvents) -> bool {
+    events.iter().any(|event| {
+        event.event_type == "m.room.redaction"
+            && event.redacted_by.is_some()
+            && event.redaction_target(room.room_version.as_deref()).is_none()
+            && !known.contains_key(&event.event_id)
+    })
 }
 
 /// The recorded redactions of these events.

@@ -7,6 +7,7 @@ use super::{
     Account, Error, Kind, SyncOutcome, Writer, event,
     gap::{self, NewGap},
     ingest::{walk_down, with_positions},
+    redaction,
     room::{self, Room},
     state::{Cause, Pointers},
     timeline::{self, Place},
@@ -172,6 +173,9 @@ impl Writer {
         }));
         let appended = with_positions(&events, &given);
         new += event::store(connection, self.policy(), room, &appended, &known).await?;
+        if redaction::a_target_is_lost(room, &events, &known) {
+            walk::rewalk_now(connection, room.room_key).await?;
+        }
 
         if let Some(reason) = hole {
             let rejoined = rejoined(response, before, told);

@@ -195,6 +195,23 @@ pub(super) async fn schedule_rewalk(
     Ok(())
 }
 
+/// Has the room walked again at once: something was told that only its events themselves can explain.
+pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+    let hurried = sqlx::query!(
+        "update archive.walks set not_before = now()
+         where room_key = $1 and kind = 'rewalk' and state = 'open' and pages = 0",
+        room_key
+    )
+    .execute(&mut *connection)
+    .await?;
+    if hurried.rows_affected() == 0 {
+        sqlx::query!("insert into archive.walks (room_key, kind) values ($1, 'rewalk')", room_key)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
 impl Archive {
     /// For each watched room its first open walk, the one due first in front. One walk a room at a time: two would
     /// make the server do its work twice (P17).

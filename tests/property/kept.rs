@@ -83,6 +83,17 @@ async fn back_and_gone_again_between_two_syncs() {
     play(&case(&[&[Message(0), Once][..], &away, &[Rejoin(0), Leave(0)]].concat())).await;
 }
 
+/// P78: the redaction was redacted before it was seen, so it does not say any more what it redacted.
+#[tokio::test]
+async fn a_redaction_that_was_redacted_in_a_gap() {
+    for version in ["1", "10", "11"] {
+        let steps = [Message(0), Message(0), Once, Redact(0, 4), Redact(0, 6), Burst(0)];
+        play(&Case { rooms: vec![version], ..case(&steps) }).await;
+        let steps = [Message(0), Message(0), Once, Redact(0, 4), Redact(0, 6)];
+        play(&Case { rooms: vec![version], ..case(&steps) }).await;
+    }
+}
+
 /// `to`, with which the first pass of a gap goes, hides it.
 #[tokio::test]
 async fn what_the_server_fetched_into_a_gap() {
