@@ -5,6 +5,7 @@ mod backfill;
 mod boundaries;
 mod embedded;
 mod faults;
+mod federation;
 mod follow;
 mod kills;
 mod lossless;

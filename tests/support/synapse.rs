@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tempfile::TempDir;
 
-use self::server::{Process, configure, fast_directory};
+use self::server::{Process, configure, fast_directory, federating};
 
 const TOKEN: &str = "the-application-service-may-act-as-anyone";
 
@@ -31,6 +31,8 @@ pub(crate) struct Synapse {
     process: Option<Process>,
     directory: TempDir,
     settings: Value,
+    /// Its client API's port, where it must outlast a restart.
+    port: Option<u16>,
 }
 
 /// A local user of it.
@@ -99,9 +101,22 @@ impl Synapse {
             process: None,
             directory,
             settings,
+            port: None,
         };
         synapse.restart().await;
         synapse
+    }
+
+    /// Starts one that federates with others of its kind over loopback, and keeps its ports over a restart.
+    pub(crate) async fn start_federating() -> Self {
+        let mut synapse = Self::start_with(federating(free_port())).await;
+        synapse.port = Some(port_of(&synapse.url));
+        synapse
+    }
+
+    /// Its name among homeservers.
+    pub(crate) fn name(&self) -> &str {
+        self.settings["server_name"].as_str().unwrap_or("localhost")
     }
 
     /// Starts it, again with the same data if it had run. Its port may change.
@@ -109,8 +124,7 @@ impl Synapse {
         self.stop();
         // Somebody may take the port between its choice and its use.
         for _ in 0..3 {
-            let port =
-                TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+            let port = self.port.unwrap_or_else(free_port);
             self.url = format!("http://127.0.0.1:{port}");
             configure(self.directory.path(), port, &self.settings);
             let process = self.process.insert(Process::spawn(self.directory.path()));
@@ -228,6 +242,13 @@ impl Synapse {
         self.membership(user, room, "join", json!({})).await;
     }
 
+    /// Joins a room that `other` knows.
+    pub(crate) async fn join_through(&self, user: &User, room: &str, other: &Self) {
+        let server = segment(other.name());
+        let path = format!("/join/{}?server_name={server}&via={server}", segment(room));
+        self.call(Method::POST, &path, Some(user), Some(json!({}))).await.expect("join");
+    }
+
     pub(crate) async fn leave(&self, user: &User, room: &str) {
         self.membership(user, room, "leave", json!({ "reason": "à bientôt" })).await;
     }
@@ -338,6 +359,14 @@ impl Synapse {
     fn next_transaction(&self) -> u64 {
         self.transaction.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port()
+}
+
+fn port_of(url: &str) -> u16 {
+    url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a URL with a port")
 }
 
 /// A path segment, every byte but the unreserved ones encoded. `.` and `..` cannot be sent: URLs swallow them

@@ -84,10 +84,57 @@ pub(super) fn configure(directory: &Path, port: u16, settings: &Value) {
         config[format!("rc_{key}")] = free.clone();
     }
     for (key, value) in settings.as_object().expect("settings are a map") {
-        config[key] = value.clone();
+        match (key.as_str(), value) {
+            ("listeners", Value::Array(more)) => {
+                config["listeners"].as_array_mut().expect("a list").extend(more.clone())
+            }
+            _ => config[key] = value.clone(),
+        }
+    }
+    if config["listeners"].as_array().is_some_and(|all| all.len() > 1) {
+        certify(directory);
+        config["tls_certificate_path"] = json!(path("tls.crt"));
+        config["tls_private_key_path"] = json!(path("tls.key"));
     }
     // JSON is YAML.
     write("homeserver.yaml", &config.to_string());
+}
+
+/// Settings of a server that federates over loopback on this port, and is quick to try again.
+pub(super) fn federating(port: u16) -> Value {
+    json!({
+        "server_name": format!("localhost:{port}"),
+        "listeners": [{
+            "port": port, "bind_addresses": ["127.0.0.1"], "type": "http", "tls": true,
+            "resources": [{ "names": ["federation"] }],
+        }],
+        "federation_domain_whitelist": null,
+        "federation_verify_certificates": false,
+        "ip_range_blacklist": [],
+        "federation_ip_range_blacklist": [],
+        "federation": {
+            "client_timeout": "10s", "max_short_retry_delay": "1s", "max_short_retries": 1,
+            "destination_min_retry_interval": "1s", "destination_max_retry_interval": "1s",
+            "destination_retry_multiplier": 1,
+        },
+        "rc_federation": {
+            "window_size": 1000, "sleep_limit": 100_000, "sleep_delay": 1, "reject_limit": 100_000, "concurrent": 100,
+        },
+    })
+}
+
+/// Makes a certificate that nobody signed, once.
+fn certify(directory: &Path) {
+    if directory.join("tls.crt").exists() {
+        return;
+    }
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-keyout", "tls.key", "-out", "tls.crt"])
+        .current_dir(directory)
+        .output()
+        .expect("openssl");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
 /// The server process, held by a thread of its own: the kernel kills it when the thread that spawned it ends,
