@@ -156,6 +156,11 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
                     "stored a page"
                 );
             }
+            // Nothing is lost: the walk goes on from its checkpoint when the room is resumed.
+            Err(archive::Error::Unwatched) => {
+                progress.finish("paused");
+                return Ok(());
+            }
             Err(error) => return store_failed(context, &walk, error, &mut backoff).await,
         }
     }

@@ -3,9 +3,11 @@
 mod backfill;
 mod check;
 mod config;
+mod grant;
 mod login;
 mod migrate;
 mod psql;
+mod rooms;
 mod run;
 mod status;
 
@@ -57,6 +59,9 @@ enum Command {
     Run(run::Run),
     Backfill(backfill::Backfill),
     Status(status::Status),
+    Rooms(rooms::Rooms),
+    GrantReader(grant::GrantReader),
+    GrantWriter(grant::GrantWriter),
     Check(check::Check),
     Psql(psql::Psql),
     Config(config::Config),
@@ -117,6 +122,9 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Run(command) => command.run(config, &telemetry).await,
             Command::Backfill(command) => command.run(config, &telemetry).await,
             Command::Status(command) => command.run(&config).await,
+            Command::Rooms(command) => command.run(&config).await,
+            Command::GrantReader(command) => command.run(&config).await,
+            Command::GrantWriter(command) => command.run(&config).await,
             Command::Check(command) => command.run(&config).await,
             Command::Psql(command) => command.run(&config).await,
             Command::Config(_) => unreachable!("was run above, without a runtime"),

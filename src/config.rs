@@ -38,7 +38,7 @@ pub use database::{Database, DatabaseUrl};
 pub use environment::Environment;
 pub use error::{Error, Unknown};
 pub use layers::Origin;
-pub use rooms::Rooms;
+pub use rooms::{Choice, Choices, Rooms};
 pub use secret::SecretSource;
 
 /// The documented file that `backscroll config example` prints: every setting with its default.

@@ -20,8 +20,8 @@ use crate::{
     telemetry::{Progress, Telemetry},
 };
 
-/// Connections beside those of the walks: the loops' own reads, `/sync`, and a reserve.
-const SPARE_CONNECTIONS: usize = 3;
+/// Connections beside those of the walks: the loops' own reads, `/sync`, the listener, and a reserve.
+const SPARE_CONNECTIONS: usize = 4;
 /// How often progress is shown.
 const TICK: Duration = Duration::from_secs(1);
 /// With `--once`: failures in a row after which the other side counts as away.
@@ -106,6 +106,8 @@ pub struct Context {
     pub live_events: AtomicU64,
     /// Wakes the backward loop: there may be new walks.
     pub walks_opened: Notify,
+    /// Wakes the forward loop: rooms may have been chosen otherwise, see [`crate::archive::Change`].
+    pub rooms_chosen: Notify,
     /// Cancelled when the daemon is to stop.
     pub shutdown: CancellationToken,
     once: bool,
@@ -242,13 +244,15 @@ async fn with_context(
         progress: progress.clone(),
         live_events: AtomicU64::new(0),
         walks_opened: Notify::new(),
+        rooms_chosen: Notify::new(),
         shutdown,
         once,
     });
     let result = tokio::select! {
-        result = work(context, account) => result,
+        result = work(Arc::clone(&context), account) => result,
         never = supervise(store.server()) => match never {},
         never = show(&progress) => match never {},
+        never = hear(&context) => match never {},
     };
     progress.close();
     store.close().await?;
@@ -260,6 +264,22 @@ async fn show(progress: &Progress) -> Infallible {
     loop {
         tokio::time::sleep(TICK).await;
         progress.tick();
+    }
+}
+
+/// Passes on what `backscroll rooms` decides. Without a connection nothing is heard, so each new one counts as news.
+async fn hear(context: &Context) -> Infallible {
+    let mut backoff = Backoff::default();
+    loop {
+        if let Ok(mut listener) = context.writer.archive().listen_for_choices().await {
+            backoff.reset();
+            context.rooms_chosen.notify_one();
+            // `None`: the connection was lost and made anew.
+            while listener.try_recv().await.is_ok() {
+                context.rooms_chosen.notify_one();
+            }
+        }
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

@@ -9,8 +9,9 @@ use crate::{
     Error,
     archive::{Account, SyncOutcome},
     backoff::Backoff,
+    config::Rooms,
     daemon::Context,
-    matrix::SyncRequest,
+    matrix::{SyncBatch, SyncRequest},
 };
 
 /// Follows the account's rooms until shutdown.
@@ -31,11 +32,13 @@ pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error
 /// One that no retry helps against.
 pub async fn step(context: &Context, account: &mut Account, timeout: Duration) -> Result<(), Error> {
     let mut backoff = Backoff::default();
-    let mut full_state = wants_full_state(context, account);
+    let mut full_state = false;
     while !context.shutdown.is_cancelled() {
         match try_step(context, account, full_state, timeout).await {
+            // To be stopped, or to be asked for other rooms.
+            Ok(None) => {}
             Ok(Some(outcome)) if outcome.needs_full_state => full_state = true,
-            Ok(_) => return Ok(()),
+            Ok(Some(_)) => return Ok(()),
             Err(Error::Matrix(error)) if error.is_bad_token() && account.since.is_some() => {
                 tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
                 *account = context.writer.forget_since(account).await?;
@@ -56,8 +59,37 @@ pub async fn step(context: &Context, account: &mut Account, timeout: Duration) -
 
 /// Whether the next response must hold the state of every room: at the first, and when other rooms are wanted than
 /// before, which no token tells (P41).
-fn wants_full_state(context: &Context, account: &Account) -> bool {
-    account.since.is_none() || account.rooms_filter != Some(context.config.rooms.fingerprint())
+fn wants_full_state(account: &Account, rooms: &Rooms) -> bool {
+    account.since.is_none() || account.rooms_filter != Some(rooms.fingerprint())
+}
+
+/// The rooms that are wanted now.
+async fn wanted_rooms(context: &Context) -> Result<Rooms, Error> {
+    let choices = context.writer.archive().choices().await?;
+    Ok(context.config.rooms.with_choices(choices))
+}
+
+/// Returns once other rooms are wanted than these.
+async fn others_wanted(context: &Context, rooms: &Rooms) {
+    loop {
+        context.rooms_chosen.notified().await;
+        // What cannot be read now is read before the next request.
+        if wanted_rooms(context).await.is_ok_and(|now| now.fingerprint() != rooms.fingerprint()) {
+            return;
+        }
+    }
+}
+
+/// The answer to a request; `None` if the daemon is to stop, or other rooms were chosen while it waited for news.
+async fn ask(
+    context: &Context,
+    request: &SyncRequest<'_>,
+    rooms: &Rooms,
+) -> Result<Option<SyncBatch>, Error> {
+    tokio::select! {
+        answer = context.unless_stopped(context.client.sync(request)) => Ok(answer.transpose()?),
+        () = others_wanted(context, rooms) => Ok(None),
+    }
 }
 
 async fn try_step(
@@ -66,10 +98,12 @@ async fn try_step(
     full_state: bool,
     timeout: Duration,
 ) -> Result<Option<SyncOutcome>, Error> {
+    let rooms = wanted_rooms(context).await?;
+    let full_state = full_state || wants_full_state(account, &rooms);
     let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
-    let Some(answer) = context.unless_stopped(context.client.sync(&request)).await else { return Ok(None) };
-    let (batch, start) = (answer?, Instant::now());
-    let outcome = context.writer.apply_sync(account, &batch, &context.config.rooms, full_state).await?;
+    let Some(batch) = ask(context, &request, &rooms).await? else { return Ok(None) };
+    let start = Instant::now();
+    let outcome = context.writer.apply_sync(account, &batch, &rooms, full_state).await?;
     if outcome.needs_full_state {
         return Ok(Some(outcome));
     }

@@ -96,6 +96,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Superseded`] if the checkpoint is not where `walk` says; the walk must then be read again.
+    /// [`Error::Unwatched`] if the room was paused or removed meanwhile.
     pub async fn apply_page(
         &self,
         walk: &Walk,
@@ -106,6 +107,9 @@ impl Writer {
         let mut transaction = self.begin(true).await?;
         lock_room(&mut transaction, walk.room_key).await?;
         let room = room::get(&mut transaction, walk.room_key).await?;
+        if !room.watched {
+            return Err(Error::Unwatched);
+        }
         for section in [&page.chunk, &page.state] {
             event::quarantine(&mut transaction, room.room_key, &section.malformed).await?;
         }

@@ -76,17 +76,15 @@ async fn inspect(connection: &mut PgConnection) -> Result<Inspection, Error> {
                   current_database()::text as "database!", current_user::text as "role!",
                   current_setting('server_encoding') as "encoding!",
                   (pg_is_in_recovery() or current_setting('transaction_read_only')::bool) as "read_only!",
-                  exists(select from pg_namespace where nspname = 'archive') as "has_schema!",
-                  -- Not to_regclass: it fails where the schema may not be used.
-                  exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-                         where n.nspname = 'archive' and c.relname = '_sqlx_migrations') as "migrated!""#
+                  exists(select from pg_namespace where nspname = 'archive') as "has_schema!""#
     )
     .fetch_one(&mut *connection)
     .await?;
-    let schema = if server.migrated { Some(schema(connection).await?) } else { None };
+    let migrated = is_migrated(connection).await?;
+    let schema = if migrated { Some(schema(connection).await?) } else { None };
     let current = schema.as_ref().is_some_and(|schema| schema.missing == 0);
     Ok(Inspection {
-        foreign_schema: server.has_schema && !server.migrated && has_tables(connection).await?,
+        foreign_schema: server.has_schema && !migrated && has_tables(connection).await?,
         permitted: permitted(connection, current).await?,
         writer: writer(connection).await?,
         account: if current { account(connection).await? } else { None },
@@ -98,6 +96,24 @@ async fn inspect(connection: &mut PgConnection) -> Result<Inspection, Error> {
         read_only: server.read_only,
         schema,
     })
+}
+
+/// Whether the schema is exactly what this Backscroll makes.
+pub(super) async fn is_current(connection: &mut PgConnection) -> Result<bool, Error> {
+    if !is_migrated(connection).await? {
+        return Ok(false);
+    }
+    let schema = schema(connection).await?;
+    Ok(schema.missing == 0 && schema.found == schema.known && schema.broken.is_none())
+}
+
+async fn is_migrated(connection: &mut PgConnection) -> Result<bool, Error> {
+    // Not to_regclass: it fails where the schema may not be used.
+    let is_migrated = sqlx::query_scalar!(
+        r#"select exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                         where n.nspname = 'archive' and c.relname = '_sqlx_migrations') as "is_migrated!""#
+    );
+    Ok(is_migrated.fetch_one(connection).await?)
 }
 
 async fn schema(connection: &mut PgConnection) -> Result<Schema, Error> {

@@ -1,6 +1,7 @@
 //! The database's edge: SQL, no HTTP. [`Archive`] reads; [`Writer`], of which there is one per database, writes.
 
 mod checkpoint;
+mod choice;
 mod copy;
 mod event;
 mod gap;
@@ -8,6 +9,7 @@ mod ingest;
 pub mod inspect;
 mod redaction;
 mod response;
+mod role;
 mod room;
 mod state;
 mod status;
@@ -25,6 +27,7 @@ use sqlx::{
 };
 
 pub use checkpoint::Account;
+pub use choice::{Change, ChosenRoom};
 pub use ingest::SyncOutcome;
 pub use status::{GapCounts, RoomStatus, Status};
 pub use walk::{Kind, Walk, WalkState};
@@ -85,11 +88,17 @@ pub enum Error {
     /// A checkpoint was not where it was last seen, so somebody else moved it. Nothing was written.
     #[error("move a checkpoint: it is not where it was last seen")]
     Superseded,
+    /// The room of a walk is not archived any more. Nothing was written.
+    #[error("store a page: the room was paused or removed meanwhile")]
+    Unwatched,
     /// No such room.
     #[error(
         "find the room {0} in the archive: it is not there (yet); `backscroll run --once` looks for rooms"
     )]
     NoSuchRoom(String),
+    /// The account is not in a room that is to be added.
+    #[error("add the room {0}: the account is not in it; join it with a client, or add --join")]
+    NotJoined(String),
 }
 
 impl Error {
@@ -109,9 +118,10 @@ impl Error {
     /// The process's exit code if this ends it (sysexits).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Database(_) | Self::Superseded => 69,
+            Self::Database(error) if denied(error) => 77,
+            Self::Database(_) | Self::Superseded | Self::Unwatched => 69,
             Self::AnotherWriter { .. } => 75,
-            Self::NoSuchRoom(_) => 64,
+            Self::NoSuchRoom(_) | Self::NotJoined(_) => 64,
             Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,
         }
     }
@@ -121,6 +131,11 @@ impl Error {
 /// intervention and start-up (57); a read-only standby (25006) and a lock that was not to be had (55P03).
 fn transient(code: &str) -> bool {
     ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || ["25006", "55P03"].contains(&code)
+}
+
+/// Whether the role lacks a right.
+fn denied(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("42501" | "0LP01")))
 }
 
 /// The error without DETAIL and CONTEXT, which quote the row.
@@ -153,7 +168,12 @@ impl Archive {
     }
 
     /// Applies the migrations that the database lacks, under a lock.
+    ///
+    /// A database that lacks none is not written to, so a role without the right to make tables will do.
     pub async fn migrate(&self) -> Result<(), Error> {
+        if inspect::is_current(&mut *self.pool.acquire().await?).await? {
+            return Ok(());
+        }
         let migrator = migrator();
         let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
         match migrator.run(&self.pool).await {

@@ -9,6 +9,19 @@ pub struct Rooms {
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
     listed: BTreeMap<String, Option<String>>,
+    choices: Choices,
+}
+
+/// What `backscroll rooms` decided about rooms, by room id.
+pub type Choices = BTreeMap<String, Choice>;
+
+/// What `backscroll rooms` decided about one room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Added or removed; `None`: as the configuration says.
+    pub wanted: Option<bool>,
+    /// Left alone for a while.
+    pub paused: bool,
 }
 
 impl Rooms {
@@ -17,11 +30,22 @@ impl Rooms {
         exclude: Vec<Pattern>,
         listed: BTreeMap<String, Option<String>>,
     ) -> Self {
-        Self { include, exclude, listed }
+        Self { include, exclude, listed, choices: Choices::new() }
+    }
+
+    /// The same with what was decided at run time, which goes before it.
+    #[must_use]
+    pub fn with_choices(&self, choices: Choices) -> Self {
+        Self { choices, ..self.clone() }
     }
 
     /// Whether a room with these aliases is archived.
     pub fn watches(&self, room_id: &str, aliases: &[&str]) -> bool {
+        let Choice { wanted, paused } = self.choices.get(room_id).copied().unwrap_or_default();
+        !paused && wanted.unwrap_or_else(|| self.is_configured(room_id, aliases))
+    }
+
+    fn is_configured(&self, room_id: &str, aliases: &[&str]) -> bool {
         let any = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches_room(room_id, aliases));
         self.listed.contains_key(room_id) || (any(&self.include) && !any(&self.exclude))
     }
@@ -37,7 +61,14 @@ impl Rooms {
             patterns.iter().map(|pattern| pattern.0.iter().collect()).collect()
         };
         let listed: Vec<&String> = self.listed.keys().collect();
-        serde_json::json!([patterns(&self.include), patterns(&self.exclude), listed]).to_string()
+        let configured = serde_json::json!([patterns(&self.include), patterns(&self.exclude), listed]);
+        // Without a choice the text of before there were any: an upgrade must not cost a whole /sync.
+        let choices: Vec<_> = self.choices.iter().map(|(id, c)| (id, c.wanted, c.paused)).collect();
+        if choices.is_empty() {
+            configured.to_string()
+        } else {
+            format!("{configured}{}", serde_json::json!(choices))
+        }
     }
 
     /// Where the operator wants a room's history walk to start.
@@ -196,6 +227,24 @@ mod tests {
         ] {
             assert_ne!(one.fingerprint(), other.fingerprint());
         }
+    }
+
+    #[test]
+    fn a_choice_at_run_time_goes_before_the_configuration() {
+        let configured = rooms(&["*"], &["!out:*"], &[("!listed:hs", None)]);
+        let choice = |wanted, paused| Choice { wanted, paused };
+        let chosen = configured.with_choices(Choices::from([
+            ("!out:hs".to_owned(), choice(Some(true), false)),
+            ("!listed:hs".to_owned(), choice(Some(false), false)),
+            ("!added:hs".to_owned(), choice(Some(true), true)),
+            ("!abc:hs".to_owned(), choice(None, true)),
+        ]));
+        assert!(chosen.watches("!out:hs", &[]) && chosen.watches("!other:hs", &[]));
+        for room in ["!listed:hs", "!added:hs", "!abc:hs"] {
+            assert!(!chosen.watches(room, &[]), "{room}");
+        }
+        assert_ne!(chosen.fingerprint(), configured.fingerprint());
+        assert_eq!(configured.with_choices(Choices::new()).fingerprint(), configured.fingerprint());
     }
 
     #[test]

@@ -248,7 +248,17 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| Error::malformed(what, &error))
     }
 
-    async fn get_json<T: DeserializeOwned>(
+    pub(super) async fn post_as_user<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        path: &[&str],
+    ) -> Result<T, Error> {
+        let request = self.http.request(Method::POST, self.url(path, &[])?).body("{}");
+        let body = send(what, self.authorized(request), LONG, SMALL_CAP).await?;
+        serde_json::from_slice(&body).map_err(|error| Error::malformed(what, &error))
+    }
+
+    pub(super) async fn get_json<T: DeserializeOwned>(
         &self,
         what: &'static str,
         path: &[&str],
@@ -266,12 +276,16 @@ impl Client {
         deadline: Duration,
         cap: usize,
     ) -> Result<Vec<u8>, Error> {
-        let mut request = self.http.request(Method::GET, self.url(path, query)?);
+        let request = self.http.request(Method::GET, self.url(path, query)?);
+        send(what, self.authorized(request), deadline, cap).await
+    }
+
+    fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         let token = self.token.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        if let Some(token) = token {
-            request = request.bearer_auth(token.expose_secret());
+        match token {
+            Some(token) => request.bearer_auth(token.expose_secret()),
+            None => request,
         }
-        send(what, request, deadline, cap).await
     }
 
     /// Percent-encodes every segment: ids, types and keys may hold `/`, `#`, `?` and `%` (P53).

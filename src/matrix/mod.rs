@@ -3,6 +3,7 @@
 mod client;
 mod error;
 mod event;
+mod join;
 pub(crate) mod json;
 mod login;
 mod page;

@@ -44,11 +44,20 @@ pub(crate) struct TestDatabase {
 
 impl TestDatabase {
     pub(crate) async fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let shared = SERVER.get_or_init(start).await;
+        Self::from_template(shared, &shared.template).await
+    }
+
+    /// Without a schema.
+    pub(crate) async fn new_empty() -> Self {
+        Self::from_template(SERVER.get_or_init(start).await, "template0").await
+    }
+
+    async fn from_template(shared: &Shared, template: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{}_{}", shared.template, COUNT.fetch_add(1, Ordering::Relaxed));
         let mut admin = PgConnection::connect(&shared.url).await.unwrap();
-        run(&mut admin, &format!("create database {name} template {}", shared.template)).await;
+        run(&mut admin, &format!("create database {name} template {template}")).await;
         admin.close().await.unwrap();
         Self { url: with_database(&shared.url, &name) }
     }

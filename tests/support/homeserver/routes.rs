@@ -1,5 +1,6 @@
 //! From a request to its answer: faults first, then the token, then the endpoint.
 
+use super::event::Event;
 use super::fault::{Effect, Wire, Wired};
 use super::http::{Reply, Request};
 use super::json::{Json, object, quote};
@@ -46,6 +47,9 @@ impl Shared {
             tokio::pin!(happened);
             happened.as_mut().enable();
             let answer = self.lock().reply(request, last);
+            if request.method == "POST" {
+                self.happened.notify_waiters();
+            }
             if let Some(reply) = answer {
                 return reply;
             }
@@ -110,6 +114,7 @@ impl World {
             ("GET", ["v3", "rooms", room, "state", kind, key]) => self.state_event(room, kind, key, request),
             ("GET", ["v3", "account", "whoami"]) => Reply::ok(whoami()),
             ("GET", ["v3", "joined_rooms"]) => self.joined_rooms(),
+            ("POST", ["v3", "join", room]) => self.join_by_request(room),
             ("GET", ["v3", "directory", "room", alias]) => self.resolve(alias),
             ("GET", ["v3", "user", _, "account_data", kind]) => self.account_data(kind),
             ("POST", ["v3", "user", _, "filter"]) => self.upload_filter(&request.body),
@@ -160,6 +165,15 @@ impl World {
         let joined = self.rooms.values().filter(|room| room.membership_is("join"));
         let ids: Vec<_> = joined.map(|room| quote(&room.id)).collect();
         Reply::ok(format!(r#"{{"joined_rooms":[{}]}}"#, ids.join(",")))
+    }
+
+    /// Every room may be joined.
+    fn join_by_request(&mut self, room: &str) -> Reply {
+        if !self.rooms.contains_key(room) {
+            return Reply::not_found("No such room");
+        }
+        self.append(room, Event::member(ARCHIVER, "join"));
+        Reply::ok(object(&[("room_id", quote(room))]))
     }
 
     /// An alias is known here once a room calls it its canonical one.

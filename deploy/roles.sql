@@ -1,0 +1,27 @@
+-- Owner, writer and reader on a PostgreSQL of your own, in a database that is Backscroll's alone. As a superuser:
+--
+--   createdb backscroll
+--   psql -d backscroll -f deploy/roles.sql
+--   DATABASE_URL='postgres:///backscroll?host=/run/postgresql&options=-c%20role%3Dbackscroll_owner' backscroll migrate
+--   psql -d backscroll -c 'set role backscroll_owner' \
+--        -c "select archive.grant_writer('backscroll_writer'), archive.grant_reader('backscroll_reader')"
+--   psql -d backscroll -c '\password backscroll_writer' -c '\password backscroll_reader'
+--
+-- The daemon then runs as backscroll_writer. `backscroll migrate` as the owner, as above, belongs to each upgrade.
+-- What each may do is in migrations/0011_roles.sql.
+\set ON_ERROR_STOP 1
+begin;
+create role backscroll_owner nologin;
+create role backscroll_writer login connection limit 20;
+create role backscroll_reader login connection limit 10;
+-- Nobody logs in as the owner; a superuser becomes it.
+revoke all on schema public from public;
+grant usage on schema public to public;
+grant usage, create on schema public to backscroll_owner;
+do $$
+begin
+    execute format('revoke temporary on database %I from public', current_database());
+    execute format('grant create on database %I to backscroll_owner', current_database());
+end
+$$;
+commit;

@@ -1,0 +1,171 @@
+//! Rooms chosen at run time. Unlike all other writing this needs no [`super::Writer`]: it is the operator's word, given
+//! while a daemon may be at work, which reads it before each `/sync` and is woken by a notification.
+
+use sqlx::{PgConnection, postgres::PgListener};
+
+use super::{Archive, Error, room, writer::lock_room};
+use crate::config::{Choice, Choices};
+
+/// What a daemon listens to.
+const CHANNEL: &str = "backscroll_rooms";
+
+/// What to do about a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Archive it, whatever the configuration says.
+    Add,
+    /// Archive it no more; what is there stays.
+    Remove,
+    /// Fetch nothing of it for a while.
+    Pause,
+    /// End the pause; what was missed is fetched.
+    Resume,
+}
+
+impl Change {
+    fn apply(self, choice: Choice) -> Choice {
+        match self {
+            Self::Add => Choice { wanted: Some(true), paused: false },
+            Self::Remove => Choice { wanted: Some(false), paused: false },
+            Self::Pause => Choice { paused: true, ..choice },
+            Self::Resume => Choice { paused: false, ..choice },
+        }
+    }
+}
+
+/// A room and what is decided about it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ChosenRoom {
+    /// Room id.
+    pub room_id: String,
+    /// Name or alias in force.
+    pub name: Option<String>,
+    /// The account's membership; `None`: the archive has not heard of the room yet.
+    pub membership: Option<String>,
+    /// Whether the daemon archives it now.
+    pub watched: bool,
+    /// Added (true) or removed (false) by command; `None`: as the configuration says.
+    pub wanted: Option<bool>,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Archived events.
+    pub event_count: i64,
+}
+
+impl Archive {
+    /// What is decided about rooms beside the configuration.
+    pub async fn choices(&self) -> Result<Choices, Error> {
+        let rows = sqlx::query!("select room_id, wanted, paused from archive.room_choices")
+            .fetch_all(&self.pool)
+            .await?;
+        let choice = |wanted, paused| Choice { wanted, paused };
+        Ok(rows.into_iter().map(|row| (row.room_id, choice(row.wanted, row.paused))).collect())
+    }
+
+    /// Decides about a room. Where that ends its archiving, it has ended when this returns, whatever a daemon is at.
+    /// Returns whether anything is different now.
+    pub async fn choose_room(&self, room_id: &str, change: Change) -> Result<bool, Error> {
+        let mut transaction = self.pool.begin().await?;
+        let before = find(&mut transaction, room_id).await?;
+        let after = change.apply(before);
+        if after == before {
+            return Ok(false);
+        }
+        save(&mut transaction, room_id, after).await?;
+        if after.paused || after.wanted == Some(false) {
+            unwatch(&mut transaction, room_id).await?;
+        }
+        sqlx::query!("select pg_notify($1, '')", CHANNEL).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Every room that the archive knows or that a choice names, by name.
+    pub async fn chosen_rooms(&self) -> Result<Vec<ChosenRoom>, Error> {
+        let rooms = sqlx::query_as!(
+            ChosenRoom,
+            r#"select coalesce(r.room_id, c.room_id) as "room_id!", coalesce(v.name, v.canonical_alias) as name,
+                      r.membership as "membership?", coalesce(r.watched, false) as "watched!", c.wanted as "wanted?",
+                      coalesce(c.paused, false) as "paused!", coalesce(r.event_count, 0) as "event_count!"
+               from archive.rooms r
+               full join archive.room_choices c on c.room_id = r.room_id
+               left join public.rooms v on v.room_id = r.room_id
+               order by lower(coalesce(v.name, v.canonical_alias)), 1"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rooms)
+    }
+
+    /// The room that has this alias as its canonical one, as far as the archive knows.
+    pub async fn room_called(&self, alias: &str) -> Result<Option<String>, Error> {
+        let room_id = sqlx::query_scalar!(
+            r#"select r.room_id
+               from archive.current_state s
+               join archive.rooms r using (room_key)
+               join archive.events e on e.room_key = s.room_key and e.event_id = s.event_id
+               where s.type = 'm.room.canonical_alias' and s.state_key = '' and e.content ->> 'alias' = $1
+               limit 1"#,
+            alias
+        );
+        Ok(room_id.fetch_optional(&self.pool).await?)
+    }
+
+    /// Whether the account is in the room; `None`: the archive does not know the room.
+    pub async fn is_joined(&self, room_id: &str) -> Result<Option<bool>, Error> {
+        let joined = sqlx::query_scalar!(
+            r#"select membership = 'join' as "joined!" from archive.rooms where room_id = $1"#,
+            room_id
+        );
+        Ok(joined.fetch_optional(&self.pool).await?)
+    }
+
+    /// Hears of decisions about rooms from now on.
+    pub async fn listen_for_choices(&self) -> Result<PgListener, Error> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(listener)
+    }
+}
+
+async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Choice, Error> {
+    // Two commands about one room take turns, also where there is no row yet.
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", room_id)
+        .execute(&mut *connection)
+        .await?;
+    let choice = sqlx::query_as!(
+        Choice,
+        "select wanted, paused from archive.room_choices where room_id = $1",
+        room_id
+    );
+    Ok(choice.fetch_optional(connection).await?.unwrap_or_default())
+}
+
+async fn save(connection: &mut PgConnection, room_id: &str, choice: Choice) -> Result<(), Error> {
+    if choice == Choice::default() {
+        sqlx::query!("delete from archive.room_choices where room_id = $1", room_id)
+            .execute(connection)
+            .await?;
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into archive.room_choices (room_id, wanted, paused) values ($1, $2, $3)
+         on conflict (room_id) do update set wanted = excluded.wanted, paused = excluded.paused, chosen_at = now()",
+        room_id,
+        choice.wanted,
+        choice.paused
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Under the room's lock: an answer that is being stored is stored before, the next one is not.
+async fn unwatch(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
+    let Some(room) = room::find(connection, room_id).await? else { return Ok(()) };
+    lock_room(connection, room.room_key).await?;
+    sqlx::query!("update archive.rooms set watched = false where room_key = $1", room.room_key)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! `backscroll grant-reader` and `grant-writer`
+
+use std::process::ExitCode;
+
+use ruma::OwnedRoomId;
+
+use crate::{Error, archive, config::Config, daemon::Store, telemetry::escape};
+
+use super::status::text;
+
+/// The longest name that PostgreSQL does not cut.
+const LONGEST_NAME: usize = 63;
+
+/// Let a database role read the archive: the views, and nothing else.
+///
+/// Makes the role if there is none, without a password: set one with `\password NAME` in `backscroll psql`. With --room it
+/// sees these rooms only. Granting again replaces what was granted. To undo: `drop owned by NAME; drop role NAME`.
+#[derive(Debug, clap::Args)]
+pub(super) struct GrantReader {
+    /// Name of the role
+    #[arg(value_parser = role)]
+    name: String,
+
+    /// A room that it may see, such as '!abc:example.org'; repeat for more [default: all]
+    #[arg(long, value_name = "ROOM")]
+    room: Vec<OwnedRoomId>,
+}
+
+/// Let a database role run the daemon: write rows, but neither make, change, empty nor drop a table.
+///
+/// Makes the role if there is none, without a password. Migrations then need their owner: `backscroll migrate` with the
+/// owner's database.url, after each upgrade.
+#[derive(Debug, clap::Args)]
+pub(super) struct GrantWriter {
+    /// Name of the role
+    #[arg(value_parser = role)]
+    name: String,
+}
+
+impl GrantReader {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let rooms: Vec<_> = self.room.iter().map(ToString::to_string).collect();
+        let rooms = (!rooms.is_empty()).then_some(rooms.as_slice());
+        grant(config, async |archive| archive.grant_reader(&self.name, rooms).await).await?;
+        let rooms =
+            rooms.map_or_else(|| "every room".to_owned(), |rooms| escape(&rooms.join(", ")).into_owned());
+        text::print(&format!("{} may read {rooms}.\n", escape(&self.name)))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl GrantWriter {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        grant(config, async |archive| archive.grant_writer(&self.name).await).await?;
+        text::print(&format!("{} may run the daemon.\n", escape(&self.name)))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn grant(
+    config: &Config,
+    grant: impl AsyncFnOnce(&archive::Archive) -> Result<(), archive::Error>,
+) -> anyhow::Result<()> {
+    let store = Store::open(config).await?;
+    let granted = async {
+        store.archive.migrate().await?;
+        grant(&store.archive).await
+    };
+    let granted = granted.await;
+    store.close().await?;
+    Ok(granted.map_err(Error::from)?)
+}
+
+fn role(name: &str) -> Result<String, String> {
+    if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with("pg_") {
+        return Err(format!("a role's name has 1 to {LONGEST_NAME} bytes and does not begin with pg_"));
+    }
+    Ok(name.to_owned())
+}

@@ -1,0 +1,113 @@
+//! Years of service: a database of any earlier version opens, and a backup taken at any moment goes on.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use backscroll::archive::Archive;
+use sqlx::{Connection as _, PgConnection, migrate::Migrator};
+
+use crate::support::{
+    archive::dump,
+    postgres::{self, TestDatabase},
+    stage::Stage,
+};
+
+fn program(name: &str) -> PathBuf {
+    std::env::var_os("BACKSCROLL_POSTGRES_BIN").map_or_else(
+        || {
+            let installed = |major: &u32| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin/{name}"));
+            (15..30)
+                .rev()
+                .map(|major| installed(&major))
+                .find(|path| path.exists())
+                .unwrap_or_else(|| name.into())
+        },
+        |directory| PathBuf::from(directory).join(name),
+    )
+}
+
+/// An archive as each version so far has left it, opened by this one.
+#[tokio::test]
+async fn a_database_of_each_earlier_migration_opens() {
+    let migrations = sqlx::migrate!();
+    let versions: Vec<_> = migrations.iter().map(|migration| migration.version).collect();
+    for version in versions {
+        let database = TestDatabase::new_empty().await;
+        let earlier =
+            migrations.iter().filter(|migration| migration.version <= version).cloned().collect::<Vec<_>>();
+        let mut migrator = Migrator { migrations: earlier.into(), ..Migrator::DEFAULT };
+        migrator.create_schema("archive");
+        migrator.dangerous_set_table_name("archive._sqlx_migrations");
+        let mut connection = PgConnection::connect(database.url()).await.unwrap();
+        migrator.run_direct(None, &mut connection, false).await.unwrap();
+        let archive = Archive::connect(database.url(), 2).await.unwrap();
+        archive.migrate().await.unwrap();
+        let status = archive.status().await.unwrap();
+        assert_eq!(status.rooms.len(), 0, "after {version}");
+        archive.close().await;
+    }
+}
+
+/// Rows that 0001 to 0005 hold survive what came after them.
+#[tokio::test]
+async fn an_archive_of_the_first_version_goes_on() {
+    let stage = Stage::new().await;
+    let room = stage.room(25);
+    stage.once().await;
+    let before = dump(stage.database.url()).await;
+    // What the later migrations made is taken away again, which leaves the schema of the first.
+    stage
+        .database
+        .run(
+            "drop schema room_reader cascade; drop table archive.room_choices, archive.reader_rooms;
+             drop function archive.grant_reader, archive.grant_writer, archive.check_role;
+             alter function public.room_key(text) security invoker reset all;
+             delete from archive._sqlx_migrations where version >= 10",
+        )
+        .await;
+    stage.once().await;
+    assert_eq!(dump(stage.database.url()).await, before);
+    stage.say(&room, "after the upgrade", 5);
+    stage.once().await;
+    stage.is_archived(&room).await;
+}
+
+/// `pg_dump` in the middle of a walk, restored elsewhere, gone on with: as if nothing had happened.
+#[tokio::test]
+async fn a_backup_taken_during_a_walk_goes_on_to_the_same_archive() {
+    let stage = Stage::new().await;
+    let rooms = [stage.room(95), stage.room(45)];
+    stage.once_for_pages(5).await;
+    let backup =
+        Command::new(program("pg_dump")).arg("--format=custom").arg(stage.database.url()).output().unwrap();
+    assert!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
+
+    stage.once().await;
+    let uninterrupted = dump(stage.database.url()).await;
+
+    let restored = TestDatabase::new_empty().await;
+    let file = stage.backscroll.path().join("backup");
+    std::fs::write(&file, backup.stdout).unwrap();
+    let restore = Command::new(program("pg_restore"))
+        .args(["--no-owner", "--exit-on-error", "--dbname", restored.url()])
+        .arg(&file)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(restore.status.success(), "{}", String::from_utf8_lossy(&restore.stderr));
+    let events = postgres::rows(restored.url(), "select count(*) from events").await;
+    let stage = Stage {
+        backscroll: stage.backscroll.set("BACKSCROLL_DATABASE__URL", restored.url()),
+        database: restored,
+        ..stage
+    };
+    stage.once().await;
+    assert_eq!(dump(stage.database.url()).await, uninterrupted);
+    let after = postgres::rows(stage.database.url(), "select count(*) from events").await;
+    assert_ne!(after, events, "the backup was taken before the end");
+    for room in &rooms {
+        stage.is_archived(room).await;
+    }
+}
