@@ -4,6 +4,7 @@ mod backfill;
 mod check;
 mod config;
 mod grant;
+mod erase;
 mod login;
 mod migrate;
 mod psql;
@@ -67,6 +68,7 @@ enum Command {
     Config(config::Config),
     Migrate(migrate::Migrate),
     Login(login::Login),
+    Erase(erase::Erase),
 }
 
 impl Command {
@@ -130,6 +132,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Config(_) => unreachable!("was run above, without a runtime"),
             Command::Migrate(command) => command.run(&config).await,
             Command::Login(command) => command.run(&config).await,
+            Command::Erase(command) => command.run(&config).await,
         }
     })
 }

@@ -4,6 +4,7 @@
 mod backfill;
 mod boundaries;
 mod embedded;
+mod erase;
 mod faults;
 mod federation;
 mod follow;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 
-use super::{Error, Policy, copy::Rows, redaction, room, room::Room, timeline::Place};
+use super::{Error, Policy, copy::Rows, redaction, room, room::Room, timeline::Place, tombstone::Tombstones};
 use crate::matrix::{Event, Malformed};
 
 /// What the archive already has of an event.
@@ -85,6 +85,13 @@ pub(super) async fn store(
     if events.is_empty() {
         return Ok(0);
     }
+    let tombstones = Tombstones::load(connection).await?;
+    let covered: Vec<_> = events.iter().map(|placed| tombstones.cover(room, placed.event)).collect();
+    let events: Vec<_> = covered
+        .iter()
+        .zip(events)
+        .map(|(event, placed)| Placed { event, position: placed.position })
+        .collect();
     let all: Vec<&Event> = events.iter().map(|placed| placed.event).collect();
     let mut targets = redaction::record(connection, room, &all).await?;
     let concerned: HashSet<String> =
@@ -203,13 +210,17 @@ async fn complete(
     Ok(())
 }
 
-/// Keeps what could not be an event, byte for byte.
+/// Keeps what could not be an event, byte for byte, unless it concerns an erased user.
 pub(super) async fn quarantine(
     connection: &mut PgConnection,
     room_key: i32,
     malformed: &[Malformed],
 ) -> Result<(), Error> {
-    for bad in malformed {
+    if malformed.is_empty() {
+        return Ok(());
+    }
+    let tombstones = Tombstones::load(connection).await?;
+    for bad in malformed.iter().filter(|bad| !tombstones.mentioned(&bad.raw)) {
         let kept = sqlx::query!(
             "insert into archive.quarantine (room_key, raw, raw_sha256, reason) values ($1, $2, sha256($2), $3)
              on conflict do nothing",

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod choice;
 mod copy;
+mod erase;
 mod event;
 mod gap;
 mod ingest;
@@ -15,6 +16,7 @@ mod state;
 mod status;
 mod step;
 mod timeline;
+mod tombstone;
 mod walk;
 mod writer;
 
@@ -28,6 +30,7 @@ use sqlx::{
 
 pub use checkpoint::Account;
 pub use choice::{Change, ChosenRoom};
+pub use erase::{Erased, Subject};
 pub use ingest::SyncOutcome;
 pub use status::{GapCounts, RoomStatus, Status};
 pub use walk::{Kind, Walk, WalkState};
@@ -99,6 +102,11 @@ pub enum Error {
     /// The account is not in a room that is to be added.
     #[error("add the room {0}: the account is not in it; join it with a client, or add --join")]
     NotJoined(String),
+    /// The room was erased.
+    #[error(
+        "archive the room {0}: it was erased; its row in archive.erasures, if removed, lets it be archived again"
+    )]
+    ErasedRoom(String),
 }
 
 impl Error {
@@ -121,7 +129,7 @@ impl Error {
             Self::Database(error) if denied(error) => 77,
             Self::Database(_) | Self::Superseded | Self::Unwatched => 69,
             Self::AnotherWriter { .. } => 75,
-            Self::NoSuchRoom(_) | Self::NotJoined(_) => 64,
+            Self::NoSuchRoom(_) | Self::NotJoined(_) | Self::ErasedRoom(_) => 64,
             Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,
         }
     }

@@ -84,16 +84,20 @@ pub(super) fn redacted_copy(room: &Room, event: &Event, redactions: &Redactions)
     if event.redacted_by.is_some() || event.event_type == "m.room.create" {
         return None;
     }
+    Some(Event { redacted_by: Some(redaction.clone()), ..pruned(room, event) })
+}
+
+/// `event` with what a redaction leaves of it.
+pub(super) fn pruned(room: &Room, event: &Event) -> Event {
     let content = prune(room.room_version.as_deref(), &event.event_type, &event.content);
-    Some(Event {
+    Event {
         stable_sha256: rehash(&room.room_id, event, &content),
         content,
         raw: None,
         relates_to: None,
         rel_type: None,
-        redacted_by: Some(redaction.clone()),
         ..event.clone()
-    })
+    }
 }
 
 /// Prunes those of `targets` that are stored in full, then settles the recorded links. `served` are the server's own

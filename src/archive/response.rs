@@ -11,6 +11,7 @@ use super::{
     room::{self, Room},
     state::{Cause, Pointers},
     timeline::{self, Place},
+    tombstone,
     walk::{self, NewWalk},
     writer::lock_room,
 };
@@ -243,15 +244,20 @@ impl Writer {
     }
 }
 
-/// Finds or makes the rows of the rooms, and locks them in ascending order.
+/// Finds or makes the rows of the rooms that were not erased, and locks them in ascending order.
 pub(super) async fn claim_rooms<'a>(
     connection: &mut PgConnection,
     response: &Response<'_>,
     told: &'a [RoomBatch],
 ) -> Result<Vec<(Room, &'a RoomBatch)>, Error> {
     let mut rooms = Vec::with_capacity(told.len());
+    let room_ids: Vec<String> = told.iter().map(|batch| batch.room_id.to_string()).collect();
+    let erased = tombstone::erased_rooms(connection, &room_ids).await?;
     for batch in told {
         let room_id = batch.room_id.as_str();
+        if erased.contains(room_id) {
+            continue;
+        }
         let room = match room::find(connection, room_id).await? {
             Some(room) => room,
             None => room::create(connection, room_id, &membership(batch, &response.account.user_id)).await?,

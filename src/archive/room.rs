@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-use super::Error;
+use super::{Error, tombstone::Tombstones};
 use crate::matrix::{Event, Stripped};
 
 /// A row of `archive.rooms`, as far as the writer needs it.
@@ -143,7 +143,13 @@ pub(super) async fn set_stripped(
     sqlx::query!("delete from archive.stripped_state where room_key = $1", room_key)
         .execute(&mut *connection)
         .await?;
-    for state in stripped {
+    if stripped.is_empty() {
+        return Ok(());
+    }
+    let tombstones = Tombstones::load(connection).await?;
+    let covered =
+        |state: &&Stripped| tombstones.covers_stripped(&state.event_type, &state.sender, &state.state_key);
+    for state in stripped.iter().filter(|state| !covered(state)) {
         sqlx::query!(
             "insert into archive.stripped_state (room_key, type, state_key, sender, content)
              values ($1, $2, $3, $4, $5::text::jsonb)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Archive, Error, Writer, room, step, writer::lock_room};
+use super::{Archive, Error, Writer, room, step, tombstone, writer::lock_room};
 use crate::matrix::Token;
 
 /// Why a walk is made.
@@ -253,7 +253,13 @@ impl Writer {
     ) -> Result<(), Error> {
         let mut transaction = self.begin(false).await?;
         let Some(room) = room::find(&mut transaction, room_id).await? else {
-            return Err(Error::NoSuchRoom(room_id.to_owned()));
+            let erased = tombstone::erased_rooms(&mut transaction, &[room_id.to_owned()]).await?;
+            let room_id = room_id.to_owned();
+            return Err(if erased.is_empty() {
+                Error::NoSuchRoom(room_id)
+            } else {
+                Error::ErasedRoom(room_id)
+            });
         };
         // Only a walk from the newest event without a bound can tell that the whole history is there.
         let whole = from.is_none() && to.is_none();

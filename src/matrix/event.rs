@@ -47,6 +47,8 @@ pub struct Event {
     pub replaces_state: Option<String>,
     /// `unsigned.prev_content`, as text that `jsonb` accepts.
     pub prev_content: Option<String>,
+    /// `unsigned.prev_sender`: whose content `prev_content` is, where the server says that.
+    pub prev_sender: Option<String>,
     /// Event that redacted this one, from `unsigned.redacted_because` or `redacted_by`.
     pub redacted_by: Option<String>,
     /// `m.relates_to.event_id`.
@@ -144,6 +146,7 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
         content_redacts,
         replaces_state: unsigned.identifier("replaces_state").or_else(|| fields.identifier("replaces_state")),
         prev_content: unsigned.get("prev_content").or_else(|| fields.get("prev_content")).and_then(object),
+        prev_sender: unsigned.identifier("prev_sender"),
         redacted_by: redacted_by(&unsigned).or_else(|| redacted_by(&fields)),
         relates_to: relation.and_then(|relation| relation.get("event_id")).and_then(identifier),
         rel_type: relation

@@ -1,0 +1,138 @@
+//! `backscroll erase`: nowhere in the database, and never back.
+
+use crate::support::{
+    archive::mentions,
+    homeserver::{ALICE, BOB, Event},
+    stage::Stage,
+};
+
+/// In every text that must vanish.
+const SECRET: &str = "canary-of-erasure";
+
+async fn erase(stage: &Stage, arguments: &[&str]) -> String {
+    let outcome = stage.backscroll.run(&[&["erase"], arguments].concat()).await;
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    outcome.stdout
+}
+
+/// Whatever asks the server again.
+async fn read_again(stage: &Stage, room: &str) {
+    stage.once().await;
+    let walked = stage.backscroll.run(&["backfill", room]).await;
+    assert!(walked.status.success(), "{}", walked.stderr);
+}
+
+/// Every event that can be one is there, if without its content.
+async fn has_every_event(stage: &Stage, room: &str) {
+    let mut visible = stage.server.visible_ids(room);
+    visible.retain(|event_id| event_id != "$malformed");
+    assert_eq!(stage.timeline(room).await, visible);
+}
+
+/// What Bob can leave behind, and what of it others carry on.
+fn bob_speaks(stage: &Stage, room: &str) {
+    let name = format!(r#"{{"membership":"join","displayname":"{SECRET}"}}"#);
+    let topic = format!(r#"{{"topic":"{SECRET}"}}"#);
+    stage.server.append(room, Event::state("m.room.member", BOB, name).from(BOB));
+    stage.server.append(room, Event::message(SECRET).from(BOB));
+    stage.server.append(room, Event::message(&format!("{SECRET}\0")).from(BOB));
+    stage.server.append(room, Event::state("m.room.topic", "", topic).from(BOB));
+    stage.server.state(room, "m.room.topic", "", r#"{"topic":"harmless"}"#);
+    let kick = format!(r#"{{"membership":"leave","reason":"{SECRET}"}}"#);
+    stage.server.state(room, "m.room.member", BOB, &kick);
+    let malformed = format!(r#"{{"type":7,"sender":"{BOB}","content":{{"body":"{SECRET}"}}}}"#);
+    stage.server.append_raw(room, "$malformed", malformed);
+    stage.server.message(room, ALICE, "stays");
+}
+
+#[tokio::test]
+async fn an_erased_user_has_said_nothing() {
+    for policy in ["honour", "retain"] {
+        let stage = Stage::new().await.set("redactions.policy", policy);
+        let room = stage.room(15);
+        bob_speaks(&stage, &room);
+        let redacted = stage.server.message(&room, BOB, SECRET);
+        stage.once().await;
+        stage.server.redact(&room, &redacted);
+        stage.once().await;
+        let before = mentions(&stage.database, SECRET).await;
+        assert!(
+            before.contains(&"events".to_owned()) && before.contains(&"quarantine".to_owned()),
+            "{before:?}"
+        );
+
+        let planned = erase(&stage, &["--user", BOB, "--dry-run"]).await;
+        assert_eq!(mentions(&stage.database, SECRET).await, before, "a dry run erases nothing");
+        assert!(planned.contains("events") && planned.contains("quarantine"), "{planned}");
+        let done = erase(&stage, &["--user", BOB]).await;
+        let counts =
+            |text: &str| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u64>>();
+        assert_eq!(counts(&planned), counts(&done));
+        assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
+
+        stage.server.message(&room, BOB, SECRET);
+        bob_speaks(&stage, &room);
+        read_again(&stage, &room).await;
+        assert_eq!(mentions(&stage.database, SECRET).await, [""; 0], "nothing comes back");
+        has_every_event(&stage, &room).await;
+        let said = "select count(*) from messages where body = 'stays'";
+        assert_eq!(stage.database.value(said).await, "2", "what others said stays");
+        stage.read_all_views().await;
+    }
+}
+
+/// Bob's words were never archived: the tombstone is there before them.
+#[tokio::test]
+async fn a_user_may_be_erased_before_they_are_met() {
+    let stage = Stage::new().await;
+    let other = stage.room(3);
+    stage.once().await;
+    erase(&stage, &["--user", BOB]).await;
+    bob_speaks(&stage, &other);
+    let room = stage.room(15);
+    bob_speaks(&stage, &room);
+    stage.say(&room, "above", 15);
+    read_again(&stage, &room).await;
+    assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
+    has_every_event(&stage, &room).await;
+}
+
+#[tokio::test]
+async fn an_erased_room_is_gone() {
+    let stage = Stage::new().await;
+    let (room, other) = (stage.room(15), stage.room(15));
+    bob_speaks(&stage, &room);
+    stage.once().await;
+    let before = stage.stored(&other).await.len();
+    erase(&stage, &["--room", &room, "--dry-run"]).await;
+    assert_ne!(mentions(&stage.database, SECRET).await, [""; 0], "a dry run erases nothing");
+    let done = erase(&stage, &["--room", &room]).await;
+    assert!(done.contains("walks") && done.contains("current_state"), "{done}");
+    assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
+
+    bob_speaks(&stage, &room);
+    stage.once().await;
+    let refused = stage.backscroll.run(&["backfill", &room]).await;
+    assert_eq!(refused.status.code(), Some(64), "{}", refused.stderr);
+    assert!(refused.stderr.contains("was erased"), "{}", refused.stderr);
+    assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
+    assert_eq!(stage.database.column("select room_id from rooms").await, [other.clone()]);
+    assert_eq!(stage.stored(&other).await.len(), before);
+    erase(&stage, &["--room", &room]).await;
+}
+
+#[tokio::test]
+async fn erasing_waits_for_no_daemon_and_guesses_no_room() {
+    let stage = Stage::new().await;
+    let room = stage.room(3);
+    let mut daemon = stage.followed(&room).await;
+    let refused = stage.backscroll.run(&["erase", "--user", BOB]).await;
+    assert_eq!(refused.status.code(), Some(75), "{}", refused.stderr);
+    assert!(daemon.ended().is_none());
+    daemon.stop().await;
+    for arguments in [&["erase"][..], &["erase", "--room", "!nowhere:hs"], &["erase", "--user", "bob"]] {
+        let refused = stage.backscroll.run(arguments).await;
+        assert_eq!(refused.status.code(), Some(64), "{arguments:?}: {}", refused.stderr);
+    }
+    assert_eq!(stage.database.value("select count(*) from archive.erasures").await, "0");
+}
