@@ -181,9 +181,9 @@ pub async fn run(
     once: bool,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    with_context(config, telemetry, once, shutdown, async |context, mut account| {
+    with_context(config, telemetry, once, shutdown, async |context, account| {
         if once {
-            sync::step(&context, &mut account, Duration::ZERO).await?;
+            sync::once(&context, account).await?;
             return backfill::run(&context, true).await;
         }
         // Whichever ends first ends the other, which finishes the transaction that it is in.

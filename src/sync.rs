@@ -14,14 +14,44 @@ use crate::{
     matrix::{SyncBatch, SyncRequest},
 };
 
+/// How often the current state of every room is compared with the server's while the daemon runs; and when it starts.
+const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Follows the account's rooms until shutdown.
 ///
 /// # Errors
 /// One that no retry helps against.
 pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error> {
     let timeout = context.config.homeserver.sync_timeout;
+    let mut compared = None;
     while !context.shutdown.is_cancelled() {
+        if compared.is_none_or(|at: Instant| at.elapsed() >= COMPARE_AFTER) {
+            doubt_states(context, &account).await?;
+            compared = Some(Instant::now());
+        }
         step(context, &mut account, timeout).await?;
+    }
+    Ok(())
+}
+
+/// Takes what is new, once.
+///
+/// # Errors
+/// One that no retry helps against.
+pub async fn once(context: &Context, mut account: Account) -> Result<(), Error> {
+    doubt_states(context, &account).await?;
+    step(context, &mut account, Duration::ZERO).await
+}
+
+/// Has the current states compared with the server's after the next response: a state reset leaves no event, and a key
+/// that has lost its event is in no answer but a whole state (P93). A first response is one.
+async fn doubt_states(context: &Context, account: &Account) -> Result<(), Error> {
+    let mut backoff = Backoff::default();
+    while account.since.is_some() && !context.shutdown.is_cancelled() {
+        match context.writer.doubt_states().await {
+            Ok(()) => break,
+            Err(error) => context.recover(error.into(), &mut backoff).await?,
+        }
     }
     Ok(())
 }
@@ -30,7 +60,7 @@ pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error
 ///
 /// # Errors
 /// One that no retry helps against.
-pub async fn step(context: &Context, account: &mut Account, timeout: Duration) -> Result<(), Error> {
+async fn step(context: &Context, account: &mut Account, timeout: Duration) -> Result<(), Error> {
     let mut backoff = Backoff::default();
     let mut full_state = false;
     while !context.shutdown.is_cancelled() {
@@ -126,7 +156,7 @@ async fn try_step(
     Ok(Some(outcome))
 }
 
-/// Asks for the state of rooms where two branches may disagree about it, before the next response is taken: what
+/// Asks for the state of rooms where there is reason to doubt the archive's, before the next response is taken: what
 /// changes meanwhile comes with that. A room that is not reached now is asked for with the next response.
 async fn reconcile(context: &Context) -> Result<(), Error> {
     for (room_key, room_id) in context.writer.archive().suspect_rooms().await? {

@@ -238,6 +238,11 @@ impl Writer {
         let suspicious = pointers.suspicious() || (response.full && unsure && !exact);
         // What changed while the account was away is told to those who stay.
         let suspicious = suspicious || (told.section == Section::Leave && rejoined(response, before, told));
+        // Beyond a hole a key may have lost its event, which only a whole state tells (protocol 4.3).
+        let holed = before.bootstrapped
+            && told.section == Section::Join
+            && discontinuity(response, before, told).is_some();
+        let suspicious = suspicious || (holed && !(whole && exact));
         pointers.save(connection).await?;
         // A room that was left tells the state as it was then (P90).
         Ok(suspicious)

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-use super::{Error, tombstone::Tombstones};
+use super::{Error, Writer, tombstone::Tombstones};
 use crate::matrix::{Event, Stripped};
 
 /// A row of `archive.rooms`, as far as the writer needs it.
@@ -114,6 +114,19 @@ pub(super) async fn set_suspect(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+impl Writer {
+    /// Has the current state of every room that the account is in compared with the server's.
+    pub async fn doubt_states(&self) -> Result<(), Error> {
+        sqlx::query!(
+            "update archive.rooms set state_suspect = true
+             where watched and bootstrapped and membership = 'join' and not state_suspect"
+        )
+        .execute(&self.archive().pool)
+        .await?;
+        Ok(())
+    }
 }
 
 pub(super) async fn count_events(

@@ -106,3 +106,51 @@ async fn history_moves_no_state() {
     stage.is_archived(&room).await;
     assert_eq!(moves(&stage).await.len(), 1, "only the bootstrap moved the topic");
 }
+
+/// P93: neither a reset nor the loss of a key need be in any answer but a whole state.
+#[tokio::test]
+async fn a_restart_heals_a_state_that_changed_behind_its_back() {
+    for state_after in SERVERS {
+        let stage = Stage::new().await;
+        stage.server.behave(|habits| habits.state_after = state_after);
+        let room = stage.room(5);
+        let first = stage.server.state(&room, TOPIC, "", &topic("first"));
+        let second = stage.server.state(&room, TOPIC, "", &topic("second"));
+        let lost = stage.server.state(&room, "org.example", "lost", "{}");
+        stage.followed(&room).await.stop().await;
+        stage.server.unset_state(&room, "org.example", "lost");
+        // As if a reset had not been told.
+        stage
+            .database
+            .run(&format!("update archive.current_state set event_id = '{first}' where type = '{TOPIC}'"))
+            .await;
+        assert_ne!(stage.state_difference(&room).await, None);
+        let mut daemon = stage.followed(&room).await;
+        daemon
+            .until("the state is the server's", async || stage.state_difference(&room).await.is_none())
+            .await;
+        let [.., healed] = &moves(&stage).await[..] else { panic!("the topic has moved") };
+        assert_eq!(healed[..], [first, second, "reconcile".to_owned()], "{state_after:?}");
+        let loss = "select old_event_id, coalesce(new_event_id, '-'), cause from archive.state_changes
+                    where type = 'org.example' order by change_id desc limit 1";
+        assert_eq!(stage.database.rows(loss).await, [[lost, "-".to_owned(), "reconcile".to_owned()]]);
+        daemon.stop().await;
+    }
+}
+
+/// The same without a restart: after a limited timeline.
+#[tokio::test]
+async fn a_limited_timeline_has_the_state_compared() {
+    for state_after in SERVERS {
+        let stage = Stage::new().await;
+        stage.server.behave(|habits| habits.state_after = state_after);
+        let room = stage.room(5);
+        stage.server.state(&room, "org.example", "lost", "{}");
+        let mut daemon = stage.followed(&room).await;
+        stage.server.unset_state(&room, "org.example", "lost");
+        stage.server.federation_gap(&room);
+        stage.server.message(&room, ALICE, "after the gap");
+        stage.agrees(&mut daemon, &room).await;
+        daemon.stop().await;
+    }
+}
