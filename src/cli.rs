@@ -9,6 +9,7 @@ mod login;
 mod migrate;
 mod psql;
 mod rooms;
+mod resequence;
 mod run;
 mod status;
 
@@ -69,11 +70,12 @@ enum Command {
     Migrate(migrate::Migrate),
     Login(login::Login),
     Erase(erase::Erase),
+    Resequence(resequence::Resequence),
 }
 
 impl Command {
     fn is_daemon(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Backfill(_) | Self::Config(_))
+        matches!(self, Self::Run(_) | Self::Backfill(_) | Self::Resequence(_) | Self::Config(_))
     }
 }
 
@@ -133,6 +135,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Migrate(command) => command.run(&config).await,
             Command::Login(command) => command.run(&config).await,
             Command::Erase(command) => command.run(&config).await,
+            Command::Resequence(command) => command.run(config, &telemetry).await,
         }
     })
 }

@@ -25,7 +25,7 @@
 //! * The checkpoint is never ahead of the rows: it moves in their transaction. After any crash the archive ends
 //!   identical to that of a run without one.
 //! * *archive + gaps = room*: where something is missing, a row says so.
-//! * A position, once given, never changes. The current state moves only on the server's word.
+//! * A position, once given, never changes but by [`resequence`]. The current state moves only on the server's word.
 
 pub mod archive;
 pub mod backfill;
@@ -36,6 +36,7 @@ pub mod daemon;
 pub mod error;
 pub mod matrix;
 pub mod postgres;
+pub mod resequence;
 pub mod sync;
 pub mod telemetry;
 

@@ -13,6 +13,7 @@ mod lossless;
 mod property;
 mod roles;
 mod rooms;
+mod resequence;
 mod schema;
 mod support;
 mod synapse;

@@ -1,6 +1,6 @@
 //! Where an event stands in its room: pure arithmetic on positions.
 //!
-//! `order by position` is the room's order. Invariants: a position never changes once given; two events of a room never
+//! `order by position` is the room's order. Invariants: a position never changes once given (but by `backscroll resequence`); two events of a room never
 //! share one; events of one walk keep the server's order among themselves; what a walk finds between two known events
 //! stands between them. Protocol 4.4 has the reasons and a simulation.
 

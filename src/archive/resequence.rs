@@ -1,0 +1,294 @@
+//! A room's order, read anew from the server and written at once: the only operation that changes positions.
+
+use sqlx::PgConnection;
+
+use super::{
+    Error, Writer, event,
+    room::{self, Room},
+    writer::lock_room,
+};
+use crate::matrix::Page;
+
+/// Where the reading of a room's order stands.
+#[derive(Clone, Debug)]
+pub struct Resequence {
+    /// The room's internal key.
+    pub room_key: i32,
+    /// `from` of the next request.
+    pub cursor: Option<String>,
+    /// Pages read.
+    pub pages: i64,
+}
+
+/// What a page told.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRead {
+    /// Events that it added to the order.
+    pub added: u64,
+    /// Whether the room's create event is in the order.
+    pub create_passed: bool,
+}
+
+impl Writer {
+    /// Begins to read a room's order, or goes on where an earlier run was stopped, if nothing came in since.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRoom`] if the archive does not know the room.
+    pub async fn open_resequence(&self, room_id: &str) -> Result<Resequence, Error> {
+        let mut transaction = self.begin(false).await?;
+        let Some(room) = room::find(&mut transaction, room_id).await? else {
+            return Err(Error::NoSuchRoom(room_id.to_owned()));
+        };
+        let stale = sqlx::query!(
+            "delete from archive.resequences r using archive.accounts a
+             where r.room_key = $1 and r.since is distinct from a.since",
+            room.room_key
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if stale.rows_affected() > 0 {
+            forget_order(&mut transaction, room.room_key).await?;
+        }
+        let resequence = sqlx::query_as!(
+            Resequence,
+            "insert into archive.resequences as r (room_key, since) values ($1, (select since from archive.accounts limit 1))
+             on conflict (room_key) do update set since = r.since
+             returning room_key, cursor, pages",
+            room.room_key
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(resequence)
+    }
+
+    /// Begins the reading anew at the newest event: the server refuses its cursor.
+    pub async fn restart_resequence(&self, at: &Resequence) -> Result<Resequence, Error> {
+        let mut transaction = self.begin(false).await?;
+        move_cursor(&mut transaction, at, None, 0).await?;
+        forget_order(&mut transaction, at.room_key).await?;
+        transaction.commit().await?;
+        Ok(Resequence { cursor: None, pages: 0, ..at.clone() })
+    }
+
+    /// Stores what a page lists, and moves the cursor to `next`, in one transaction. Events that the archive lacks are
+    /// stored too, for the order to place them.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`] if the cursor is not where `at` says.
+    pub async fn apply_resequence_page(
+        &self,
+        at: &mut Resequence,
+        page: &Page,
+        next: Option<&str>,
+    ) -> Result<PageRead, Error> {
+        let mut transaction = self.begin(true).await?;
+        lock_room(&mut transaction, at.room_key).await?;
+        let room = room::get(&mut transaction, at.room_key).await?;
+        for section in [&page.chunk, &page.state] {
+            event::quarantine(&mut transaction, room.room_key, &section.malformed).await?;
+            self.store(&mut transaction, &room, &section.events, |_, _| vec![]).await?;
+        }
+        let added = append_order(&mut transaction, &room, page).await?;
+        let next = next.or(at.cursor.as_deref());
+        move_cursor(&mut transaction, at, next, at.pages + 1).await?;
+        let create_passed = has_create(&mut transaction, at.room_key).await?;
+        transaction.commit().await?;
+        let cursor = next.map(str::to_owned);
+        (at.cursor, at.pages) = (cursor, at.pages + 1);
+        Ok(PageRead { added, create_passed })
+    }
+
+    /// Gives the room the order that was read, in one transaction. Returns how many events changed their position.
+    pub async fn finish_resequence(&self, at: &Resequence) -> Result<u64, Error> {
+        let mut transaction = self.begin(false).await?;
+        lock_room(&mut transaction, at.room_key).await?;
+        merge_unlisted(&mut transaction, at.room_key).await?;
+        let moved = if in_order(&mut transaction, at.room_key).await? {
+            0
+        } else {
+            number(&mut transaction, at.room_key).await?;
+            move_edges(&mut transaction, at.room_key).await?;
+            move_events(&mut transaction, at.room_key).await?
+        };
+        forget_order(&mut transaction, at.room_key).await?;
+        sqlx::query!("delete from archive.resequences where room_key = $1", at.room_key)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(moved)
+    }
+}
+
+async fn move_cursor(
+    connection: &mut PgConnection,
+    at: &Resequence,
+    cursor: Option<&str>,
+    pages: i64,
+) -> Result<(), Error> {
+    let moved = sqlx::query!(
+        "update archive.resequences set cursor = $4, pages = $5
+         where room_key = $1 and cursor is not distinct from $2 and pages = $3",
+        at.room_key,
+        at.cursor,
+        at.pages,
+        cursor,
+        pages
+    )
+    .execute(connection)
+    .await?;
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+}
+
+async fn forget_order(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+    sqlx::query!("delete from archive.resequenced_events where room_key = $1", room_key)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Appends the page's events, newest first, to the order. One that is listed twice keeps its first place (P35).
+async fn append_order(connection: &mut PgConnection, room: &Room, page: &Page) -> Result<u64, Error> {
+    let event_ids: Vec<String> = page.chunk.events.iter().map(|event| event.event_id.clone()).collect();
+    let added = sqlx::query!(
+        "insert into archive.resequenced_events (room_key, event_id, rank)
+         select $1, listed.event_id, listed.place + coalesce(
+                (select max(rank) from archive.resequenced_events where room_key = $1), 0)
+         from unnest($2::text[]) with ordinality as listed (event_id, place)
+         order by listed.place
+         on conflict do nothing",
+        room.room_key,
+        &event_ids
+    )
+    .execute(connection)
+    .await?;
+    Ok(added.rows_affected())
+}
+
+async fn has_create(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
+    let passed = sqlx::query_scalar!(
+        r#"select exists (
+               select from archive.events e
+               join archive.resequenced_events o using (room_key, event_id)
+               where e.room_key = $1 and e.type = 'm.room.create' and e.state_key = ''
+           ) as "passed!""#,
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(passed)
+}
+
+/// Adds the placed events that the server does not list any more, purged ones for instance.
+async fn merge_unlisted(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into archive.resequenced_events as o (room_key, event_id, old_position)
+         select e.room_key, e.event_id, e.position
+         from archive.events e
+         where e.room_key = $1 and e.position is not null
+         on conflict (room_key, event_id) do update set old_position = excluded.old_position",
+        room_key
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Numbers the events from the oldest: the listed ones by rank, each unlisted one above its old lower neighbour.
+async fn number(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+    sqlx::query!(
+        "with grouped as (
+             -- An unlisted event is in the group of the last listed one below it.
+             select event_id, rank, old_position, count(rank) over (order by old_position) as below
+             from archive.resequenced_events
+             where room_key = $1 and old_position is not null
+         ), anchored as (
+             select event_id, rank, old_position,
+                    coalesce(rank, max(rank) over (partition by below)) as anchor
+             from grouped
+             union all
+             select event_id, rank, old_position, rank
+             from archive.resequenced_events
+             where room_key = $1 and old_position is null
+         ), numbered as (
+             select event_id,
+                    row_number() over (order by anchor desc nulls first, rank is null, old_position)
+                    - count(*) over () as place
+             from anchored
+         )
+         update archive.resequenced_events o
+         -- As a history walk gives them: two to the sixteenth apart, with the newest at zero.
+         set new_position = numbered.place << 16
+         from numbered
+         where o.room_key = $1 and o.event_id = numbered.event_id",
+        room_key
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Whether the room has the order that was read already; unlisted events stand between the same neighbours then.
+async fn in_order(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
+    let in_order = sqlx::query_scalar!(
+        r#"select coalesce(bool_and(old_position is not null and (above is null or old_position < above)), true)
+                  as "in_order!"
+           from (
+               select old_position, lag(old_position) over (order by rank) as above
+               from archive.resequenced_events
+               where room_key = $1 and rank is not null
+           ) as listed"#,
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(in_order)
+}
+
+/// Has gaps lie between the same events as before. Open walks find their place anew, from the next known event.
+async fn move_edges(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.gaps g
+         set lower_position = case when g.lower_position is not null then coalesce(
+                 (select new_position from archive.resequenced_events
+                  where room_key = $1 and old_position <= g.lower_position order by old_position desc limit 1),
+                 (select min(new_position) from archive.resequenced_events where room_key = $1)) end,
+             upper_position = case when g.upper_position is not null then coalesce(
+                 (select new_position from archive.resequenced_events
+                  where room_key = $1 and old_position >= g.upper_position order by old_position limit 1),
+                 -- Above all: as far above as it was.
+                 g.upper_position - (select max(old_position) from archive.resequenced_events where room_key = $1)) end
+         where g.room_key = $1 and g.state <> 'closed'",
+        room_key
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "update archive.walks set upper_position = null where room_key = $1 and state <> 'done'",
+        room_key
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Moves the events: first far above every position in use, for two may not share one at any moment.
+async fn move_events(connection: &mut PgConnection, room_key: i32) -> Result<u64, Error> {
+    sqlx::query!(
+        "update archive.events e set position = o.new_position + (1::bigint << 62)
+         from archive.resequenced_events o
+         where e.room_key = $1 and o.room_key = $1 and e.event_id = o.event_id",
+        room_key
+    )
+    .execute(&mut *connection)
+    .await?;
+    let moved = sqlx::query!(
+        "update archive.events e set position = o.new_position
+         from archive.resequenced_events o
+         where e.room_key = $1 and o.room_key = $1 and e.event_id = o.event_id",
+        room_key
+    )
+    .execute(connection)
+    .await?;
+    Ok(moved.rows_affected())
+}

@@ -1,0 +1,87 @@
+//! Reads a room's whole order from the server, for `backscroll resequence`.
+
+use std::{collections::HashSet, time::Duration};
+
+use ruma::RoomId;
+
+use crate::{
+    Error,
+    archive::Resequence,
+    backoff::Backoff,
+    daemon::Context,
+    matrix::{self, MessagesRequest, Page},
+};
+
+/// How often a page without `end`, or whose `end` leads back, is asked again before that is believed.
+const ASK_AGAIN: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Gives the room the server's order: reads it from the newest event down, then rewrites all positions at once. Stopped
+/// and started again, it goes on where it was. Returns how many events have another position; `None`: it was stopped.
+///
+/// # Errors
+/// One that no retry helps against.
+pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Error> {
+    let mut at = context.writer.open_resequence(room_id.as_str()).await?;
+    let mut seen = HashSet::new();
+    let (mut backoff, mut asked_again) = (Backoff::default(), 0);
+    loop {
+        let Some(page) = fetch(context, room_id, &at).await else { return Ok(None) };
+        let page = match page {
+            Ok(page) => page,
+            Err(error) if error.is_bad_token() && at.cursor.is_some() => {
+                tracing::warn!(room.id = %room_id, %error, "the homeserver refuses the cursor; beginning anew");
+                at = context.writer.restart_resequence(&at).await?;
+                seen.clear();
+                continue;
+            }
+            Err(error) => {
+                context.recover(error.into(), &mut backoff).await?;
+                continue;
+            }
+        };
+        backoff.reset();
+        let end = page.end.as_ref().map(|end| end.as_str().to_owned());
+        let leads_back =
+            end.as_ref().is_some_and(|end| at.cursor.as_ref() == Some(end) || seen.contains(end));
+        let next = end.as_deref().filter(|_| !leads_back);
+        let read = context.writer.apply_resequence_page(&mut at, &page, next).await?;
+        tracing::info!(room.id = %room_id, event_count = read.added, page_count = at.pages, "read the order of a page");
+        if end.is_none() && read.create_passed {
+            return Ok(Some(context.writer.finish_resequence(&at).await?));
+        }
+        if let Some(next) = &at.cursor
+            && !leads_back
+            && end.is_some()
+        {
+            seen.insert(next.clone());
+            asked_again = 0;
+            continue;
+        }
+        asked_again += 1;
+        if asked_again < ASK_AGAIN {
+            context.pause(PAUSE * asked_again).await;
+            continue;
+        }
+        if leads_back {
+            return Err(matrix::Error::Malformed(
+                "/messages: its tokens lead back to where they began".into(),
+            )
+            .into());
+        }
+        // Purged or hidden below: what the archive has of that stays at the bottom.
+        return Ok(Some(context.writer.finish_resequence(&at).await?));
+    }
+}
+
+async fn fetch(context: &Context, room_id: &RoomId, at: &Resequence) -> Option<Result<Page, matrix::Error>> {
+    let request = MessagesRequest {
+        room_id,
+        from: at.cursor.as_deref(),
+        to: None,
+        limit: context.config.backfill.page_size.into(),
+        filter: None,
+        forward: false,
+    };
+    context.unless_stopped(context.client.messages(&request)).await
+}
