@@ -4,14 +4,18 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 
-use super::{Error, Policy, copy::Rows, redaction, room, room::Room, timeline::Place, tombstone::Tombstones};
+use super::{
+    Error, Policy, copy::Rows, precedence, redaction, room, room::Room, timeline::Place,
+    tombstone::Tombstones,
+};
 use crate::matrix::{Event, Malformed};
 
 /// What the archive already has of an event.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Known {
     position: Option<i64>,
     has_prev_content: bool,
+    pub(super) stable_sha256: Vec<u8>,
 }
 
 /// Stored events by id.
@@ -35,15 +39,22 @@ pub(super) async fn known(
         return Ok(KnownEvents::new());
     }
     let rows = sqlx::query!(
-        r#"select event_id, position, prev_content is not null as "has_prev_content!"
+        r#"select event_id, position, prev_content is not null as "has_prev_content!", stable_sha256
            from archive.events where room_key = $1 and event_id = any($2)"#,
         room_key,
         &event_ids
     )
     .fetch_all(connection)
     .await?;
-    let known = |position, has_prev_content| Known { position, has_prev_content };
-    Ok(rows.into_iter().map(|row| (row.event_id, known(row.position, row.has_prev_content))).collect())
+    let known = rows.into_iter().map(|row| {
+        let known = Known {
+            position: row.position,
+            has_prev_content: row.has_prev_content,
+            stable_sha256: row.stable_sha256,
+        };
+        (row.event_id, known)
+    });
+    Ok(known.collect())
 }
 
 /// The places of `events` as a walk sees them.
@@ -74,7 +85,7 @@ pub(super) fn distinct(events: &[Event]) -> Vec<Event> {
 }
 
 /// Stores events of one room, whose lock the transaction must hold. `events` must be [`distinct`]. A stored event is
-/// touched only if this copy has a redaction, a position or a `prev_content` that it lacks. Returns how many are new.
+/// touched only if this copy has a redaction, a position, a `prev_content` or the content that it lacks. Returns how many are new.
 pub(super) async fn store(
     connection: &mut PgConnection,
     policy: Policy,
@@ -104,6 +115,7 @@ pub(super) async fn store(
         events.iter().partition(|placed| known.contains_key(&placed.event.event_id));
     insert(connection, room, &new, &redactions).await?;
     complete(connection, room.room_key, &old, known).await?;
+    precedence::replace_poorer(connection, room, &old, known, &redactions).await?;
 
     let mut redacted = Vec::new();
     if !targets.is_empty() {

@@ -8,6 +8,7 @@ mod event;
 mod gap;
 mod ingest;
 pub mod inspect;
+mod precedence;
 mod redaction;
 mod resequence;
 mod response;

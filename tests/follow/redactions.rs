@@ -244,3 +244,43 @@ async fn with_retain_the_original_is_kept_out_of_sight() {
     let kept = "select content ->> 'body' from archive.originals";
     assert_eq!(stage.database.value(kept).await, SECRET);
 }
+
+/// Precedence of copies: what was served pruned without a reason is replaced by a fuller copy, and never the other way.
+#[tokio::test]
+async fn a_fuller_copy_replaces_a_poorer_one() {
+    let emptied = |reply: &mut Reply| {
+        let page = Json::from_bytes(&reply.body).unwrap();
+        let Some(Json::Array(events)) = page.get("chunk").cloned() else { return };
+        let message =
+            |event: &Json| event.get("type").and_then(Json::text).as_deref() == Some("m.room.message");
+        let emptied = events.into_iter().map(|event| {
+            if message(&event) { event.with("content", Json::parse("{}").unwrap()) } else { event }
+        });
+        reply.body = page.with("chunk", Json::Array(emptied.collect())).write().into_bytes();
+    };
+    for version in VERSIONS {
+        let stage = Stage::new().await;
+        let room = stage.server.create_room(version);
+        stage.say(&room, "full", 15);
+        let secret = stage.server.message(&room, ALICE, SECRET);
+        let full = "select count(*) from messages where body like 'full %'";
+        stage.server.inject(Fault::change(emptied).on("/messages"));
+        stage.once().await;
+        assert_eq!(stage.database.value(full).await, "0");
+        stage.server.heal();
+        stage.server.redact(&room, &secret);
+        stage.once().await;
+        // The redaction is known; a full copy that does not show it is no fuller one.
+        stage.server.inject(Fault::change(unredacted).on("/messages"));
+        for faulty in [true, false] {
+            let walked = stage.backscroll.run(&["backfill", &room]).await;
+            assert!(walked.status.success(), "{}", walked.stderr);
+            assert_eq!(stage.database.value(full).await, "15");
+            if faulty {
+                stage.server.heal();
+                stage.server.inject(Fault::change(emptied).on("/messages"));
+            }
+        }
+        is_pruned(&stage, &[room]).await;
+    }
+}
