@@ -14,7 +14,9 @@ use crate::{
     archive::{self, Kind, Walk, WalkState},
     backoff::Backoff,
     daemon::Context,
+    health,
     matrix::{self, MessagesRequest, Page},
+    metrics,
     telemetry::Reached,
 };
 
@@ -37,6 +39,7 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
     let mut tasks = JoinSet::new();
     let mut active = HashSet::new();
     while !context.shutdown.is_cancelled() {
+        health::within(Duration::ZERO);
         let walks = match context.writer.archive().open_walks().await {
             Ok(walks) => walks,
             Err(error) => {
@@ -54,7 +57,10 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
             if due_in.is_zero() {
                 active.insert(walk.room_key);
                 let context = Arc::clone(context);
-                tasks.spawn(async move { (walk.room_key, walk_room(&context, walk).await) });
+                tasks.spawn(async move {
+                    let health = Arc::clone(&context.health);
+                    (walk.room_key, health.watch("a walk", walk_room(&context, walk)).await)
+                });
             } else if !until_done || waits_for(&walk, due_in) {
                 next_due = next_due.min(Some(due_in)).or(Some(due_in));
             }
@@ -62,6 +68,7 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
         if until_done && tasks.is_empty() && next_due.is_none() {
             return Ok(());
         }
+        health::resting();
         tokio::select! {
             () = context.shutdown.cancelled() => {}
             () = context.walks_opened.notified() => {}
@@ -73,6 +80,7 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
             }
         }
     }
+    health::resting();
     while let Some(ended) = tasks.join_next().await {
         ended.expect("a walk neither panics nor is aborted").1?;
     }
@@ -146,6 +154,8 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
             Ok((walk_now, store_time)) => {
                 // Fetched for the cursor that the walk now has; after a pause it would be asked again.
                 ahead = fetched.filter(|_| walk_now.cursor.as_deref() == next && walk_now.due_in_s <= 0.0);
+                let new = u64::try_from(walk_now.events - walk.events).unwrap_or_default();
+                metrics::stored_page(new, store_time);
                 walk = walk_now;
                 progress.update(reached(&walk));
                 tracing::debug!(

@@ -3,13 +3,14 @@
 mod backfill;
 mod check;
 mod config;
-mod grant;
 mod erase;
+mod grant;
+mod healthcheck;
 mod login;
 mod migrate;
 mod psql;
-mod rooms;
 mod resequence;
+mod rooms;
 mod run;
 mod status;
 
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, archive,
     config::{Config, Overrides},
-    matrix, postgres,
+    http, matrix, postgres,
     telemetry::{self, escape},
 };
 
@@ -65,6 +66,7 @@ enum Command {
     GrantReader(grant::GrantReader),
     GrantWriter(grant::GrantWriter),
     Check(check::Check),
+    Healthcheck(healthcheck::Healthcheck),
     Psql(psql::Psql),
     Config(config::Config),
     Migrate(migrate::Migrate),
@@ -130,6 +132,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::GrantReader(command) => command.run(&config).await,
             Command::GrantWriter(command) => command.run(&config).await,
             Command::Check(command) => command.run(&config).await,
+            Command::Healthcheck(command) => command.run(&config).await,
             Command::Psql(command) => command.run(&config).await,
             Command::Config(_) => unreachable!("was run above, without a runtime"),
             Command::Migrate(command) => command.run(&config).await,
@@ -157,6 +160,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         .or_else(|| Some(error.downcast_ref::<archive::Error>()?.exit_code()))
         .or_else(|| Some(error.downcast_ref::<crate::config::Error>()?.exit_code()))
         .or_else(|| Some(error.downcast_ref::<postgres::Error>()?.exit_code()))
+        .or_else(|| Some(error.downcast_ref::<http::Error>()?.exit_code()))
         .or_else(|| error.downcast_ref::<telemetry::Error>().map(|_| 78))
         .or_else(|| error.downcast_ref::<std::io::Error>().map(|_| 74))
         .unwrap_or(70)

@@ -15,8 +15,11 @@ use crate::{
     backfill,
     backoff::Backoff,
     config::Config,
+    health::{self, Health, Homeserver},
     matrix::{self, Identity},
-    postgres, sync,
+    metrics, postgres,
+    service::Services,
+    sync,
     telemetry::{Progress, Telemetry},
 };
 
@@ -24,6 +27,10 @@ use crate::{
 const SPARE_CONNECTIONS: usize = 4;
 /// How often progress is shown.
 const TICK: Duration = Duration::from_secs(1);
+/// How long after the signal to stop what is in hand may take: systemd and Docker soon kill who does not end.
+const LAST_CALL: Duration = Duration::from_millis(3500);
+/// For connections to end; one that waits for a lock does not.
+const CLOSE: Duration = Duration::from_millis(500);
 /// With `--once`: failures in a row after which the other side counts as away.
 const ONCE_FAILURES: u32 = 8;
 
@@ -71,7 +78,7 @@ impl Store {
 
     /// Closes the connections and stops the server, if it is ours.
     pub async fn close(self) -> anyhow::Result<()> {
-        self.archive.close().await;
+        let _ = tokio::time::timeout(CLOSE, self.archive.close()).await;
         stop_server(self.server).await
     }
 }
@@ -102,6 +109,8 @@ pub struct Context {
     pub writer: Writer,
     /// What is shown of the work.
     pub progress: Progress,
+    /// Whether the loops live.
+    pub health: Arc<Health>,
     /// Events that `/sync` has brought in this run.
     pub live_events: AtomicU64,
     /// Wakes the backward loop: there may be new walks.
@@ -116,6 +125,7 @@ pub struct Context {
 impl Context {
     /// Waits, or returns early on shutdown.
     pub async fn pause(&self, pause: Duration) {
+        health::within(pause);
         tokio::select! {
             () = self.shutdown.cancelled() => {}
             () = tokio::time::sleep(pause) => {}
@@ -137,6 +147,7 @@ impl Context {
     /// The error, if it is final; or what the repair met.
     pub async fn recover(&self, error: Error, backoff: &mut Backoff) -> Result<(), Error> {
         if let Error::Matrix(matrix::Error::LoggedOut { .. }) = &error {
+            metrics::retry(error.class());
             self.unless_stopped(self.client.renew()).await.transpose()?;
             self.pause(backoff.pause()).await;
             return Ok(());
@@ -168,6 +179,7 @@ fn pause_before_retry(error: &Error, once: bool, backoff: &mut Backoff) -> Optio
     if failures.is_power_of_two() {
         tracing::warn!(%error, failures, retry_in_s = pause.as_secs_f32(), "trying again");
     }
+    metrics::retry(error.class());
     Some(pause)
 }
 
@@ -191,7 +203,9 @@ pub async fn run(
             async { sync::follow(&context, account).await.inspect_err(|_| context.shutdown.cancel()) };
         let backward =
             async { backfill::run(&context, false).await.inspect_err(|_| context.shutdown.cancel()) };
-        let (forward, backward) = tokio::join!(forward, backward);
+        let health = &context.health;
+        let (forward, backward) =
+            tokio::join!(health.watch("following", forward), health.watch("walking", backward));
         forward.and(backward)
     })
     .await
@@ -223,8 +237,13 @@ async fn with_context(
     work: impl AsyncFnOnce(Arc<Context>, Account) -> Result<(), Error>,
 ) -> anyhow::Result<()> {
     let progress = telemetry.progress();
+    let health = Arc::new(Health::default());
+    // A cron job's run beside the daemon would find the address taken.
+    let listen = config.http_listen.filter(|_| !once);
+    let services = Services::start(listen, &health, &progress, &shutdown).await?;
     let up = async {
         let store = open_patiently(&config, once).await?;
+        health.opened(&store.archive);
         match connect(&store.archive, &config, once).await {
             Ok((writer, client, account)) => Ok((store, writer, client, account)),
             Err(error) => {
@@ -235,13 +254,17 @@ async fn with_context(
     };
     let (store, writer, client, account) = tokio::select! {
         up = up => up?,
-        () = shutdown.cancelled() => return Ok(()),
+        () = shutdown.cancelled() => return services.stop().await,
     };
+    health.homeserver_is(Homeserver::Answers);
+    services.ready();
+    let stopping = shutdown.clone();
     let context = Arc::new(Context {
         config,
         client,
         writer,
         progress: progress.clone(),
+        health,
         live_events: AtomicU64::new(0),
         walks_opened: Notify::new(),
         rooms_chosen: Notify::new(),
@@ -250,13 +273,23 @@ async fn with_context(
     });
     let result = tokio::select! {
         result = work(Arc::clone(&context), account) => result,
+        () = overdue(&stopping) => Ok(()),
         never = supervise(store.server()) => match never {},
         never = show(&progress) => match never {},
         never = hear(&context) => match never {},
     };
+    services.stop().await?;
     progress.close();
     store.close().await?;
     Ok(result?)
+}
+
+/// Resolves when what was in hand at the signal to stop is to be left: the database undoes it, and the checkpoint has not
+/// moved, so that it is fetched again.
+async fn overdue(stopping: &CancellationToken) {
+    stopping.cancelled().await;
+    tokio::time::sleep(LAST_CALL).await;
+    tracing::warn!("what is in hand takes too long; it is left, and fetched again by the next run");
 }
 
 /// Shows the progress.

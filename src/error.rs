@@ -35,6 +35,28 @@ impl Error {
         }
     }
 
+    /// Every [`class`](Self::class).
+    pub const CLASSES: [&str; 10] = [
+        "network",
+        "timeout",
+        "too_large",
+        "rate_limited",
+        "server",
+        "refused",
+        "logged_out",
+        "malformed",
+        "setup",
+        "database",
+    ];
+
+    /// The kind of error in one word, for metrics.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Matrix(error) => error.class(),
+            Self::Archive(_) => "database",
+        }
+    }
+
     /// The process's exit code if this ends it (sysexits).
     pub fn exit_code(&self) -> u8 {
         match self {

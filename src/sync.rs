@@ -11,11 +11,15 @@ use crate::{
     backoff::Backoff,
     config::Rooms,
     daemon::Context,
+    health::{self, Homeserver},
     matrix::{SyncBatch, SyncRequest},
+    metrics,
 };
 
 /// How often the current state of every room is compared with the server's while the daemon runs; and when it starts.
 const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// What storing the state of every room of a large account may take.
+const FULL_STORE: Duration = Duration::from_secs(15 * 60);
 
 /// Follows the account's rooms until shutdown.
 ///
@@ -76,6 +80,9 @@ async fn step(context: &Context, account: &mut Account, timeout: Duration) -> Re
             }
             Err(error) => {
                 let unsure = matches!(error, Error::Archive(_));
+                if let Error::Matrix(error) = &error {
+                    context.health.homeserver_is(Homeserver::Fails(format!("failed to {error}")));
+                }
                 context.recover(error, &mut backoff).await?;
                 // The commit may have gone through although its answer did not: the database knows.
                 if unsure && let Ok(Some(stored)) = context.writer.archive().account().await {
@@ -133,10 +140,15 @@ async fn try_step(
     let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
     let Some(batch) = ask(context, &request, &rooms).await? else { return Ok(None) };
     let start = Instant::now();
+    context.health.homeserver_is(Homeserver::Answers);
+    if full_state {
+        health::within(FULL_STORE);
+    }
     let outcome = context.writer.apply_sync(account, &batch, &rooms, full_state).await?;
     if outcome.needs_full_state {
         return Ok(Some(outcome));
     }
+    metrics::stored_sync(outcome.event_count, start.elapsed());
     if outcome.room_count > 0 {
         let room_count = context.writer.archive().followed_rooms().await?;
         let before = context.live_events.fetch_add(outcome.event_count as u64, Ordering::Relaxed);

@@ -6,6 +6,7 @@ mod copy;
 mod erase;
 mod event;
 mod gap;
+mod gauges;
 mod ingest;
 pub mod inspect;
 mod precedence;
@@ -33,6 +34,7 @@ use sqlx::{
 pub use checkpoint::Account;
 pub use choice::{Change, ChosenRoom};
 pub use erase::{Erased, Subject};
+pub use gauges::Gauges;
 pub use ingest::SyncOutcome;
 pub use resequence::{PageRead, Resequence};
 pub use status::{GapCounts, RoomStatus, Status};

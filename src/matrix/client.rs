@@ -2,7 +2,7 @@
 
 use std::{
     sync::RwLock,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use reqwest::{Method, Response, StatusCode, Url, header::RETRY_AFTER};
@@ -15,7 +15,7 @@ use super::{
     Error,
     page::{Events, Page, SyncBatch, parse_state},
 };
-use crate::telemetry::escape;
+use crate::{health, metrics, telemetry::escape};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// For what a server answers from memory.
@@ -320,9 +320,14 @@ async fn send(
         let body = body(response, SMALL_CAP).await.unwrap_or_default();
         Err(refusal(status, wait, &body))
     };
-    tokio::time::timeout(deadline, exchange)
+    health::within(deadline);
+    let start = Instant::now();
+    let answer = tokio::time::timeout(deadline, exchange)
         .await
-        .map_err(|_| Error::Timeout { path: what, limit_s: deadline.as_secs() })?
+        .unwrap_or(Err(Error::Timeout { path: what, limit_s: deadline.as_secs() }));
+    metrics::request(what, answer.as_ref().map_or_else(Error::class, |_| "ok"), start.elapsed());
+    health::within(Duration::ZERO);
+    answer
 }
 
 async fn body(mut response: Response, cap: usize) -> Result<Vec<u8>, Error> {

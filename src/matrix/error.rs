@@ -84,6 +84,21 @@ impl Error {
         ))
     }
 
+    /// The kind of error in one word, for metrics.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Network(_) => "network",
+            Self::Timeout { .. } => "timeout",
+            Self::TooLarge { .. } => "too_large",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Server { .. } => "server",
+            Self::Api { .. } => "refused",
+            Self::LoggedOut { .. } => "logged_out",
+            Self::Malformed(_) => "malformed",
+            Self::Url(_) | Self::Credentials(_) => "setup",
+        }
+    }
+
     /// Whether another try may help.
     pub fn retry(&self) -> Retry {
         match self {

@@ -6,6 +6,7 @@
 mod rate;
 mod render;
 mod summary;
+mod words;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,0 +1,171 @@
+//! Whether the daemon works: the loops show signs of life, homeserver and database answer.
+//!
+//! A loop is [watched](Health::watch). Before it waits it says for how long that may take ([`within`]), or that it waits
+//! for something to happen ([`resting`]); whoever is later than that by more than [`GRACE`] is stuck. So a long `/sync`
+//! is no reason for a restart, and a database that never answers is one. It costs no query and no timer.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use crate::archive::Archive;
+
+/// What a loop does between two waits: parsing an answer and storing it.
+const GRACE: Duration = Duration::from_secs(60);
+/// For a database to answer who only wants to know whether it does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+tokio::task_local! {
+    /// That of the loop that is running.
+    static PULSE: Arc<Pulse>;
+}
+
+#[derive(Debug)]
+struct Pulse {
+    name: &'static str,
+    /// `None`: resting.
+    due: Mutex<Option<Instant>>,
+}
+
+impl Pulse {
+    fn set(&self, due: Option<Instant>) {
+        *lock(&self.due) = due;
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        lock(&self.due).is_some_and(|due| now > due)
+    }
+}
+
+/// Says that the running loop's next step may take so long, and work of its own besides. Nothing outside a loop.
+pub fn within(step: Duration) {
+    let _ = PULSE.try_with(|pulse| pulse.set(Instant::now().checked_add(step + GRACE)));
+}
+
+/// Says that the running loop waits for something to happen, however long that takes.
+pub fn resting() {
+    let _ = PULSE.try_with(|pulse| pulse.set(None));
+}
+
+/// How the homeserver is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Homeserver {
+    /// It has not been asked yet.
+    Unknown,
+    /// The last request for news was answered.
+    Answers,
+    /// It was not; in words.
+    Fails(String),
+}
+
+/// The health of one daemon.
+#[derive(Debug)]
+pub struct Health {
+    pulses: Mutex<Vec<Weak<Pulse>>>,
+    homeserver: Mutex<Homeserver>,
+    archive: OnceLock<Archive>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            pulses: Mutex::default(),
+            homeserver: Mutex::new(Homeserver::Unknown),
+            archive: OnceLock::new(),
+        }
+    }
+}
+
+impl Health {
+    /// Runs a loop whose signs of life count.
+    pub fn watch<T>(&self, name: &'static str, work: impl Future<Output = T>) -> impl Future<Output = T> {
+        let pulse = Arc::new(Pulse { name, due: Mutex::new(Instant::now().checked_add(GRACE)) });
+        self.admit(&pulse);
+        PULSE.scope(pulse, Box::pin(work))
+    }
+
+    fn admit(&self, pulse: &Arc<Pulse>) {
+        let mut pulses = lock(&self.pulses);
+        pulses.retain(|pulse| pulse.strong_count() > 0);
+        pulses.push(Arc::downgrade(pulse));
+    }
+
+    /// The loop that is stuck, if one is. One that waits for another session's lock, such as that of an erasure, is not:
+    /// a restart would not help it.
+    pub async fn stuck(&self) -> Option<&'static str> {
+        let late = self.late(Instant::now())?;
+        let locked = match self.archive.get() {
+            Some(archive) => tokio::time::timeout(PATIENCE, archive.waits_for_a_lock()).await,
+            None => return Some(late),
+        };
+        if matches!(locked, Ok(Ok(true))) { None } else { Some(late) }
+    }
+
+    fn late(&self, now: Instant) -> Option<&'static str> {
+        let pulses: Vec<_> = lock(&self.pulses).iter().filter_map(Weak::upgrade).collect();
+        pulses.iter().find(|pulse| pulse.is_late(now)).map(|pulse| pulse.name)
+    }
+
+    /// To be called once the database is open.
+    pub fn opened(&self, archive: &Archive) {
+        let _ = self.archive.set(archive.clone());
+    }
+
+    /// What came of the last request for news.
+    pub fn homeserver_is(&self, homeserver: Homeserver) {
+        *lock(&self.homeserver) = homeserver;
+    }
+
+    /// How the homeserver is.
+    pub fn homeserver(&self) -> Homeserver {
+        lock(&self.homeserver).clone()
+    }
+
+    /// The archive, once the database is open.
+    pub fn archive(&self) -> Option<&Archive> {
+        self.archive.get()
+    }
+
+    /// Whether the database answers, and how not.
+    pub async fn database(&self) -> Result<(), String> {
+        let Some(archive) = self.archive.get() else { return Err("is not open yet".to_owned()) };
+        match tokio::time::timeout(PATIENCE, archive.exists()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(format!("failed to {error}")),
+            Err(_) => Err(format!("does not answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+}
+
+/// Numbers and words stay what they are if somebody panics beside them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_later_than_announced_is_stuck_and_who_rests_is_not() {
+        let health = Health::default();
+        let now = Instant::now();
+        let later = |seconds| now + GRACE + Duration::from_secs(seconds);
+        health
+            .watch("the walk", async {
+                assert_eq!(health.late(later(1)), Some("the walk"));
+                within(Duration::from_secs(180));
+                assert_eq!(health.late(later(179)), None, "within the request's deadline");
+                assert_eq!(health.late(later(190)), Some("the walk"));
+                assert_eq!(health.stuck().await, None);
+                resting();
+                assert_eq!(health.late(later(1_000_000)), None);
+                within(Duration::ZERO);
+                assert_eq!(health.late(later(10)), Some("the walk"));
+            })
+            .await;
+        assert_eq!(health.late(later(1_000_000)), None, "a loop that has ended is not stuck");
+        within(Duration::ZERO);
+    }
+}
