@@ -15,6 +15,7 @@ mod resequence;
 mod roles;
 mod rooms;
 mod schema;
+mod service;
 mod support;
 mod synapse;
 mod upgrade;

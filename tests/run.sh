@@ -49,6 +49,11 @@ if ! have_postgres; then
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql
 fi
+if ! command -v systemd-analyze >/dev/null; then
+    say "Installing systemd, for the test of the unit"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends systemd
+fi
 if [ -z "${BACKSCROLL_TEST_SYNAPSE:-}" ]; then
     deploy/synapse.sh install
     BACKSCROLL_TEST_SYNAPSE=$(deploy/synapse.sh where)
