@@ -131,9 +131,9 @@ async fn a_restart_heals_a_state_that_changed_behind_its_back() {
             .await;
         let [.., healed] = &moves(&stage).await[..] else { panic!("the topic has moved") };
         assert_eq!(healed[..], [first, second, "reconcile".to_owned()], "{state_after:?}");
-        let loss = "select old_event_id, coalesce(new_event_id, '-'), cause from archive.state_changes
+        let told = "select old_event_id, coalesce(new_event_id, '-'), cause from archive.state_changes
                     where type = 'org.example' order by change_id desc limit 1";
-        assert_eq!(stage.database.rows(loss).await, [[lost, "-".to_owned(), "reconcile".to_owned()]]);
+        assert_eq!(stage.database.rows(told).await, [[lost, "-".to_owned(), "reconcile".to_owned()]]);
         daemon.stop().await;
     }
 }
