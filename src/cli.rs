@@ -7,6 +7,7 @@ mod erase;
 mod grant;
 mod healthcheck;
 mod login;
+mod manual;
 mod migrate;
 mod psql;
 mod resequence;
@@ -73,6 +74,8 @@ enum Command {
     Login(login::Login),
     Erase(erase::Erase),
     Resequence(resequence::Resequence),
+    #[command(hide = true)]
+    Manual(manual::Manual),
 }
 
 impl Command {
@@ -107,6 +110,9 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     {
         return config::Config::show(None);
     }
+    if let Command::Manual(command) = &arguments.command {
+        return command.write();
+    }
     let mut overrides = Overrides::default();
     // What a command other than the daemon's has to say is its output.
     let quiet = (!arguments.command.is_daemon()).then(|| "warn".to_owned());
@@ -134,7 +140,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Check(command) => command.run(&config).await,
             Command::Healthcheck(command) => command.run(&config).await,
             Command::Psql(command) => command.run(&config).await,
-            Command::Config(_) => unreachable!("was run above, without a runtime"),
+            Command::Config(_) | Command::Manual(_) => unreachable!("was run above, without a runtime"),
             Command::Migrate(command) => command.run(&config).await,
             Command::Login(command) => command.run(&config).await,
             Command::Erase(command) => command.run(&config).await,
