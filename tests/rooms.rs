@@ -1,6 +1,6 @@
 //! `backscroll rooms`: rooms chosen while the daemon runs.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{
     daemon::Daemon,
@@ -173,11 +173,17 @@ async fn an_idle_daemon_asks_nothing_of_the_database() {
             "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
         stage.database.value(sql).await.parse::<i64>().unwrap()
     };
-    // What it did last is counted within a second.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let (before, start) = (transactions().await, Instant::now());
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let done = transactions().await - before;
-    assert!(done <= 4, "{done} transactions in {:?}, one or two of them of this test", start.elapsed());
+    // PostgreSQL counts what a connection did before when it has been idle for a while; what is asked each second shows
+    // in every window.
+    let mut least = i64::MAX;
+    for _ in 0..6 {
+        let before = transactions().await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        least = least.min(transactions().await - before);
+        if least <= 4 {
+            break;
+        }
+    }
+    assert!(least <= 4, "{least} transactions in 5 s, one or two of them of this test");
     daemon.stop().await;
 }

@@ -109,23 +109,24 @@ pub(super) async fn passed(connection: &mut PgConnection, walk: &Walk) -> Result
     Ok(())
 }
 
-/// The archived event below the gap and its position; `None`: a walk of this kind goes to the room's start, because
-/// nothing was archived below, or because no `since` says what arrived in the meantime and the first walk without `to`
-/// must find all of it.
-pub(super) async fn lower_edge(
+/// The position below which the gap is no more, as far as a walk of this kind can tell; `None`: it goes on until the server
+/// gives no more.
+///
+/// With `to`, that may be far below the gap, where late events stand among what other walks have placed. Without `to`
+/// and without any token below the gap, nothing else tells how far down events arrived in the meantime.
+pub(super) async fn lower_position(
     connection: &mut PgConnection,
     gap_id: i64,
     kind: Kind,
-) -> Result<Option<(String, i64)>, Error> {
-    let edge = sqlx::query!(
-        r#"select lower_event_id as "event_id!", lower_position as "position!" from archive.gaps
-           where gap_id = $1 and lower_position is not null and (lower_token is not null or $2)"#,
+) -> Result<Option<i64>, Error> {
+    let position = sqlx::query_scalar!(
+        "select case when lower_token is not null or $2 then lower_position end from archive.gaps where gap_id = $1",
         gap_id,
-        kind != Kind::GapKnown
+        kind == Kind::GapRecheck
     )
-    .fetch_optional(connection)
+    .fetch_one(connection)
     .await?;
-    Ok(edge.map(|edge| (edge.event_id, edge.position)))
+    Ok(position.filter(|_| kind != Kind::GapSince))
 }
 
 /// What follows a gap's finished walk: the next pass, or the gap is closed.

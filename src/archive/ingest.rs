@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::PgConnection;
 
 use super::{
-    Account, Error, Kind, Walk, WalkState, Writer, checkpoint,
+    Account, Error, Walk, WalkState, Writer, checkpoint,
     event::{self, KnownEvents, Placed},
     gap, redaction,
     response::{Response, claim_rooms},
@@ -73,7 +73,11 @@ impl Writer {
         lock_room(&mut transaction, room_key).await?;
         let room = room::get(&mut transaction, room_key).await?;
         event::quarantine(&mut transaction, room_key, &state.malformed).await?;
-        self.store(&mut transaction, &room, &state.events, |_, _| vec![]).await?;
+        // Whether a copy in this answer tells what the event replaced depends on what the server happens to remember, and
+        // so on how often it was asked.
+        let told: Vec<Event> =
+            state.events.iter().map(|event| Event { prev_content: None, ..event.clone() }).collect();
+        self.store(&mut transaction, &room, &told, |_, _| vec![]).await?;
         let mut pointers = Pointers::load(&mut transaction, room_key).await?;
         pointers.point(&state.events, Cause::Reconcile);
         pointers.drop_unnamed(Cause::Reconcile);
@@ -133,7 +137,7 @@ impl Writer {
             events: events.len(),
             new,
             create_passed: create_passed(&mut transaction, room.room_key, page).await?,
-            lower_passed: lower_passed(&mut transaction, walk, &events, placement.upper).await?,
+            lower_passed: lower_passed(&mut transaction, walk, placement.upper).await?,
         };
         let pause_s = step::after_page(&mut transaction, &mut after, &passed, settings).await?;
         if after.cursor == walk.cursor {
@@ -236,22 +240,8 @@ async fn create_passed(connection: &mut PgConnection, room_key: i32, page: &Page
 }
 
 /// Whether a gap's walk has come down to what was archived before the gap.
-///
-/// With `to`, a server may go far below the gap for what arrived late, through what other walks have placed there; but it
-/// never shows the event below the gap, unless it ignores `to` (P48). Without `to`, and without any token below the gap,
-/// nothing tells how far down events arrived in the meantime: then only the room's start ends the walk.
-async fn lower_passed(
-    connection: &mut PgConnection,
-    walk: &Walk,
-    events: &[Event],
-    upper: i64,
-) -> Result<bool, Error> {
+async fn lower_passed(connection: &mut PgConnection, walk: &Walk, upper: i64) -> Result<bool, Error> {
     let Some(gap_id) = walk.gap_id else { return Ok(false) };
-    let Some((lower_event_id, lower_position)) = gap::lower_edge(connection, gap_id, walk.kind).await? else {
-        return Ok(false);
-    };
-    Ok(match walk.kind {
-        Kind::GapSince => events.iter().any(|event| event.event_id == lower_event_id),
-        _ => upper <= lower_position,
-    })
+    let lower = gap::lower_position(connection, gap_id, walk.kind).await?;
+    Ok(lower.is_some_and(|lower| upper <= lower))
 }

@@ -243,6 +243,8 @@ impl Writer {
             && told.section == Section::Join
             && discontinuity(response, before, told).is_some();
         let suspicious = suspicious || (holed && !(whole && exact));
+        // A homeserver may tell of state in /state that it leaves out of /sync, such as aliases.
+        let suspicious = suspicious || (!before.bootstrapped && told.section == Section::Join);
         pointers.save(connection).await?;
         // A room that was left tells the state as it was then (P90).
         Ok(suspicious)

@@ -109,3 +109,78 @@ async fn late_events_below_the_leave_that_the_first_sync_told() {
     let away = [Burst(0), Burst(0), Leave(0), Once, Message(0), Rejoin(0)];
     play(&case(&[&away[..], &[Late(0, 1), Late(0, 2), Message(0), Burst(0)]].concat())).await;
 }
+
+/// The leave itself, and what came with it, lie above the token from which the gap of the rejoin is filled.
+#[tokio::test]
+async fn late_events_of_a_long_absence() {
+    let steps = [
+        Once,
+        Late(0, 12),
+        LateState(0, 38, 0),
+        Redact(0, 149),
+        Message(0),
+        Message(0),
+        Message(0),
+        Burst(0),
+        Leave(0),
+        Late(0, 92),
+        Once,
+        Burst(0),
+        Once,
+        State(0, 1),
+        State(0, 3),
+        Kill(15, 13),
+        Redact(0, 173),
+        Message(0),
+        State(0, 1),
+        LateState(0, 142, 0),
+        Burst(0),
+        Once,
+        Message(0),
+        Once,
+        LateState(0, 75, 1),
+        State(0, 2),
+        Late(0, 20),
+        State(0, 3),
+        Once,
+        Message(0),
+        Rejoin(0),
+    ];
+    play(&Case { rooms: vec!["1"], ..case(&steps) }).await;
+}
+
+/// What arrives while the account is away, beside what an earlier walk could only place too low.
+#[tokio::test]
+async fn a_late_event_beside_a_fetched_one() {
+    let steps = [
+        Kill(20, 16),
+        State(0, 3),
+        Redact(1, 124),
+        Once,
+        Once,
+        Message(2),
+        Burst(2),
+        Redact(0, 40),
+        Fork(1, 0),
+        Redact(2, 3),
+        Late(2, 170),
+        Fork(2, 3),
+        Learn(2, 151),
+        Rejoin(1),
+        Kill(0, 1),
+        Once,
+        Once,
+        Learn(1, 32),
+        Leave(0),
+        Once,
+        Message(2),
+        Burst(0),
+        Message(2),
+        Leave(2),
+        Once,
+        Burst(1),
+        Late(2, 152),
+        Message(0),
+    ];
+    play(&Case { rooms: vec!["6", "12", "1"], timeline_cap: 100, ..case(&steps) }).await;
+}

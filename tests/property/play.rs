@@ -202,9 +202,12 @@ impl<'a> Play<'a> {
         let room = &mut self.rooms[index];
         let event = self.server.insert_after(&room.id, &earlier, event);
         room.events.push(event.clone());
-        room.late.insert(event);
-        // It may belong into what the account saw before it left.
-        room.silent_while_away |= room.away;
+        room.late.insert(event.clone());
+        if room.away {
+            // It may belong into what the account saw before it left, and no `/sync` will tell it.
+            room.silent_while_away = true;
+            room.learnt.insert(event);
+        }
     }
 
     fn be(&mut self, room: u8, away: bool) {

@@ -165,9 +165,10 @@ pub(crate) async fn assert_agrees(url: &str, synapse: &Synapse, user: &User, roo
         .collect();
     assert!(differing.is_empty(), "{room_id} {version}: only one of the two states has {differing:?}");
     assert_eq!(archived.len(), in_force.len(), "{room_id} {version}");
-    // What is in no page is known from the state alone.
+    // What is in no page is known from the state alone; aliases that were in force once are in no page either.
     let stray: Vec<_> = unplaced
         .iter()
+        .filter(|event| !event.stable.as_ref().is_some_and(|it| it.contains(r#""type":"m.room.aliases""#)))
         .map(|event| &event.event_id)
         .filter(|event_id| !in_force.iter().any(|slot| slot[2] == **event_id))
         .collect();
