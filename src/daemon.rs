@@ -195,12 +195,14 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     with_context(config, telemetry, once, shutdown, async |context, account| {
         if once {
-            sync::once(&context, account).await?;
+            // Boxed, as below: they are large.
+            Box::pin(sync::once(&context, account)).await?;
             return backfill::run(&context, true).await;
         }
         // Whichever ends first ends the other, which finishes the transaction that it is in.
-        let forward =
-            async { sync::follow(&context, account).await.inspect_err(|_| context.shutdown.cancel()) };
+        let forward = async {
+            Box::pin(sync::follow(&context, account)).await.inspect_err(|_| context.shutdown.cancel())
+        };
         let backward =
             async { backfill::run(&context, false).await.inspect_err(|_| context.shutdown.cancel()) };
         let health = &context.health;

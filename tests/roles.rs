@@ -1,6 +1,6 @@
 //! Least privilege: what each role may do, tried out verb by verb on everything that there is.
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use crate::support::{postgres::TestDatabase, stage::Stage};
 
@@ -147,13 +147,12 @@ async fn a_reader_of_some_rooms_sees_nothing_of_the_others() {
                  begin raise notice '%', value; perform set_config('spy.seen', current_setting('spy.seen', true) || value::text, false); return true; end $$;"
             );
             sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut connection).await.unwrap();
-            let value: Option<String> =
-                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap();
-            let seen: Option<String> = sqlx::query_scalar("select current_setting('spy.seen', true)")
-                .fetch_one(&mut connection)
-                .await
-                .unwrap();
-            (value.unwrap_or_default(), seen.unwrap_or_default())
+            let mut first = async |sql: String| -> String {
+                let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap();
+                row.try_get_unchecked::<Option<String>, _>(0).unwrap().unwrap_or_default()
+            };
+            let value = first(sql).await;
+            (value, first("select current_setting('spy.seen', true)".to_owned()).await)
         }
     };
     for view in ["events", "messages", "members", "current_state", "state_history", "rooms", "backfill"] {
