@@ -4,8 +4,8 @@
 use sqlx::PgConnection;
 
 use super::{
-    Error, Walk,
-    walk::{self, Kind, NewWalk},
+    Error, Kind, Walk,
+    walk::{self, NewWalk},
 };
 
 /// A hole to be opened.

@@ -1,11 +1,8 @@
 //! The requests that the archive makes, each with a deadline and a cap on the answer.
 
-use std::{
-    sync::RwLock,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{sync::RwLock, time::Duration};
 
-use reqwest::{Method, Response, StatusCode, Url, header::RETRY_AFTER};
+use reqwest::{Method, Url};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -13,9 +10,9 @@ use serde_json::value::RawValue;
 
 use super::{
     Error,
+    answer::send,
     page::{Events, Page, SyncBatch, parse_state},
 };
-use crate::{health, metrics, telemetry::escape};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// For what a server answers from memory.
@@ -26,11 +23,9 @@ const LONG: Duration = Duration::from_secs(180);
 const FULL_SYNC: Duration = Duration::from_secs(600);
 /// What a `/sync` may take beyond the time that it was asked to wait (P42).
 const SYNC_GRACE: Duration = Duration::from_secs(30);
-/// The longest wait that a server can impose.
-const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 const MESSAGES_CAP: usize = 64 << 20;
 const STATE_CAP: usize = 512 << 20;
-const SMALL_CAP: usize = 4 << 20;
+pub(super) const SMALL_CAP: usize = 4 << 20;
 
 /// A homeserver with an account on it. Cheap to share; makes one request per call and never retries.
 #[derive(Debug)]
@@ -75,16 +70,6 @@ pub struct Whoami {
     pub user_id: OwnedUserId,
     /// The device, if the token belongs to one.
     pub device_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct StandardError {
-    errcode: String,
-    #[serde(default)]
-    error: String,
-    #[serde(default)]
-    soft_logout: bool,
-    retry_after_ms: Option<serde_json::Value>,
 }
 
 impl Client {
@@ -303,91 +288,6 @@ impl Client {
     }
 }
 
-/// Sends one request and reads its whole answer, of at most `cap` bytes, before the deadline.
-async fn send(
-    what: &'static str,
-    request: reqwest::RequestBuilder,
-    deadline: Duration,
-    cap: usize,
-) -> Result<Vec<u8>, Error> {
-    let exchange = async {
-        let response = request.send().await.map_err(network)?;
-        let (status, wait) = (response.status(), retry_after(&response));
-        if status.is_success() {
-            return body(response, cap).await;
-        }
-        // An error's body is small; one that is not says no more than its status.
-        let body = body(response, SMALL_CAP).await.unwrap_or_default();
-        Err(refusal(status, wait, &body))
-    };
-    health::within(deadline);
-    let start = Instant::now();
-    let answer = tokio::time::timeout(deadline, exchange)
-        .await
-        .unwrap_or(Err(Error::Timeout { path: what, limit_s: deadline.as_secs() }));
-    metrics::request(what, answer.as_ref().map_or_else(Error::class, |_| "ok"), start.elapsed());
-    health::within(Duration::ZERO);
-    answer
-}
-
-async fn body(mut response: Response, cap: usize) -> Result<Vec<u8>, Error> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(network)? {
-        if body.len() + chunk.len() > cap {
-            return Err(Error::TooLarge { limit_bytes: cap });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-fn network(error: reqwest::Error) -> Error {
-    // The URL holds tokens of pagination, ids and a filter: nothing that a log needs.
-    Error::Network(error.without_url())
-}
-
-/// `Retry-After` in either of its forms (P124).
-fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    #[expect(clippy::disallowed_methods, reason = "the header names a wall-clock time")]
-    let now = SystemTime::now();
-    Some(date.duration_since(now).unwrap_or_default())
-}
-
-/// What a status that is no success means. The error code counts more than the status, which proxies invent (P125).
-fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Error {
-    let error: Option<StandardError> = serde_json::from_slice(body).ok();
-    let errcode = error.as_ref().map_or("", |error| error.errcode.as_str());
-    if status == StatusCode::TOO_MANY_REQUESTS || errcode == "M_LIMIT_EXCEEDED" {
-        let asked = error.as_ref().and_then(|error| error.retry_after_ms.as_ref()).and_then(milliseconds);
-        let after = retry_after.or(asked).map(|after| after.min(LONGEST_WAIT));
-        return Error::RateLimited { after };
-    }
-    if let Some(after) = retry_after.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE) {
-        return Error::RateLimited { after: Some(after.min(LONGEST_WAIT)) };
-    }
-    match error {
-        Some(error) if matches!(error.errcode.as_str(), "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => {
-            Error::LoggedOut { soft: error.soft_logout }
-        }
-        Some(error) if !status.is_server_error() => Error::Api {
-            status,
-            errcode: escape(&error.errcode).into_owned(),
-            message: escape(&error.error).chars().take(300).collect(),
-        },
-        _ => Error::Server { status },
-    }
-}
-
-fn milliseconds(value: &serde_json::Value) -> Option<Duration> {
-    let millis = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
-    Duration::try_from_secs_f64(millis / 1000.0).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,34 +302,5 @@ mod tests {
                 "https://hs.test/prefix/_matrix/client/v3/rooms/!a%2Fb%23c%3Fd%25e:hs?from=t1%2B2%263"
             );
         }
-    }
-
-    #[test]
-    fn refusals_are_told_apart() {
-        let told = |status: u16, wait: Option<u64>, body: &str| {
-            let status = StatusCode::from_u16(status).expect("a status");
-            refusal(status, wait.map(Duration::from_secs), body.as_bytes())
-        };
-        let wait = |error: Error| match error {
-            Error::RateLimited { after } => after,
-            other => panic!("{other:?}"),
-        };
-        let limited = r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":1500}"#;
-        assert_eq!(wait(told(429, Some(3), limited)), Some(Duration::from_secs(3)));
-        assert_eq!(wait(told(429, None, limited)), Some(Duration::from_millis(1500)));
-        assert_eq!(wait(told(429, None, "<html>")), None);
-        assert_eq!(wait(told(429, None, r#"{"errcode":"X","retry_after_ms":-1}"#)), None);
-        assert_eq!(wait(told(429, None, r#"{"errcode":"X","retry_after_ms":1e12}"#)), Some(LONGEST_WAIT));
-        assert_eq!(
-            wait(told(429, None, r#"{"errcode":"X","retry_after_ms":"20"}"#)),
-            Some(Duration::from_millis(20))
-        );
-        assert!(matches!(told(502, None, "<html>"), Error::Server { .. }));
-        assert!(matches!(told(403, None, "<html>"), Error::Server { .. }));
-        assert!(matches!(told(500, None, r#"{"errcode":"M_UNKNOWN"}"#), Error::Server { .. }));
-        assert!(told(403, None, r#"{"errcode":"M_FORBIDDEN"}"#).is_forbidden());
-        assert!(told(400, None, r#"{"errcode":"M_UNKNOWN"}"#).is_bad_token());
-        let out = told(401, None, r#"{"errcode":"M_UNKNOWN_TOKEN","soft_logout":true}"#);
-        assert!(matches!(out, Error::LoggedOut { soft: true }));
     }
 }

@@ -1,5 +1,6 @@
 //! The homeserver's edge: HTTP and JSON, no SQL. Bytes come in, [`Page`]s and [`SyncBatch`]es go out.
 
+mod answer;
 mod client;
 mod error;
 mod event;
