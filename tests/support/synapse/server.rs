@@ -86,7 +86,7 @@ pub(super) fn configure(directory: &Path, port: u16, settings: &Value) {
     for (key, value) in settings.as_object().expect("settings are a map") {
         match (key.as_str(), value) {
             ("listeners", Value::Array(more)) => {
-                config["listeners"].as_array_mut().expect("a list").extend(more.clone())
+                config["listeners"].as_array_mut().expect("a list").extend(more.clone());
             }
             _ => config[key] = value.clone(),
         }
