@@ -1,7 +1,7 @@
 //! Whether the daemon works: the loops show signs of life, homeserver and database answer.
 //!
 //! A loop is [watched](Health::watch). Before it waits it says for how long that may take ([`within`]), or that it waits
-//! for something to happen ([`resting`]); whoever is later than that by more than [`GRACE`] is stuck. So a long `/sync`
+//! for something to happen ([`resting`]); whoever is later than that by more than `GRACE` is stuck. So a long `/sync`
 //! is no reason for a restart, and a database that never answers is one. It costs no query and no timer.
 
 use std::{
