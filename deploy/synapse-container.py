@@ -1,5 +1,12 @@
-"""Configures and becomes the Synapse of the compose project's profile `demo`: the secret `access_token` is an application
-service's token, so whoever has it may act as any user, and Backscroll archives what its account @_local:demo is in."""
+#!/opt/synapse/bin/python
+"""The Synapse of the compose project's profile `demo`.
+
+  synapse-container.py              configure Synapse and become it
+  synapse-container.py login NAME   print an access token of @NAME:demo, who is registered if need be
+
+/data/as_token is an application service's, and with it one may speak as any user and as fast as one likes. It is no token
+for Backscroll: Synapse answers the /sync of an application service's own account with NotImplementedError.
+"""
 
 import base64
 import json
@@ -7,9 +14,12 @@ import os
 import pathlib
 import secrets
 import sys
+import urllib.error
+import urllib.request
 
 data = pathlib.Path("/data")
-token = pathlib.Path("/run/secrets/access_token").read_text().strip()
+# The tokens and the signing key are nobody else's to read.
+os.umask(0o077)
 
 
 def write(name, value):
@@ -17,24 +27,61 @@ def write(name, value):
     return str(data / name)
 
 
-if not (data / "signing.key").exists():
-    write("signing.key", "ed25519 a_1 " + base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=") + "\n")
-free = {"per_second": 1e6, "burst_count": 1000000}
-service = write("appservice.yaml", {
-    "id": "demo", "url": None, "as_token": token, "hs_token": secrets.token_hex(32), "sender_localpart": "_local",
-    "rate_limited": False, "namespaces": {"users": [{"exclusive": False, "regex": "@.*"}]},
-})
-log = write("log.yaml", {
-    "version": 1, "disable_existing_loggers": False, "root": {"level": "WARNING", "handlers": ["stderr"]},
-    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
-})
-config = write("homeserver.yaml", {
-    "server_name": "demo",
-    "listeners": [{"port": 8008, "bind_addresses": ["0.0.0.0"], "type": "http", "resources": [{"names": ["client"]}]}],
-    "database": {"name": "sqlite3", "args": {"database": str(data / "homeserver.db")}},
-    "signing_key_path": str(data / "signing.key"), "media_store_path": str(data / "media"), "log_config": log,
-    "app_service_config_files": [service], "registration_shared_secret": secrets.token_hex(32),
-    "enable_registration": False, "report_stats": False, "federation_domain_whitelist": [], "trusted_key_servers": [],
-    "rc_message": free, "rc_joins": {"local": free, "remote": free}, "rc_room_creation": free,
-})
-os.execv(sys.executable, [sys.executable, "-m", "synapse.app.homeserver", "--config-path", config])
+def run():
+    if not (data / "signing.key").exists():
+        write("signing.key", "ed25519 a_1 " + base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=") + "\n")
+    if not (data / "as_token").exists():
+        write("as_token", secrets.token_hex(32))
+    free = {"per_second": 1e6, "burst_count": 1000000}
+    service = write("appservice.yaml", {
+        "id": "demo", "url": None, "as_token": (data / "as_token").read_text(), "hs_token": secrets.token_hex(32),
+        "sender_localpart": "_local", "rate_limited": False,
+        "namespaces": {"users": [{"exclusive": False, "regex": "@.*"}]},
+    })
+    log = write("log.yaml", {
+        "version": 1, "disable_existing_loggers": False, "root": {"level": "WARNING", "handlers": ["stderr"]},
+        "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+    })
+    config = write("homeserver.yaml", {
+        "server_name": "demo",
+        "listeners": [
+            {"port": 8008, "bind_addresses": ["0.0.0.0"], "type": "http", "resources": [{"names": ["client"]}]},
+        ],
+        "database": {"name": "sqlite3", "args": {"database": str(data / "homeserver.db")}},
+        "signing_key_path": str(data / "signing.key"), "media_store_path": str(data / "media"), "log_config": log,
+        "app_service_config_files": [service], "macaroon_secret_key": secrets.token_hex(32), "enable_registration": False,
+        "report_stats": False, "federation_domain_whitelist": [], "trusted_key_servers": [],
+        "rc_message": free, "rc_joins": {"local": free, "remote": free}, "rc_room_creation": free,
+    })
+    os.execv(sys.executable, [sys.executable, "-m", "synapse.app.homeserver", "--config-path", config])
+
+
+def post(path, body):
+    token = (data / "as_token").read_text()
+    request = urllib.request.Request("http://127.0.0.1:8008/_matrix/client/v3" + path, data=json.dumps(body).encode(),
+                                     headers={"Authorization": "Bearer " + token})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def login(name):
+    kind = "m.login.application_service"
+    try:
+        try:
+            answer = post("/register", {"type": kind, "username": name})
+        except urllib.error.HTTPError as error:
+            reason = json.load(error)
+            if reason.get("errcode") != "M_USER_IN_USE":
+                sys.exit(f"Synapse does not register {name}: {reason.get('errcode')} {reason.get('error')}")
+            answer = post("/login", {"type": kind, "identifier": {"type": "m.id.user", "user": name}})
+    except (OSError, ValueError) as error:
+        sys.exit(f"Synapse does not log {name} in: {error}; is it healthy?")
+    print(answer["access_token"])
+
+
+if len(sys.argv) == 1:
+    run()
+elif len(sys.argv) == 3 and sys.argv[1] == "login":
+    login(sys.argv[2])
+else:
+    sys.exit(__doc__)

@@ -6,4 +6,4 @@ RUN python3 -m venv /opt/synapse && /opt/synapse/bin/pip --quiet --no-cache-dir 
 COPY deploy/synapse-container.py /opt/
 RUN install -d -o 65532 -g 65532 /data
 USER 65532:65532
-ENTRYPOINT ["/opt/synapse/bin/python", "/opt/synapse-container.py"]
+ENTRYPOINT ["/opt/synapse-container.py"]
