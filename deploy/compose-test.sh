@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 binary=
 case ${1:-}/$# in
 /0) ;;
---binary/2) binary=$(readlink -f "$2") ;;
+--binary/2) binary=$(realpath --canonicalize-missing "$2") ;;
 *)
     sed -n '2,4s/^# //p' "$0" >&2
     exit 64
@@ -20,6 +20,7 @@ die() {
     echo "compose-test.sh: $*" >&2
     exit 1
 }
+[ -z "$binary" ] || [ -x "$binary" ] || die "$binary is no program"
 docker info >/dev/null 2>&1 || die "no container engine answers; start one, or set DOCKER_HOST"
 if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
 
