@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings the whole compose project up with its demo profile, archives a room, kills and restarts containers, and takes it
-# down. Images that cannot be pulled are made from Debian's packages under the same names.
+# down. Images that cannot be pulled are made from Debian's packages (base-images.sh).
 #   deploy/compose-test.sh [--binary FILE]   FILE: a ready-made backscroll, instead of building it in the container
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,13 +15,10 @@ case ${1:-}/$# in
     ;;
 esac
 
-say() { printf '== %4d s  %s\n' "$SECONDS" "$*"; }
-die() {
-    echo "compose-test.sh: $*" >&2
-    exit 1
-}
+# shellcheck source=deploy/steps.sh
+. deploy/steps.sh
 [ -z "$binary" ] || [ -x "$binary" ] || die "$binary is no program"
-docker info >/dev/null 2>&1 || die "no container engine answers; start one, or set DOCKER_HOST"
+need_engine
 if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
 
 # What lies in this directory, and no more, is the build's context.
@@ -41,79 +38,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# What a command says is of interest only if it fails.
-quietly() {
-    local code=0
-    "$@" >"$work/said" 2>&1 || code=$?
-    if [ "$code" != 0 ]; then
-        cat "$work/said" >&2
-        die "exit code $code from: $*"
-    fi
-}
-have() { docker image inspect "$1" >/dev/null 2>&1 || docker pull --quiet "$1" >/dev/null 2>&1; }
-
-base_debian() {
-    have debian:bookworm-slim && return
-    say "making debian:bookworm-slim with debootstrap"
-    command -v debootstrap >/dev/null || apt-get install -y -qq debootstrap >/dev/null
-    debootstrap --variant=minbase --include=ca-certificates bookworm "$work/root" http://deb.debian.org/debian >/dev/null
-    rm -rf "$work"/root/var/cache/apt/archives/*.deb
-    # It trusts whom this machine trusts: the registries may be reached through a proxy of its own authority.
-    local bundle=/etc/ssl/certs/ca-certificates.crt
-    cp "$bundle" "$work/root$bundle"
-    tar -C "$work/root" -c . | docker import -c 'CMD ["bash"]' -c "ENV PIP_CERT=$bundle CARGO_HTTP_CAINFO=$bundle" \
-        - debian:bookworm-slim >/dev/null
-    rm -rf "$work/root"
-}
-
-# Debian's PostgreSQL behind as much of the official image's entry point as the project uses.
-base_postgres() {
-    have postgres:17 && return
-    say "making postgres:17 from Debian's packages"
-    mkdir "$work/postgres"
-    cat >"$work/postgres/entry" <<'END'
-#!/bin/bash
-set -e
-PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
-if [ ! -s /var/lib/postgresql/data/PG_VERSION ]; then
-    initdb -D /var/lib/postgresql/data -U "$POSTGRES_USER" --auth "$POSTGRES_HOST_AUTH_METHOD" --encoding UTF8
-    echo "create database \"$POSTGRES_USER\";" | postgres --single -D /var/lib/postgresql/data postgres
-fi
-exec "$@" -D /var/lib/postgresql/data
-END
-    chmod 755 "$work/postgres/entry"
-    cat >"$work/postgres/Dockerfile" <<'END'
-FROM debian:bookworm-slim
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql && rm -rf /var/lib/apt/lists/* \
-    && rm -rf /var/lib/postgresql && install -d -o postgres -g postgres /var/lib/postgresql/data \
-    && install -d -o postgres -g postgres -m 3777 /var/run/postgresql
-COPY entry /usr/local/bin/
-ENTRYPOINT ["entry"]
-STOPSIGNAL SIGINT
-CMD ["postgres"]
-END
-    docker build --quiet --tag postgres:17 "$work/postgres" >/dev/null
-    rm -rf "$work/postgres"
-}
-
-# The toolchain of this machine, with Debian's linker.
-base_rust() {
-    have rust:1-bookworm && return
-    say "making rust:1-bookworm from this machine's toolchain"
-    mkdir "$work/rust"
-    cp -r "$(rustc --print sysroot)" "$work/rust/toolchain"
-    cat >"$work/rust/Dockerfile" <<'END'
-FROM debian:bookworm-slim
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev ca-certificates \
-    && rm -rf /var/lib/apt/lists/*
-COPY toolchain /usr/local
-END
-    docker build --quiet --tag rust:1-bookworm "$work/rust" >/dev/null
-    rm -rf "$work/rust"
-}
-
-base_debian
-base_postgres
+deploy/base-images.sh postgres
 git ls-files -z | xargs -0 cp --parents -t "$work"
 if [ -n "$binary" ]; then
     cp "$binary" "$work/backscroll"
@@ -124,7 +49,7 @@ if [ -n "$binary" ]; then
     sed -i -e 's/^FROM rust:1-bookworm AS build/FROM debian:bookworm-slim AS build/' \
         -e "s#^RUN cargo build .*#RUN install -D backscroll /out/backscroll\nRUN $certificates#" "$work/deploy/Dockerfile"
 else
-    base_rust
+    deploy/base-images.sh rust
 fi
 cd "$work"
 # Of its own name, lest the image that people run become one with a binary from anywhere.
@@ -141,41 +66,7 @@ id() {
 state() { docker inspect --format "{{.$2}}" "$(id "$1")"; }
 in_backscroll() { docker exec "$(id backscroll)" backscroll "$@"; }
 sql() { docker exec "$(id postgres)" psql -XAtq -U backscroll -c "$1"; }
-# Waits until a command prints what is expected; warnings apart, which some print beside it.
-until_is() {
-    local expected=$1 found=
-    shift
-    for _ in {1..240}; do
-        found=$("$@" 2>why) || true
-        if [ "$found" = "$expected" ]; then return; fi
-        sleep 0.5
-    done
-    die "waited in vain for $expected from: $* (last: $found; $(tail -n 3 why))"
-}
-# Says so many things in the room, as a user and faster than users may; in the container, which has Python. The room is
-# made at first, and the archive's account joins when something has been said in it.
-say_in_room() {
-    docker exec -i "$(id synapse)" /opt/synapse/bin/python - "$@" <<'END'
-import json, pathlib, sys, urllib.parse, urllib.request
-
-token = pathlib.Path("/data/as_token").read_text()
-name, count = sys.argv[1], int(sys.argv[2])
-
-def call(method, path, body, user="@speaker:demo"):
-    query = "?" + urllib.parse.urlencode({"user_id": user})
-    request = urllib.request.Request("http://127.0.0.1:8008/_matrix/client/v3" + path + query, method=method,
-                                     data=json.dumps(body).encode(), headers={"Authorization": "Bearer " + token})
-    return json.load(urllib.request.urlopen(request))
-
-known = pathlib.Path("/data/room")
-if not known.exists():
-    known.write_text(call("POST", "/createRoom", {"preset": "public_chat"})["room_id"])
-room = urllib.parse.quote(known.read_text())
-for number in range(count):
-    call("PUT", f"/rooms/{room}/send/m.room.message/{name}{number}", {"msgtype": "m.text", "body": f"{name} {number}"})
-call("POST", f"/rooms/{room}/join", {}, "@archive:demo")
-END
-}
+say_in_room() { docker exec "$(id synapse)" /opt/synapse-container.py say "$@"; }
 # How many messages the archive has, and how many different ones.
 messages() { sql "select count(*) || ' ' || count(distinct event_id) from messages"; }
 complete() { in_backscroll status | grep -c ' complete '; }
@@ -249,9 +140,7 @@ say "Synapse was killed, the health check told of it, and Backscroll has caught 
 
 restarts=$(state backscroll RestartCount)
 [ "$restarts" = 1 ] || die "Backscroll was started again $restarts times, not once"
-begin=$(date +%s%N)
-docker stop --time 10 "$(id backscroll)" >/dev/null
-took=$((($(date +%s%N) - begin) / 1000000))
+took=$(milliseconds docker stop --time 10 "$(id backscroll)")
 code=$(state backscroll State.ExitCode)
 [ "$code" = 0 ] || die "Backscroll has stopped with $code after $took ms"
 [ "$took" -lt 10000 ] || die "Backscroll took $took ms to stop"

@@ -3,10 +3,11 @@
 --   createdb backscroll
 --   psql -d backscroll -f deploy/roles.sql
 --   DATABASE_URL='postgres:///backscroll?host=/run/postgresql&options=-c%20role%3Dbackscroll_owner' backscroll migrate
---   psql -d backscroll -c 'set role backscroll_owner' \
---        -c "select archive.grant_writer('backscroll_writer'), archive.grant_reader('backscroll_reader')"
+--   psql -d backscroll -c "select archive.grant_reader('backscroll_reader')" \
+--        -c 'set role backscroll_owner' -c "select archive.grant_writer('backscroll_writer')"
 --   psql -d backscroll -c '\password backscroll_writer' -c '\password backscroll_reader'
 --
+-- Only a superuser may set a reader's limits; the writer's rights come from the owner, for what later migrations make.
 -- The daemon then runs as backscroll_writer. `backscroll migrate` as the owner, as above, belongs to each upgrade.
 -- What each may do is in migrations/0011_roles.sql.
 \set ON_ERROR_STOP 1

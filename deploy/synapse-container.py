@@ -3,6 +3,7 @@
 
   synapse-container.py              configure Synapse and become it
   synapse-container.py login NAME   print an access token of @NAME:demo, who is registered if need be
+  synapse-container.py say WHAT N   have @speaker:demo say so many things in a room that @archive:demo joins; both exist
 
 /data/as_token is an application service's, and with it one may speak as any user and as fast as one likes. It is no token
 for Backscroll: Synapse answers the /sync of an application service's own account with NotImplementedError.
@@ -15,6 +16,7 @@ import pathlib
 import secrets
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 
 data = pathlib.Path("/data")
@@ -56,10 +58,11 @@ def run():
     os.execv(sys.executable, [sys.executable, "-m", "synapse.app.homeserver", "--config-path", config])
 
 
-def post(path, body):
+def call(method, path, body, user=None):
     token = (data / "as_token").read_text()
-    request = urllib.request.Request("http://127.0.0.1:8008/_matrix/client/v3" + path, data=json.dumps(body).encode(),
-                                     headers={"Authorization": "Bearer " + token})
+    query = "?" + urllib.parse.urlencode({"user_id": user}) if user else ""
+    request = urllib.request.Request("http://127.0.0.1:8008/_matrix/client/v3" + path + query, method=method,
+                                     data=json.dumps(body).encode(), headers={"Authorization": "Bearer " + token})
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
 
@@ -68,20 +71,34 @@ def login(name):
     kind = "m.login.application_service"
     try:
         try:
-            answer = post("/register", {"type": kind, "username": name})
+            answer = call("POST", "/register", {"type": kind, "username": name})
         except urllib.error.HTTPError as error:
             reason = json.load(error)
             if reason.get("errcode") != "M_USER_IN_USE":
                 sys.exit(f"Synapse does not register {name}: {reason.get('errcode')} {reason.get('error')}")
-            answer = post("/login", {"type": kind, "identifier": {"type": "m.id.user", "user": name}})
+            answer = call("POST", "/login", {"type": kind, "identifier": {"type": "m.id.user", "user": name}})
     except (OSError, ValueError) as error:
         sys.exit(f"Synapse does not log {name} in: {error}; is it healthy?")
     print(answer["access_token"])
+
+
+def say(what, count):
+    """Faster than users may. The archive's account joins when something has been said."""
+    speaker, known = "@speaker:demo", data / "room"
+    if not known.exists():
+        known.write_text(call("POST", "/createRoom", {"preset": "public_chat"}, speaker)["room_id"])
+    room = "/rooms/" + urllib.parse.quote(known.read_text())
+    for number in range(count):
+        call("PUT", f"{room}/send/m.room.message/{what}{number}", {"msgtype": "m.text", "body": f"{what} {number}"},
+             speaker)
+    call("POST", f"{room}/join", {}, "@archive:demo")
 
 
 if len(sys.argv) == 1:
     run()
 elif len(sys.argv) == 3 and sys.argv[1] == "login":
     login(sys.argv[2])
+elif len(sys.argv) == 4 and sys.argv[1] == "say":
+    say(sys.argv[2], int(sys.argv[3]))
 else:
     sys.exit(__doc__)

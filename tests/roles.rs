@@ -205,8 +205,10 @@ async fn both_kinds_of_reader_read_a_room_by_the_index() {
              select * from events where room_key = room_key('{room}') order by position desc limit 50"
         );
         let plan = database.column(&sql).await.join("\n");
-        assert!(plan.contains("using events_position"), "{plan}");
+        // Behind a security barrier the limit is not known where the scan is chosen: any scan of the index will do.
+        assert!(plan.contains("events_position") && !plan.contains("Seq Scan on events"), "{plan}");
         if path == "public" {
+            assert!(plan.contains("using events_position"), "{plan}");
             assert!(plan.contains("Backward") && !plan.contains("Sort"), "{plan}");
             assert!(!plan.contains("rows=20"), "reads just those: {plan}");
         }
@@ -232,6 +234,58 @@ async fn the_daemon_runs_as_the_writer_alone() {
     assert!(outcome.status.success(), "{}", outcome.stderr);
     daemon.stop().await;
     dropped(&stage.database, &writer).await;
+}
+
+/// The way of deploy/roles.sql, with roles of this test's own.
+#[tokio::test]
+async fn the_script_sets_up_owner_writer_and_reader() {
+    let stage = Stage::new().await;
+    let database = TestDatabase::new_empty().await;
+    let [owner, writer, reader] =
+        [role(&database, "owner").await, role(&database, "writer").await, role(&database, "reader").await];
+    let script = include_str!("../deploy/roles.sql").replace(r"\set ON_ERROR_STOP 1", "");
+    let script = [("owner", &owner), ("writer", &writer), ("reader", &reader)]
+        .iter()
+        .fold(script, |script, (kind, role)| script.replace(&format!("backscroll_{kind}"), role));
+    database.run(&script).await;
+    let by = |role: &str| {
+        let separator = if database.url().contains('?') { '&' } else { '?' };
+        format!("{}{separator}options=-c%20role%3D{role}", database.url())
+    };
+
+    let stage = stage.set("database.url", &by(&owner));
+    let migrated = stage.backscroll.run(&["migrate"]).await;
+    assert!(migrated.status.success(), "{}", migrated.stderr);
+    let grant = format!(
+        "select archive.grant_reader('{reader}');
+         set role {owner}; select archive.grant_writer('{writer}')"
+    );
+    database.run(&grant).await;
+    database.run(&format!("set role {owner}; create table archive.later ()")).await;
+    assert_eq!(attempt(&database, &writer, "select * from archive.later").await, None);
+
+    let stage = stage.set("database.url", &by(&writer));
+    let room = stage.room(25);
+    stage.once().await;
+    let stored = format!("select count(*) from events where room_id = '{room}'");
+    assert_eq!(database.value(&stored).await, stage.server.visible_ids(&room).len().to_string());
+    assert_eq!(attempt(&database, &reader, "select * from messages").await, None);
+    for (role, statement) in [
+        (&reader, "insert into archive.walks default values"),
+        (&reader, "create table mine ()"),
+        (&reader, "create temporary table mine ()"),
+        (&writer, "create table mine ()"),
+        (&writer, "drop table archive.events"),
+    ] {
+        assert_eq!(
+            attempt(&database, role, statement).await.as_deref(),
+            Some("42501"),
+            "{role}: {statement}"
+        );
+    }
+    for role in [&writer, &reader] {
+        dropped(&database, role).await;
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs them all, against a real PostgreSQL and a real Synapse.
 # Arguments go to the test runner: tests/run.sh backfill
+# TEST_POSTGRES=container takes a PostgreSQL in a container instead of this machine's, if an engine answers here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -53,6 +54,9 @@ if ! command -v systemd-analyze >/dev/null; then
     say "Installing systemd, for the test of the unit"
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends systemd
+fi
+if [ "${TEST_POSTGRES:-}" = container ]; then
+    deploy/base-images.sh postgres || say "No image of PostgreSQL: the tests take this machine's"
 fi
 if [ -z "${BACKSCROLL_TEST_SYNAPSE:-}" ]; then
     deploy/synapse.sh install

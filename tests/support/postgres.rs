@@ -1,8 +1,12 @@
 //! A database for each test, on a real PostgreSQL: the one that `TEST_DATABASE_URL` names, else a private server from
-//! this machine's binaries, else a container. Never skipped.
+//! this machine's binaries, else a container; with `TEST_POSTGRES=container` the last two in the other order. Never
+//! skipped, and never the second choice in silence.
+
+mod container;
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
@@ -10,12 +14,9 @@ use std::{
 
 use backscroll::{archive::Archive, postgres};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
-use testcontainers::{
-    ContainerAsync, GenericImage, ImageExt as _,
-    core::{IntoContainerPort as _, WaitFor},
-    runners::AsyncRunner as _,
-};
 use tokio::sync::OnceCell;
+
+use self::container::Container;
 
 /// Where private servers of test runs lie: a place that an unprivileged user can enter.
 const PRIVATE: &str = "/var/tmp";
@@ -34,7 +35,7 @@ struct Shared {
 enum Server {
     Given,
     Private { _server: Box<postgres::Server> },
-    Container { _container: Box<ContainerAsync<GenericImage>> },
+    Container { _container: Box<Container> },
 }
 
 /// An empty database with the archive's schema. Dropped with the value.
@@ -149,23 +150,37 @@ async fn start() -> Shared {
 }
 
 async fn start_server() -> (String, Server) {
-    let wanted = std::env::var("TEST_POSTGRES").unwrap_or_default();
-    if wanted != "container" {
-        match private_server().await {
-            Ok(server) => return (server.url(), Server::Private { _server: Box::new(server) }),
-            Err(error) => eprintln!("no private PostgreSQL ({error}); trying a container"),
+    if std::env::var("TEST_POSTGRES").is_ok_and(|wanted| wanted == "container") {
+        match container::start().await {
+            Ok(container) => return in_container(container),
+            Err(error) => say(&format!("no container ({error}); this machine's PostgreSQL instead")),
+        }
+        return on_this_machine(private_server().await.expect(REMEDIES));
+    }
+    match private_server().await {
+        Ok(server) => on_this_machine(server),
+        Err(error) => {
+            say(&format!("no PostgreSQL on this machine ({error}); a container instead"));
+            in_container(container::start().await.expect(REMEDIES))
         }
     }
-    let container = GenericImage::new("postgres", "18")
-        .with_exposed_port(5432.tcp())
-        .with_wait_for(WaitFor::message_on_stderr("database system is ready to accept connections"))
-        .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
-        .start()
-        .await
-        .expect("start a PostgreSQL container: set TEST_DATABASE_URL, or install PostgreSQL, or start a container engine");
-    let port = container.get_host_port_ipv4(5432).await.unwrap();
-    let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-    (url, Server::Container { _container: Box::new(container) })
+}
+
+const REMEDIES: &str = "set TEST_DATABASE_URL, or install PostgreSQL, or start a container engine";
+
+fn on_this_machine(server: postgres::Server) -> (String, Server) {
+    (server.url(), Server::Private { _server: Box::new(server) })
+}
+
+fn in_container(container: Container) -> (String, Server) {
+    say("in a container");
+    (container.url.clone(), Server::Container { _container: Box::new(container) })
+}
+
+/// Says where the database is, even if no test fails.
+fn say(text: &str) {
+    // The test runner would keep back what `eprintln!` prints.
+    let _ = writeln!(std::io::stderr(), "PostgreSQL for the tests: {text}");
 }
 
 async fn private_server() -> Result<postgres::Server, postgres::Error> {
