@@ -14,14 +14,13 @@ use crate::{
     archive::{self, Kind, Walk, WalkState},
     backoff::Backoff,
     daemon::Context,
-    health,
+    edits, health,
     matrix::{self, MessagesRequest, Page},
     metrics,
+    page_size::PageSize,
     telemetry::Reached,
 };
 
-/// Smallest page that is asked for when the server has trouble with larger ones.
-const SMALLEST_PAGE: u32 = 10;
 /// How often a room is asked again that the server refuses although the account is in it (P11).
 const REFUSALS: u32 = 6;
 /// How soon a walk must be due for `--once` to wait for it: longer than the pauses within a walk.
@@ -97,7 +96,7 @@ fn waits_for(walk: &Walk, due_in: Duration) -> bool {
 }
 
 /// One page and the time that it took.
-type Fetched = Result<(Page, Duration), matrix::Error>;
+type Fetched = Result<(Page, Duration), Error>;
 
 /// Walks one room until its walk is not open any more. Page n+1 is fetched while page n is stored.
 async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
@@ -122,14 +121,17 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
         let fetched = if let Some(fetched) = ahead.take() {
             fetched
         } else {
-            let page = fetch(context, &room_id, &walk, walk.cursor.as_deref(), page_size.get());
+            let page = fetch(context, &room_id, &walk, walk.cursor.as_deref(), &page_size);
             let Some(fetched) = context.unless_stopped(page).await else { return Ok(()) };
             fetched
         };
         let (page, fetch_time) = match fetched {
             Ok(fetched) => fetched,
-            Err(error) => {
-                page_size.after(&error);
+            Err(Error::Archive(error)) => return store_failed(context, &walk, error, &mut backoff).await,
+            Err(Error::Matrix(error)) => {
+                if page_size.after_error(&error) {
+                    continue;
+                }
                 match failed(context, &room_id, &walk, error, &mut backoff).await? {
                     Some(walk_now) => walk = walk_now,
                     None => return Ok(()),
@@ -138,17 +140,16 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
             }
         };
         backoff.reset();
-        page_size.grow();
+        page_size.after_page(&page, fetch_time);
         let next =
             page.end.as_ref().map(matrix::Token::as_str).filter(|end| Some(*end) != walk.cursor.as_deref());
-        let start = Instant::now();
-        let store = async {
+        let store = context.turns.page(async {
+            let start = Instant::now();
             let stored = context.writer.apply_page(&walk, &page, fetch_time, &context.config.backfill);
             stored.await.map(|walk| (walk, start.elapsed()))
-        };
-        let fetch_next = async {
-            context.unless_stopped(fetch(context, &room_id, &walk, Some(next?), page_size.get())).await
-        };
+        });
+        let fetch_next =
+            async { context.unless_stopped(fetch(context, &room_id, &walk, Some(next?), &page_size)).await };
         let (stored, fetched) = tokio::join!(store, fetch_next);
         match stored {
             Ok((walk_now, store_time)) => {
@@ -200,12 +201,20 @@ async fn fetch(
     room_id: &OwnedRoomId,
     walk: &Walk,
     from: Option<&str>,
-    limit: u32,
+    size: &PageSize,
 ) -> Fetched {
     let start = Instant::now();
-    let request =
-        MessagesRequest { room_id, from, to: walk.to_token.as_deref(), limit, filter: None, forward: false };
-    let page = context.client.messages(&request).await?;
+    let request = MessagesRequest {
+        room_id,
+        from,
+        to: walk.to_token.as_deref(),
+        limit: size.limit(),
+        most_bytes: size.most_bytes(),
+        filter: None,
+        forward: false,
+    };
+    let mut page = context.client.messages(&request).await?;
+    edits::undo(context, room_id, &mut page.chunk).await?;
     Ok((page, start.elapsed()))
 }
 
@@ -266,52 +275,5 @@ async fn store_failed(
             Ok(())
         }
         Err(error) => Err(error),
-    }
-}
-
-/// The page size to ask for: halved when the server has trouble, doubled when it has none (P9, P10).
-#[derive(Debug)]
-struct PageSize {
-    most: u32,
-    now: u32,
-}
-
-impl PageSize {
-    fn new(most: u32) -> Self {
-        Self { most, now: most }
-    }
-
-    fn get(&self) -> u32 {
-        self.now
-    }
-
-    fn grow(&mut self) {
-        self.now = self.now.saturating_mul(2).min(self.most);
-    }
-
-    fn after(&mut self, error: &matrix::Error) {
-        if error.wants_smaller_page() {
-            self.now = (self.now / 2).max(SMALLEST_PAGE.min(self.most));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn page_size_adapts_within_its_bounds() {
-        let mut size = PageSize::new(1000);
-        let trouble = matrix::Error::TooLarge { limit_bytes: 1 };
-        let sizes: Vec<_> = (0..8)
-            .map(|_| {
-                size.after(&trouble);
-                size.get()
-            })
-            .collect();
-        assert_eq!(sizes, [500, 250, 125, 62, 31, 15, 10, 10]);
-        (0..10).for_each(|_| size.grow());
-        assert_eq!(size.get(), 1000);
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     service::Services,
     sync,
     telemetry::{Progress, Telemetry},
+    turns::Turns,
 };
 
 /// Connections beside those of the walks: the loops' own reads, `/sync`, the listener, and a reserve.
@@ -107,6 +108,8 @@ pub struct Context {
     pub client: Identity,
     /// The database.
     pub writer: Writer,
+    /// Who writes to it next.
+    pub turns: Turns,
     /// What is shown of the work.
     pub progress: Progress,
     /// Whether the loops live.
@@ -126,6 +129,10 @@ impl Context {
     /// Waits, or returns early on shutdown.
     pub async fn pause(&self, pause: Duration) {
         health::within(pause);
+        // Tokio's shortest sleep is a millisecond, which is much for a page.
+        if pause.is_zero() {
+            return;
+        }
         tokio::select! {
             () = self.shutdown.cancelled() => {}
             () = tokio::time::sleep(pause) => {}
@@ -265,6 +272,7 @@ async fn with_context(
         config,
         client,
         writer,
+        turns: Turns::default(),
         progress: progress.clone(),
         health,
         live_events: AtomicU64::new(0),

@@ -12,8 +12,8 @@
 //! # Where to read
 //!
 //! `main.rs` → [`daemon`] (connect, lock, start the loops) → [`sync`] (forwards) and [`backfill`] (backwards) →
-//! [`matrix::Page`] → [`archive::Writer::apply_sync`] and [`archive::Writer::apply_page`] → `migrations/`. [`matrix`]
-//! knows HTTP and no SQL, [`archive`] SQL and no HTTP. [`postgres`] runs a private server where no database is
+//! [`matrix::Page`] ([`edits`] undone) → [`archive::Writer::apply_sync`] and [`archive::Writer::apply_page`] → `migrations/`. [`matrix`]
+//! knows HTTP and no SQL, [`archive`] SQL and no HTTP. [`turns`] lets `/sync` go before the pages. [`postgres`] runs a private server where no database is
 //! configured. [`health`] knows whether the loops live; [`service`] tells systemd, [`http`] whoever asks.
 //!
 //! Numbers such as (P71) count the traps of the Matrix protocol in the developers' notes; the sentence before each says
@@ -33,15 +33,18 @@ pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod edits;
 pub mod error;
 pub mod health;
 pub mod http;
 pub mod matrix;
 pub mod metrics;
+pub mod page_size;
 pub mod postgres;
 pub mod resequence;
 pub mod service;
 pub mod sync;
 pub mod telemetry;
+pub mod turns;
 
 pub use error::{Error, Retry};

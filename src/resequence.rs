@@ -1,6 +1,9 @@
 //! Reads a room's whole order from the server, for `backscroll resequence`.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use ruma::RoomId;
 
@@ -9,7 +12,9 @@ use crate::{
     archive::Resequence,
     backoff::Backoff,
     daemon::Context,
+    edits,
     matrix::{self, MessagesRequest, Page},
+    page_size::PageSize,
 };
 
 /// How often a page without `end`, or whose `end` leads back, is asked again before that is believed.
@@ -25,18 +30,25 @@ pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Err
     let mut at = context.writer.open_resequence(room_id.as_str()).await?;
     let mut seen = HashSet::new();
     let (mut backoff, mut asked_again) = (Backoff::default(), 0);
+    let mut size = PageSize::new(context.config.backfill.page_size.into());
     loop {
-        let Some(page) = fetch(context, room_id, &at).await else { return Ok(None) };
-        let page = match page {
-            Ok(page) => page,
-            Err(error) if error.is_bad_token() && at.cursor.is_some() => {
+        let Some(fetched) = fetch(context, room_id, &at, &size).await else { return Ok(None) };
+        let page = match fetched {
+            Ok((page, took)) => {
+                size.after_page(&page, took);
+                page
+            }
+            Err(Error::Matrix(error)) if error.is_bad_token() && at.cursor.is_some() => {
                 tracing::warn!(room.id = %room_id, %error, "the homeserver refuses the cursor; beginning anew");
                 at = context.writer.restart_resequence(&at).await?;
                 seen.clear();
                 continue;
             }
             Err(error) => {
-                context.recover(error.into(), &mut backoff).await?;
+                let smaller = matches!(&error, Error::Matrix(error) if size.after_error(error));
+                if !smaller {
+                    context.recover(error, &mut backoff).await?;
+                }
                 continue;
             }
         };
@@ -74,14 +86,26 @@ pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Err
     }
 }
 
-async fn fetch(context: &Context, room_id: &RoomId, at: &Resequence) -> Option<Result<Page, matrix::Error>> {
+async fn fetch(
+    context: &Context,
+    room_id: &RoomId,
+    at: &Resequence,
+    size: &PageSize,
+) -> Option<Result<(Page, Duration), Error>> {
+    let start = Instant::now();
     let request = MessagesRequest {
         room_id,
         from: at.cursor.as_deref(),
         to: None,
-        limit: context.config.backfill.page_size.into(),
+        limit: size.limit(),
+        most_bytes: size.most_bytes(),
         filter: None,
         forward: false,
     };
-    context.unless_stopped(context.client.messages(&request)).await
+    let page = async {
+        let mut page = context.client.messages(&request).await?;
+        edits::undo(context, room_id, &mut page.chunk).await?;
+        Ok((page, start.elapsed()))
+    };
+    context.unless_stopped(page).await
 }

@@ -6,13 +6,14 @@ use std::{
 };
 
 use crate::{
-    Error,
+    Error, Retry,
     archive::{Account, SyncOutcome},
     backoff::Backoff,
     config::Rooms,
     daemon::Context,
+    edits,
     health::{self, Homeserver},
-    matrix::{SyncBatch, SyncRequest},
+    matrix::{self, SyncBatch, SyncRequest},
     metrics,
 };
 
@@ -21,6 +22,30 @@ const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// What storing the state of every room of a large account may take.
 const FULL_STORE: Duration = Duration::from_secs(15 * 60);
 
+/// Whether what came last is an answer of the server. After a failure, and at first, another server may answer than did
+/// before, or the same one from a backup.
+#[derive(Debug)]
+struct Touch {
+    /// How often it may still be tried to find out.
+    tries: u32,
+}
+
+impl Touch {
+    fn lost() -> Self {
+        Self { tries: 3 }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        if matches!(error, Error::Matrix(error) if !matches!(error, matrix::Error::RateLimited { .. })) {
+            *self = Self::lost();
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.tries > 0
+    }
+}
+
 /// Follows the account's rooms until shutdown.
 ///
 /// # Errors
@@ -28,12 +53,13 @@ const FULL_STORE: Duration = Duration::from_secs(15 * 60);
 pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error> {
     let timeout = context.config.homeserver.sync_timeout;
     let mut compared = None;
+    let mut touch = Touch::lost();
     while !context.shutdown.is_cancelled() {
         if compared.is_none_or(|at: Instant| at.elapsed() >= COMPARE_AFTER) {
             doubt_states(context, &account).await?;
             compared = Some(Instant::now());
         }
-        step(context, &mut account, timeout).await?;
+        step(context, &mut account, timeout, &mut touch).await?;
     }
     Ok(())
 }
@@ -44,7 +70,52 @@ pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error
 /// One that no retry helps against.
 pub async fn once(context: &Context, mut account: Account) -> Result<(), Error> {
     doubt_states(context, &account).await?;
-    step(context, &mut account, Duration::ZERO).await
+    step(context, &mut account, Duration::ZERO, &mut Touch::lost()).await
+}
+
+/// Takes up touch with the server again: where it does not know any more what it told, it was rolled back, and takes
+/// `since` for a token of the future without a word (P23). Then the next response is an initial one.
+async fn regain(touch: &mut Touch, context: &Context, account: &mut Account) -> Result<(), Error> {
+    if !touch.is_lost() {
+        return Ok(());
+    }
+    let is_last = touch.tries == 1;
+    let rolled_back = was_rolled_back(context, is_last).await;
+    if matches!(rolled_back, Err(Error::Matrix(_))) {
+        touch.tries -= 1;
+    }
+    if rolled_back? && account.since.is_some() {
+        tracing::warn!(
+            "the homeserver does not know any more what it told, as after coming back from a backup; starting over, \
+             with a gap in every room"
+        );
+        *account = context.writer.forget_since(account).await?;
+    }
+    touch.tries = 0;
+    Ok(())
+}
+
+/// Whether the server knows a room and not the event that it told of it last. That it fails to say is no proof; it is an
+/// error unless this `is_last` try.
+async fn was_rolled_back(context: &Context, is_last: bool) -> Result<bool, Error> {
+    for anchor in context.writer.archive().anchors().await? {
+        let Ok(room_id) = anchor.room_id.as_str().try_into() else { continue };
+        let knows = async |event_id: &str| match context
+            .unless_stopped(context.client.event(room_id, event_id))
+            .await
+        {
+            Some(Ok(_)) => Ok(Some(true)),
+            Some(Err(error)) if error.is_not_found() => Ok(Some(false)),
+            Some(Err(error)) if !is_last && error.retry() != Retry::Never => Err(error),
+            Some(Err(_)) | None => Ok(None),
+        };
+        if knows(&anchor.event_id).await? == Some(false)
+            && knows(&anchor.create_event_id).await? == Some(true)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Has the current states compared with the server's after the next response: a state reset leaves no event, and a key
@@ -64,11 +135,23 @@ async fn doubt_states(context: &Context, account: &Account) -> Result<(), Error>
 ///
 /// # Errors
 /// One that no retry helps against.
-async fn step(context: &Context, account: &mut Account, timeout: Duration) -> Result<(), Error> {
+async fn step(
+    context: &Context,
+    account: &mut Account,
+    timeout: Duration,
+    touch: &mut Touch,
+) -> Result<(), Error> {
     let mut backoff = Backoff::default();
     let mut full_state = false;
     while !context.shutdown.is_cancelled() {
-        match try_step(context, account, full_state, timeout).await {
+        let taken = match regain(touch, context, account).await {
+            Ok(()) => {
+                let taken = try_step(context, account, full_state, timeout).await;
+                taken.inspect_err(|error| touch.failed(error))
+            }
+            Err(error) => Err(error),
+        };
+        match taken {
             // To be stopped, or to be asked for other rooms.
             Ok(None) => {}
             Ok(Some(outcome)) if outcome.needs_full_state => full_state = true,
@@ -123,8 +206,13 @@ async fn ask(
     request: &SyncRequest<'_>,
     rooms: &Rooms,
 ) -> Result<Option<SyncBatch>, Error> {
+    let answer = async {
+        let mut batch = context.client.sync(request).await?;
+        edits::undo_in_rooms(context, &mut batch.rooms).await?;
+        Ok(batch)
+    };
     tokio::select! {
-        answer = context.unless_stopped(context.client.sync(request)) => Ok(answer.transpose()?),
+        answer = context.unless_stopped(answer) => answer.transpose(),
         () = others_wanted(context, rooms) => Ok(None),
     }
 }
@@ -141,10 +229,13 @@ async fn try_step(
     let Some(batch) = ask(context, &request, &rooms).await? else { return Ok(None) };
     let start = Instant::now();
     context.health.homeserver_is(Homeserver::Answers);
-    if full_state {
+    let store = context.writer.apply_sync(account, &batch, &rooms, full_state);
+    let outcome = if full_state {
         health::within(FULL_STORE);
-    }
-    let outcome = context.writer.apply_sync(account, &batch, &rooms, full_state).await?;
+        store.await?
+    } else {
+        context.turns.live(store).await?
+    };
     if outcome.needs_full_state {
         return Ok(Some(outcome));
     }

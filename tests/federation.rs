@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    agreement::current_state,
+    agreement::{assert_agrees, current_state},
     daemon::{Backscroll, Daemon},
     postgres::{TestDatabase, rows},
     synapse::{Synapse, User, segment},
@@ -126,6 +126,12 @@ async fn an_outage_of_the_archived_server_is_filled() {
     let said = federation.say(&federation.bob, "again", 3).await;
     federation.agrees(&mut daemon, &said).await;
     daemon.stop().await;
+
+    // Whatever order that came in, and has in the archive: the server's is to be had.
+    let resequenced = federation.backscroll.run(&["resequence", &federation.room]).await;
+    assert!(resequenced.status.success(), "{}", resequenced.stderr);
+    let (url, room) = (federation.database.url(), &federation.room);
+    assert_agrees(url, &federation.near, &federation.archivist, room).await;
 }
 
 /// Findings 5 and 6: of two topics set apart one loses, and a ban takes back the topic of the banned.

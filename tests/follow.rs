@@ -1,5 +1,6 @@
 //! `backscroll run` on the model homeserver: what happens while it follows.
 
+mod edits;
 mod gaps;
 mod live;
 mod membership;

@@ -13,7 +13,7 @@ thorough=(property::any_script)
 
 copy=$CARGO_TARGET_DIR/tree
 mkdir -p "$copy"
-files=(Cargo.toml Cargo.lock .sqlx deploy migrations src tests)
+files=(Cargo.toml Cargo.lock .sqlx benches deploy migrations src tests)
 
 # mutate BUG: changes the copy; without BUG, lists the bugs.
 mutate() {
@@ -65,11 +65,11 @@ BUGS = {
         let set = newer;
         let event_ids: Vec<String> = set.iter()""")],
     "backfill_moves_state": [(
-        "        if !events.is_empty() {\n            after.upper_position",
+        "        if let Some(last) = events.last() {\n            after.upper_position",
         """        let mut pointers = super::state::Pointers::load(&mut transaction, room.room_key).await?;
         pointers.point(&page.chunk.events, super::state::Cause::State);
         pointers.save(&mut transaction).await?;
-        if !events.is_empty() {
+        if let Some(last) = events.last() {
             after.upper_position""")],
 }
 

@@ -100,6 +100,8 @@ async fn a_pause_outlasts_a_restart() {
     stage.once().await;
     stage.once().await;
     assert_eq!(stage.count(&room).await, before);
+    let status = stage.backscroll.run(&["status"]).await.stdout;
+    assert!(status.contains("1 room · ") && status.contains(" · 1 paused"), "{status}");
     stage.rooms(&["resume", &room]).await;
     stage.once().await;
     stage.is_archived(&room).await;
@@ -125,8 +127,8 @@ async fn an_excluded_room_is_added_and_removed_without_a_restart() {
     assert_eq!(stage.count(&room).await, kept, "what is there stays, and no more comes");
 
     let list = stage.rooms(&["list"]).await;
-    assert!(list.lines().any(|line| line.starts_with("removed") && line.contains(&room)), "{list}");
-    assert!(list.lines().any(|line| line.starts_with("archived") && line.contains(&other)), "{list}");
+    assert!(list.lines().any(|line| line.contains(" removed ") && line.contains(&room)), "{list}");
+    assert!(list.lines().any(|line| line.contains(" archived ") && line.contains(&other)), "{list}");
     let list: serde_json::Value = serde_json::from_str(&stage.rooms(&["list", "--json"]).await).unwrap();
     assert_eq!(list.as_array().unwrap().len(), 2);
     daemon.stop().await;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::{
     agreement::{self, Compared, assert_agrees, assert_settled},
-    archive::{dump, timeline, updated_rows},
+    archive::{dump, mentions, timeline, updated_rows},
     daemon::{Backscroll, Embedded},
     fill::{Filled, fill},
     postgres::{TestDatabase, rows},
@@ -184,6 +184,57 @@ async fn a_late_joiner_gets_what_it_may_see() {
     backscroll.once().await;
     assert_settled(database.url()).await;
     assert_agrees(database.url(), &synapse, &archiver, &id).await;
+}
+
+/// A ban that redacts names no event that it redacts (MSC4293): those are served pruned from then on, and nothing says so.
+#[tokio::test]
+async fn a_ban_may_redact_all_that_a_user_said() {
+    const SECRET: &str = "canary-of-the-banned";
+    let settings = json!({ "experimental_features": { "msc4222_enabled": true, "msc4293_enabled": true } });
+    let synapse = Synapse::start_with(settings).await;
+    let [alice, archiver] = [synapse.register("alice").await, synapse.register("archiver").await];
+    let spammers = [synapse.register("spammer").await, synapse.register("absent").await];
+    let mut rooms = Vec::new();
+    for version in ["1", "9", "11", "12"] {
+        let id = synapse.create_room(&alice, version, json!({ "preset": "public_chat" })).await;
+        synapse.join(&archiver, &id).await;
+        for (user, number) in spammers.iter().zip(0..) {
+            synapse.join(user, &id).await;
+            for _ in 0..12 + number {
+                synapse.send(user, &id, "m.room.message", text(SECRET)).await;
+            }
+            let profile = json!({ "membership": "join", "displayname": SECRET });
+            synapse.send_state(user, &id, "m.room.member", &user.user_id, profile).await;
+        }
+        rooms.push(id);
+    }
+    let database = TestDatabase::new().await;
+    let backscroll = backscroll(&synapse, &archiver, Some(database.url()));
+    backscroll.once().await;
+    assert_all_agree(database.url(), &synapse, &archiver).await;
+    assert_ne!(mentions(&database, SECRET).await, [""; 0]);
+
+    let [seen, missed] = &spammers;
+    for id in &rooms {
+        // Live; and in a gap, where the state before the timeline tells of it first.
+        synapse.ban_and_redact(&alice, id, seen).await;
+        synapse.send(&alice, id, "m.room.message", text("good riddance")).await;
+    }
+    backscroll.once().await;
+    let kept = format!(
+        "select count(*) from events where content::text like '%{SECRET}%' and sender = '{}'",
+        seen.user_id
+    );
+    assert_eq!(database.value(&kept).await, "0");
+    for id in &rooms {
+        synapse.ban_and_redact(&alice, id, missed).await;
+        for number in 0..130 {
+            synapse.send(&alice, id, "m.room.message", text(&format!("later {number}"))).await;
+        }
+    }
+    backscroll.once().await;
+    assert_all_agree(database.url(), &synapse, &archiver).await;
+    assert_eq!(mentions(&database, SECRET).await, [""; 0]);
 }
 
 #[tokio::test]

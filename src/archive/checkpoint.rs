@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Archive, Error, Writer};
+use super::{Archive, Error, Writer, anchor};
 
 /// The account whose view is archived.
 #[derive(Clone, Debug)]
@@ -63,19 +63,22 @@ impl Writer {
         Ok(account)
     }
 
-    /// Gives up a `since` that the server refuses (P134): the next response is an initial one, and opens a gap in every
+    /// Gives up a `since` that the server refuses (P134) or misunderstands (P23): the next response is an initial one, and opens a gap in every
     /// room that was followed. Returns the account as it is now.
     pub async fn forget_since(&self, account: &Account) -> Result<Account, Error> {
+        let mut transaction = self.begin(false).await?;
         let forgotten = sqlx::query!(
             "update archive.accounts set since = null where account_key = $1 and since is not distinct from $2",
             account.account_key,
             account.since
         )
-        .execute(&self.archive().pool)
+        .execute(&mut *transaction)
         .await?;
         if forgotten.rows_affected() != 1 {
             return Err(Error::Superseded);
         }
+        anchor::forget(&mut transaction).await?;
+        transaction.commit().await?;
         Ok(Account { since: None, ..account.clone() })
     }
 }

@@ -12,8 +12,11 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new() -> Self {
-        Self { buffer: HEADER.to_vec() }
+    /// No rows yet; `bytes`: what they will take, about.
+    pub(super) fn new(bytes: usize) -> Self {
+        let mut buffer = Vec::with_capacity(HEADER.len() + bytes);
+        buffer.extend_from_slice(HEADER);
+        Self { buffer }
     }
 
     /// Begins a row of `columns` columns; as many fields must follow.

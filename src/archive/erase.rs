@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{
-    Error, Writer, redaction,
+    Error, Writer,
+    event::StoredEvent,
+    redaction,
     room::{self, Room},
     tombstone::Tombstones,
     writer::lock_room,
@@ -108,7 +110,8 @@ async fn prune_successors(connection: &mut PgConnection, room: &Room, user_id: &
 async fn prune_events(connection: &mut PgConnection, room: &Room, user_id: &str) -> Result<u64, Error> {
     let (mut last, mut erased) = (String::new(), 0);
     loop {
-        let events = sqlx::query!(
+        let events = sqlx::query_as!(
+            StoredEvent,
             r#"select event_id, type as event_type, sender, state_key, origin_server_ts, redacts,
                       content::text as "content!"
                from archive.events
@@ -124,19 +127,7 @@ async fn prune_events(connection: &mut PgConnection, room: &Room, user_id: &str)
         .await?;
         let Some(end) = events.last() else { return Ok(erased) };
         last.clone_from(&end.event_id);
-        let pruned = events.into_iter().map(|row| {
-            let event = Event {
-                event_id: row.event_id,
-                event_type: row.event_type,
-                sender: row.sender,
-                state_key: row.state_key,
-                origin_server_ts: row.origin_server_ts,
-                redacts: row.redacts,
-                content: row.content,
-                ..Event::default()
-            };
-            redaction::pruned(room, &event)
-        });
+        let pruned = events.into_iter().map(|row| redaction::pruned(room, &row.into_event()));
         erased += overwrite(connection, room.room_key, pruned).await?;
     }
 }

@@ -1,14 +1,19 @@
 //! Rows of `archive.events`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
 use super::{
-    Error, Policy, copy::Rows, precedence, redaction, room, room::Room, timeline::Place,
+    Archive, Error, Policy, copy::Rows, precedence, redaction, room, room::Room, timeline::Place,
     tombstone::Tombstones,
 };
 use crate::matrix::{Event, Malformed};
+
+/// What a row takes in a `COPY` beside the content, about: so that its buffer need not grow.
+const ROW: usize = 400;
+/// Bytes in one message of a `COPY`.
+const COPY_PIECE: usize = 64 << 10;
 
 /// What the archive already has of an event.
 #[derive(Clone, Debug)]
@@ -21,6 +26,33 @@ pub(super) struct Known {
 /// Stored events by id.
 pub(super) type KnownEvents = HashMap<String, Known>;
 
+/// Of a stored event, what a redaction looks at.
+#[derive(Debug)]
+pub(super) struct StoredEvent {
+    pub(super) event_id: String,
+    pub(super) event_type: String,
+    pub(super) sender: String,
+    pub(super) state_key: Option<String>,
+    pub(super) origin_server_ts: Option<i64>,
+    pub(super) redacts: Option<String>,
+    pub(super) content: String,
+}
+
+impl StoredEvent {
+    pub(super) fn into_event(self) -> Event {
+        Event {
+            event_id: self.event_id,
+            event_type: self.event_type,
+            sender: self.sender,
+            state_key: self.state_key,
+            origin_server_ts: self.origin_server_ts,
+            redacts: self.redacts,
+            content: self.content,
+            ..Event::default()
+        }
+    }
+}
+
 /// An event and the position that it is to have; `None`: none yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed<'a> {
@@ -28,21 +60,30 @@ pub(super) struct Placed<'a> {
     pub(super) position: Option<i64>,
 }
 
-/// Which of `events` are stored.
+/// Which of `events`, and of the events that they redact, are stored.
 pub(super) async fn known(
     connection: &mut PgConnection,
     room_key: i32,
-    events: &[Event],
+    events: impl IntoIterator<Item = &Event>,
 ) -> Result<KnownEvents, Error> {
-    let event_ids: Vec<String> = events.iter().map(|event| event.event_id.clone()).collect();
+    let event_ids: Vec<&str> = events.into_iter().flat_map(concerned).collect();
     if event_ids.is_empty() {
         return Ok(KnownEvents::new());
     }
+    // Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a
+    // room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id.
     let rows = sqlx::query!(
-        r#"select event_id, position, prev_content is not null as "has_prev_content!", stable_sha256
-           from archive.events where room_key = $1 and event_id = any($2)"#,
+        r#"select known.event_id, known.position, known.prev_content is not null as "has_prev_content!",
+                  known.stable_sha256
+           from unnest($2::text[]) as asked (event_id)
+           cross join lateral (
+               select e.event_id, e.position, e.prev_content, e.stable_sha256
+               from archive.events e
+               where e.room_key = $1 and e.event_id = asked.event_id
+               limit 1
+           ) as known"#,
         room_key,
-        &event_ids
+        event_ids.as_slice() as &[&str]
     )
     .fetch_all(connection)
     .await?;
@@ -57,25 +98,53 @@ pub(super) async fn known(
     Ok(known.collect())
 }
 
+/// An event's id and, if it is a redaction, its target's in either of the places that name it.
+fn concerned(event: &Event) -> impl Iterator<Item = &str> {
+    let targets = [event.redacts.as_deref(), event.content_redacts.as_deref()];
+    let is_redaction = event.event_type == "m.room.redaction";
+    let targets = targets.into_iter().flatten().filter(move |_| is_redaction);
+    std::iter::once(event.event_id.as_str()).chain(targets)
+}
+
+impl Archive {
+    /// Which of these events the archive lacks and wants.
+    pub async fn lacking(&self, room_id: &str, event_ids: &[String]) -> Result<Vec<String>, Error> {
+        let lacking = sqlx::query_scalar!(
+            r#"select asked.event_id as "event_id!"
+               from unnest($2::text[]) as asked (event_id)
+               where not exists (select from archive.rooms where room_id = $1 and not watched)
+                 and not exists (
+                     select from archive.events e join archive.rooms r using (room_key)
+                     where r.room_id = $1 and e.event_id = asked.event_id)"#,
+            room_id,
+            event_ids
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(lacking)
+    }
+}
+
 /// The places of `events` as a walk sees them.
-pub(super) fn places(events: &[Event], known: &KnownEvents) -> Vec<Place> {
+pub(super) fn places(events: &[&Event], known: &KnownEvents) -> Vec<Place> {
     let position = |event: &Event| known.get(&event.event_id).and_then(|known| known.position);
     events.iter().map(|event| position(event).map_or(Place::Open, Place::At)).collect()
 }
 
 /// The same event twice in one answer counts once (P35); of two copies, the redacted one.
-pub(super) fn distinct(events: &[Event]) -> Vec<Event> {
-    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(events.len());
-    let mut distinct: Vec<Event> = Vec::with_capacity(events.len());
+pub(super) fn distinct<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<&'e Event> {
+    let events = events.into_iter();
+    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(events.size_hint().0);
+    let mut distinct: Vec<&Event> = Vec::with_capacity(events.size_hint().0);
     for event in events {
         match seen.get(event.event_id.as_str()) {
             None => {
                 seen.insert(&event.event_id, distinct.len());
-                distinct.push(event.clone());
+                distinct.push(event);
             }
             Some(&index) if event.redacted_by.is_some() => {
                 if let Some(copy) = distinct.get_mut(index).filter(|copy| copy.redacted_by.is_none()) {
-                    copy.clone_from(event);
+                    *copy = event;
                 }
             }
             Some(_) => {}
@@ -84,8 +153,9 @@ pub(super) fn distinct(events: &[Event]) -> Vec<Event> {
     distinct
 }
 
-/// Stores events of one room, whose lock the transaction must hold. `events` must be [`distinct`]. A stored event is
-/// touched only if this copy has a redaction, a position, a `prev_content` or the content that it lacks. Returns how many are new.
+/// Stores events of one room, whose lock the transaction must hold. `events` must be [`distinct`], `known` what [`known`]
+/// says of them. A stored event is touched only if this copy has a redaction, a position, a `prev_content` or the content
+/// that it lacks. Returns how many are new.
 pub(super) async fn store(
     connection: &mut PgConnection,
     policy: Policy,
@@ -105,37 +175,48 @@ pub(super) async fn store(
         .collect();
     let all: Vec<&Event> = events.iter().map(|placed| placed.event).collect();
     let mut targets = redaction::record(connection, room, &all).await?;
-    let concerned: HashSet<String> =
-        targets.iter().cloned().chain(all.iter().map(|event| event.event_id.clone())).collect();
-    let redactions =
-        redaction::of(connection, room.room_key, &concerned.into_iter().collect::<Vec<_>>()).await?;
-    targets.extend(redactions.keys().cloned());
-
-    let (old, new): (Vec<_>, Vec<_>) =
+    let (old, new): (Vec<&Placed<'_>>, Vec<&Placed<'_>>) =
         events.iter().partition(|placed| known.contains_key(&placed.event.event_id));
+    let mut stored: Vec<&str> = targets.iter().map(String::as_str).collect();
+    stored.extend(old.iter().map(|placed| placed.event.event_id.as_str()));
+    stored.extend(all.iter().filter_map(|event| replaced(event)));
+    let fresh = new.iter().map(|placed| placed.event.event_id.as_str()).collect();
+    let redactions = redaction::of(connection, room.room_key, stored, fresh).await?;
+    targets
+        .extend(all.iter().map(|event| &event.event_id).filter(|id| redactions.contains_key(*id)).cloned());
+
     insert(connection, room, &new, &redactions).await?;
     complete(connection, room.room_key, &old, known).await?;
     precedence::replace_poorer(connection, room, &old, known, &redactions).await?;
 
-    let mut redacted = Vec::new();
-    if !targets.is_empty() {
-        let served = |placed: &&Placed<'_>| placed.event.redacted_by.is_some();
-        let served =
-            old.iter().copied().filter(served).map(|placed| (placed.event.event_id.as_str(), placed.event));
-        redacted =
-            redaction::apply(connection, policy, room, &targets, &served.collect(), &redactions).await?;
-        redacted.extend(
-            targets.into_iter().filter(|target| new.iter().any(|placed| placed.event.event_id == *target)),
-        );
+    let served = |placed: &&Placed<'_>| placed.event.redacted_by.is_some();
+    let served =
+        old.iter().copied().filter(served).map(|placed| (placed.event.event_id.as_str(), placed.event));
+    let mut settled: Vec<_> = targets.iter().filter(|target| known.contains_key(*target)).cloned().collect();
+    let mut redacted =
+        redaction::apply(connection, policy, room, &settled, &served.collect(), &redactions).await?;
+    let inserted = new.iter().map(|placed| placed.event).filter(|event| targets.contains(&event.event_id));
+    for event in inserted {
+        settled.push(event.event_id.clone());
+        if event.state_key.is_some() {
+            redacted.push(event.event_id.clone());
+        }
     }
+    redaction::settle(connection, room.room_key, &settled).await?;
     let successors: Vec<String> = events
         .iter()
-        .filter(|placed| placed.event.prev_content.is_some() && placed.event.replaces_state.is_some())
-        .map(|placed| placed.event.event_id.clone())
+        .map(|placed| placed.event)
+        .filter(|event| replaced(event).is_some_and(|replaced| redactions.contains_key(replaced)))
+        .map(|event| event.event_id.clone())
         .collect();
     redaction::prune_successors(connection, room.room_key, &redacted, &successors).await?;
     room::count_events(connection, room.room_key, new.len()).await?;
     Ok(new.len())
+}
+
+/// The event whose content `event` repeats.
+fn replaced(event: &Event) -> Option<&str> {
+    event.prev_content.as_ref().and(event.replaces_state.as_deref())
 }
 
 /// Appends rows by one binary `COPY` straight into the table.
@@ -148,7 +229,7 @@ async fn insert(
     if events.is_empty() {
         return Ok(());
     }
-    let mut rows = Rows::new();
+    let mut rows = Rows::new(events.iter().map(|placed| placed.event.content.len() + ROW).sum());
     for placed in events {
         let pruned = redaction::redacted_copy(room, placed.event, redactions);
         let event = pruned.as_ref().unwrap_or(placed.event);
@@ -178,7 +259,10 @@ async fn insert(
              from stdin (format binary)",
         )
         .await?;
-    copy.send(rows.finish()).await?;
+    // The server reads one piece while the next is sent, and needs memory for one.
+    for piece in rows.finish().chunks(COPY_PIECE) {
+        copy.send(piece).await?;
+    }
     copy.finish().await?;
     Ok(())
 }
@@ -274,6 +358,9 @@ pub(super) async fn below(
     room_key: i32,
     uppers: &[i64],
 ) -> Result<HashMap<i64, i64>, Error> {
+    if uppers.is_empty() {
+        return Ok(HashMap::new());
+    }
     let rows = sqlx::query!(
         r#"select upper as "upper!", neighbour.position as "position!"
            from unnest($2::bigint[]) as upper

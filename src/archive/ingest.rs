@@ -8,8 +8,8 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::PgConnection;
 
 use super::{
-    Account, Error, Walk, WalkState, Writer, checkpoint,
-    event::{self, KnownEvents, Placed},
+    Account, Error, Kind, Walk, WalkState, Writer, anchor, checkpoint,
+    event::{self, Placed},
     gap, redaction,
     response::{Response, claim_rooms},
     room::{self, Room},
@@ -52,7 +52,9 @@ impl Writer {
         let response = Response { account, next_batch: batch.next_batch.as_str(), rooms, full };
         let mut outcome = SyncOutcome { room_count: batch.rooms.len(), ..SyncOutcome::default() };
         let mut transaction = self.begin(false).await?;
-        for (room, told) in claim_rooms(&mut transaction, &response, &batch.rooms).await? {
+        let told = claim_rooms(&mut transaction, &response, &batch.rooms).await?;
+        anchor::remember(&mut transaction, &told).await?;
+        for (room, told) in told {
             self.apply_room(&mut transaction, &response, room, told, &mut outcome).await?;
             if outcome.needs_full_state {
                 transaction.rollback().await?;
@@ -77,7 +79,7 @@ impl Writer {
         // so on how often it was asked.
         let told: Vec<Event> =
             state.events.iter().map(|event| Event { prev_content: None, ..event.clone() }).collect();
-        self.store(&mut transaction, &room, &told, |_, _| vec![]).await?;
+        self.store_unplaced(&mut transaction, &room, &told).await?;
         let mut pointers = Pointers::load(&mut transaction, room_key).await?;
         pointers.point(&state.events, Cause::Reconcile);
         pointers.drop_unnamed(Cause::Reconcile);
@@ -108,8 +110,25 @@ impl Writer {
         busy: Duration,
         settings: &Backfill,
     ) -> Result<Walk, Error> {
-        let mut transaction = self.begin(true).await?;
-        lock_room(&mut transaction, walk.room_key).await?;
+        let look_up = LookUp::before(walk);
+        match self.try_page(walk, page, busy, settings, look_up).await {
+            // Something on the page was known after all. The transaction is undone; once more with all looked up.
+            Err(error) if look_up == LookUp::State && error.is_duplicate() => {
+                self.try_page(walk, page, busy, settings, LookUp::All).await
+            }
+            stored => stored,
+        }
+    }
+
+    async fn try_page(
+        &self,
+        walk: &Walk,
+        page: &Page,
+        busy: Duration,
+        settings: &Backfill,
+        look_up: LookUp,
+    ) -> Result<Walk, Error> {
+        let mut transaction = self.begin_in_room(walk.room_key).await?;
         let room = room::get(&mut transaction, walk.room_key).await?;
         if !room.watched {
             return Err(Error::Unwatched);
@@ -117,19 +136,20 @@ impl Writer {
         for section in [&page.chunk, &page.state] {
             event::quarantine(&mut transaction, room.room_key, &section.malformed).await?;
         }
-        self.store(&mut transaction, &room, &page.state.events, |_, _| vec![]).await?;
+        self.store_unplaced(&mut transaction, &room, &page.state.events).await?;
 
         let mut after = walk.clone();
         let events = event::distinct(&page.chunk.events);
-        let known = event::known(&mut transaction, room.room_key, &events).await?;
+        let asked = events.iter().copied().filter(|event| look_up.includes(event));
+        let known = event::known(&mut transaction, room.room_key, asked).await?;
         let placement = place_page(&mut transaction, walk, &event::places(&events, &known)).await?;
         let placed = with_positions(&events, &placement.positions);
         let new = event::store(&mut transaction, self.policy(), &room, &placed, &known).await?;
-        if !events.is_empty() {
+        if let Some(last) = events.last() {
             after.upper_position = Some(placement.upper);
-            after.oldest_ts = events.last().and_then(|event| event.origin_server_ts).or(walk.oldest_ts);
+            after.oldest_ts = last.origin_server_ts.or(walk.oldest_ts);
         }
-        if walk.kind.fills_gap() && redaction::a_target_is_lost(&room, &events, &known) {
+        if walk.kind.fills_gap() && redaction::names_no_target(&room, &events, &known) {
             walk::rewalk_now(&mut transaction, room.room_key).await?;
         }
         let passed = Passed {
@@ -153,25 +173,44 @@ impl Writer {
         Ok(after)
     }
 
-    /// Stores events of one room. `place` gives them positions, knowing which are stored; none: they stay unplaced.
-    pub(super) async fn store(
+    /// Stores events of one room without giving them positions.
+    pub(super) async fn store_unplaced(
         &self,
         connection: &mut PgConnection,
         room: &Room,
-        events: &[Event],
-        place: impl FnOnce(&[Event], &KnownEvents) -> Vec<Option<i64>>,
+        events: impl IntoIterator<Item = &Event>,
     ) -> Result<usize, Error> {
         let events = event::distinct(events);
-        let known = event::known(connection, room.room_key, &events).await?;
-        let positions = place(&events, &known);
-        event::store(connection, self.policy(), room, &with_positions(&events, &positions), &known).await
+        let known = event::known(connection, room.room_key, events.iter().copied()).await?;
+        event::store(connection, self.policy(), room, &with_positions(&events, &[]), &known).await
+    }
+}
+
+/// Which events of a page are looked up before it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LookUp {
+    All,
+    /// State, and what redactions redact: a room's history is new but for the state, which its bootstrap told. Should
+    /// another be known, the table's keys refuse it.
+    State,
+}
+
+impl LookUp {
+    /// What is likely to be enough for the next page of `walk`: the first one meets what came live.
+    fn before(walk: &Walk) -> Self {
+        let fresh = walk.kind == Kind::History && !walk.restarted && walk.pages > 0 && walk.known_pages == 0;
+        if fresh { Self::State } else { Self::All }
+    }
+
+    fn includes(self, event: &Event) -> bool {
+        self == Self::All || event.state_key.is_some() || event.event_type == "m.room.redaction"
     }
 }
 
 /// Events with their positions; those beyond the list have none.
-pub(super) fn with_positions<'a>(events: &'a [Event], positions: &[Option<i64>]) -> Vec<Placed<'a>> {
+pub(super) fn with_positions<'a>(events: &[&'a Event], positions: &[Option<i64>]) -> Vec<Placed<'a>> {
     let positions = positions.iter().copied().chain(std::iter::repeat(None));
-    events.iter().zip(positions).map(|(event, position)| Placed { event, position }).collect()
+    events.iter().zip(positions).map(|(&event, position)| Placed { event, position }).collect()
 }
 
 /// Places a page below what the walk has passed.
@@ -203,12 +242,7 @@ pub(super) async fn walk_down(
     upper: i64,
     places: &[Place],
 ) -> Result<timeline::Placement, Error> {
-    let known = places.iter().filter_map(|place| match place {
-        Place::At(position) => Some(*position),
-        Place::Open => None,
-    });
-    let uppers: Vec<i64> = std::iter::once(upper).chain(known).collect();
-    let below: HashMap<i64, i64> = event::below(connection, room_key, &uppers).await?;
+    let below: HashMap<i64, i64> = event::below(connection, room_key, &timeline::tops(upper, places)).await?;
     Ok(timeline::walk_down(upper, places, |upper| below.get(&upper).copied()))
 }
 

@@ -1,5 +1,6 @@
 //! The database's edge: SQL, no HTTP. [`Archive`] reads; [`Writer`], of which there is one per database, writes.
 
+mod anchor;
 mod checkpoint;
 mod choice;
 mod copy;
@@ -27,11 +28,12 @@ mod writer;
 use std::time::Duration;
 
 use sqlx::{
-    Connection as _, PgConnection,
+    Connection as _, Executor as _, PgConnection,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 
+pub use anchor::Anchor;
 pub use checkpoint::Account;
 pub use choice::{Change, ChosenRoom};
 pub use erase::{Erased, Subject};
@@ -47,6 +49,8 @@ use crate::{config::RedactionPolicy as Policy, error::Retry};
 
 /// How long a connection may take, so that a dead database is reported and not waited for.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long a connection may have been idle to be taken without a test.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// An archive that can be read.
 #[derive(Clone, Debug)]
@@ -130,6 +134,11 @@ impl Error {
         }
     }
 
+    /// Whether a row was refused because its key is taken.
+    fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+
     /// The process's exit code if this ends it (sysexits).
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -178,7 +187,27 @@ impl Archive {
         // The pool would only say that it waited for a connection in vain; a single one says why.
         let first = tokio::time::timeout(CONNECT, PgConnection::connect_with(&options)).await;
         first.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await?;
-        let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT);
+        // The pool tests each connection as it comes back, so one that is soon taken again needs no second test.
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(CONNECT)
+            .test_before_acquire(false)
+            // A plan is for the tables as they are. One that was made for an empty archive and kept would be used for the
+            // first million events, until PostgreSQL analyzes the table.
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute("set plan_cache_mode = force_custom_plan").await?;
+                    Ok(())
+                })
+            })
+            .before_acquire(|connection, idle| {
+                Box::pin(async move {
+                    if idle.idle_for > FRESH {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            });
         Ok(Self { pool: pool.connect_lazy_with(options) })
     }
 

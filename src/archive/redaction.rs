@@ -7,14 +7,22 @@ use ruma::{
     RoomVersionId,
     canonical_json::{CanonicalJsonObject, CanonicalJsonValue, redact_content_in_place},
 };
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
-use super::{Error, event::KnownEvents, room::Room};
+use super::{
+    Error,
+    event::{KnownEvents, StoredEvent},
+    room::Room,
+};
 use crate::{
     config::RedactionPolicy as Policy,
     matrix::{Event, json::Json},
 };
+
+/// As many waiting redactions are read rather than looked up by their targets.
+const FEW: usize = 500;
 
 /// Redactions known for some events: target → redaction.
 pub(super) type Redactions = HashMap<String, String>;
@@ -49,29 +57,98 @@ pub(super) async fn record(
     Ok(targets.into_iter().collect())
 }
 
-/// Whether one of `events` is a redaction that is new to us and was itself redacted, so that nobody can tell any more
-/// what it redacted (P78); only the target's own copy still says so.
-pub(super) fn a_target_is_lost(room: &Room, events: &[Event], known: &KnownEvents) -> bool {
-    events.iter().any(|event| {
-        event.event_type == "m.room.redaction"
-            && event.redacted_by.is_some()
-            && event.redaction_target(room.room_version.as_deref()).is_none()
-            && !known.contains_key(&event.event_id)
+/// Whether one of `events` is new to us and has redacted what it does not name: only the redacted events' own copies tell.
+pub(super) fn names_no_target(room: &Room, events: &[&Event], known: &KnownEvents) -> bool {
+    let of_unknown = |event: &&&Event| lost_its_target(room, event) || redacts_all_of_a_user(event);
+    events.iter().filter(of_unknown).any(|event| !known.contains_key(&event.event_id))
+}
+
+/// Whether this is a redaction that was itself redacted, so that nobody can tell any more what it redacted (P78).
+fn lost_its_target(room: &Room, event: &Event) -> bool {
+    event.event_type == "m.room.redaction"
+        && event.redacted_by.is_some()
+        && event.redaction_target(room.room_version.as_deref()).is_none()
+}
+
+/// Whether this is a ban or kick that redacts all that its user has sent to the room (MSC4293), which a server does as it
+/// serves them (P67), if it does.
+pub(super) fn redacts_all_of_a_user(event: &Event) -> bool {
+    #[derive(Deserialize)]
+    struct Removal {
+        membership: String,
+        #[serde(default)]
+        redact_events: bool,
+        #[serde(default, rename = "org.matrix.msc4293.redact_events")]
+        unstable: bool,
+    }
+    if event.event_type != "m.room.member"
+        || event.state_key.as_deref().is_none_or(|user| user == event.sender)
+    {
+        return false;
+    }
+    serde_json::from_str(&event.content).is_ok_and(|removal: Removal| {
+        (removal.redact_events || removal.unstable) && matches!(removal.membership.as_str(), "ban" | "leave")
     })
 }
 
-/// The recorded redactions of these events.
+/// The recorded redactions of these events, of which `new` are not stored.
 pub(super) async fn of(
     connection: &mut PgConnection,
     room_key: i32,
-    event_ids: &[String],
+    known: Vec<&str>,
+    new: Vec<&str>,
 ) -> Result<Redactions, Error> {
+    if new.len() > FEW
+        && let Some(mut waiting) = waiting(connection, room_key).await?
+    {
+        let new: HashSet<&str> = new.into_iter().collect();
+        waiting.retain(|target, _| new.contains(target.as_str()));
+        waiting.extend(recorded(connection, room_key, &known).await?);
+        return Ok(waiting);
+    }
+    recorded(connection, room_key, &[known, new].concat()).await
+}
+
+/// All redactions of the room whose target is not stored, if they are few.
+async fn waiting(connection: &mut PgConnection, room_key: i32) -> Result<Option<Redactions>, Error> {
+    // One row of two arrays: reading it costs a tenth of as many rows. The first redaction counts, as below: it comes last.
     let links = sqlx::query!(
-        "select target_event_id, redaction_event_id from archive.redactions
-         where room_key = $1 and target_event_id = any($2) and state <> 'refused'
-         order by recorded_at desc, redaction_event_id desc",
+        r#"select coalesce(array_agg(target_event_id order by recorded_at desc, redaction_event_id desc), '{}')
+                      as "targets!",
+                  coalesce(array_agg(redaction_event_id order by recorded_at desc, redaction_event_id desc), '{}')
+                      as "redactions!"
+           from (select * from archive.redactions where room_key = $1 and state = 'pending' limit $2) few"#,
         room_key,
-        event_ids
+        i64::try_from(FEW).unwrap_or(i64::MAX)
+    )
+    .fetch_one(connection)
+    .await?;
+    let few = links.targets.len() < FEW;
+    Ok(few.then(|| links.targets.into_iter().zip(links.redactions).collect()))
+}
+
+/// The recorded redactions of these events, of several the first.
+async fn recorded(
+    connection: &mut PgConnection,
+    room_key: i32,
+    event_ids: &[&str],
+) -> Result<Redactions, Error> {
+    if event_ids.is_empty() {
+        return Ok(Redactions::new());
+    }
+    // Lateral, and limited, for the same reason as in `event::known`.
+    let links = sqlx::query!(
+        "select link.target_event_id, link.redaction_event_id
+         from unnest($2::text[]) as asked (event_id)
+         cross join lateral (
+             select r.target_event_id, r.redaction_event_id
+             from archive.redactions r
+             where r.room_key = $1 and r.target_event_id = asked.event_id and r.state <> 'refused'
+             order by r.recorded_at, r.redaction_event_id
+             limit 1
+         ) as link",
+        room_key,
+        event_ids as &[&str]
     )
     .fetch_all(connection)
     .await?;
@@ -100,48 +177,43 @@ pub(super) fn pruned(room: &Room, event: &Event) -> Event {
     }
 }
 
-/// Prunes those of `targets` that are stored in full, then settles the recorded links. `served` are the server's own
-/// pruned copies, which count more than our idea of them. Returns the events that were pruned.
+/// Prunes those of `targets` that are stored in full. `served` are the server's own pruned copies, which count more than
+/// our idea of them. Returns the state events that were pruned.
 pub(super) async fn apply(
     connection: &mut PgConnection,
     policy: Policy,
     room: &Room,
-    targets: &HashSet<String>,
+    targets: &[String],
     served: &HashMap<&str, &Event>,
     redactions: &Redactions,
 ) -> Result<Vec<String>, Error> {
-    let targets: Vec<String> = targets.iter().cloned().collect();
-    let full = sqlx::query!(
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let full = sqlx::query_as!(
+        StoredEvent,
         r#"select event_id, type as event_type, sender, state_key, origin_server_ts, redacts, content::text as "content!"
            from archive.events
            where room_key = $1 and event_id = any($2) and redacted_by is null and type <> 'm.room.create'"#,
         room.room_key,
-        &targets
+        targets
     )
     .fetch_all(&mut *connection)
     .await?;
     let mut pruned = Vec::new();
     for row in full {
-        let stored = Event {
-            event_id: row.event_id,
-            event_type: row.event_type,
-            sender: row.sender,
-            state_key: row.state_key,
-            origin_server_ts: row.origin_server_ts,
-            redacts: row.redacts,
-            content: row.content,
-            ..Event::default()
-        };
+        let stored = row.into_event();
         let copy = match served.get(stored.event_id.as_str()) {
             Some(copy) => Some((*copy).clone()),
             None => redacted_copy(room, &stored, redactions),
         };
         if let Some(copy) = copy {
             overwrite(connection, policy, room.room_key, &copy).await?;
-            pruned.push(copy.event_id);
+            if copy.state_key.is_some() {
+                pruned.push(copy.event_id);
+            }
         }
     }
-    settle(connection, room.room_key, &targets).await?;
     Ok(pruned)
 }
 
@@ -179,8 +251,15 @@ async fn overwrite(
     Ok(())
 }
 
-/// Marks what became of the links to `targets` that are stored.
-async fn settle(connection: &mut PgConnection, room_key: i32, targets: &[String]) -> Result<(), Error> {
+/// Marks what became of the links to `targets`, which are stored.
+pub(super) async fn settle(
+    connection: &mut PgConnection,
+    room_key: i32,
+    targets: &[String],
+) -> Result<(), Error> {
+    if targets.is_empty() {
+        return Ok(());
+    }
     sqlx::query!(
         "update archive.redactions r
          set state = case when e.type = 'm.room.create' then 'refused' else 'applied' end

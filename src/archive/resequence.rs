@@ -87,7 +87,7 @@ impl Writer {
         let room = room::get(&mut transaction, at.room_key).await?;
         for section in [&page.chunk, &page.state] {
             event::quarantine(&mut transaction, room.room_key, &section.malformed).await?;
-            self.store(&mut transaction, &room, &section.events, |_, _| vec![]).await?;
+            self.store_unplaced(&mut transaction, &room, &section.events).await?;
         }
         let added = append_order(&mut transaction, &room, page).await?;
         let next = next.or(at.cursor.as_deref());

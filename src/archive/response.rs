@@ -101,8 +101,7 @@ impl Writer {
         room: &Room,
         told: &RoomBatch,
     ) -> Result<usize, Error> {
-        let events: Vec<Event> = state_events(told).cloned().collect();
-        let new = self.store(connection, room, &events, |_, _| vec![]).await?;
+        let new = self.store_unplaced(connection, room, state_events(told)).await?;
         let operator = response.rooms.prev_batch(&room.room_id);
         // From next_batch, not prev_batch: events that arrived late but sort early are below neither the latter nor in
         // this timeline (protocol 0.1).
@@ -160,10 +159,11 @@ impl Writer {
         let mut positions = timeline::append(top, hole.is_some()).peekable();
         let first = positions.peek().copied();
 
-        let state: Vec<Event> = told.state.events.iter().chain(after(told)).cloned().collect();
-        let mut new = self.store(connection, room, &state, |_, _| vec![]).await?;
+        let mut unnamed = state_names_no_target(connection, room, told).await?;
+        let state = told.state.events.iter().chain(after(told));
+        let mut new = self.store_unplaced(connection, room, state).await?;
         let events = event::distinct(&told.timeline.events);
-        let known = event::known(connection, room.room_key, &events).await?;
+        let known = event::known(connection, room.room_key, events.iter().copied()).await?;
         let places = event::places(&events, &known);
         let overlap = if hole.is_some() { known_again(&places) } else { 0 };
         let (again, fresh) = places.split_at(overlap);
@@ -174,7 +174,8 @@ impl Writer {
         }));
         let appended = with_positions(&events, &given);
         new += event::store(connection, self.policy(), room, &appended, &known).await?;
-        if redaction::a_target_is_lost(room, &events, &known) {
+        unnamed |= redaction::names_no_target(room, &events, &known);
+        if unnamed {
             walk::rewalk_now(connection, room.room_key).await?;
         }
 
@@ -233,22 +234,24 @@ impl Writer {
         if whole && before.bootstrapped && exact {
             pointers.drop_unnamed(Cause::Reconcile);
         }
-        // The timeline of a room that was left before the archive began may hold what came too late to count then.
-        let unsure = before.bootstrapped || told.section == Section::Leave;
-        let suspicious = pointers.suspicious() || (response.full && unsure && !exact);
-        // What changed while the account was away is told to those who stay.
-        let suspicious = suspicious || (told.section == Section::Leave && rejoined(response, before, told));
-        // Beyond a hole a key may have lost its event, which only a whole state tells (protocol 4.3).
-        let holed = before.bootstrapped
-            && told.section == Section::Join
-            && discontinuity(response, before, told).is_some();
-        let suspicious = suspicious || (holed && !(whole && exact));
-        // A homeserver may tell of state in /state that it leaves out of /sync, such as aliases.
-        let suspicious = suspicious || (!before.bootstrapped && told.section == Section::Join);
+        let suspicious = pointers.suspicious() || told_in_part(response, before, told, exact);
         pointers.save(connection).await?;
-        // A room that was left tells the state as it was then (P90).
         Ok(suspicious)
     }
+}
+
+/// Whether the current state may not be what the response says, though all that it says was followed. `exact`: it says
+/// what the state is after its timeline.
+fn told_in_part(response: &Response<'_>, before: &Room, told: &RoomBatch, exact: bool) -> bool {
+    if told.section == Section::Leave {
+        // It tells the state as it was then (P90), but what changed while the account was away is told to those who stay,
+        // and a timeline may hold what came too late to count.
+        return rejoined(response, before, told) || (response.full && !exact);
+    }
+    // A homeserver may tell of state in /state that it leaves out of /sync, such as aliases.
+    let is_new = !before.bootstrapped;
+    // Beyond a hole a key may have lost its event, which only a whole state tells (protocol 4.3).
+    is_new || if response.full { !exact } else { discontinuity(response, before, told).is_some() }
 }
 
 /// Finds or makes the rows of the rooms that were not erased, and locks them in ascending order.
@@ -321,6 +324,18 @@ fn rejoined(response: &Response<'_>, before: &Room, told: &RoomBatch) -> bool {
     let joins = |event| room::own_membership(event, &response.account.user_id).as_deref() == Some("join");
     let was_in = || told.section == Section::Leave && told.timeline.events.iter().any(joins);
     before.membership != "join" && (told.section == Section::Join || was_in())
+}
+
+/// Whether the state before or after the timeline has, and is the first to have, an event that redacted others unnamed.
+async fn state_names_no_target(
+    connection: &mut PgConnection,
+    room: &Room,
+    told: &RoomBatch,
+) -> Result<bool, Error> {
+    let state = told.state.events.iter().chain(after(told));
+    let removals: Vec<&Event> = state.filter(|event| redaction::redacts_all_of_a_user(event)).collect();
+    let known = event::known(connection, room.room_key, removals.iter().copied()).await?;
+    Ok(redaction::names_no_target(room, &removals, &known))
 }
 
 /// How much of a timeline after a hole lies below its last known event. After a rejoin a timeline tells again what the

@@ -21,7 +21,7 @@ pub struct Status {
     pub quarantined: i64,
     /// Redacted events whose originals are kept.
     pub originals: i64,
-    /// The watched rooms, by name.
+    /// The rooms that are archived, paused ones among them, by name.
     pub rooms: Vec<RoomStatus>,
 }
 
@@ -47,6 +47,8 @@ pub struct RoomStatus {
     pub history_state: String,
     /// Why stalled or truncated.
     pub history_reason: Option<String>,
+    /// Whether it is paused by command.
+    pub paused: bool,
     /// Archived events.
     pub event_count: i64,
     /// Pages that the history walk stored.
@@ -126,29 +128,31 @@ impl Archive {
         Ok(usize::try_from(rooms).unwrap_or_default())
     }
 
-    /// The watched rooms. Costs a few index look-ups a room, whatever the number of events.
+    /// The rooms that are archived, paused ones among them. Costs a few index look-ups a room, whatever the number of
+    /// events.
     pub async fn room_status(&self) -> Result<Vec<RoomStatus>, Error> {
         let rows = sqlx::query!(
             r#"select v.room_id as "room_id!", coalesce(v.name, v.canonical_alias) as name, v.membership as "membership!",
                       v.history_state as "history_state!", v.history_reason, v.event_count as "event_count!",
                       coalesce(w.pages, 0) as "pages!", w.busy_ms as "busy_ms?", w.events as "events?", w.oldest_ts,
-                      w.last_error,
+                      w.last_error, coalesce(x.paused, false) as "paused!",
                       v.newest_ts, v.oldest_ts as room_oldest_ts, c.origin_server_ts as "created_ts?",
                       (select count(*) from archive.gaps g where g.room_key = r.room_key and g.state = 'open') as "open!",
                       (select count(*) from archive.gaps g where g.room_key = r.room_key and g.state = 'skipped')
                           as "skipped!"
                from public.rooms v
                join archive.rooms r on r.room_id = v.room_id
+               left join archive.room_choices x on x.room_id = r.room_id
                left join public.current_state c
                    on c.room_id = v.room_id and c.type = 'm.room.create' and c.state_key = ''
                left join lateral (
-                   select x.pages, x.busy_ms, x.events, x.oldest_ts, x.last_error
-                   from archive.walks x
-                   where x.room_key = r.room_key
-                   order by (x.state <> 'done' and x.kind <> 'rewalk') desc, (x.kind = 'history') desc, x.walk_id desc
+                   select y.pages, y.busy_ms, y.events, y.oldest_ts, y.last_error
+                   from archive.walks y
+                   where y.room_key = r.room_key
+                   order by (y.state <> 'done' and y.kind <> 'rewalk') desc, (y.kind = 'history') desc, y.walk_id desc
                    limit 1
                ) w on true
-               where r.watched
+               where r.watched or x.paused
                order by lower(coalesce(v.name, v.canonical_alias)), v.room_id"#
         )
         .fetch_all(&self.pool)
@@ -157,7 +161,7 @@ impl Archive {
         let rooms = rows.into_iter().map(|row| {
             let busy_s = row.busy_ms.unwrap_or(0) as f64 / 1000.0;
             let rate = (busy_s > 0.0).then(|| row.events.unwrap_or(0) as f64 / busy_s);
-            let walking = row.history_state == "walking";
+            let walking = row.history_state == "walking" && !row.paused;
             RoomStatus {
                 eta_s: walking.then(|| eta(busy_s, row.newest_ts, row.oldest_ts, row.created_ts)).flatten(),
                 rate,
@@ -166,6 +170,7 @@ impl Archive {
                 membership: row.membership,
                 history_state: row.history_state,
                 history_reason: row.history_reason,
+                paused: row.paused,
                 event_count: row.event_count,
                 pages: row.pages,
                 oldest_reached_ts: row.oldest_ts,

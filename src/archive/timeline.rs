@@ -35,8 +35,21 @@ pub(super) fn append(newest: Option<i64>, discontinuous: bool) -> impl Iterator<
     std::iter::successors(Some(first), |position| position.checked_add(STEP))
 }
 
+/// Below which positions [`walk_down`] looks for room: for each run of events without a place, the last known one passed.
+pub(super) fn tops(upper: i64, page: &[Place]) -> Vec<i64> {
+    let (mut top, mut tops) = (upper, Vec::new());
+    for place in page {
+        match *place {
+            Place::At(position) => top = top.min(position),
+            Place::Open if tops.last() != Some(&top) => tops.push(top),
+            Place::Open => {}
+        }
+    }
+    tops
+}
+
 /// Places a page of a backward walk that has passed `upper`. `below` tells the highest position in the room below
-/// another.
+/// another; it is asked about the page's [`tops`] only.
 ///
 /// A known event above `upper` leaves `upper` as it is: there the orders of `/sync` and `/messages` disagree, and the
 /// first stands (P18).
@@ -50,14 +63,20 @@ pub(super) fn walk_down(mut upper: i64, page: &[Place], below: impl Fn(i64) -> O
             rest = after;
             continue;
         }
-        let run = rest.iter().take_while(|place| **place == Place::Open).count();
-        let (_, after) = rest.split_at(run);
-        let step = step_within(upper, below(upper), run, after.is_empty());
-        for _ in 0..run {
-            let position = step.map(|step| upper - step);
-            upper = position.unwrap_or(upper);
-            positions.push(position);
-        }
+        // Down to the next known event of the archive's order; those above have no part in it.
+        let top = upper;
+        let passed = |place: &Place| matches!(place, Place::At(position) if *position < top);
+        let (stretch, after) = rest.split_at(rest.iter().position(passed).unwrap_or(rest.len()));
+        let run = stretch.iter().filter(|place| **place == Place::Open).count();
+        let step = step_within(top, below(top), run, after.is_empty());
+        positions.extend(stretch.iter().map(|place| match place {
+            Place::At(position) => Some(*position),
+            Place::Open => {
+                let position = step.map(|step| upper - step);
+                upper = position.unwrap_or(upper);
+                position
+            }
+        }));
         rest = after;
     }
     Placement { positions, upper }
@@ -86,6 +105,16 @@ mod tests {
         move |upper| known.range(..upper).next_back().copied()
     }
 
+    /// What [`walk_down`] may ask: about the page's tops.
+    fn as_the_database(upper: i64, page: &[Place], known: &[i64]) -> impl Fn(i64) -> Option<i64> {
+        let asked: BTreeSet<_> = tops(upper, page).into_iter().collect();
+        let below = among(known);
+        move |upper| {
+            assert!(asked.contains(&upper), "{upper} is no top");
+            below(upper)
+        }
+    }
+
     #[test]
     fn history_goes_down_from_nothing() {
         let placement = walk_down(0, &[Open, Open], among(&[]));
@@ -110,37 +139,54 @@ mod tests {
         assert_eq!(placement.positions, [Some(5 * STEP), Some(-2 * STEP)]);
     }
 
+    /// Of a place that this page gives, the database knows no neighbour.
+    #[test]
+    fn an_event_of_another_order_parts_no_neighbours() {
+        let known = [7 * STEP, 5 * STEP, -STEP, -2 * STEP];
+        let page = [Open, At(7 * STEP), Open, At(5 * STEP), Open, At(-2 * STEP)];
+        let placement = walk_down(-STEP, &page, as_the_database(-STEP, &page, &known));
+        let [first, second, third] = [1, 2, 3].map(|quarters| Some(-STEP - quarters * STEP / 4));
+        let expected = [first, Some(7 * STEP), second, Some(5 * STEP), third, Some(-2 * STEP)];
+        assert_eq!(placement.positions, expected);
+    }
+
     #[test]
     fn without_room_there_is_no_place() {
         assert_eq!(walk_down(1, &[Open, At(0)], among(&[0, 1])).positions, [None, Some(0)]);
     }
 
     proptest! {
-        /// Whatever is known: new events get places of their own, in the page's order, between the known ones that
-        /// bound them.
+        /// Whatever is known, in whatever order the page has it: new events get places of their own, in the page's
+        /// order, below the known ones that the page has passed, and above the next known one below these.
         #[test]
         fn places_are_unique_and_ordered(
             known in proptest::collection::btree_set(-2_000_000_i64..2_000_000, 0..20),
             page in proptest::collection::vec(proptest::option::of(0_usize..20), 1..60),
         ) {
-            let known: Vec<_> = known.into_iter().rev().collect();
-            let mut last_used = None;
-            let page: Vec<_> = page.into_iter().map(|pick| match pick {
-                // Known events in the archive's own order: the case in which new ones must fall between.
-                Some(pick) if known.get(pick).is_some() && last_used.is_none_or(|last| pick > last) => {
-                    last_used = Some(pick);
-                    At(known[pick])
-                }
-                _ => Open,
-            }).collect();
-            let placement = walk_down(2_000_001, &page, among(&known));
-            let given: Vec<_> = placement.positions.iter().flatten().copied().collect();
-            prop_assert!(given.windows(2).all(|pair| pair[0] > pair[1]), "{given:?}");
+            const UPPER: i64 = 1_000_000;
+            let known: Vec<_> = known.into_iter().collect();
+            let page: Vec<_> = page
+                .into_iter()
+                .map(|pick| pick.and_then(|pick| known.get(pick)).map_or(Open, |position| At(*position)))
+                .collect();
+            let placement = walk_down(UPPER, &page, as_the_database(UPPER, &page, &known));
+            let below = among(&known);
+            let (mut passed, mut last) = (UPPER, UPPER);
             for (place, position) in page.iter().zip(&placement.positions) {
-                if let (Open, Some(position)) = (place, position) {
-                    prop_assert!(!known.contains(position));
+                match (place, position) {
+                    (At(known), given) => {
+                        prop_assert_eq!(Some(*known), *given);
+                        passed = passed.min(*known);
+                        last = last.min(*known);
+                    }
+                    (Open, None) => {}
+                    (Open, Some(position)) => {
+                        prop_assert!(*position < last && Some(*position) > below(passed), "{placement:?}");
+                        last = *position;
+                    }
                 }
             }
+            prop_assert_eq!(placement.upper, last);
         }
     }
 }

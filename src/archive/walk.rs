@@ -139,21 +139,39 @@ impl Archive {
     pub async fn open_walks(&self) -> Result<Vec<Walk>, Error> {
         let walks = sqlx::query_as!(
             Walk,
+            // Each figure of a room is one look into an index. A join with the views would be up to the planner, which reads
+            // the whole archive where it does not know it yet.
             r#"select f.walk_id, f.room_key, f.room_id, f.gap_id, f.kind, f.to_token, f.cursor, f.upper_position, f.pages,
                       f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark, f.restarted,
                       f.state, f.round, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
-                      coalesce(v.name, v.canonical_alias) as name, v.newest_ts, c.origin_server_ts as "created_ts?"
+                      coalesce(told.name, told.alias) as name,
+                      (select e.origin_server_ts from archive.events e
+                       where e.room_key = f.room_key and e.position is not null
+                       order by e.position desc limit 1) as newest_ts,
+                      told.created_ts as "created_ts?"
                from (
                    select distinct on (w.room_key) w.*, r.room_id
                    from archive.walks w
                    join archive.rooms r using (room_key)
-                   where w.state = 'open' and r.watched
+                   where w.state = $1 and r.watched
                    order by w.room_key, w.not_before, w.walk_id
                ) f
-               join public.rooms v on v.room_id = f.room_id
-               left join public.current_state c
-                   on c.room_id = f.room_id and c.type = 'm.room.create' and c.state_key = ''
-               order by f.not_before, f.walk_id"#
+               left join lateral (
+                   select max(e.content ->> 'name') filter (where s.type = 'm.room.name') as name,
+                          max(e.content ->> 'alias') filter (where s.type = 'm.room.canonical_alias') as alias,
+                          max(e.origin_server_ts) filter (where s.type = 'm.room.create') as created_ts
+                   from archive.current_state s
+                   cross join lateral (
+                       select i.content, i.origin_server_ts from archive.events i
+                       where i.room_key = s.room_key and i.event_id = s.event_id
+                       limit 1
+                   ) e
+                   where s.room_key = f.room_key and s.state_key = ''
+                     and s.type in ('m.room.name', 'm.room.canonical_alias', 'm.room.create')
+               ) told on true
+               order by f.not_before, f.walk_id"#,
+            // A parameter, so that the plan is made anew: without any, PostgreSQL keeps the one that it made first.
+            WalkState::Open.as_str()
         )
         .fetch_all(&self.pool)
         .await?;

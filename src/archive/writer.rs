@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tokio::sync::Mutex;
 
 use super::{Archive, Error, Policy, inspect};
@@ -80,6 +80,17 @@ impl Writer {
             sqlx::query!("set local synchronous_commit = off").execute(&mut *transaction).await?;
         }
         Ok(transaction)
+    }
+}
+
+impl Writer {
+    /// Begins a [lazy](Writer::begin) transaction that has the [room's lock](lock_room), in one exchange with the server.
+    pub(super) async fn begin_in_room(&self, room_key: i32) -> Result<Transaction<'static, Postgres>, Error> {
+        let begin = format!(
+            "begin; set local synchronous_commit = off; select pg_advisory_xact_lock({ROOM_LOCK}, {room_key})"
+        );
+        // Two numbers make it up.
+        Ok(self.archive.pool.begin_with(AssertSqlSafe(begin)).await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `backscroll rooms`
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use ruma::{OwnedRoomOrAliasId, RoomAliasId};
@@ -14,7 +14,10 @@ use crate::{
     telemetry::escape,
 };
 
-use super::status::text;
+use super::status::{
+    table::{Cell, Column, lay_out},
+    text::{self, Canvas, cut, thousands},
+};
 
 /// Choose rooms while Backscroll runs: list, add, remove, pause, resume.
 ///
@@ -73,7 +76,11 @@ impl Action {
         let (room, change) = match self {
             Self::List { json } => {
                 let rooms = archive.chosen_rooms().await.map_err(Error::from)?;
-                return if json { Ok(serde_json::to_string(&rooms)? + "\n") } else { Ok(table(&rooms)) };
+                return if json {
+                    Ok(serde_json::to_string(&rooms)? + "\n")
+                } else {
+                    Ok(table(&rooms, Canvas::stdout()))
+                };
             }
             Self::Add { room, join } => {
                 let room_id = find_joined(config, archive, &room.room, join).await?;
@@ -146,22 +153,31 @@ async fn log_in(config: &Config, archive: &Archive) -> anyhow::Result<Identity> 
     Ok(Identity::new(&config.homeserver, device_id).await.map_err(Error::from)?)
 }
 
-fn table(rooms: &[ChosenRoom]) -> String {
-    let mut table = String::new();
-    for room in rooms {
-        let name = escape(room.name.as_deref().unwrap_or_default());
-        let _ = writeln!(
-            table,
-            "{:<12} {:>10}  {}  {name}",
-            state(room),
-            room.event_count,
-            escape(&room.room_id)
-        );
+fn table(rooms: &[ChosenRoom], canvas: Canvas) -> String {
+    if rooms.is_empty() {
+        return "No rooms yet: `backscroll run --once` looks for them.\n".to_owned();
     }
-    if table.is_empty() {
-        "No rooms yet: `backscroll run --once` looks for them.\n".to_owned()
-    } else {
-        table
+    let column = |title, right, cell: &dyn Fn(&ChosenRoom) -> Cell| {
+        // None gives way: of what the table is for, all is needed.
+        Column { title, right, spare: 0, cells: rooms.iter().map(cell).collect() }
+    };
+    let columns = vec![
+        column("Room", false, &|room| {
+            Cell::new(cut(room.name.as_deref().unwrap_or_default(), usize::MAX), "")
+        }),
+        column("State", false, &|room| Cell::new(state(room), paint(room))),
+        column("Events", true, &|room| Cell::new(thousands(room.event_count), "")),
+        column("Room id", false, &|room| Cell::new(cut(&room.room_id, usize::MAX), "")),
+    ];
+    lay_out(columns, canvas)
+}
+
+fn paint(room: &ChosenRoom) -> &'static str {
+    match state(room) {
+        "archived" => "32",
+        "added" => "36",
+        "paused" => "35",
+        _ => "2",
     }
 }
 

@@ -1,7 +1,7 @@
 //! `backscroll status`
 
 mod render;
-mod table;
+pub(super) mod table;
 pub(super) mod text;
 
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use self::text::Canvas;
 /// Show how far each room is.
 ///
 /// One line a room: how far its history is fetched (walking: on its way; complete: the room's first event is in;
-/// truncated: the homeserver gives no more; stalled: needs a look), how many events the archive has, and the day that
+/// truncated: the homeserver gives no more; stalled: needs a look; or paused by command), how many events the archive has, and the day that
 /// it goes back to. Works whether the daemon is running or not, and changes nothing.
 #[derive(Debug, clap::Args)]
 pub(super) struct Status {

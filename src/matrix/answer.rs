@@ -49,7 +49,11 @@ pub(super) async fn send(
 }
 
 async fn body(mut response: Response, cap: usize) -> Result<Vec<u8>, Error> {
-    let mut body = Vec::new();
+    let announced = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    if announced > cap {
+        return Err(Error::TooLarge { limit_bytes: cap });
+    }
+    let mut body = Vec::with_capacity(announced);
     while let Some(chunk) = response.chunk().await.map_err(network)? {
         if body.len() + chunk.len() > cap {
             return Err(Error::TooLarge { limit_bytes: cap });

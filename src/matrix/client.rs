@@ -9,9 +9,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
-    Error,
+    Error, Event,
     answer::send,
     page::{Events, Page, SyncBatch, parse_state},
+    parse_event,
 };
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -23,7 +24,6 @@ const LONG: Duration = Duration::from_secs(180);
 const FULL_SYNC: Duration = Duration::from_secs(600);
 /// What a `/sync` may take beyond the time that it was asked to wait (P42).
 const SYNC_GRACE: Duration = Duration::from_secs(30);
-const MESSAGES_CAP: usize = 64 << 20;
 const STATE_CAP: usize = 512 << 20;
 pub(super) const SMALL_CAP: usize = 4 << 20;
 
@@ -46,6 +46,8 @@ pub struct MessagesRequest<'a> {
     pub to: Option<&'a str>,
     /// Most events wanted.
     pub limit: u32,
+    /// Most bytes that are taken.
+    pub most_bytes: usize,
     /// A filter as JSON; none for the archive's walks, where it would feign an end (P12).
     pub filter: Option<&'a str>,
     /// Forwards instead of backwards. Forward pages never fetch from other servers (P46).
@@ -149,8 +151,11 @@ impl Client {
         query.extend(request.filter.map(|filter| ("filter", filter)));
         let room_id = request.room_id.as_str();
         let path = ["v3", "rooms", room_id, "messages"];
-        let body = self.get("/messages", &path, &query, LONG, MESSAGES_CAP).await?;
-        Page::parse(room_id, &body)
+        let body = self.get("/messages", &path, &query, LONG, request.most_bytes).await?;
+        let room_id = room_id.to_owned();
+        // On a thread of its own: reading a page takes milliseconds, in which this task would store nothing.
+        let page = tokio::task::spawn_blocking(move || Page::parse(&room_id, &body));
+        page.await.map_err(|_| Error::Malformed("/messages: reading it failed".to_owned()))?
     }
 
     /// What is new since a token.
@@ -201,9 +206,11 @@ impl Client {
         self.get_json("/state/{type}/{key}", &path, &[("format", "event")]).await
     }
 
-    /// One event.
-    pub async fn event(&self, room_id: &RoomId, event_id: &str) -> Result<Box<RawValue>, Error> {
-        self.get_json("/event", &["v3", "rooms", room_id.as_str(), "event", event_id], &[]).await
+    /// One event, as it was sent: no edit takes its content's place. `None` if the answer cannot be read as one.
+    pub async fn event(&self, room_id: &RoomId, event_id: &str) -> Result<Option<Event>, Error> {
+        let path = ["v3", "rooms", room_id.as_str(), "event", event_id];
+        let raw: Box<RawValue> = self.get_json("/event", &path, &[]).await?;
+        Ok(parse_event(room_id.as_str(), &raw).ok())
     }
 
     /// The events around one event, with tokens for both directions (P25).

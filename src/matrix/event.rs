@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{
+    edit,
     json::{self, Json, Member, Text},
     page::Stripped,
 };
@@ -12,14 +13,6 @@ use super::{
 const MAX_ID: usize = 255;
 /// Longest type or state key in bytes: 255 code points (P56), and what an index entry of both can hold (P117).
 const MAX_KEY: usize = 1020;
-
-/// Members of an event that are the same in every copy. Only these are kept in [`Event::raw`]: the rest depends on who
-/// asks and when, or repeats other events' content, which a redaction would have to find there.
-const STABLE: [&str; 8] =
-    ["content", "event_id", "origin_server_ts", "redacts", "room_id", "sender", "state_key", "type"];
-/// Members that servers add and that no column needs beyond what [`parse`] takes from them (P58, P63, P64).
-const DERIVED: [&str; 6] =
-    ["age", "prev_content", "redacted_because", "replaces_state", "unsigned", "user_id"];
 
 /// An event in the client format (specification, "Room event format"), ready for the archive. Text fields are safe for
 /// PostgreSQL: what text cannot hold is escaped as [`archive.events.type`](crate) documents.
@@ -55,6 +48,8 @@ pub struct Event {
     pub relates_to: Option<String>,
     /// `m.relates_to.rel_type`.
     pub rel_type: Option<String>,
+    /// Whether `content` may be that of an edit, which old servers put in its place (P60).
+    pub maybe_edited_in_place: bool,
     /// SHA-256 over what is the same in every copy that a server gives of the event (P63–P70).
     pub stable_sha256: [u8; 32],
 }
@@ -98,61 +93,67 @@ fn in_content(room_version: Option<&str>) -> bool {
 pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     let malformed = |reason| Malformed { raw: raw.get().into(), reason };
     let members = json::members(raw).ok_or_else(|| malformed("not an object"))?;
-    let fields = Fields(&members);
-    if fields.get("room_id").is_some() && fields.identifier("room_id").as_deref() != Some(room_id) {
+    let fields = Fields::read(&members);
+    if fields.room_id.is_some() && fields.room_id.and_then(as_identifier).as_deref() != Some(room_id) {
         return Err(malformed("room_id names another room"));
     }
-    let mut faithful = fields.all_known_once();
-    let mut required = |name, max, reason| {
-        let (column, unaltered) = fields.text(name).filter(|(text, _)| text.len() <= max).ok_or(reason)?;
+    let mut faithful = fields.all_known_once;
+    let mut required = |value, max, reason| {
+        let (column, unaltered) =
+            text(value).filter(|(text, _)| text.len() <= max).ok_or_else(|| malformed(reason))?;
         faithful &= unaltered;
         Ok(column)
     };
-    let event_id =
-        required("event_id", MAX_ID, "event_id is missing, no string or too long").map_err(malformed)?;
+    let event_id = required(fields.event_id, MAX_ID, "event_id is missing, no string or too long")?;
     if event_id.is_empty() {
         return Err(malformed("event_id is empty"));
     }
-    let event_type =
-        required("type", MAX_KEY, "type is missing, no string or too long").map_err(malformed)?;
-    let sender =
-        required("sender", MAX_KEY, "sender is missing, no string or too long").map_err(malformed)?;
-    let state_key = match fields.get("state_key") {
+    let event_type = required(fields.event_type, MAX_KEY, "type is missing, no string or too long")?;
+    let sender = required(fields.sender, MAX_KEY, "sender is missing, no string or too long")?;
+    let state_key = match fields.state_key {
         None => None,
-        Some(_) => {
-            Some(required("state_key", MAX_KEY, "state_key is no string or too long").map_err(malformed)?)
-        }
+        state_key => Some(required(state_key, MAX_KEY, "state_key is no string or too long")?),
     };
 
-    let (origin_server_ts, exact) = fields.timestamp();
+    let (origin_server_ts, exact) = timestamp(fields.origin_server_ts);
     faithful &= exact;
-    let content_json = fields.get("content").map_or(Json::Object(Vec::new()), Json::parse);
-    faithful &= fields.get("content").is_some();
-    let mut content = String::new();
+    let content_json = fields.content.map_or(Json::Object(Vec::new()), Json::parse);
+    faithful &= fields.content.is_some();
+    let mut content = String::with_capacity(fields.content.map_or(2, str::len));
     faithful &= content_json.write_jsonb(&mut content);
 
     let redaction = event_type == "m.room.redaction";
-    let redacts = fields.identifier("redacts");
+    let redacts = fields.redacts.and_then(as_identifier);
     let content_redacts = if redaction { content_json.get("redacts").and_then(identifier) } else { None };
-    faithful &= redacts.is_some() || fields.get("redacts").is_none();
+    faithful &= redacts.is_some() || fields.redacts.is_none();
     let relation = content_json.get("m.relates_to");
-    let unsigned = fields.get("unsigned").and_then(json::members_of).unwrap_or_default();
-    let unsigned = Fields(&unsigned);
+    let (relates_to, rel_type) = (
+        relation.and_then(|relation| relation.get("event_id")).and_then(identifier),
+        relation
+            .and_then(|relation| relation.get("rel_type"))
+            .and_then(Json::as_text)
+            .map(|text| text.to_column().0),
+    );
+    let unsigned = fields.unsigned.and_then(json::members_of).unwrap_or_default();
+    let unsigned = Fields::read(&unsigned);
+    let relations = unsigned.relations.map(Json::parse);
+    let maybe_edited_in_place = relations.is_some_and(|it| edit::may_stand_in(&content_json, &it));
     let stable_sha256 =
-        stable_sha256(room_id, &fields, content_json.clone(), redacts.as_deref(), content_redacts.as_deref());
+        stable_sha256(room_id, &fields, content_json, redacts.as_deref(), content_redacts.as_deref());
 
     Ok(Event {
         redacts,
         content_redacts,
-        replaces_state: unsigned.identifier("replaces_state").or_else(|| fields.identifier("replaces_state")),
-        prev_content: unsigned.get("prev_content").or_else(|| fields.get("prev_content")).and_then(object),
-        prev_sender: unsigned.identifier("prev_sender"),
+        replaces_state: unsigned
+            .replaces_state
+            .and_then(as_identifier)
+            .or_else(|| fields.replaces_state.and_then(as_identifier)),
+        prev_content: unsigned.prev_content.or(fields.prev_content).and_then(object),
+        prev_sender: unsigned.prev_sender.and_then(as_identifier),
         redacted_by: redacted_by(&unsigned).or_else(|| redacted_by(&fields)),
-        relates_to: relation.and_then(|relation| relation.get("event_id")).and_then(identifier),
-        rel_type: relation
-            .and_then(|relation| relation.get("rel_type"))
-            .and_then(Json::as_text)
-            .map(|text| text.to_column().0),
+        relates_to,
+        rel_type,
+        maybe_edited_in_place,
         raw: (!faithful).then(|| stable_text(&members)),
         stable_sha256,
         event_id,
@@ -167,11 +168,16 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
 /// Reads one stripped state event; `None` where it is none. Stripped state is only shown, so nothing is lost by that.
 pub(super) fn parse_stripped(raw: &RawValue) -> Option<Stripped> {
     let members = json::members(raw)?;
-    let fields = Fields(&members);
-    let key = |name| fields.text(name).map(|(text, _)| text).filter(|text| text.len() <= MAX_KEY);
+    let fields = Fields::read(&members);
+    let key = |value| text(value).map(|(text, _)| text).filter(|text| text.len() <= MAX_KEY);
     let mut content = String::new();
-    Json::parse(fields.get("content")?).write_jsonb(&mut content);
-    Some(Stripped { event_type: key("type")?, state_key: key("state_key")?, sender: key("sender")?, content })
+    Json::parse(fields.content?).write_jsonb(&mut content);
+    Some(Stripped {
+        event_type: key(fields.event_type)?,
+        state_key: key(fields.state_key)?,
+        sender: key(fields.sender)?,
+        content,
+    })
 }
 
 /// SHA-256 over the canonical JSON of {content, `event_id`, `origin_server_ts`, redacts, `room_id`, sender,
@@ -179,7 +185,7 @@ pub(super) fn parse_stripped(raw: &RawValue) -> Option<Stripped> {
 /// redaction's target counts once, wherever the server repeats it (P72).
 fn stable_sha256(
     room_id: &str,
-    fields: &Fields<'_, '_>,
+    fields: &Fields<'_>,
     mut content: Json<'_>,
     redacts: Option<&str>,
     content_redacts: Option<&str>,
@@ -188,15 +194,18 @@ fn stable_sha256(
     if target.is_some() && content_redacts == target {
         content.remove("redacts");
     }
-    let mut text = String::from("{\"content\":");
+    let mut text = String::with_capacity(fields.content.map_or(0, str::len) + 512);
+    text.push_str("{\"content\":");
     content.write_canonical(&mut text);
-    for name in ["event_id", "origin_server_ts"] {
-        write_member(&mut text, name, fields.get(name).map(Json::parse));
+    for (name, value) in [("event_id", fields.event_id), ("origin_server_ts", fields.origin_server_ts)] {
+        write_member(&mut text, name, value.map(Json::parse));
     }
     write_member(&mut text, "redacts", target.map(quoted).as_deref().map(Json::parse));
     write_member(&mut text, "room_id", Some(Json::parse(&quoted(room_id))));
-    for name in ["sender", "state_key", "type"] {
-        write_member(&mut text, name, fields.get(name).map(Json::parse));
+    for (name, value) in
+        [("sender", fields.sender), ("state_key", fields.state_key), ("type", fields.event_type)]
+    {
+        write_member(&mut text, name, value.map(Json::parse));
     }
     text.push('}');
     Sha256::digest(text.as_bytes()).into()
@@ -217,8 +226,8 @@ fn quoted(text: &str) -> String {
 
 /// The stable members as served, and all that no column knows.
 fn stable_text(members: &[Member<'_>]) -> String {
-    let derived = |member: &&Member<'_>| !DERIVED.iter().any(|name| member.name.is(name));
-    let kept: Vec<_> = members.iter().filter(derived).map(|member| member.whole).collect();
+    let kept: Vec<_> =
+        members.iter().filter(|member| !is_derived(&member.name)).map(|member| member.whole).collect();
     format!("{{{}}}", kept.join(","))
 }
 
@@ -238,50 +247,103 @@ fn object(value: &str) -> Option<String> {
 }
 
 /// The redacting event: `redacted_because` is the specification's, `redacted_by` Synapse's (P67).
-fn redacted_by(fields: &Fields<'_, '_>) -> Option<String> {
-    let because = fields.get("redacted_because").map(Json::parse);
+fn redacted_by(fields: &Fields<'_>) -> Option<String> {
+    let because = fields.redacted_because.map(Json::parse);
     because
         .as_ref()
         .and_then(|event| event.get("event_id"))
         .and_then(identifier)
-        .or_else(|| fields.identifier("redacted_by"))
+        .or_else(|| fields.redacted_by.and_then(as_identifier))
 }
 
-/// The members of an object by name.
-struct Fields<'m, 'a>(&'m [Member<'a>]);
+/// A value as a column's text, and whether it stands there unaltered; `None` if it is no string.
+fn text(value: Option<&str>) -> Option<(String, bool)> {
+    Json::parse(value?).as_text().map(Text::to_column)
+}
 
-impl<'a> Fields<'_, 'a> {
-    /// The last member of that name, as readers of JSON agree.
-    fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().rev().find(|member| member.name.is(name)).map(|member| member.value)
+fn as_identifier(value: &str) -> Option<String> {
+    identifier(&Json::parse(value))
+}
+
+/// `origin_server_ts` as far as a 64-bit integer holds it (P115), and whether that is what was served.
+fn timestamp(token: Option<&str>) -> (Option<i64>, bool) {
+    let Some(token) = token else { return (None, false) };
+    if let Ok(exact) = token.parse() {
+        return (Some(exact), token != "-0");
     }
+    let whole = token.parse::<f64>().ok().filter(|value| value.fract() == 0.0 && value.abs() < 9e15);
+    #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
+    (whole.map(|value| value as i64), false)
+}
 
-    fn text(&self, name: &str) -> Option<(String, bool)> {
-        Json::parse(self.get(name)?).as_text().map(Text::to_column)
-    }
+/// The values of an event's members, or of its `unsigned`, as text. Of several with one name the last counts, as readers
+/// of JSON agree.
+#[derive(Default)]
+struct Fields<'a> {
+    content: Option<&'a str>,
+    event_id: Option<&'a str>,
+    origin_server_ts: Option<&'a str>,
+    prev_content: Option<&'a str>,
+    prev_sender: Option<&'a str>,
+    redacted_because: Option<&'a str>,
+    redacted_by: Option<&'a str>,
+    redacts: Option<&'a str>,
+    relations: Option<&'a str>,
+    replaces_state: Option<&'a str>,
+    room_id: Option<&'a str>,
+    sender: Option<&'a str>,
+    state_key: Option<&'a str>,
+    event_type: Option<&'a str>,
+    unsigned: Option<&'a str>,
+    age: Option<&'a str>,
+    user_id: Option<&'a str>,
+    /// Whether the columns know every member of an event, each once.
+    all_known_once: bool,
+}
 
-    fn identifier(&self, name: &str) -> Option<String> {
-        identifier(&Json::parse(self.get(name)?))
-    }
-
-    /// `origin_server_ts` as far as a 64-bit integer holds it (P115), and whether that is what was served.
-    fn timestamp(&self) -> (Option<i64>, bool) {
-        let Some(token) = self.get("origin_server_ts") else { return (None, false) };
-        if let Ok(exact) = token.parse() {
-            return (Some(exact), token != "-0");
+impl<'a> Fields<'a> {
+    fn read(members: &[Member<'a>]) -> Self {
+        let mut fields = Self { all_known_once: true, ..Self::default() };
+        for member in members {
+            let field = match member.name.as_bytes() {
+                b"content" => &mut fields.content,
+                b"event_id" => &mut fields.event_id,
+                b"origin_server_ts" => &mut fields.origin_server_ts,
+                b"redacts" => &mut fields.redacts,
+                b"room_id" => &mut fields.room_id,
+                b"sender" => &mut fields.sender,
+                b"state_key" => &mut fields.state_key,
+                b"type" => &mut fields.event_type,
+                b"age" => &mut fields.age,
+                b"prev_content" => &mut fields.prev_content,
+                b"redacted_because" => &mut fields.redacted_because,
+                b"replaces_state" => &mut fields.replaces_state,
+                b"unsigned" => &mut fields.unsigned,
+                b"user_id" => &mut fields.user_id,
+                other => {
+                    fields.all_known_once = false;
+                    match other {
+                        b"prev_sender" => &mut fields.prev_sender,
+                        b"redacted_by" => &mut fields.redacted_by,
+                        b"m.relations" => &mut fields.relations,
+                        _ => continue,
+                    }
+                }
+            };
+            fields.all_known_once &= field.replace(member.value).is_none();
         }
-        let whole = token.parse::<f64>().ok().filter(|value| value.fract() == 0.0 && value.abs() < 9e15);
-        #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
-        (whole.map(|value| value as i64), false)
+        fields
     }
+}
 
-    /// Whether the columns know every member, each once.
-    fn all_known_once(&self) -> bool {
-        self.0.iter().enumerate().all(|(index, member)| {
-            let known = STABLE.iter().chain(&DERIVED).any(|name| member.name.is(name));
-            known && !self.0.iter().take(index).any(|other| other.name == member.name)
-        })
-    }
+/// Members that servers add and that no column needs beyond what [`parse`] takes from them (P58, P63, P64). Not kept in
+/// [`Event::raw`]: they depend on who asks and when, or repeat other events' content, which a redaction would have to
+/// find there.
+fn is_derived(name: &Text<'_>) -> bool {
+    matches!(
+        name.as_bytes(),
+        b"age" | b"prev_content" | b"redacted_because" | b"replaces_state" | b"unsigned" | b"user_id"
+    )
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 mod reader;
 
-use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use serde_json::value::RawValue;
 
@@ -23,8 +23,33 @@ const MAX_EXPONENT: i32 = 308;
 const ESCAPE: char = '\u{F8FE}';
 
 /// A decoded JSON string as WTF-8 bytes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Text<'a>(Cow<'a, [u8]>);
+#[derive(Clone, Debug)]
+pub(crate) enum Text<'a> {
+    /// Without an escape: what stands between the quotes.
+    Plain(&'a str),
+    /// With escapes, decoded.
+    Decoded(Vec<u8>),
+}
+
+impl PartialEq for Text<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Text<'_> {}
+
+impl PartialOrd for Text<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
 
 /// A JSON value. [`Json::parse`] reads one.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,14 +173,25 @@ impl<'a> Json<'a> {
 }
 
 impl Text<'_> {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Plain(text) => text.as_bytes(),
+            Self::Decoded(bytes) => bytes,
+        }
+    }
+
     /// Whether this is `other`.
     pub(crate) fn is(&self, other: &str) -> bool {
-        self.0 == other.as_bytes()
+        self.as_bytes() == other.as_bytes()
     }
 
     /// The text, unless it holds a NUL or a lone surrogate, which no PostgreSQL text can.
     pub(crate) fn as_str(&self) -> Option<&str> {
-        std::str::from_utf8(&self.0).ok().filter(|text| !text.contains('\0'))
+        match self {
+            // JSON has no NUL but escaped.
+            Self::Plain(text) => Some(text),
+            Self::Decoded(bytes) => std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0')),
+        }
     }
 
     /// The text for a column, by an escape that maps different strings to different texts: U+F8FE `0` for NUL, U+F8FE
@@ -164,7 +200,7 @@ impl Text<'_> {
         if let Some(text) = self.as_str().filter(|text| !text.contains(ESCAPE)) {
             return (text.to_owned(), true);
         }
-        let mut column = String::with_capacity(self.0.len() + 8);
+        let mut column = String::with_capacity(self.as_bytes().len() + 8);
         for code_point in self.code_points() {
             match char::from_u32(code_point) {
                 Some('\0') => column.extend([ESCAPE, '0']),
@@ -200,7 +236,7 @@ impl Text<'_> {
 
     /// Decodes WTF-8; only for the few strings that are not UTF-8 or need an escape.
     fn code_points(&self) -> impl Iterator<Item = u32> {
-        let mut rest = self.0.as_ref();
+        let mut rest = self.as_bytes();
         std::iter::from_fn(move || {
             let (&first, _) = rest.split_first()?;
             let (length, bits) = match first {
@@ -219,9 +255,9 @@ impl Text<'_> {
 
 /// Writes a quoted string; `special` writes the control characters without a short escape and the lone surrogates.
 fn write_quoted(text: &Text<'_>, out: &mut String, special: impl Fn(u32, &mut String)) {
-    let plain = |text: &&str| !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\');
     out.push('"');
-    if let Some(text) = std::str::from_utf8(&text.0).ok().filter(plain) {
+    if let Text::Plain(text) = text {
+        // What JSON lets stand unescaped needs no escape.
         out.push_str(text);
     } else {
         for code_point in text.code_points() {

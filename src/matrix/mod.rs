@@ -2,6 +2,7 @@
 
 mod answer;
 mod client;
+mod edit;
 mod error;
 mod event;
 mod join;

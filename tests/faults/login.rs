@@ -120,6 +120,15 @@ async fn a_homeserver_that_is_away_ends_a_single_run_with_69() {
 
 #[tokio::test]
 async fn no_secret_leaves_by_log_arguments_or_database() {
+    no_secret_leaves("json").await;
+}
+
+#[tokio::test]
+async fn no_secret_leaves_by_a_log_for_people() {
+    no_secret_leaves("pretty").await;
+}
+
+async fn no_secret_leaves(format: &str) {
     const BODY: &str = "canary-in-a-body";
     // The libraries too, which are quiet unless they are named.
     const LEVEL: &str =
@@ -131,6 +140,7 @@ async fn no_secret_leaves_by_log_arguments_or_database() {
     fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let stage = stage
         .set("log.level", LEVEL)
+        .set("log.format", format)
         .set("homeserver.user", "archive")
         .set("homeserver.password_file", &password.display().to_string());
     for number in 0..25 {

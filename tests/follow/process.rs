@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     archive::mentions,
+    daemon::Daemon,
     homeserver::{ALICE, Fault},
     stage::Stage,
 };
@@ -32,6 +33,90 @@ async fn a_dead_sync_token_is_replaced_and_leaves_no_hole() {
     stage.say(&room, "live", 3);
     stage.agrees_in_order(&mut daemon, &room).await;
     daemon.stop().await;
+}
+
+/// What the server has told and lost stays; what it has is all there, in its order and in force.
+async fn has_all_of(stage: &Stage, daemon: &mut Daemon, room: &str) {
+    let difference = async || {
+        let visible = stage.server.visible_ids(room);
+        let open = "select reason from gaps where state <> 'closed'
+                    union all select history_state from rooms where history_state <> 'complete'";
+        let mut archived = stage.timeline(room).await;
+        archived.retain(|event_id| visible.contains(event_id));
+        let open = stage.database.column(open).await;
+        (archived != visible || !open.is_empty())
+            .then(|| format!("{archived:?} and not {visible:?}, {open:?}"))
+            .or(stage.state_difference(room).await)
+    };
+    daemon.settles(difference).await;
+}
+
+/// P23: the numbers of the stream are given out again, and `since` is taken for one of the future.
+#[tokio::test]
+async fn a_server_back_from_a_backup_is_asked_from_the_start() {
+    for while_down in [true, false] {
+        let stage = Stage::new().await;
+        let (room, other) = (stage.room(15), stage.room(5));
+        let mut daemon = stage.followed(&room).await;
+        stage.agrees(&mut daemon, &other).await;
+        let backup = stage.server.now();
+        stage.server.state(&room, "m.room.topic", "", r#"{"topic":"lost"}"#);
+        stage.say(&room, "lost", 3);
+        stage.agrees(&mut daemon, &room).await;
+        let before = stage.timeline(&room).await;
+        let following = if while_down {
+            daemon.stop().await;
+            None
+        } else {
+            let asked = stage.server.requests("/sync").len();
+            stage.server.inject(Fault::bad_gateway().on("/sync"));
+            // Ends the request that waits.
+            stage.server.message(&room, ALICE, "lost too");
+            stage.server.has_been_asked("/sync", asked + 2).await;
+            Some(daemon)
+        };
+        stage.server.roll_back(&backup);
+        for room in [&room, &other] {
+            stage.say(room, "anew", 4);
+        }
+        stage.server.heal();
+        let mut daemon = following.unwrap_or_else(|| stage.follow());
+        for room in [&room, &other] {
+            has_all_of(&stage, &mut daemon, room).await;
+        }
+        assert!(stage.timeline(&room).await.starts_with(&before), "what it told is kept");
+        let reasons = stage.database.column("select distinct reason from gaps").await;
+        assert_eq!(reasons, ["the sync token was lost"]);
+        // What it tells now it knows.
+        daemon.stop().await;
+        stage.once().await;
+        assert_eq!(stage.database.value("select count(*) from gaps").await, "2");
+    }
+}
+
+/// A server that does not answer for single events, that has purged one, or that fails, was not rolled back.
+#[tokio::test]
+async fn a_server_that_has_lost_nothing_is_followed_on() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.once().await;
+    stage.say(&room, "live", 3);
+    stage.once().await;
+    let unknown = |status, code| Fault::error(status, code, "no").on("/event/");
+    for fault in [
+        unknown(404, "M_UNRECOGNIZED"),
+        unknown(403, "M_FORBIDDEN"),
+        unknown(500, "M_UNKNOWN"),
+        Fault::reply(404, &[], "<html>").on("/event/"),
+        Fault::bad_gateway().on("/event/").times(2),
+    ] {
+        stage.server.inject(fault);
+        stage.say(&room, "more", 2);
+        stage.once().await;
+        stage.is_archived(&room).await;
+        stage.server.heal();
+    }
+    assert_eq!(stage.database.value("select count(*) from gaps").await, "0");
 }
 
 /// What only a full state can say (P106 aside): a key that is gone.

@@ -94,6 +94,15 @@ async fn a_redaction_that_was_redacted_in_a_gap() {
     }
 }
 
+/// Where `to` bounds no walk, neither what was known before the gap nor the room's start tells that nothing more of the
+/// gap lies below.
+#[tokio::test]
+async fn late_events_far_below_a_gap_of_a_server_that_ignores_to() {
+    let gap = [Message(0), Late(0, 1), LateState(0, 2, 0), Burst(0), Burst(0)];
+    let steps = [&[Burst(0), Burst(0), Burst(0), Once][..], &gap].concat();
+    play(&Case { style: Style::IgnoresTo, ..case(&steps) }).await;
+}
+
 /// `to`, with which the first pass of a gap goes, hides it.
 #[tokio::test]
 async fn what_the_server_fetched_into_a_gap() {
@@ -183,4 +192,12 @@ async fn a_late_event_beside_a_fetched_one() {
         Message(0),
     ];
     play(&Case { rooms: vec!["6", "12", "1"], timeline_cap: 100, ..case(&steps) }).await;
+}
+
+/// Between what a walk from the newest event finds of an absence stands what an earlier one has placed high above.
+#[tokio::test]
+async fn late_events_of_an_absence_on_both_sides_of_one_that_was_known() {
+    let away = [Leave(0), Late(0, 6), LateState(0, 5, 0), Late(0, 4)];
+    let steps = [&[Once, LateState(0, 0, 3), Late(0, 0), State(0, 1), State(0, 2), Late(0, 1)][..], &away];
+    play(&Case { page_size: 40, ..case(&steps.concat()) }).await;
 }

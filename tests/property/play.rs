@@ -86,6 +86,7 @@ impl<'a> Play<'a> {
                 Style::EmptyPages => habits.empty_pages = 1,
                 Style::Overlap => habits.overlap = 2,
                 Style::Stutter => habits.stutters = true,
+                Style::IgnoresTo => habits.ignores_to = true,
             }
             habits.timeline_cap = case.timeline_cap;
             habits.state_after = match case.state_after {

@@ -30,6 +30,8 @@ pub(super) enum Style {
     EmptyPages,
     Overlap,
     Stutter,
+    /// As Tuwunel: `to` does not bound a walk (P48).
+    IgnoresTo,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +90,7 @@ pub(super) fn cases() -> impl Strategy<Value = Case> {
         1 => Just(Style::EmptyPages),
         1 => Just(Style::Overlap),
         1 => Just(Style::Stutter),
+        1 => Just(Style::IgnoresTo),
     ];
     let after = prop_oneof![2 => Just(After::Never), 1 => Just(After::Stable), 1 => Just(After::Unstable)];
     let pages = prop_oneof![Just(3), Just(5), Just(10), Just(40)];

@@ -265,6 +265,12 @@ impl Synapse {
         self.membership(user, room, "ban", json!({ "user_id": target.user_id, "reason": "a\0b" })).await;
     }
 
+    /// Bans with the wish that all that the user has said be redacted (MSC4293).
+    pub(crate) async fn ban_and_redact(&self, user: &User, room: &str, target: &User) {
+        let body = json!({ "user_id": target.user_id, "org.matrix.msc4293.redact_events": true });
+        self.membership(user, room, "ban", body).await;
+    }
+
     pub(crate) async fn unban(&self, user: &User, room: &str, target: &User) {
         self.membership(user, room, "unban", json!({ "user_id": target.user_id })).await;
     }

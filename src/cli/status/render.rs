@@ -7,7 +7,7 @@ use super::{
     text::{Canvas, ago, count, cut, day, left, rate, size, thousands},
 };
 
-const STATES: [&str; 5] = ["complete", "walking", "truncated", "stalled", "none"];
+const STATES: [&str; 6] = ["complete", "walking", "truncated", "stalled", "paused", "none"];
 /// Names in reasons are cut to this.
 const NAME: usize = 44;
 
@@ -82,16 +82,14 @@ fn rooms(rooms: &[RoomStatus], canvas: Canvas) -> String {
         spare,
         cells: rooms.iter().map(cell).collect(),
     };
-    let walking = |room: &RoomStatus| room.history_state == "walking";
+    let walking = |room: &RoomStatus| state(room) == "walking";
     let columns = vec![
         column("Room", false, 0, &|room| Cell::new(cut(name(room), usize::MAX), "")),
         column("Member", false, 5, &|room| match &*room.membership {
             "join" => Cell::default(),
             other => Cell::new(cut(other, 9), "2"),
         }),
-        column("History", false, 0, &|room| {
-            Cell::new(cut(&room.history_state, 9), paint(&room.history_state))
-        }),
+        column("History", false, 0, &|room| Cell::new(cut(state(room), 9), paint(state(room)))),
         column("Events", true, 1, &|room| Cell::new(thousands(room.event_count), "")),
         column("Back to", false, 3, &|room| Cell::new(room.oldest_ts.map_or_else(String::new, day), "")),
         column("Gaps", true, 2, &gaps),
@@ -132,21 +130,28 @@ fn name(room: &RoomStatus) -> &str {
     named(room).unwrap_or(&room.room_id)
 }
 
-fn paint(history_state: &str) -> &'static str {
-    match history_state {
+/// How far a room is; of one that is paused, that it is.
+fn state(room: &RoomStatus) -> &str {
+    if room.paused { "paused" } else { &room.history_state }
+}
+
+fn paint(state: &str) -> &'static str {
+    match state {
         "complete" => "32",
         "walking" => "36",
         "stalled" => "31",
         "truncated" => "33",
+        "paused" => "35",
         _ => "2",
     }
 }
 
 /// What keeps the room from being whole.
 fn reasons(room: &RoomStatus, canvas: Canvas) -> Option<String> {
-    let halted = matches!(&*room.history_state, "stalled" | "truncated");
+    // What is wrong with a paused room can wait as long as the room.
+    let halted = matches!(state(room), "stalled" | "truncated");
     let reason = room.history_reason.as_deref().filter(|_| halted);
-    let error = room.last_error.as_deref().filter(|error| Some(*error) != reason);
+    let error = room.last_error.as_deref().filter(|error| Some(*error) != reason && !room.paused);
     let mut texts = Vec::new();
     if halted {
         texts.push(
@@ -170,11 +175,11 @@ fn totals(rooms: &[RoomStatus], canvas: Canvas) -> String {
         (count(rooms.len(), "room"), "1"),
         (format!("{} events", thousands(sum(|room| room.event_count))), "1"),
     ];
-    for state in STATES {
-        let with = rooms.iter().filter(|room| room.history_state == state).count();
+    for of in STATES {
+        let with = rooms.iter().filter(|room| state(room) == of).count();
         if with > 0 {
-            let state_text = if state == "none" { "not begun" } else { state };
-            facts.push((format!("{with} {state_text}"), paint(state)));
+            let text = if of == "none" { "not begun" } else { of };
+            facts.push((format!("{with} {text}"), paint(of)));
         }
     }
     let (open, skipped) = (sum(|room| room.gaps.open), sum(|room| room.gaps.skipped));

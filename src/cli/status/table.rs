@@ -13,24 +13,24 @@ const WIDEST_NAME: usize = 44;
 
 /// What stands in one place, and its SGR code. The text is escaped.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cell {
-    pub(super) text: String,
-    pub(super) code: &'static str,
+pub(in crate::cli) struct Cell {
+    pub(in crate::cli) text: String,
+    pub(in crate::cli) code: &'static str,
 }
 
 impl Cell {
-    pub(super) fn new(text: impl Into<String>, code: &'static str) -> Self {
+    pub(in crate::cli) fn new(text: impl Into<String>, code: &'static str) -> Self {
         Self { text: text.into(), code }
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Column {
-    pub(super) title: &'static str,
-    pub(super) right: bool,
+pub(in crate::cli) struct Column {
+    pub(in crate::cli) title: &'static str,
+    pub(in crate::cli) right: bool,
     /// The highest goes first where there is not enough room.
-    pub(super) spare: u8,
-    pub(super) cells: Vec<Cell>,
+    pub(in crate::cli) spare: u8,
+    pub(in crate::cli) cells: Vec<Cell>,
 }
 
 impl Column {
@@ -51,7 +51,7 @@ impl Column {
 }
 
 /// The columns that fit, a heading above them. A column without content is left out.
-pub(super) fn lay_out(mut columns: Vec<Column>, canvas: Canvas) -> String {
+pub(in crate::cli) fn lay_out(mut columns: Vec<Column>, canvas: Canvas) -> String {
     let mut first = columns.remove(0);
     columns.retain(|column| !column.is_empty());
     let wanted = first.width().min(WIDEST_NAME);

@@ -1,7 +1,5 @@
 //! From text to [`Json`], without loss.
 
-use std::borrow::Cow;
-
 use super::{Json, MAX_DEPTH, Member, Text};
 
 /// Reads well-formed JSON. On malformed text it gives some value, but neither panics nor loops.
@@ -100,11 +98,7 @@ impl<'a> Reader<'a> {
     fn string(&mut self) -> Text<'a> {
         let token = self.skip();
         let inner = token.get(1..token.len().saturating_sub(1)).unwrap_or_default();
-        if inner.contains('\\') {
-            Text(Cow::Owned(unescape(token)))
-        } else {
-            Text(Cow::Borrowed(inner.as_bytes()))
-        }
+        if inner.as_bytes().contains(&b'\\') { Text::Decoded(unescape(token)) } else { Text::Plain(inner) }
     }
 
     /// Takes the value that begins here, whatever its depth, without recursion.
@@ -139,12 +133,15 @@ impl<'a> Reader<'a> {
 
     fn skip_string(&mut self) {
         self.at += 1;
-        while let Some(byte) = self.peek() {
-            self.at += if byte == b'\\' { 2 } else { 1 };
-            if byte == b'"' {
+        let bytes = self.text.as_bytes();
+        while let Some(found) = memchr::memchr2(b'"', b'\\', bytes.get(self.at..).unwrap_or_default()) {
+            let quote = bytes.get(self.at + found) == Some(&b'"');
+            self.at += found + if quote { 1 } else { 2 };
+            if quote {
                 return;
             }
         }
+        self.at = self.at.max(bytes.len());
     }
 }
 

@@ -145,6 +145,37 @@ impl Stored {
         self.known && !self.purged
     }
 
+    /// The event that this one edits, if it is made as an edit: an `m.replace` with a new content.
+    pub(super) fn edited_id(&self) -> Option<String> {
+        let content = Json::parse(&self.event.content)?;
+        let relation = content.get("m.relates_to")?;
+        let text = |name| relation.get(name).and_then(Json::text);
+        content.get("m.new_content")?;
+        text("event_id").filter(|_| text("rel_type").as_deref() == Some("m.replace"))
+    }
+
+    /// Whether this may edit `original`: it has its sender and its type.
+    pub(super) fn may_edit(&self, original: &Self) -> bool {
+        (&self.event.sender, &self.event.kind) == (&original.event.sender, &original.event.kind)
+    }
+
+    /// The content that `edit` gives this event, which keeps its own relation.
+    pub(super) fn edited_by(&self, edit: &Self) -> Option<Json> {
+        let edited = Json::parse(&edit.event.content)?.get("m.new_content")?.clone();
+        let own = Json::parse(&self.event.content)?;
+        Some(match own.get("m.relates_to") {
+            Some(relation) => edited.with("m.relates_to", relation.clone()),
+            None => edited,
+        })
+    }
+
+    /// All that servers of old bundled of an edit.
+    pub(super) fn named(&self) -> String {
+        let ts = self.event.origin_server_ts.clone().unwrap_or_else(|| "0".to_owned());
+        let (event_id, sender) = (quote(&self.id), quote(&self.event.sender));
+        object(&[("event_id", event_id), ("origin_server_ts", ts), ("sender", sender)])
+    }
+
     pub(super) fn note_served(&mut self, bytes: &[u8]) {
         self.served.insert(digest(bytes));
         self.last_served = Some(bytes.to_vec());
@@ -161,6 +192,18 @@ fn digest(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// What a server makes of edits (P60).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Edits {
+    /// Nothing: as a plain timeline of /sync, which bundles no relations (P38).
+    #[default]
+    Alone,
+    /// The edited event is served with the whole edit bundled, as since specification v1.7.
+    Bundled,
+    /// The edited event is served with the edit's content, but by /event, as before.
+    InPlace,
+}
+
 /// The shapes in which one event is served (P58, P63-P67).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Shape {
@@ -168,19 +211,21 @@ pub(super) enum Shape {
     SyncTimeline,
     /// In a /sync state section: as there, and no `prev_content` (P64).
     SyncState,
-    /// By /messages, /event and /context: with `room_id` and the legacy top-level copies.
+    /// By /messages and /context: with `room_id` and the legacy top-level copies.
     Client,
+    /// By /event: as there, and never with another content than its own.
+    Event,
     /// By /state: as there, but no `prev_content`.
     ClientState,
 }
 
 impl Shape {
     fn has_prev_content(self) -> bool {
-        matches!(self, Self::SyncTimeline | Self::Client)
+        matches!(self, Self::SyncTimeline | Self::Client | Self::Event)
     }
 
     pub(super) fn has_legacy_copies(self) -> bool {
-        matches!(self, Self::Client | Self::ClientState)
+        matches!(self, Self::Client | Self::Event | Self::ClientState)
     }
 }
 
@@ -194,6 +239,10 @@ pub(super) struct Setting {
     pub(super) previous: Option<(String, String)>,
     /// The redaction, served in the same shape (P67).
     pub(super) redaction: Option<(String, String)>,
+    /// The newest edit as `m.replace` in `m.relations` has it.
+    pub(super) edit: Option<String>,
+    /// The edit's content, if it stands in the event's own place.
+    pub(super) edited: Option<Json>,
 }
 
 impl Setting {
@@ -215,6 +264,8 @@ impl Setting {
         unsigned.extend(self.redaction.as_ref().map(|(id, _)| ("redacted_by", quote(id))));
         let sender = self.previous.as_ref().filter(|_| self.shape.has_prev_content());
         unsigned.extend(sender.map(|(sender, _)| ("prev_sender", quote(sender))));
+        let replace = self.edit.as_ref().map(|edit| object(&[("m.replace", edit.clone())]));
+        unsigned.extend(replace.map(|relations| ("m.relations", relations)));
 
         let mut fields = vec![("unsigned", object(&unsigned))];
         if self.shape.has_legacy_copies() {
@@ -231,6 +282,9 @@ pub(super) fn render(version: &str, room_id: &str, stored: &Stored, setting: &Se
         return raw.clone();
     }
     let mut text = text_of(version, room_id, stored, setting.shape);
+    if let Some((event, content)) = Json::parse(&text).zip(setting.edited.clone()) {
+        text = event.with("content", content).write();
+    }
     text.pop();
     for (name, value) in setting.fields(stored) {
         let comma = if text == "{" { "" } else { "," };

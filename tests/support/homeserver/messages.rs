@@ -137,7 +137,7 @@ impl World {
         let backward = request.query("dir") == Some("b");
         let edge = if backward { Token::live(self.stream) } else { Token::live(i64::MIN) };
         let from = request.query("from").map_or(Some(edge), Token::parse);
-        let to = request.query("to").map(Token::parse);
+        let to = request.query("to").filter(|_| !self.habits.ignores_to).map(Token::parse);
         let (Some(from), None | Some(Some(_))) = (from, to) else {
             return Reply::invalid_from();
         };

@@ -33,7 +33,7 @@ mod sync;
 mod tests;
 mod world;
 
-pub(crate) use event::{Event, Slot, stable_json};
+pub(crate) use event::{Edits, Event, Slot, stable_json};
 pub(crate) use fault::Fault;
 pub(crate) use http::{Reply, Request};
 pub(crate) use json::Json;

@@ -1,6 +1,6 @@
 //! A room: its events in two orders, its state over time, and what the archiver's account may see of it.
 
-use super::event::{Setting, Shape, Slot, Stored, content_now, render};
+use super::event::{Edits, Setting, Shape, Slot, Stored, content_now, render};
 use std::collections::{BTreeMap, HashMap};
 
 /// Which event is current for each (type, state key).
@@ -21,6 +21,8 @@ pub(super) struct Room {
     moves: Vec<Move>,
     /// Redactions that came before their target, by target.
     waiting: HashMap<String, usize>,
+    /// Edits in order of arrival, by the event they edit.
+    edits: HashMap<String, Vec<usize>>,
     /// Where /sync must admit a hole although few events came (P26).
     pub(super) gaps: Vec<i64>,
     pub(super) forgotten: bool,
@@ -63,6 +65,7 @@ impl Room {
             state: State::new(),
             moves: Vec::new(),
             waiting: HashMap::new(),
+            edits: HashMap::new(),
             gaps: Vec::new(),
             forgotten: false,
         }
@@ -75,6 +78,9 @@ impl Room {
         self.graph.insert(position, index);
         self.by_id.insert(stored.id.clone(), index);
         self.by_stream.insert(stored.stream, index);
+        if let Some(edited) = stored.edited_id() {
+            self.edits.entry(edited).or_default().push(index);
+        }
         self.events.push(stored);
         self.events[index].replaces = self.replaced_by(index, position);
         self.conceal_by_visibility(index);
@@ -286,14 +292,35 @@ impl Room {
     pub(super) fn bytes(&self, index: usize, shape: Shape, moment: Moment) -> Vec<u8> {
         let stored = &self.events[index];
         let own = stored.event.sender == super::ARCHIVER;
+        let edit = self.newest_edit(stored).filter(|_| moment.edits != Edits::Alone);
+        let in_place = moment.edits == Edits::InPlace;
         let setting = Setting {
             age: moment.tick * 17 + stored.stream.unsigned_abs(),
             shape,
             transaction_id: own.then(|| format!("m{}", stored.stream)),
             previous: self.previous_of(stored, moment.stale_prev_content),
             redaction: self.redaction_of(stored, shape, moment),
+            edit: edit.map(|edit| {
+                if in_place {
+                    return self.events[edit].named();
+                }
+                String::from_utf8_lossy(&self.bytes(edit, shape, moment)).into_owned()
+            }),
+            edited: edit
+                .filter(|_| in_place && shape != Shape::Event)
+                .and_then(|edit| stored.edited_by(&self.events[edit])),
         };
         render(&self.version, &self.id, stored, &setting)
+    }
+
+    /// The newest valid edit of an event.
+    fn newest_edit(&self, stored: &Stored) -> Option<usize> {
+        let stands = |index: &&usize| {
+            let edit = &self.events[**index];
+            edit.is_kept() && edit.redacted_by.is_none() && edit.may_edit(stored)
+        };
+        let edits = self.edits.get(&stored.id).filter(|_| stored.redacted_by.is_none())?;
+        edits.iter().rev().find(stands).copied()
     }
 
     fn redaction_of(&self, stored: &Stored, shape: Shape, moment: Moment) -> Option<(String, String)> {
@@ -322,4 +349,5 @@ pub(super) fn member_event(user: &str, state: &State) -> Option<usize> {
 pub(super) struct Moment {
     pub(super) tick: u64,
     pub(super) stale_prev_content: bool,
+    pub(super) edits: Edits,
 }

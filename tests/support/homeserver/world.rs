@@ -1,7 +1,7 @@
 //! The state of the model: rooms, counters, habits, and what has been asked of it.
 
 use super::ARCHIVER;
-use super::event::{Event, Shape, Slot, Stored};
+use super::event::{Edits, Event, Shape, Slot, Stored};
 use super::fault::Fault;
 use super::http::{Reply, Request};
 use super::ids::{event_id, hash};
@@ -43,6 +43,10 @@ pub(crate) struct Habits {
     pub(crate) state_after: StateAfter,
     /// `prev_content` still shows what has been redacted since, as until a restart of Synapse (P65).
     pub(crate) stale_prev_content: bool,
+    /// How an edited event is served (P60).
+    pub(crate) edits: Edits,
+    /// `to` does not bound a walk (P48).
+    pub(crate) ignores_to: bool,
     /// Replies are compressed when the client accepts it.
     pub(crate) gzip: bool,
 }
@@ -64,6 +68,8 @@ impl Habits {
             stutters: false,
             state_after: StateAfter::Never,
             stale_prev_content: false,
+            edits: Edits::Alone,
+            ignores_to: false,
             gzip: false,
         }
     }
@@ -214,7 +220,8 @@ impl World {
     }
 
     fn moment(&self) -> Moment {
-        Moment { tick: self.tick, stale_prev_content: self.habits.stale_prev_content }
+        let Habits { stale_prev_content, edits, .. } = self.habits;
+        Moment { tick: self.tick, stale_prev_content, edits }
     }
 
     pub(super) fn serve_one(&mut self, room: &str, index: usize, shape: Shape) -> String {
@@ -242,7 +249,7 @@ impl World {
 
     pub(super) fn visible(&self, id: &str) -> Vec<OracleEvent> {
         let room = self.room(id);
-        let bytes = |index| room.bytes(index, Shape::Client, self.moment());
+        let bytes = |index| room.bytes(index, Shape::Event, self.moment());
         self.seen(room)
             .map(|(graph_order, index)| OracleEvent {
                 event_id: room.events[index].id.clone(),
@@ -293,7 +300,7 @@ impl World {
         let found =
             room.find(event_id).filter(|&index| room.position(index) < readable && self.shows(room, index));
         match found {
-            Some(index) => Reply::ok(self.serve_one(id, index, Shape::Client)),
+            Some(index) => Reply::ok(self.serve_one(id, index, Shape::Event)),
             None => Reply::not_found("Event not found."),
         }
     }

@@ -8,6 +8,7 @@ fn room(name: Option<&str>, state: &str, event_count: i64) -> RoomStatus {
         membership: "join".to_owned(),
         history_state: state.to_owned(),
         history_reason: None,
+        paused: false,
         event_count,
         pages: 1,
         rate: None,
@@ -132,6 +133,28 @@ Room     History   Events  Back to     Room id
 General  complete  12,345  2021-03-04  !7:hs.test
 
 1 room · 12,345 events · 1 complete
+"
+    );
+}
+
+#[test]
+fn a_paused_room_is_shown_as_paused_and_no_more() {
+    let mut status = status();
+    status.rooms.truncate(3);
+    status.rooms[1].paused = true;
+    status.rooms[2].paused = true;
+    assert_eq!(
+        drawn(&status, 100),
+        "\
+@archive:hs.test on https://hs.test
+at work · synced 12 s ago · database 1.2 GB
+
+Room                                          History      Events  Back to       Gaps  Room id
+General                                       complete     12,345  2021-03-04          !7:hs.test
+日本語の部屋                                  paused    1,234,567  2021-03-04          !18:hs.test
+Operations and everything that has to do wi…  paused           77  2021-03-04  2 open  !50:hs.test
+
+3 rooms · 1,246,989 events · 1 complete · 2 paused · 2 gaps open
 "
     );
 }

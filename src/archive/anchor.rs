@@ -1,0 +1,73 @@
+//! The newest events that `/sync` told. A server that does not know them any more was rolled back, and takes `since` for
+//! a token of the future without a word (P23).
+
+use sqlx::PgConnection;
+
+use super::{Archive, Error, room::Room};
+use crate::matrix::{RoomBatch, Section};
+
+/// Rooms of a response that are remembered: enough for one to be among what a rollback took.
+const ROOMS: usize = 8;
+
+/// An event that the server has told, and the room's create event, which it knows if it knows the room.
+#[derive(Clone, Debug)]
+pub struct Anchor {
+    /// The room.
+    pub room_id: String,
+    /// The event.
+    pub event_id: String,
+    /// The create event.
+    pub create_event_id: String,
+}
+
+impl Archive {
+    /// What the last response told, of rooms that the account is in.
+    pub async fn anchors(&self) -> Result<Vec<Anchor>, Error> {
+        let anchors = sqlx::query_as!(
+            Anchor,
+            "select r.room_id, a.event_id, c.event_id as create_event_id
+             from archive.anchors a
+             join archive.rooms r using (room_key)
+             join archive.current_state c on c.room_key = a.room_key and c.type = 'm.room.create' and c.state_key = ''
+             where r.membership = 'join' and a.event_id <> c.event_id
+             order by r.room_key"
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(anchors)
+    }
+}
+
+/// Remembers the last events of a response, if it has any, in place of those before.
+pub(super) async fn remember(
+    connection: &mut PgConnection,
+    told: &[(Room, &RoomBatch)],
+) -> Result<(), Error> {
+    let mut last: Vec<_> = told
+        .iter()
+        .filter(|(room, batch)| room.watched && batch.section == Section::Join)
+        .filter_map(|(room, batch)| Some((room.room_key, batch.timeline.events.last()?)))
+        .collect();
+    if last.is_empty() {
+        return Ok(());
+    }
+    // The time is the sender's word, but only the choice depends on it.
+    last.sort_by_key(|(_, event)| std::cmp::Reverse(event.origin_server_ts));
+    let (room_keys, event_ids): (Vec<i32>, Vec<String>) =
+        last.into_iter().take(ROOMS).map(|(room_key, event)| (room_key, event.event_id.clone())).unzip();
+    forget(connection).await?;
+    sqlx::query!(
+        "insert into archive.anchors (room_key, event_id) select * from unnest($1::int[], $2::text[])",
+        &room_keys,
+        &event_ids
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Forgets them: nothing is expected of the server any more.
+pub(super) async fn forget(connection: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query!("delete from archive.anchors").execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Events that a server of before specification v1.7 serves with the content of their newest edit: they are asked for
+//! one by one, for `/event` gives them as they were sent (P60).
+
+use std::{collections::HashSet, time::Duration};
+
+use ruma::RoomId;
+
+use crate::{
+    Error,
+    backoff::Backoff,
+    daemon::Context,
+    matrix::{self, Event, Events, RoomBatch},
+};
+
+/// How often an event is asked for that the server fails to give, before it stays as it was served.
+const TRIES: u32 = 3;
+/// The shortest pause where the server limits the rate, whatever it says.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// Puts the events' own content in place of an edit's, where the archive does not have them yet. What the server gives
+/// in a page and not on its own stays as served.
+///
+/// # Errors
+/// One of the homeserver or the database; `events` must then not be stored.
+pub async fn undo(context: &Context, room_id: &RoomId, events: &mut Events) -> Result<(), Error> {
+    let suspects: Vec<String> = events
+        .events
+        .iter()
+        .filter(|event| event.maybe_edited_in_place)
+        .map(|event| event.event_id.clone())
+        .collect();
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    let lacking: HashSet<String> =
+        context.writer.archive().lacking(room_id.as_str(), &suspects).await?.into_iter().collect();
+    for event in events.events.iter_mut().filter(|event| lacking.contains(&event.event_id)) {
+        if let Some(unedited) = fetch(context, room_id, &event.event_id).await? {
+            *event = unedited;
+        }
+    }
+    Ok(())
+}
+
+/// The same for what `/sync` told.
+///
+/// # Errors
+/// As [`undo`].
+pub async fn undo_in_rooms(context: &Context, rooms: &mut [RoomBatch]) -> Result<(), Error> {
+    for room in rooms {
+        undo(context, &room.room_id, &mut room.timeline).await?;
+    }
+    Ok(())
+}
+
+/// An event on its own; `None`: the server does not give it.
+async fn fetch(context: &Context, room_id: &RoomId, event_id: &str) -> Result<Option<Event>, Error> {
+    let mut backoff = Backoff::default();
+    loop {
+        let error = match context.client.event(room_id, event_id).await {
+            Ok(event) => return Ok(event.filter(|event| event.event_id == event_id)),
+            Err(error) => error,
+        };
+        match error {
+            // Begun anew each time, a page with many edits would never be done.
+            matrix::Error::RateLimited { after } => {
+                context.pause(after.unwrap_or_else(|| backoff.pause()).max(SHORTEST)).await;
+            }
+            matrix::Error::Network(_) | matrix::Error::LoggedOut { .. } => return Err(error.into()),
+            matrix::Error::Server { .. } | matrix::Error::Timeout { .. } if backoff.failures() < TRIES => {
+                context.pause(backoff.pause()).await;
+            }
+            error => {
+                tracing::debug!(room.id = %room_id, event.id = event_id, %error, "an edited event stays as it was served");
+                return Ok(None);
+            }
+        }
+    }
+}

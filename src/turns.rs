@@ -1,0 +1,94 @@
+//! Who stores next. Walks have all the time in the world; what is said now is to be seen now.
+
+use std::{num::NonZero, thread::available_parallelism};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Lets as many pages be stored at once as there are processors: more of them would each take longer, and no page would
+/// be done sooner. What `/sync` brings waits for nobody, and no page is begun beside it.
+#[derive(Debug)]
+pub struct Turns {
+    pages: Semaphore,
+    at_once: u32,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let at_once = u32::try_from(available_parallelism().map_or(1, NonZero::get)).unwrap_or(1);
+        Self { pages: Semaphore::new(at_once as usize), at_once }
+    }
+}
+
+impl Turns {
+    /// Stores a page when its turn has come.
+    pub async fn page<T>(&self, store: impl Future<Output = T>) -> T {
+        let _turn = self.take(1).await;
+        store.await
+    }
+
+    /// Stores at once what `/sync` brought.
+    pub async fn live<T>(&self, store: impl Future<Output = T>) -> T {
+        tokio::pin!(store);
+        // Turns are given in the order in which they were asked for, so that no page is begun after this, whether or not
+        // those in hand end before the store does.
+        tokio::select! {
+            biased;
+            _turns = self.take(self.at_once) => store.await,
+            stored = &mut store => stored,
+        }
+    }
+
+    async fn take(&self, turns: u32) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.pages.acquire_many(turns).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, time::Duration};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    fn of(at_once: u32) -> Turns {
+        Turns { pages: Semaphore::new(at_once as usize), at_once }
+    }
+
+    #[tokio::test]
+    async fn what_is_live_waits_for_no_page_and_holds_back_the_next() {
+        let turns = of(1);
+        let (live_begins, order) = (Notify::new(), RefCell::new(Vec::new()));
+        let did = |what| order.borrow_mut().push(what);
+        let first = turns.page(async {
+            live_begins.notified().await;
+            did("the page in hand");
+        });
+        let live = turns.live(async {
+            live_begins.notify_one();
+            // Time for the next page to begin, were it let.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            did("what is live");
+        });
+        let next = turns.page(async { did("the next page") });
+        tokio::join!(first, live, next);
+        assert_eq!(order.into_inner(), ["the page in hand", "what is live", "the next page"]);
+    }
+
+    #[tokio::test]
+    async fn a_live_store_that_ends_first_leaves_the_turns_to_the_pages() {
+        let turns = of(2);
+        let other_done = Notify::new();
+        let in_hand = turns.page(other_done.notified());
+        let others = async {
+            turns.live(async {}).await;
+            turns.page(async {}).await;
+            other_done.notify_one();
+        };
+        let all = async { tokio::join!(in_hand, others) };
+        tokio::time::timeout(Duration::from_secs(10), all).await.expect("a turn was free");
+    }
+}
