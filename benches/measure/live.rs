@@ -1,0 +1,81 @@
+//! Goal 6: from a `/sync` answer's last byte to the row visible in SQL, while a backfill runs at full speed.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::{
+    archiver::{Archiver, ReplayServer},
+    database::Database,
+    process,
+    replay::Replay,
+    table::{self, Row},
+};
+
+/// Between two live messages.
+const PAUSE: Duration = Duration::from_millis(30);
+/// Between two looks for a row.
+const LOOK: Duration = Duration::from_micros(500);
+/// How long a message may take to appear.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sends live messages into one of four rooms while all of them are walked, and prints how long each took.
+pub(crate) async fn print(database: &Database, events: u64) -> anyhow::Result<()> {
+    let replay = Replay { rooms: 4, first_room: 0, events, body_bytes: 0, keep: true, delay_ms: 0 };
+    let server = ReplayServer::start(&replay)?;
+    // Fills the replay server's memory.
+    Archiver::new(&server.url, &database.fresh("archived").await?)?.once()?;
+    let url = database.fresh("archived").await?;
+    let archiver = Archiver::new(&server.url, &url)?;
+    let mut daemon = archiver.start(&["run"])?;
+    let seen = follow(database, &url, &server).await;
+    daemon.kill()?;
+    daemon.wait()?;
+    let handed: Vec<(String, u128)> = serde_json::from_str(&server.conduct("handed").await?)?;
+    let handed: HashMap<_, _> = handed.into_iter().collect();
+    let mut took: Vec<f64> = Vec::new();
+    for (event_id, seen) in seen.with_context(|| archiver.read_log())? {
+        let handed = handed.get(&event_id).context("every message was handed out")?;
+        took.push(Duration::from_micros(u64::try_from(seen.saturating_sub(*handed))?).as_secs_f64() * 1e3);
+    }
+    took.sort_by(f64::total_cmp);
+    let row = [0.5, 0.95, 0.99, 1.0].iter().fold(Row::new("until visible, ms"), |row, share| {
+        row.cell(format!("{:.1}", table::quantile(&took, *share)))
+    });
+    table::print(&[&format!("{} live messages", took.len()), "p50", "p95", "p99", "most"], &[row]);
+    Ok(())
+}
+
+/// Sends messages until no walk is open any more; returns when each was visible.
+async fn follow(
+    database: &Database,
+    url: &str,
+    server: &ReplayServer,
+) -> anyhow::Result<Vec<(String, u128)>> {
+    let open = "select count(*)::text from archive.walks where state = 'open' and kind = 'history'";
+    let start = Instant::now();
+    while database.number("archived", open).await? == 0 {
+        anyhow::ensure!(start.elapsed() < PATIENCE, "no walk was opened");
+        tokio::time::sleep(LOOK).await;
+    }
+    let mut connection = PgConnection::connect(url).await?;
+    let mut seen = Vec::new();
+    while database.number("archived", open).await? > 0 {
+        server.conduct("live").await?;
+        let event_id = format!("$live{}", seen.len() + 1);
+        let look = format!("select 1 from archive.events where room_key = 1 and event_id = '{event_id}'");
+        let start = Instant::now();
+        while sqlx::raw_sql(AssertSqlSafe(look.clone())).fetch_optional(&mut connection).await?.is_none() {
+            anyhow::ensure!(start.elapsed() < PATIENCE, "{event_id} was not archived");
+            tokio::time::sleep(LOOK).await;
+        }
+        seen.push((event_id, process::now_us()));
+        tokio::time::sleep(PAUSE).await;
+    }
+    connection.close().await?;
+    Ok(seen)
+}
