@@ -1,27 +1,39 @@
 //! Rows in the format of `COPY … (format binary)` (PostgreSQL manual, "COPY", "Binary Format").
 
+use sqlx::{PgConnection, postgres::PgCopyIn};
+
 /// Signature, flags, and no header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// Version of the binary form of `jsonb`.
 const JSONB: u8 = 1;
+/// Bytes that are sent at once, about: the server reads one piece while the next is written, and needs memory for one.
+const PIECE: usize = 64 << 10;
 
-/// Rows for one `COPY`.
-#[derive(Debug)]
-pub(super) struct Rows {
+/// Rows of one `COPY`, on their way to the server. Nothing is stored but by [`finish`](Self::finish).
+pub(super) struct Rows<'c> {
+    copy: PgCopyIn<&'c mut PgConnection>,
     buffer: Vec<u8>,
 }
 
-impl Rows {
-    /// No rows yet; `bytes`: what they will take, about.
-    pub(super) fn new(bytes: usize) -> Self {
-        let mut buffer = Vec::with_capacity(HEADER.len() + bytes);
+impl<'c> Rows<'c> {
+    /// `statement`: a `COPY … FROM STDIN (FORMAT binary)`.
+    pub(super) async fn begin(
+        connection: &'c mut PgConnection,
+        statement: &str,
+    ) -> Result<Self, sqlx::Error> {
+        let copy = connection.copy_in_raw(statement).await?;
+        let mut buffer = Vec::with_capacity(2 * PIECE);
         buffer.extend_from_slice(HEADER);
-        Self { buffer }
+        Ok(Self { copy, buffer })
     }
 
     /// Begins a row of `columns` columns; as many fields must follow.
-    pub(super) fn row(&mut self, columns: i16) {
+    pub(super) async fn row(&mut self, columns: i16) -> Result<(), sqlx::Error> {
+        if self.buffer.len() >= PIECE {
+            self.send().await?;
+        }
         self.buffer.extend(columns.to_be_bytes());
+        Ok(())
     }
 
     pub(super) fn int4(&mut self, value: i32) {
@@ -53,10 +65,21 @@ impl Rows {
         }
     }
 
-    /// All of it, with the trailer.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    /// Sends the trailer and waits until the rows are in the table.
+    pub(super) async fn finish(mut self) -> Result<(), sqlx::Error> {
         self.buffer.extend((-1_i16).to_be_bytes());
-        self.buffer
+        self.send().await?;
+        self.copy.finish().await?;
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), sqlx::Error> {
+        // A single row may be much longer than a piece.
+        for piece in self.buffer.chunks(PIECE) {
+            self.copy.send(piece).await?;
+        }
+        self.buffer.clear();
+        Ok(())
     }
 
     fn null(&mut self) {

@@ -10,10 +10,9 @@ use super::{
 };
 use crate::matrix::{Event, Malformed};
 
-/// What a row takes in a `COPY` beside the content, about: so that its buffer need not grow.
-const ROW: usize = 400;
-/// Bytes in one message of a `COPY`.
-const COPY_PIECE: usize = 64 << 10;
+const COPY: &str = "copy archive.events (room_key, event_id, position, type, sender, state_key, origin_server_ts, content, \
+                    redacts, redacted_by, replaces_state, prev_content, relates_to, rel_type, raw, stable_sha256) \
+                    from stdin (format binary)";
 
 /// What the archive already has of an event.
 #[derive(Clone, Debug)]
@@ -229,12 +228,12 @@ async fn insert(
     if events.is_empty() {
         return Ok(());
     }
-    let mut rows = Rows::new(events.iter().map(|placed| placed.event.content.len() + ROW).sum());
+    let mut rows = Rows::begin(connection, COPY).await?;
     for placed in events {
         let pruned = redaction::redacted_copy(room, placed.event, redactions);
         let event = pruned.as_ref().unwrap_or(placed.event);
         let target = event.redaction_target(room.room_version.as_deref()).or(event.redacts.as_deref());
-        rows.row(16);
+        rows.row(16).await?;
         rows.int4(room.room_key);
         rows.text(Some(&event.event_id));
         rows.int8(placed.position);
@@ -252,18 +251,7 @@ async fn insert(
         rows.bytes(event.raw.as_deref().map(str::as_bytes));
         rows.bytes(Some(&event.stable_sha256));
     }
-    let mut copy = connection
-        .copy_in_raw(
-            "copy archive.events (room_key, event_id, position, type, sender, state_key, origin_server_ts, content, \
-             redacts, redacted_by, replaces_state, prev_content, relates_to, rel_type, raw, stable_sha256) \
-             from stdin (format binary)",
-        )
-        .await?;
-    // The server reads one piece while the next is sent, and needs memory for one.
-    for piece in rows.finish().chunks(COPY_PIECE) {
-        copy.send(piece).await?;
-    }
-    copy.finish().await?;
+    rows.finish().await?;
     Ok(())
 }
 
