@@ -182,7 +182,11 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
         page_count = walk.pages,
         "a walk has ended"
     );
-    progress.finish(if walk.state == WalkState::Done { "done" } else { "stalled" });
+    progress.finish(match (walk.state, walk.kind) {
+        (WalkState::Done, Kind::Rewalk) => "walked again",
+        (WalkState::Done, _) => "done",
+        _ => "stalled",
+    });
     Ok(())
 }
 

@@ -63,8 +63,8 @@ impl Writer {
         Ok(account)
     }
 
-    /// Gives up a `since` that the server refuses (P134) or misunderstands (P23): the next response is an initial one, and opens a gap in every
-    /// room that was followed. Returns the account as it is now.
+    /// Gives up a `since` that the server refuses (P134) or misunderstands (P23): the next response is an initial one, and
+    /// opens a gap in every room that was followed. Returns the account as it is now.
     pub async fn forget_since(&self, account: &Account) -> Result<Account, Error> {
         let mut transaction = self.begin(false).await?;
         let forgotten = sqlx::query!(
