@@ -36,12 +36,12 @@ BUGS = {
         """let mut early = self.begin(true).await?;
         walk::save(&mut early, walk, &after, busy, pause_s).await?;
         early.commit().await?;
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;"""), (
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;"""), (
         "checkpoint::advance(&mut transaction, account, batch.next_batch.as_str(), filter.as_deref()).await?;",
         """let mut early = self.begin(false).await?;
         checkpoint::advance(&mut early, account, batch.next_batch.as_str(), filter.as_deref()).await?;
         early.commit().await?;
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;""")],
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;""")],
     "empty_chunk_is_the_end": [(
         "let Some(end) = passed.end else {",
         "let Some(end) = passed.end.filter(|_| passed.events > 0) else {")],
