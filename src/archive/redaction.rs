@@ -21,8 +21,10 @@ use crate::{
     matrix::{Event, json::Json},
 };
 
-/// As many waiting redactions are read rather than looked up by their targets.
-const FEW: usize = 500;
+/// For more new events than these, a room's waiting redactions are read rather than looked up by their targets.
+const MANY_NEW: usize = 500;
+/// But not more of them than these.
+const FEW_WAITING: usize = 2000;
 
 /// Redactions known for some events: target → redaction.
 pub(super) type Redactions = HashMap<String, String>;
@@ -98,7 +100,7 @@ pub(super) async fn of(
     known: Vec<&str>,
     new: Vec<&str>,
 ) -> Result<Redactions, Error> {
-    if new.len() > FEW
+    if new.len() > MANY_NEW
         && let Some(mut waiting) = waiting(connection, room_key).await?
     {
         let new: HashSet<&str> = new.into_iter().collect();
@@ -111,19 +113,21 @@ pub(super) async fn of(
 
 /// All redactions of the room whose target is not stored, if they are few.
 async fn waiting(connection: &mut PgConnection, room_key: i32) -> Result<Option<Redactions>, Error> {
-    // One row of two arrays: reading it costs a tenth of as many rows. The first redaction counts, as below: it comes last.
+    // One row of two arrays: reading it costs a tenth of as many rows. The index gives their order: the first redaction
+    // counts, as below, so it comes last.
     let links = sqlx::query!(
-        r#"select coalesce(array_agg(target_event_id order by recorded_at desc, redaction_event_id desc), '{}')
-                      as "targets!",
-                  coalesce(array_agg(redaction_event_id order by recorded_at desc, redaction_event_id desc), '{}')
-                      as "redactions!"
-           from (select * from archive.redactions where room_key = $1 and state = 'pending' limit $2) few"#,
+        r#"select coalesce(array_agg(target_event_id), '{}') as "targets!",
+                  coalesce(array_agg(redaction_event_id), '{}') as "redactions!"
+           from (select target_event_id, redaction_event_id from archive.redactions
+                 where room_key = $1 and state = 'pending'
+                 order by recorded_at desc, redaction_event_id desc
+                 limit $2) few"#,
         room_key,
-        i64::try_from(FEW).unwrap_or(i64::MAX)
+        i64::try_from(FEW_WAITING).unwrap_or(i64::MAX)
     )
     .fetch_one(connection)
     .await?;
-    let few = links.targets.len() < FEW;
+    let few = links.targets.len() < FEW_WAITING;
     Ok(few.then(|| links.targets.into_iter().zip(links.redactions).collect()))
 }
 

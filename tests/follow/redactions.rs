@@ -182,6 +182,33 @@ async fn a_copy_that_is_not_redacted_yet_is_pruned_all_the_same() {
     is_pruned(&stage, &rooms).await;
 }
 
+/// The same on a page so long that the redactions that wait are read at once, instead of each event's looked up.
+#[tokio::test]
+async fn a_long_page_meets_the_redactions_that_wait() {
+    let stage = Stage::new().await.set("backfill.page_size", "1000");
+    stage.server.inject(Fault::change(unredacted).on("/messages"));
+    let room = stage.room(0);
+    let topic = stage.server.state(&room, "m.room.topic", "", &format!(r#"{{"topic":"{SECRET}"}}"#));
+    let secret = stage.server.message(&room, ALICE, SECRET);
+    stage.server.state(&room, "m.room.topic", "", r#"{"topic":"harmless"}"#);
+    // Pages of 100, 200 and 400 end above the secrets; they are on one of more than 500.
+    stage.say(&room, "between", 1300);
+    for target in [&topic, &secret, &secret, &secret] {
+        stage.server.redact(&room, target);
+    }
+    stage.once().await;
+    is_pruned(&stage, std::slice::from_ref(&room)).await;
+    let longest = "select max(count) from (select count(*) from archive.events group by received_at) pages";
+    let longest: usize = stage.database.value(longest).await.parse().unwrap();
+    assert!(longest > 500, "{longest}");
+    let first = format!(
+        "select redacted_by = (select redaction_event_id from archive.redactions
+                               where target_event_id = '{secret}' order by recorded_at, redaction_event_id limit 1)
+         from archive.events where event_id = '{secret}'"
+    );
+    assert_eq!(stage.database.value(&first).await, "t");
+}
+
 #[tokio::test]
 async fn a_redacted_redaction_redacts_nevertheless() {
     let stage = Stage::new().await;
