@@ -30,7 +30,8 @@ finish() {
     trap - EXIT INT TERM HUP
     if [ -n "$session" ]; then
         pkill -TERM -s "$session" || true
-        for _ in {1..50}; do
+        # On a busy machine the engine takes a while to remove a container.
+        for _ in {1..300}; do
             pgrep -s "$session" >/dev/null || break
             sleep 0.1
         done
