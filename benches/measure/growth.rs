@@ -20,6 +20,8 @@ const ROOMS: u64 = 4;
 const REPETITIONS: usize = 7;
 /// How long an idle daemon is watched.
 const IDLE: Duration = Duration::from_secs(60);
+/// When it has nothing left to do: the states are compared after the first answer of `/sync`, which takes 30 s.
+const SETTLED: Duration = Duration::from_secs(45);
 
 /// What people ask most, as the README has it; the rooms are those of the first and the last part.
 const QUESTIONS: [(&str, &str); 7] = [
@@ -174,7 +176,7 @@ async fn ask(url: &str, rooms: u64) -> anyhow::Result<()> {
 /// What a daemon takes that has nothing to do.
 async fn idle(database: &Database, archiver: &Archiver) -> anyhow::Result<()> {
     let mut daemon = archiver.start(&["run"])?;
-    tokio::time::sleep(IDLE / 3).await;
+    tokio::time::sleep(SETTLED).await;
     let transactions =
         "select (xact_commit + xact_rollback)::text from pg_stat_database where datname = 'archived'";
     let before = (process::cpu(daemon.id()), database.number("postgres", transactions).await?);

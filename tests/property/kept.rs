@@ -201,3 +201,30 @@ async fn late_events_of_an_absence_on_both_sides_of_one_that_was_known() {
     let steps = [&[Once, LateState(0, 0, 3), Late(0, 0), State(0, 1), State(0, 2), Late(0, 1)][..], &away];
     play(&Case { page_size: 40, ..case(&steps.concat()) }).await;
 }
+
+/// What an earlier walk could only place too low takes what belongs below it along, also what came late into a gap.
+#[tokio::test]
+async fn late_events_in_a_gap_below_a_fetched_one() {
+    let steps = [
+        Kill(22, 16),
+        Burst(2),
+        Rejoin(0),
+        Learn(0, 170),
+        Once,
+        Late(2, 41),
+        State(0, 2),
+        LateState(1, 114, 3),
+        Message(2),
+        Once,
+        Late(1, 35),
+        Redact(2, 157),
+        LateState(1, 46, 0),
+        LateState(1, 41, 3),
+        Late(0, 61),
+        State(0, 3),
+        Burst(0),
+        Once,
+    ];
+    let style = Style::IgnoresTo;
+    play(&Case { rooms: vec!["1"], style, page_size: 3, timeline_cap: 100, ..case(&steps) }).await;
+}
