@@ -47,7 +47,7 @@ if [ -n "$binary" ]; then
     certificates='[ -e /etc/ssl/certs/ca-certificates.crt ] '
     certificates+='|| (apt-get update -qq \&\& apt-get install -y -qq --no-install-recommends ca-certificates)'
     sed -i -e 's/^FROM rust:1-bookworm AS build/FROM debian:bookworm-slim AS build/' \
-        -e "s#^RUN cargo build .*#RUN install -D backscroll /out/backscroll\nRUN $certificates#" "$work/deploy/Dockerfile"
+        -e "s#^RUN cargo build .*#RUN install -D backscroll target/release/backscroll\nRUN $certificates#" "$work/deploy/Dockerfile"
 else
     deploy/base-images.sh rust
 fi
