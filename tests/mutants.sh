@@ -33,12 +33,12 @@ BUGS = {
     # The pause stands for a slow disk.
     "checkpoint_before_rows": [(
         "walk::save(&mut transaction, walk, &after, busy, pause_s).await?;",
-        """let mut early = self.begin(true).await?;
+        """let mut early = self.begin().await?;
         walk::save(&mut early, walk, &after, busy, pause_s).await?;
         early.commit().await?;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;"""), (
         "checkpoint::advance(&mut transaction, account, batch.next_batch.as_str(), filter.as_deref()).await?;",
-        """let mut early = self.begin(false).await?;
+        """let mut early = self.begin().await?;
         checkpoint::advance(&mut early, account, batch.next_batch.as_str(), filter.as_deref()).await?;
         early.commit().await?;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;""")],

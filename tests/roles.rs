@@ -223,8 +223,7 @@ async fn the_daemon_runs_as_the_writer_alone() {
     let database = &stage.database;
     let writer = role(database, "writer").await;
     granted(&stage, &["grant-writer", &writer]).await;
-    let separator = if database.url().contains('?') { '&' } else { '?' };
-    let url = format!("{}{separator}options=-c%20role%3D{writer}", database.url());
+    let url = database.url_as(&writer);
     let stage = stage.set("database.url", &url);
     let mut daemon = stage.followed(&room).await;
     let spoken = stage.say(&room, "live", 5);
@@ -248,12 +247,8 @@ async fn the_script_sets_up_owner_writer_and_reader() {
         .iter()
         .fold(script, |script, (kind, role)| script.replace(&format!("backscroll_{kind}"), role));
     database.run(&script).await;
-    let by = |role: &str| {
-        let separator = if database.url().contains('?') { '&' } else { '?' };
-        format!("{}{separator}options=-c%20role%3D{role}", database.url())
-    };
 
-    let stage = stage.set("database.url", &by(&owner));
+    let stage = stage.set("database.url", &database.url_as(&owner));
     let migrated = stage.backscroll.run(&["migrate"]).await;
     assert!(migrated.status.success(), "{}", migrated.stderr);
     let grant = format!(
@@ -264,7 +259,7 @@ async fn the_script_sets_up_owner_writer_and_reader() {
     database.run(&format!("set role {owner}; create table archive.later ()")).await;
     assert_eq!(attempt(&database, &writer, "select * from archive.later").await, None);
 
-    let stage = stage.set("database.url", &by(&writer));
+    let stage = stage.set("database.url", &database.url_as(&writer));
     let room = stage.room(25);
     stage.once().await;
     let stored = format!("select count(*) from events where room_id = '{room}'");

@@ -66,7 +66,7 @@ impl Writer {
     /// Gives up a `since` that the server refuses (P134) or misunderstands (P23): the next response is an initial one, and
     /// opens a gap in every room that was followed. Returns the account as it is now.
     pub async fn forget_since(&self, account: &Account) -> Result<Account, Error> {
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         let forgotten = sqlx::query!(
             "update archive.accounts set since = null where account_key = $1 and since is not distinct from $2",
             account.account_key,

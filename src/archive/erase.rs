@@ -36,7 +36,7 @@ impl Writer {
     /// # Errors
     /// [`Error::NoSuchRoom`] if the archive has no such room, and it was not erased before.
     pub async fn erase(&self, subject: &Subject, dry_run: bool) -> Result<Erased, Error> {
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         let erased = match subject {
             Subject::User(user_id) => erase_user(&mut transaction, user_id).await?,
             Subject::Room(room_id) => erase_room(&mut transaction, room_id).await?,

@@ -51,7 +51,7 @@ impl Writer {
     ) -> Result<SyncOutcome, Error> {
         let response = Response { account, next_batch: batch.next_batch.as_str(), rooms, full };
         let mut outcome = SyncOutcome { room_count: batch.rooms.len(), ..SyncOutcome::default() };
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         let told = claim_rooms(&mut transaction, &response, &batch.rooms).await?;
         anchor::remember(&mut transaction, &told).await?;
         for (room, told) in told {
@@ -71,7 +71,7 @@ impl Writer {
 
     /// Makes the current state that of a `/state` answer, which is a room's whole state.
     pub async fn reconcile(&self, room_key: i32, state: &Events) -> Result<(), Error> {
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;
         let room = room::get(&mut transaction, room_key).await?;
         event::quarantine(&mut transaction, room_key, &state.malformed).await?;
@@ -91,7 +91,7 @@ impl Writer {
 
     /// Leaves a room's current state as it is: the server does not tell it to this account any more.
     pub async fn leave_state(&self, room_key: i32) -> Result<(), Error> {
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         room::set_suspect(&mut transaction, room_key, false).await?;
         transaction.commit().await?;
         Ok(())

@@ -35,7 +35,7 @@ impl Writer {
     /// # Errors
     /// [`Error::NoSuchRoom`] if the archive does not know the room.
     pub async fn open_resequence(&self, room_id: &str) -> Result<Resequence, Error> {
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         let Some(room) = room::find(&mut transaction, room_id).await? else {
             return Err(Error::NoSuchRoom(room_id.to_owned()));
         };
@@ -64,7 +64,7 @@ impl Writer {
 
     /// Begins the reading anew at the newest event: the server refuses its cursor.
     pub async fn restart_resequence(&self, at: &Resequence) -> Result<Resequence, Error> {
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         move_cursor(&mut transaction, at, None, 0).await?;
         forget_order(&mut transaction, at.room_key).await?;
         transaction.commit().await?;
@@ -82,8 +82,7 @@ impl Writer {
         page: &Page,
         next: Option<&str>,
     ) -> Result<PageRead, Error> {
-        let mut transaction = self.begin(true).await?;
-        lock_room(&mut transaction, at.room_key).await?;
+        let mut transaction = self.begin_in_room(at.room_key).await?;
         let room = room::get(&mut transaction, at.room_key).await?;
         for section in [&page.chunk, &page.state] {
             event::quarantine(&mut transaction, room.room_key, &section.malformed).await?;
@@ -101,7 +100,7 @@ impl Writer {
 
     /// Gives the room the order that was read, in one transaction. Returns how many events changed their position.
     pub async fn finish_resequence(&self, at: &Resequence) -> Result<u64, Error> {
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         lock_room(&mut transaction, at.room_key).await?;
         merge_unlisted(&mut transaction, at.room_key).await?;
         let moved = if in_order(&mut transaction, at.room_key).await? {

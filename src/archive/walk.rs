@@ -190,7 +190,7 @@ impl Writer {
         from: Option<&Token>,
         to: Option<&Token>,
     ) -> Result<(), Error> {
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         let Some(room) = room::find(&mut transaction, room_id).await? else {
             let erased = tombstone::erased_rooms(&mut transaction, &[room_id.to_owned()]).await?;
             let room_id = room_id.to_owned();
@@ -282,7 +282,7 @@ impl Writer {
         if !matches!(walk.kind, Kind::History | Kind::Rewalk) {
             return self.stall_walk(walk, reason).await;
         }
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         lock_room(&mut transaction, walk.room_key).await?;
         let refused = Walk { state: WalkState::Done, last_error: Some(reason.to_owned()), ..walk.clone() };
         if walk.kind == Kind::History {
@@ -295,7 +295,7 @@ impl Writer {
 
     /// Parks the walk until the daemon is started again.
     pub async fn stall_walk(&self, walk: &Walk, reason: &str) -> Result<(), Error> {
-        let mut transaction = self.begin(false).await?;
+        let mut transaction = self.begin().await?;
         lock_room(&mut transaction, walk.room_key).await?;
         let mut stalled = walk.clone();
         step::stall(&mut transaction, &mut stalled, reason).await?;

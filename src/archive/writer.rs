@@ -72,19 +72,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins a transaction. A crash may lose a `lazy` one that was committed, but never one before it: what it held is
-    /// fetched again, because its checkpoint is lost with it.
-    pub(super) async fn begin(&self, lazy: bool) -> Result<Transaction<'static, Postgres>, Error> {
-        let mut transaction = self.archive.pool.begin().await?;
-        if lazy {
-            sqlx::query!("set local synchronous_commit = off").execute(&mut *transaction).await?;
-        }
-        Ok(transaction)
+    /// Begins a transaction.
+    pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {
+        Ok(self.archive.pool.begin().await?)
     }
-}
 
-impl Writer {
-    /// Begins a [lazy](Writer::begin) transaction that has the [room's lock](lock_room), in one exchange with the server.
+    /// Begins a transaction for a page, with the [room's lock](lock_room), in one exchange with the server. A crash may
+    /// lose one that was committed, but never one before it: what it held is fetched again, because its checkpoint is lost
+    /// with it.
     pub(super) async fn begin_in_room(&self, room_key: i32) -> Result<Transaction<'static, Postgres>, Error> {
         let begin = format!(
             "begin; set local synchronous_commit = off; select pg_advisory_xact_lock({ROOM_LOCK}, {room_key})"

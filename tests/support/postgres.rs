@@ -67,6 +67,11 @@ impl TestDatabase {
         &self.url
     }
 
+    /// The URL of somebody who does everything as that role.
+    pub(crate) fn url_as(&self, role: &str) -> String {
+        with_parameter(&self.url, &format!("options=-c%20role%3D{role}"))
+    }
+
     /// The rows of a query, each column as PostgreSQL writes it; null is "∅".
     pub(crate) async fn rows(&self, sql: &str) -> Vec<Vec<String>> {
         rows(&self.url, sql).await
@@ -126,8 +131,12 @@ impl Drop for TestDatabase {
 
 /// The URL with another database, named in its query, which wins over its path.
 fn with_database(url: &str, name: &str) -> String {
+    with_parameter(url, &format!("dbname={name}"))
+}
+
+fn with_parameter(url: &str, parameter: &str) -> String {
     let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}dbname={name}")
+    format!("{url}{separator}{parameter}")
 }
 
 async fn run(connection: &mut PgConnection, sql: &str) {
