@@ -408,6 +408,8 @@ async fn an_abandoned_start_leaves_no_process() {
         let start = Server::start(&settings);
         let _ = tokio::time::timeout(Duration::from_millis(delay), start).await;
     }
+    // A start may adopt a server that has not yet read its signal; `ensure_running` is for that.
+    eventually("what was abandoned ends", || !place.postmaster().is_some_and(is_alive));
     let server = place.start().await;
     assert!(!server.adopted());
     server.stop().await.unwrap();
