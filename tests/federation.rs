@@ -1,14 +1,12 @@
 //! Two real Synapses that federate over loopback, one of which is archived: what arrives late, out of order, or loses.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{
-    agreement::{assert_agrees, current_state},
+    agreement::{assert_agrees, difference},
     daemon::{Backscroll, Daemon},
-    postgres::{TestDatabase, rows},
+    postgres::TestDatabase,
     synapse::{Synapse, User, segment},
 };
 
@@ -59,37 +57,11 @@ impl Federation {
     /// How the archive differs from what its server shows, `must_hold` included.
     async fn difference(&self, must_hold: &[String]) -> Option<String> {
         let served = self.near.walk(&self.archivist, &self.room).await;
-        let served: BTreeSet<String> = served.into_iter().map(|event| event.event_id).collect();
-        if let Some(missing) = must_hold.iter().find(|event_id| !served.contains(*event_id)) {
+        let has = |event_id: &String| served.iter().any(|event| event.event_id == *event_id);
+        if let Some(missing) = must_hold.iter().find(|event_id| !has(event_id)) {
             return Some(format!("the server has not got {missing} yet"));
         }
-        let room = &self.room;
-        let archived = "select event_id from events where position is not null and room_id = ";
-        let archived = rows(self.database.url(), &format!("{archived}'{room}'")).await;
-        let archived: BTreeSet<String> = archived.into_iter().flatten().collect();
-        if archived != served {
-            return Some(format!("events {:?}", archived.symmetric_difference(&served).collect::<Vec<_>>()));
-        }
-        let history = format!("select history_state, history_reason from rooms where room_id = '{room}'");
-        let history = rows(self.database.url(), &history).await;
-        if history[0][0] != "complete" {
-            return Some(format!("history is {history:?}"));
-        }
-        let archived = current_state(self.database.url(), room).await;
-        let archived: BTreeMap<_, _> =
-            archived.into_iter().map(|[kind, key, id]| ((kind, key), id)).collect();
-        let state = self.near.state(&self.archivist, room).await;
-        let state: BTreeMap<_, _> = state
-            .iter()
-            .map(|event| serde_json::from_str::<Value>(event.get()).unwrap())
-            .map(|event| {
-                let text = |name: &str| event[name].as_str().unwrap().to_owned();
-                ((text("type"), text("state_key")), text("event_id"))
-            })
-            .collect();
-        let differs = |slot: &&(String, String)| archived.get(*slot) != state.get(*slot);
-        let slot = state.keys().chain(archived.keys()).find(differs)?;
-        Some(format!("{slot:?} is {:?} and not {:?}", archived.get(slot), state.get(slot)))
+        difference(self.database.url(), &self.near, &self.archivist, &self.room, &[]).await
     }
 
     async fn agrees(&self, daemon: &mut Daemon, must_hold: &[String]) {

@@ -1,6 +1,7 @@
 //! All integration tests in one binary, against a real PostgreSQL. See `support` for what they stand on.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod administration;
 mod backfill;
 mod boundaries;
 mod embedded;

@@ -1,6 +1,8 @@
 //! Whether an archive says what the homeserver says. The events are rebuilt from their rows by none of Backscroll's
 //! code, numbers kept as tokens.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
     homeserver::{Json, stable_json},
     postgres::rows,
@@ -92,6 +94,41 @@ pub(crate) async fn current_state(url: &str, room_id: &str) -> Vec<[String; 3]> 
         rows(url, &query).await.into_iter().map(|row| row.try_into().unwrap()).collect();
     state.sort();
     state
+}
+
+/// How an archived room differs, in what is there, from what the server shows now, but for what is `gone` from the server
+/// and was archived before. For a daemon that is at work: what is late only differs for a while.
+pub(crate) async fn difference(
+    url: &str,
+    synapse: &Synapse,
+    user: &User,
+    room_id: &str,
+    gone: &[String],
+) -> Option<String> {
+    let walk = synapse.walk(user, room_id).await.into_iter().map(|event| event.event_id);
+    let expected: BTreeSet<String> = walk.chain(gone.iter().cloned()).collect();
+    let archived =
+        format!("select event_id from events where position is not null and room_id = '{room_id}'");
+    let archived: BTreeSet<String> = rows(url, &archived).await.into_iter().flatten().collect();
+    if archived != expected {
+        return Some(format!("events {:?}", archived.symmetric_difference(&expected).collect::<Vec<_>>()));
+    }
+    let history = format!("select history_state, history_reason from rooms where room_id = '{room_id}'");
+    let history = rows(url, &history).await;
+    if history[0][0] != "complete" {
+        return Some(format!("history is {history:?}"));
+    }
+    let archived: BTreeMap<_, _> =
+        current_state(url, room_id).await.into_iter().map(|[kind, key, id]| ([kind, key], id)).collect();
+    let state: BTreeMap<_, _> = synapse
+        .state(user, room_id)
+        .await
+        .iter()
+        .map(|raw| Json::parse(raw.get()).unwrap())
+        .map(|event| (["type", "state_key"].map(|name| column(&event, name)), column(&event, "event_id")))
+        .collect();
+    let slot = state.keys().chain(archived.keys()).find(|slot| archived.get(*slot) != state.get(*slot))?;
+    Some(format!("{slot:?} is {:?} and not {:?}", archived.get(slot), state.get(slot)))
 }
 
 /// What [`assert_agrees`] compared.

@@ -18,7 +18,9 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tempfile::TempDir;
 
-use self::server::{Process, configure, fast_directory, federating};
+use self::server::{
+    Process, configure, copy_database, database_files, fast_directory, federating, make_administrator,
+};
 
 const TOKEN: &str = "the-application-service-may-act-as-anyone";
 
@@ -145,6 +147,33 @@ impl Synapse {
     /// Kills it. The data stay until the value is dropped.
     pub(crate) fn stop(&mut self) {
         self.process = None;
+    }
+
+    /// Copies its database as it is now, and starts it again; its port stays the same from here on.
+    pub(crate) async fn back_up(&mut self) -> TempDir {
+        self.stop();
+        self.port = Some(port_of(&self.url));
+        let backup = tempfile::Builder::new().tempdir_in(fast_directory()).expect("directory");
+        copy_database(self.directory.path(), backup.path());
+        self.restart().await;
+        backup
+    }
+
+    /// Brings its database back to what it was, and starts it again.
+    pub(crate) async fn restore(&mut self, backup: &TempDir) {
+        self.stop();
+        for file in database_files(self.directory.path()) {
+            fs::remove_file(file).expect("remove");
+        }
+        copy_database(backup.path(), self.directory.path());
+        self.restart().await;
+    }
+
+    /// Lets the user call [`Synapse::administer`].
+    pub(crate) async fn make_administrator(&mut self, user: &User) {
+        self.stop();
+        make_administrator(self.directory.path(), &user.user_id);
+        self.restart().await;
     }
 
     /// The base URL, without a slash at its end.
@@ -320,6 +349,19 @@ impl Synapse {
         serde_json::from_slice(&body).expect("events")
     }
 
+    /// Any request of the admin API; `path` comes after `/_synapse/admin/v1`, its segments encoded.
+    pub(crate) async fn administer(
+        &self,
+        method: Method,
+        path: &str,
+        user: &User,
+        body: Option<Value>,
+    ) -> Result<Value, Refused> {
+        let path = format!("/_synapse/admin/v1{path}");
+        let body = self.request(method, &path, Some(user), body.map(Json::bytes)).await?;
+        Ok(serde_json::from_slice(&body).expect("JSON"))
+    }
+
     /// Any request of the client API; `path` comes after `/_matrix/client/v3`, its segments encoded.
     pub(crate) async fn call(
         &self,
@@ -345,7 +387,17 @@ impl Synapse {
         user: Option<&User>,
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, Refused> {
-        let mut request = self.http.request(method, format!("{}/_matrix/client/v3{path}", self.url));
+        self.request(method, &format!("/_matrix/client/v3{path}"), user, body).await
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        user: Option<&User>,
+        body: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, Refused> {
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
         if let Some(user) = user {
             request = request.bearer_auth(&user.access_token);
         }

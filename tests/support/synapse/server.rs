@@ -137,6 +137,32 @@ fn certify(directory: &Path) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
+/// The files of its database, those of SQLite's journal too.
+pub(super) fn database_files(directory: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(directory).expect("list").map(|entry| entry.expect("an entry").path());
+    let ours = |path: &PathBuf| {
+        path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(b"homeserver.db"))
+    };
+    files.filter(ours).collect()
+}
+
+/// Copies the database of a server that does not run.
+pub(super) fn copy_database(from: &Path, to: &Path) {
+    for file in database_files(from) {
+        fs::copy(&file, to.join(file.file_name().expect("a name"))).expect("copy");
+    }
+}
+
+/// Makes a user of a server that does not run its administrator.
+pub(super) fn make_administrator(directory: &Path, user_id: &str) {
+    let script = "import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as database:
+    database.execute('update users set admin = 1 where name = ?', (sys.argv[2],))";
+    let arguments = ["-c", script, "homeserver.db", user_id];
+    let made = Command::new(python()).args(arguments).current_dir(directory).status().expect("python");
+    assert!(made.success(), "{made}");
+}
+
 /// The server process, held by a thread of its own: the kernel kills it when the thread that spawned it ends,
 /// however the test ends.
 pub(super) struct Process {
