@@ -14,7 +14,8 @@
 //! `main.rs` → [`daemon`] (connect, lock, start the loops) → [`sync`] (forwards) and [`backfill`] (backwards) →
 //! [`matrix::Page`] ([`edits`] undone) → [`archive::Writer::apply_sync`] and [`archive::Writer::apply_page`] →
 //! `migrations/`. [`matrix`] knows HTTP and no SQL, [`archive`] SQL and no HTTP. [`turns`] lets `/sync` go before the
-//! pages. [`postgres`] runs a private server where no database is configured. [`health`] knows whether the loops live; [`service`] tells systemd, [`http`] whoever asks.
+//! pages; [`vanished`] finds the rooms that it says nothing of any more. [`postgres`] runs a private server where no
+//! database is configured. [`health`] knows whether the loops live; [`service`] tells systemd, [`http`] whoever asks.
 //!
 //! Numbers such as (P71) count the traps of the Matrix protocol in the developers' notes; the sentence before each says
 //! which one it is.
@@ -46,5 +47,6 @@ pub mod service;
 pub mod sync;
 pub mod telemetry;
 pub mod turns;
+pub mod vanished;
 
 pub use error::{Error, Retry};

@@ -14,11 +14,13 @@ use crate::{
     edits,
     health::{self, Homeserver},
     matrix::{self, SyncBatch, SyncRequest},
-    metrics,
+    metrics, vanished,
 };
 
 /// How often the current state of every room is compared with the server's while the daemon runs; and when it starts.
 const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often the rooms that the account is in are; and when it starts.
+const LOOK_AFTER: Duration = Duration::from_secs(60);
 /// What storing the state of every room of a large account may take.
 const FULL_STORE: Duration = Duration::from_secs(15 * 60);
 
@@ -52,14 +54,20 @@ impl Touch {
 /// One that no retry helps against.
 pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error> {
     let timeout = context.config.homeserver.sync_timeout;
-    let mut compared = None;
+    let (mut compared, mut looked) = (None, None);
     let mut touch = Touch::lost();
+    let is_due = |last: Option<Instant>, after| last.is_none_or(|at| at.elapsed() >= after);
     while !context.shutdown.is_cancelled() {
-        if compared.is_none_or(|at: Instant| at.elapsed() >= COMPARE_AFTER) {
+        if is_due(compared, COMPARE_AFTER) {
             doubt_states(context, &account).await?;
             compared = Some(Instant::now());
         }
-        step(context, &mut account, timeout, &mut touch).await?;
+        if is_due(looked, LOOK_AFTER) {
+            look(context, &mut account, timeout, &mut touch).await?;
+            looked = Some(Instant::now());
+        } else {
+            step(context, &mut account, timeout, &mut touch).await?;
+        }
     }
     Ok(())
 }
@@ -70,7 +78,21 @@ pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error
 /// One that no retry helps against.
 pub async fn once(context: &Context, mut account: Account) -> Result<(), Error> {
     doubt_states(context, &account).await?;
-    step(context, &mut account, Duration::ZERO, &mut Touch::lost()).await
+    look(context, &mut account, Duration::ZERO, &mut Touch::lost()).await
+}
+
+/// Takes a response, and looks for rooms that it should have told of and did not.
+async fn look(
+    context: &Context,
+    account: &mut Account,
+    timeout: Duration,
+    touch: &mut Touch,
+) -> Result<(), Error> {
+    let suspects = vanished::suspects(context).await;
+    let timeout = if suspects.is_empty() { timeout } else { Duration::ZERO };
+    step(context, account, timeout, touch).await?;
+    vanished::confirm(context, account, &suspects).await;
+    Ok(())
 }
 
 /// Takes up touch with the server again: where it does not know any more what it told, it was rolled back, and takes

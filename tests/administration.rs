@@ -1,10 +1,10 @@
-//! What its administrator does to a real Synapse: brings it back from a backup, purges what is old.
+//! What its administrator does to a real Synapse: brings it back from a backup, purges what is old, deletes a room.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    agreement::{assert_agrees, difference},
+    agreement::{assert_agrees, assert_settled, difference},
     archive::timeline,
     daemon::Backscroll,
     postgres::{TestDatabase, rows},
@@ -107,6 +107,61 @@ async fn what_the_server_purges_stays_in_the_archive() {
     assert_eq!(timeline(&late, room).await.len(), served.len());
     let [state, reason] = history(&late, room).await;
     assert!(state == "truncated" && reason.contains("purged"), "{state}: {reason}");
+}
+
+/// P106: a deleted room is in no later answer, and the server does not say that the account has left it.
+#[tokio::test]
+async fn a_room_that_the_server_deletes_is_left_with_all_its_rows() {
+    let mut stage = Stage::new().await;
+    stage.synapse.make_administrator(&stage.alice).await;
+    stage.say("doomed", 25).await;
+    let other = stage.synapse.create_room(&stage.alice, "11", json!({ "preset": "public_chat" })).await;
+    stage.synapse.join(&stage.archiver, &other).await;
+    let database = TestDatabase::new().await;
+    let backscroll = stage.backscroll(&database);
+    backscroll.once().await;
+    let before = timeline(&database, &stage.room).await;
+
+    delete(&stage, &stage.room).await;
+    let outcome = backscroll.once().await;
+    assert!(outcome.stderr.contains("taken the room away"), "{}", outcome.stderr);
+    assert_eq!(membership(&database, &stage.room).await, "leave");
+    assert_eq!(membership(&database, &other).await, "join");
+    assert_eq!(timeline(&database, &stage.room).await, before);
+    assert_eq!(history(&database, &stage.room).await, ["complete", "∅"]);
+    assert_settled(database.url()).await;
+    // Once is enough.
+    let outcome = backscroll.once().await;
+    assert!(!outcome.stderr.contains("taken the room away"), "{}", outcome.stderr);
+
+    // Not even a daemon that listens is told.
+    let backscroll = backscroll.set("BACKSCROLL_HOMESERVER__SYNC_TIMEOUT", "1s");
+    let mut daemon = backscroll.start(&["run"]);
+    daemon
+        .until("the other room is followed", async || daemon_follows(&stage, &database, &other).await)
+        .await;
+    delete(&stage, &other).await;
+    daemon.until("it is left", async || membership(&database, &other).await == "leave").await;
+    daemon.stop().await;
+}
+
+/// Says something, and whether the archive has it a little later.
+async fn daemon_follows(stage: &Stage, database: &TestDatabase, room: &str) -> bool {
+    let body = json!({ "msgtype": "m.text", "body": "are you there?" });
+    let event_id = stage.synapse.send(&stage.alice, room, "m.room.message", body).await;
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    timeline(database, room).await.contains(&event_id)
+}
+
+/// Removes a room and everybody's memory of it.
+async fn delete(stage: &Stage, room: &str) {
+    let path = format!("/rooms/{}", segment(room));
+    let body = json!({ "purge": true, "block": false });
+    stage.synapse.administer(Method::DELETE, &path, &stage.alice, Some(body)).await.unwrap();
+}
+
+async fn membership(database: &TestDatabase, room: &str) -> String {
+    database.value(&format!("select membership from rooms where room_id = '{room}'")).await
 }
 
 /// Removes what is older than an event from the server, local users' messages included.

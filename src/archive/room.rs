@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-use super::{Error, Writer, tombstone::Tombstones};
+use super::{Archive, Error, Writer, tombstone::Tombstones};
 use crate::matrix::{Event, Stripped};
 
 /// A row of `archive.rooms`, as far as the writer needs it.
@@ -116,7 +116,33 @@ pub(super) async fn set_suspect(
     Ok(())
 }
 
+impl Archive {
+    /// The rooms that the account is in, as far as it was told.
+    pub async fn joined_rooms(&self) -> Result<Vec<String>, Error> {
+        let rooms = sqlx::query_scalar!(
+            "select room_id from archive.rooms where membership = 'join' order by room_key"
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rooms)
+    }
+}
+
 impl Writer {
+    /// Notes that the account is not in a room any more, which no `/sync` up to `since` has told. Returns whether that is
+    /// news.
+    pub async fn lose_room(&self, room_id: &str, since: Option<&str>) -> Result<bool, Error> {
+        let lost = sqlx::query!(
+            "update archive.rooms set membership = 'leave', left_since = $2, state_suspect = false
+             where room_id = $1 and membership = 'join'",
+            room_id,
+            since
+        )
+        .execute(&self.archive().pool)
+        .await?;
+        Ok(lost.rows_affected() > 0)
+    }
+
     /// Has the current state of every room that the account is in compared with the server's.
     pub async fn doubt_states(&self) -> Result<(), Error> {
         sqlx::query!(
