@@ -13,7 +13,7 @@ use crate::support::{
     daemon::{Backscroll, Embedded},
     fill::{Filled, fill},
     postgres::{TestDatabase, rows},
-    synapse::{Synapse, User},
+    synapse::{Synapse, User, segment},
 };
 
 /// Events that each room has at least.
@@ -184,6 +184,32 @@ async fn a_late_joiner_gets_what_it_may_see() {
     backscroll.once().await;
     assert_settled(database.url()).await;
     assert_agrees(database.url(), &synapse, &archiver, &id).await;
+}
+
+#[tokio::test]
+async fn an_upgraded_room_and_its_successor_are_linked() {
+    let synapse = Synapse::start().await;
+    let [alice, archiver] = [synapse.register("alice").await, synapse.register("archiver").await];
+    let old = synapse.create_room(&alice, "9", json!({ "preset": "public_chat" })).await;
+    synapse.join(&archiver, &old).await;
+    let database = TestDatabase::new().await;
+    let backscroll = backscroll(&synapse, &archiver, Some(database.url()));
+    let (mut rooms, mut last) = (vec![old.clone()], old);
+    for version in ["11", "12"] {
+        backscroll.once().await;
+        let path = format!("/rooms/{}/upgrade", segment(&last));
+        let body = json!({ "new_version": version });
+        let upgraded = synapse.call(Method::POST, &path, Some(&alice), Some(body)).await.unwrap();
+        last = upgraded["replacement_room"].as_str().unwrap().to_owned();
+        synapse.join(&archiver, &last).await;
+        rooms.push(last.clone());
+    }
+    backscroll.once().await;
+    assert_eq!(assert_all_agree(database.url(), &synapse, &archiver).await.rooms, 3);
+    let query = "select room_id, predecessor, successor from rooms order by room_version::int";
+    let [none, first, second, third] = ["∅", &*rooms[0], &*rooms[1], &*rooms[2]];
+    let links = [[first, none, second], [second, first, third], [third, second, none]];
+    assert_eq!(rows(database.url(), query).await, links);
 }
 
 /// A ban that redacts names no event that it redacts (MSC4293): those are served pruned from then on, and nothing says so.

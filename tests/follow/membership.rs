@@ -2,6 +2,7 @@
 
 use crate::support::{
     homeserver::{ALICE, ARCHIVER, BOB},
+    postgres::rows,
     stage::Stage,
 };
 
@@ -155,7 +156,29 @@ async fn an_upgrade_leaves_two_rooms() {
         }
         let sql = format!("select room_version from rooms where room_id = '{new}'");
         assert_eq!(stage.database.value(&sql).await, version);
+        assert_eq!(links(&stage, &old).await, ["∅", &*new]);
+        assert_eq!(links(&stage, &new).await, [&*old, "∅"]);
+
+        // What only one of two rooms claims, its own past or another's future, is no link.
+        let newer = stage.server.upgrade(&old, version);
+        let usurper = stage.room(5);
+        let claim = format!(r#"{{"body":"follow me","replacement_room":"{newer}"}}"#);
+        stage.server.state(&usurper, "m.room.tombstone", "", &claim);
+        for room in [&old, &newer, &usurper] {
+            stage.agrees_in_order(&mut daemon, room).await;
+        }
+        assert_eq!(links(&stage, &old).await, ["∅", &*newer]);
+        assert_eq!(links(&stage, &newer).await, [&*old, "∅"]);
+        for room in [&new, &usurper] {
+            assert_eq!(links(&stage, room).await, ["∅", "∅"], "{room}");
+        }
     }
+}
+
+/// The rooms that a room was upgraded from and to.
+async fn links(stage: &Stage, room: &str) -> Vec<String> {
+    let sql = format!("select predecessor, successor from rooms where room_id = '{room}'");
+    rows(stage.database.url(), &sql).await.remove(0)
 }
 
 /// P102: what the account may not see is no hole.
