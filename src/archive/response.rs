@@ -319,10 +319,13 @@ fn state_events(told: &RoomBatch) -> impl Iterator<Item = &Event> {
     told.state.events.iter().chain(after(told)).chain(&told.timeline.events)
 }
 
-/// Whether the account is back in a room that it had left, or was between this response and the last.
+/// Whether the account is back in a room that it had left, or was between this response and the last. That it was may
+/// stand in what a limited timeline leaves out: nothing else is new in a room that was left.
 fn rejoined(response: &Response<'_>, before: &Room, told: &RoomBatch) -> bool {
     let joins = |event| room::own_membership(event, &response.account.user_id).as_deref() == Some("join");
-    let was_in = || told.section == Section::Leave && told.timeline.events.iter().any(joins);
+    let told_of =
+        || (told.limited && response.account.since.is_some()) || told.timeline.events.iter().any(joins);
+    let was_in = || told.section == Section::Leave && told_of();
     before.membership != "join" && (told.section == Section::Join || was_in())
 }
 

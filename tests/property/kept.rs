@@ -228,3 +228,17 @@ async fn late_events_in_a_gap_below_a_fetched_one() {
     let style = Style::IgnoresTo;
     play(&Case { rooms: vec!["1"], style, page_size: 3, timeline_cap: 100, ..case(&steps) }).await;
 }
+
+/// The join stands in what the leave's limited timeline leaves out, and so does what was said while the account was away.
+#[tokio::test]
+async fn back_and_gone_again_beyond_a_limited_timeline() {
+    let away = [Leave(0), Burst(0), Burst(0), Once];
+    let back = [Rejoin(0), Burst(0), Leave(0), Late(0, 72)];
+    play(&Case { page_size: 5, timeline_cap: 100, ..case(&[away, back].concat()) }).await;
+}
+
+/// The same with state that was set while the account was away, which is told to those who stay.
+#[tokio::test]
+async fn state_of_an_absence_that_ended_beyond_a_limited_timeline() {
+    play(&case(&[Leave(0), State(0, 0), Once, Rejoin(0), Burst(0), Leave(0)])).await;
+}
