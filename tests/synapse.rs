@@ -186,6 +186,65 @@ async fn a_late_joiner_gets_what_it_may_see() {
     assert_agrees(database.url(), &synapse, &archiver, &id).await;
 }
 
+/// P105: what an invite or a knock shows of a room has no event ids, and is nobody's word.
+#[tokio::test]
+async fn what_an_invite_or_a_knock_shows_is_kept_apart() {
+    let synapse = Synapse::start().await;
+    let [alice, archiver] = [synapse.register("alice").await, synapse.register("archiver").await];
+    let rule = json!({ "type": "m.room.join_rules", "content": { "join_rule": "knock" } });
+    let body = json!({ "preset": "private_chat", "name": "behind a door", "initial_state": [rule] });
+    let knocked = synapse.create_room(&alice, "10", body).await;
+    let refused = synapse.create_room(&alice, "11", json!({ "initial_state": [rule] })).await;
+    let left = synapse.create_room(&alice, "12", json!({ "preset": "public_chat" })).await;
+    synapse.join(&archiver, &left).await;
+    let database = TestDatabase::new().await;
+    let backscroll = backscroll(&synapse, &archiver, Some(database.url()));
+    backscroll.once().await;
+    let say = async |room: &str, what: &str| {
+        for number in 0..12 {
+            synapse.send(&alice, room, "m.room.message", text(&format!("{what} {number}"))).await;
+        }
+    };
+
+    synapse.leave(&archiver, &left).await;
+    backscroll.once().await;
+    for id in [&knocked, &refused] {
+        say(id, "before").await;
+        let knock = format!("/knock/{}", segment(id));
+        synapse.call(Method::POST, &knock, Some(&archiver), Some(json!({}))).await.unwrap();
+    }
+    say(&left, "while it was away").await;
+    synapse.invite(&alice, &left, &archiver).await;
+    backscroll.once().await;
+    for (id, membership, bare) in [(&knocked, "knock", "t"), (&refused, "knock", "t"), (&left, "invite", "f")]
+    {
+        assert_eq!(room(database.url(), id, "membership").await, membership, "{id}");
+        assert_eq!(room(database.url(), id, "event_count = 0").await, bare, "{id}");
+        assert_ne!(stripped(&database, id).await, "0", "{id}");
+    }
+    assert_settled(database.url()).await;
+
+    synapse.kick(&alice, &refused, &archiver).await;
+    synapse.invite(&alice, &knocked, &archiver).await;
+    backscroll.once().await;
+    assert_eq!(room(database.url(), &refused, "membership").await, "leave");
+    assert_eq!(room(database.url(), &refused, "event_count").await, "0");
+    assert_eq!(room(database.url(), &knocked, "membership").await, "invite");
+    for id in [&knocked, &left] {
+        synapse.join(&archiver, id).await;
+        say(id, "at last").await;
+    }
+    backscroll.once().await;
+    assert_eq!(assert_all_agree(database.url(), &synapse, &archiver).await.rooms, 2);
+    assert_eq!(database.value("select count(*) from archive.stripped_state").await, "0");
+}
+
+async fn stripped(database: &TestDatabase, room_id: &str) -> String {
+    let query =
+        "select count(*) from archive.stripped_state join archive.rooms using (room_key) where room_id = ";
+    database.value(&format!("{query}'{room_id}'")).await
+}
+
 #[tokio::test]
 async fn an_upgraded_room_and_its_successor_are_linked() {
     let synapse = Synapse::start().await;
