@@ -195,7 +195,12 @@ impl Writer {
                     .map_or(Some(response.next_batch), |token| Some(token.as_str())),
                 lower_token: since.as_deref().filter(|_| before.watched),
                 upper_event_id: told.timeline.events.first().map(|event| event.event_id.as_str()),
-                upper_position: given.first().copied().flatten().or(first),
+                upper_position: if from_end && told.section == Section::Leave {
+                    // The walk may not begin before the account is back: then it begins with what came after the leave.
+                    timeline::append(given.iter().copied().flatten().max().or(top), true).next()
+                } else {
+                    given.first().copied().flatten().or(first)
+                },
                 lower: newest,
             };
             gap::open(connection, &gap).await?;

@@ -5,7 +5,8 @@ use super::{
     script::{
         After, Case,
         Step::{
-            self, Burst, Fork, Kill, Late, LateState, Learn, Leave, Message, Once, Redact, Rejoin, State,
+            self, Ban, Burst, DeadToken, Fork, Kill, Late, LateState, Learn, Leave, Message, Once, Redact,
+            Rejoin, State,
         },
         Style,
     },
@@ -241,4 +242,17 @@ async fn back_and_gone_again_beyond_a_limited_timeline() {
 #[tokio::test]
 async fn state_of_an_absence_that_ended_beyond_a_limited_timeline() {
     play(&case(&[Leave(0), State(0, 0), Once, Rejoin(0), Burst(0), Leave(0)])).await;
+}
+
+/// A walk that began at the end of a room that was left, and could go on only after the account was back.
+#[tokio::test]
+async fn a_gap_of_a_ban_walked_after_the_return() {
+    let steps = [Once, Ban(0), DeadToken, Burst(0), Once];
+    play(&Case { rooms: vec!["11"], timeline_cap: 100, ..case(&steps) }).await;
+    let steps = [Once, Ban(0), Message(0), DeadToken, Kill(14, 16), Burst(0)];
+    play(&Case { state_after: After::Stable, page_size: 40, timeline_cap: 10, ..case(&steps) }).await;
+    let steps = [Ban(0), Burst(0), Kill(26, 7), DeadToken, State(0, 1), Once];
+    play(&Case { state_after: After::Unstable, ..case(&steps) }).await;
+    let steps = [Kill(6, 10), Ban(0), DeadToken, Redact(0, 146), Once, Burst(0)];
+    play(&Case { rooms: vec!["1"], page_size: 10, timeline_cap: 10, ..case(&steps) }).await;
 }

@@ -48,6 +48,8 @@ pub(super) struct Room {
     /// Of those, the ones that the last walk has found.
     pub(super) found: BTreeSet<String>,
     away: bool,
+    /// Whether it is away because it was banned.
+    banned: bool,
     /// Whether something happened that the server tells nobody, so that only another walk can find it.
     silent: bool,
     /// The same, but the gap of a rejoin finds it.
@@ -66,6 +68,12 @@ pub(super) async fn settled(case: &Case) -> Play<'_> {
     let mut play = Play::new(case).await;
     for step in &case.steps {
         play.step(*step).await;
+    }
+    // What a room shows to those who are banned from it is nothing to compare with.
+    for index in 0..play.rooms.len() {
+        if play.rooms[index].banned {
+            play.rejoin(index);
+        }
     }
     play.server.heal();
     play.until_settled().await;
@@ -160,8 +168,20 @@ impl<'a> Play<'a> {
                 room.learnt.insert(event);
                 room.silent |= begun;
             }
-            Step::Leave(room) => self.be(room, true),
-            Step::Rejoin(room) => self.be(room, false),
+            Step::Leave(room) => self.go(room, Homeserver::leave),
+            Step::Ban(room) => {
+                let index = self.index(room);
+                self.rooms[index].banned |= !self.rooms[index].away;
+                self.go(room, Homeserver::ban);
+            }
+            Step::Rejoin(room) => self.rejoin(self.index(room)),
+            Step::DeadToken => {
+                let since =
+                    self.database.column("select since from archive.accounts where since is not null").await;
+                for token in since {
+                    self.server.inject(Fault::dead_token(&token));
+                }
+            }
             Step::Once => self.once().await,
             Step::Kill(requests, ms) => self.kill(requests.into(), Duration::from_millis(ms.into())).await,
             Step::Fault(wrong, place, after) => self.fault(wrong, place, after),
@@ -211,14 +231,24 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn be(&mut self, room: u8, away: bool) {
+    fn go(&mut self, room: u8, way: impl Fn(&Homeserver, &str, &str) -> String) {
         let index = self.index(room);
         let room = &mut self.rooms[index];
-        if room.away != away {
-            let moved = if away { Homeserver::leave } else { Homeserver::join };
-            room.events.push(moved(&self.server, &room.id, ARCHIVER));
-            room.away = away;
+        if !room.away {
+            room.events.push(way(&self.server, &room.id, ARCHIVER));
+            room.away = true;
         }
+    }
+
+    fn rejoin(&mut self, index: usize) {
+        let room = &mut self.rooms[index];
+        if room.banned {
+            room.events.push(self.server.kick(&room.id, ARCHIVER));
+        }
+        if room.away {
+            room.events.push(self.server.join(&room.id, ARCHIVER));
+        }
+        (room.away, room.banned) = (false, false);
     }
 
     fn fault(&self, wrong: Wrong, place: Where, after: u8) {

@@ -59,7 +59,11 @@ pub(super) enum Step {
     /// The server has fetched an event from others, which no `/sync` tells.
     Learn(u8, u16),
     Leave(u8),
+    /// The server shows nothing of the room any more, until it is joined again.
+    Ban(u8),
     Rejoin(u8),
+    /// The server refuses the token that the archive follows it by.
+    DeadToken,
     Once,
     /// A run that is killed so many requests after its start, and so many milliseconds.
     Kill(u8, u8),
@@ -123,8 +127,10 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (room(), 0..4_u8).prop_map(|(room, key)| Step::Fork(room, key)),
         3 => room().prop_map(Step::Burst),
         2 => (room(), event()).prop_map(|(room, event)| Step::Learn(room, event)),
-        1 => room().prop_map(Step::Leave),
-        2 => room().prop_map(Step::Rejoin),
+        2 => room().prop_map(Step::Leave),
+        1 => room().prop_map(Step::Ban),
+        4 => room().prop_map(Step::Rejoin),
+        1 => Just(Step::DeadToken),
         5 => Just(Step::Once),
         3 => (0..30_u8, 0..20_u8).prop_map(|(requests, ms)| Step::Kill(requests, ms)),
         1 => (wrong, place, 0..4_u8).prop_map(|(wrong, place, after)| Step::Fault(wrong, place, after)),
