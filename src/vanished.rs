@@ -47,7 +47,7 @@ pub async fn confirm(context: &Context, account: &Account, suspects: &[OwnedRoom
             ),
             Ok(false) => {}
             Err(error) => {
-                tracing::debug!(room.id = %room_id, %error, "that a room has vanished could not be noted")
+                tracing::debug!(room.id = %room_id, %error, "that a room has vanished could not be noted");
             }
         }
     }
