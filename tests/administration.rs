@@ -105,8 +105,8 @@ async fn what_the_server_purges_stays_in_the_archive() {
 
     stage.backscroll(&late).once().await;
     assert_eq!(timeline(&late, room).await.len(), served.len());
-    let [state, reason] = history(&late, room).await;
-    assert!(state == "truncated" && reason.contains("purged"), "{state}: {reason}");
+    let [history, reason] = history(&late, room).await;
+    assert!(history == "truncated" && reason.contains("purged"), "{history}: {reason}");
 }
 
 /// P106: a deleted room is in no later answer, and the server does not say that the account has left it.

@@ -35,6 +35,15 @@ pub(super) struct Play<'a> {
     count: u32,
 }
 
+/// Where the account stands in a room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Account {
+    #[default]
+    Joined,
+    Left,
+    Banned,
+}
+
 /// What the script has done to a room.
 #[derive(Debug, Default)]
 pub(super) struct Room {
@@ -47,13 +56,17 @@ pub(super) struct Room {
     pub(super) learnt: BTreeSet<String>,
     /// Of those, the ones that the last walk has found.
     pub(super) found: BTreeSet<String>,
-    away: bool,
-    /// Whether it is away because it was banned.
-    banned: bool,
+    account: Account,
     /// Whether something happened that the server tells nobody, so that only another walk can find it.
     silent: bool,
     /// The same, but the gap of a rejoin finds it.
     silent_while_away: bool,
+}
+
+impl Room {
+    fn is_away(&self) -> bool {
+        self.account != Account::Joined
+    }
 }
 
 /// Plays the script, finds what only a whole walk can find, and compares.
@@ -71,7 +84,7 @@ pub(super) async fn settled(case: &Case) -> Play<'_> {
     }
     // What a room shows to those who are banned from it is nothing to compare with.
     for index in 0..play.rooms.len() {
-        if play.rooms[index].banned {
+        if play.rooms[index].account == Account::Banned {
             play.rejoin(index);
         }
     }
@@ -129,7 +142,7 @@ impl<'a> Play<'a> {
             Step::Redact(room, event) => {
                 let (index, target) = self.pick(room, event);
                 self.append(room, Event::redaction(&target));
-                self.rooms[index].silent_while_away |= self.rooms[index].away;
+                self.rooms[index].silent_while_away |= self.rooms[index].is_away();
             }
             Step::Late(room, event) => {
                 let message = self.message();
@@ -168,12 +181,8 @@ impl<'a> Play<'a> {
                 room.learnt.insert(event);
                 room.silent |= begun;
             }
-            Step::Leave(room) => self.go(room, Homeserver::leave),
-            Step::Ban(room) => {
-                let index = self.index(room);
-                self.rooms[index].banned |= !self.rooms[index].away;
-                self.go(room, Homeserver::ban);
-            }
+            Step::Leave(room) => self.go(room, Account::Left),
+            Step::Ban(room) => self.go(room, Account::Banned),
             Step::Rejoin(room) => self.rejoin(self.index(room)),
             Step::DeadToken => {
                 let since =
@@ -224,31 +233,32 @@ impl<'a> Play<'a> {
         let event = self.server.insert_after(&room.id, &earlier, event);
         room.events.push(event.clone());
         room.late.insert(event.clone());
-        if room.away {
+        if room.is_away() {
             // It may belong into what the account saw before it left, and no `/sync` will tell it.
             room.silent_while_away = true;
             room.learnt.insert(event);
         }
     }
 
-    fn go(&mut self, room: u8, way: impl Fn(&Homeserver, &str, &str) -> String) {
+    fn go(&mut self, room: u8, where_to: Account) {
         let index = self.index(room);
         let room = &mut self.rooms[index];
-        if !room.away {
+        if !room.is_away() {
+            let way = if where_to == Account::Banned { Homeserver::ban } else { Homeserver::leave };
             room.events.push(way(&self.server, &room.id, ARCHIVER));
-            room.away = true;
+            room.account = where_to;
         }
     }
 
     fn rejoin(&mut self, index: usize) {
         let room = &mut self.rooms[index];
-        if room.banned {
+        if room.account == Account::Banned {
             room.events.push(self.server.kick(&room.id, ARCHIVER));
         }
-        if room.away {
+        if room.is_away() {
             room.events.push(self.server.join(&room.id, ARCHIVER));
         }
-        (room.away, room.banned) = (false, false);
+        room.account = Account::Joined;
     }
 
     fn fault(&self, wrong: Wrong, place: Where, after: u8) {
@@ -333,7 +343,7 @@ impl<'a> Play<'a> {
     async fn find_what_was_silent(&mut self) {
         for index in 0..self.rooms.len() {
             let room = &self.rooms[index];
-            if !(room.silent || (room.away && room.silent_while_away)) {
+            if !(room.silent || (room.is_away() && room.silent_while_away)) {
                 continue;
             }
             let id = &room.id;

@@ -137,7 +137,7 @@ fn certify(directory: &Path) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
-/// The files of its database, those of SQLite's journal too.
+/// The files of its database, those of its journal too.
 pub(super) fn database_files(directory: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(directory).expect("list").map(|entry| entry.expect("an entry").path());
     let ours = |path: &PathBuf| {
