@@ -172,6 +172,7 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
                 progress.finish("paused");
                 return Ok(());
             }
+            Err(archive::Error::Overtaken) => return Ok(()),
             Err(error) => return store_failed(context, &walk, error, &mut backoff).await,
         }
     }

@@ -4,7 +4,7 @@
 use sqlx::PgConnection;
 
 use super::{
-    Error, Kind, Walk,
+    Error, Kind, Walk, WalkState,
     walk::{self, NewWalk},
 };
 
@@ -127,6 +127,20 @@ pub(super) async fn lower_position(
     .fetch_one(connection)
     .await?;
     Ok(position.filter(|_| kind != Kind::GapSince))
+}
+
+/// Whether a gap of the room has not been walked at all to its end. Without `to`, a page of an older gap's walk may lead
+/// to what belongs into a newer one, where the server has learnt events above the older: it must be known by then.
+pub(super) async fn awaits_first_pass(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
+    let awaits = sqlx::query_scalar!(
+        r#"select exists (select from archive.walks where room_key = $1 and state = $2 and kind = $3) as "awaits!""#,
+        room_key,
+        WalkState::Open.as_str(),
+        Kind::GapSince.as_str()
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(awaits)
 }
 
 /// What follows a gap's finished walk: the next pass, or the gap is closed.

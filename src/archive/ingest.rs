@@ -102,7 +102,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Superseded`] if the checkpoint is not where `walk` says; the walk must then be read again.
-    /// [`Error::Unwatched`] if the room was paused or removed meanwhile.
+    /// [`Error::Unwatched`] if the room was paused or removed meanwhile; [`Error::Overtaken`] if another walk comes first.
     pub async fn apply_page(
         &self,
         walk: &Walk,
@@ -132,6 +132,9 @@ impl Writer {
         let room = room::get(&mut transaction, walk.room_key).await?;
         if !room.watched {
             return Err(Error::Unwatched);
+        }
+        if walk.kind.gives_way() && gap::awaits_first_pass(&mut transaction, walk.room_key).await? {
+            return Err(Error::Overtaken);
         }
         for section in [&page.chunk, &page.state] {
             event::quarantine(&mut transaction, room.room_key, &section.malformed).await?;
@@ -223,7 +226,7 @@ async fn place_page(
         Some(upper) => upper,
         None => edge_above(connection, walk, places).await?,
     };
-    let placement = walk_down(connection, walk.room_key, upper, places).await?;
+    let placement = go_down(connection, walk.room_key, upper, places).await?;
     let unplaced = placement.positions.iter().filter(|position| position.is_none()).count();
     if unplaced > 0 {
         tracing::warn!(
@@ -232,6 +235,23 @@ async fn place_page(
             "events could not be placed in the room's order: no position is left between their neighbours"
         );
     }
+    Ok(placement)
+}
+
+/// Places a page of a walk that has come down to `upper`, newest first, among what is there.
+async fn go_down(
+    connection: &mut PgConnection,
+    room_key: i32,
+    upper: i64,
+    places: &[Place],
+) -> Result<timeline::Placement, Error> {
+    let Some((count, known)) = timeline::repeated(upper, places) else {
+        return walk_down(connection, room_key, upper, places).await;
+    };
+    let above = event::above(connection, room_key, known).await?;
+    let again = walk_down(connection, room_key, above, &places[..count]).await?;
+    let mut placement = walk_down(connection, room_key, upper, &places[count..]).await?;
+    placement.positions.splice(..0, again.positions);
     Ok(placement)
 }
 
@@ -249,11 +269,7 @@ pub(super) async fn walk_down(
 /// Where a walk begins that does not know its place: above the first known event of its first page; without one, at the
 /// upper edge of the gap whose token it has, above all that is there if it came from the newest event, else below.
 async fn edge_above(connection: &mut PgConnection, walk: &Walk, places: &[Place]) -> Result<i64, Error> {
-    let first = places.iter().find_map(|place| match place {
-        Place::At(position) => Some(*position),
-        Place::Open => None,
-    });
-    if let Some(position) = first {
+    if let Some(position) = places.iter().find_map(|place| place.position()) {
         return event::above(connection, walk.room_key, position).await;
     }
     if let Some(edge) = gap::edge_at(connection, walk).await? {

@@ -30,6 +30,11 @@ impl Kind {
         }
     }
 
+    /// Whether its walks give way to the first pass through a gap.
+    pub(super) fn gives_way(self) -> bool {
+        matches!(self, Self::GapKnown | Self::GapRecheck)
+    }
+
     pub(super) fn fills_gap(self) -> bool {
         matches!(self, Self::GapSince | Self::GapKnown | Self::GapRecheck)
     }

@@ -105,6 +105,9 @@ pub enum Error {
     /// The room of a walk is not archived any more. Nothing was written.
     #[error("store a page: the room was paused or removed meanwhile")]
     Unwatched,
+    /// A walk gives way to the first pass through a gap of its room. Nothing was written.
+    #[error("store a page: the first walk through a newer gap of the room comes first")]
+    Overtaken,
     /// No such room.
     #[error(
         "find the room {0} in the archive: it is not there (yet); `backscroll run --once` looks for rooms"
@@ -143,7 +146,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Database(error) if denied(error) => 77,
-            Self::Database(_) | Self::Superseded | Self::Unwatched => 69,
+            Self::Database(_) | Self::Superseded | Self::Unwatched | Self::Overtaken => 69,
             Self::AnotherWriter { .. } => 75,
             Self::NoSuchRoom(_) | Self::NotJoined(_) | Self::ErasedRoom(_) => 64,
             Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,

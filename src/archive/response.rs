@@ -168,10 +168,7 @@ impl Writer {
         let overlap = if hole.is_some() { known_again(&places) } else { 0 };
         let (again, fresh) = places.split_at(overlap);
         let mut given = place_again(connection, room.room_key, again).await?;
-        given.extend(fresh.iter().map(|place| match place {
-            Place::At(position) => Some(*position),
-            Place::Open => positions.next(),
-        }));
+        given.extend(fresh.iter().map(|place| place.position().or_else(|| positions.next())));
         let appended = with_positions(&events, &given);
         new += event::store(connection, self.policy(), room, &appended, &known).await?;
         unnamed |= redaction::names_no_target(room, &events, &known);

@@ -18,6 +18,15 @@ pub(super) enum Place {
     At(i64),
 }
 
+impl Place {
+    pub(super) fn position(self) -> Option<i64> {
+        match self {
+            Self::Open => None,
+            Self::At(position) => Some(position),
+        }
+    }
+}
+
 /// Positions for the events of a page of a backward walk, newest first.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Placement {
@@ -33,6 +42,16 @@ pub(super) fn append(newest: Option<i64>, discontinuous: bool) -> impl Iterator<
     let newest = newest.unwrap_or(0);
     let first = newest.saturating_add(if discontinuous { LEAP } else { STEP });
     std::iter::successors(Some(first), |position| position.checked_add(STEP))
+}
+
+/// How many events of a page that repeats the last one passed, at `upper`, come down to that, and the position of the known
+/// one that the first new one among them stands above; `None` if none is new. A token can show what the one before it did
+/// not, such as what arrived since: it stands among what was passed, not below.
+pub(super) fn repeated(upper: i64, page: &[Place]) -> Option<(usize, i64)> {
+    let count = page.iter().position(|place| *place == Place::At(upper))? + 1;
+    let first = page[..count].iter().position(|place| *place == Place::Open)?;
+    let known = page[first..count].iter().find_map(|place| place.position())?;
+    Some((count, known))
 }
 
 /// Below which positions [`walk_down`] looks for room: for each run of events without a place, the last known one passed.
@@ -148,6 +167,14 @@ mod tests {
         let [first, second, third] = [1, 2, 3].map(|quarters| Some(-STEP - quarters * STEP / 4));
         let expected = [first, Some(7 * STEP), second, Some(5 * STEP), third, Some(-2 * STEP)];
         assert_eq!(placement.positions, expected);
+    }
+
+    #[test]
+    fn what_a_page_repeats_ends_with_the_last_event_passed() {
+        let page = [At(9 * STEP), Open, At(3 * STEP), Open, At(2 * STEP), Open, At(STEP)];
+        assert_eq!(repeated(2 * STEP, &page), Some((5, 3 * STEP)));
+        assert_eq!(repeated(9 * STEP, &page), None, "nothing new is among it");
+        assert_eq!(repeated(4 * STEP, &page), None, "the page repeats nothing");
     }
 
     #[test]

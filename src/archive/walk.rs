@@ -154,7 +154,7 @@ impl Archive {
                    from archive.walks w
                    join archive.rooms r using (room_key)
                    where w.state = $1 and r.watched
-                   order by w.room_key, w.not_before, w.walk_id
+                   order by w.room_key, case w.kind when 'gap_since' then w.gap_id end desc nulls last, w.not_before, w.walk_id
                ) f
                left join lateral (
                    select max(e.content ->> 'name') filter (where s.type = 'm.room.name') as name,

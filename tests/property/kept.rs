@@ -256,3 +256,27 @@ async fn a_gap_of_a_ban_walked_after_the_return() {
     let steps = [Kill(6, 10), Ban(0), DeadToken, Redact(0, 146), Once, Burst(0)];
     play(&Case { rooms: vec!["1"], page_size: 10, timeline_cap: 10, ..case(&steps) }).await;
 }
+
+/// Between two pages of an older gap's walk a newer gap opens, and what the server has learnt above the older leads there.
+#[tokio::test]
+async fn the_walk_of_an_older_gap_led_into_a_newer_one() {
+    for requests in [24, 26, 28] {
+        let older =
+            [LateState(1, 182, 2), Learn(0, 155), Once, Message(2), Burst(0), Late(1, 31), Kill(11, 12)];
+        let newer = [State(0, 3), Learn(1, 161), LateState(2, 2, 3), Late(2, 35), Redact(1, 199), Message(2)];
+        let killed = [LateState(1, 168, 0), Redact(2, 122), Kill(requests, 6), Late(1, 42), State(2, 2)];
+        let newest = [Burst(1), Redact(2, 120), Message(2), Redact(0, 86), Learn(2, 171)];
+        let steps = [&older[..], &newer, &killed, &newest].concat();
+        play(&Case { rooms: vec!["1"], style: Style::Overlap, ..case(&steps) }).await;
+    }
+}
+
+/// A page that repeats what the one before it held, with what that one's token did not show in between.
+#[tokio::test]
+async fn a_late_event_in_what_a_page_repeats() {
+    let before =
+        [Redact(0, 175), Message(2), Kill(13, 17), Message(0), Once, Redact(0, 151), Burst(2), Late(0, 10)];
+    let gap = [Message(0), Kill(6, 5), LateState(2, 97, 1), State(0, 3), Late(0, 28), Late(0, 37)];
+    let steps = [&before[..], &gap].concat();
+    play(&Case { rooms: vec!["1", "6"], style: Style::Overlap, ..case(&steps) }).await;
+}
