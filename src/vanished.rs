@@ -5,31 +5,29 @@ use std::collections::HashSet;
 
 use ruma::{OwnedRoomId, RoomId};
 
-use crate::{archive::Account, daemon::Context};
+use crate::{Error, archive::Account, daemon::Context};
 
 /// Rooms that the archive takes the account to be in and the server does not. Whoever has just left is among them:
 /// `/sync` tells that, and only what it leaves out has [vanished](confirm).
 pub async fn suspects(context: &Context) -> Vec<OwnedRoomId> {
-    let followed = match context.writer.archive().joined_rooms().await {
-        Ok(rooms) if rooms.is_empty() => return Vec::new(),
-        Ok(rooms) => rooms,
-        Err(error) => {
-            tracing::debug!(%error, "the rooms could not be compared with the homeserver's; later again");
-            return Vec::new();
-        }
-    };
-    match context.unless_stopped(context.client.joined_rooms()).await {
-        Some(Ok(joined)) => {
-            let joined: HashSet<OwnedRoomId> = joined.into_iter().collect();
-            let followed = followed.into_iter().filter_map(|room_id| RoomId::parse(room_id).ok());
-            followed.filter(|room_id| !joined.contains(room_id)).collect()
-        }
+    match context.unless_stopped(missing(context)).await {
+        Some(Ok(rooms)) => rooms,
         Some(Err(error)) => {
             tracing::debug!(%error, "the rooms could not be compared with the homeserver's; later again");
             Vec::new()
         }
         None => Vec::new(),
     }
+}
+
+async fn missing(context: &Context) -> Result<Vec<OwnedRoomId>, Error> {
+    let followed = context.writer.archive().joined_rooms().await?;
+    if followed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let joined: HashSet<OwnedRoomId> = context.client.joined_rooms().await?.into_iter().collect();
+    let followed = followed.into_iter().filter_map(|room_id| RoomId::parse(room_id).ok());
+    Ok(followed.filter(|room_id| !joined.contains(room_id)).collect())
 }
 
 /// To be called with the [`suspects`] of before the last `/sync` response, which had its chance to tell: notes that the
