@@ -238,7 +238,8 @@ async fn place_page(
     Ok(placement)
 }
 
-/// Places a page of a walk that has come down to `upper`, newest first, among what is there.
+/// Places a page of a walk that has come down to `upper`, newest first, among what is there. Its two parts pass different
+/// events, so they never take the same room between neighbours.
 async fn go_down(
     connection: &mut PgConnection,
     room_key: i32,
