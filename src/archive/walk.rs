@@ -134,8 +134,8 @@ pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> 
 }
 
 impl Archive {
-    /// For each watched room its first open walk, the one due first in front. One walk a room at a time: two would
-    /// make the server do its work twice (P17).
+    /// For each watched room one open walk: the first pass through its newest gap, to which later passes give way, else the
+    /// one due first. One walk a room at a time: two would make the server do its work twice (P17).
     pub async fn open_walks(&self) -> Result<Vec<Walk>, Error> {
         let walks = sqlx::query_as!(
             Walk,
