@@ -20,12 +20,22 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(crate) async fn start() -> anyhow::Result<Self> {
+    /// `set`: settings of the server beside its own.
+    pub(crate) async fn start(set: &[(String, String)]) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("backscroll-bench-").tempdir_in("/var/tmp")?;
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711))?;
         let data_dir = directory.path().join("data");
-        let server = postgres::Server::start(&postgres::Settings { data_dir, bin_dir: None }).await?;
-        let database = Self { server, directory };
+        let settings = postgres::Settings { data_dir, bin_dir: None };
+        let mut database = Self { server: postgres::Server::start(&settings).await?, directory };
+        if !set.is_empty() {
+            for (name, value) in set {
+                database.run("postgres", &format!("alter system set {name} = '{value}'")).await?;
+            }
+            // Some count only from the start.
+            database.server.stop().await?;
+            database =
+                Self { server: postgres::Server::start(&settings).await?, directory: database.directory };
+        }
         database.run("postgres", &format!("create database {TEMPLATE}")).await?;
         let archive = Archive::connect(&database.url(TEMPLATE), 1).await?;
         archive.migrate().await?;

@@ -25,6 +25,9 @@ struct Arguments {
     /// What cargo passes to every benchmark.
     #[arg(long, hide = true, global = true)]
     bench: bool,
+    /// A setting of PostgreSQL to try instead of the program's own: `autovacuum=off`. May be repeated.
+    #[arg(long, global = true, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
     #[command(subcommand)]
     what: What,
 }
@@ -80,14 +83,19 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn main() -> anyhow::Result<()> {
-    let Arguments { what, .. } = Arguments::parse();
-    // The replay server shares two cores with what is measured: one thread of it is enough.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(what))
+fn setting(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
-async fn run(what: What) -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    let Arguments { what, set, .. } = Arguments::parse();
+    // The replay server shares two cores with what is measured: one thread of it is enough.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(what, &set))
+}
+
+async fn run(what: What, set: &[(String, String)]) -> anyhow::Result<()> {
     match what {
         What::Serve { replay } => {
             let parts: Vec<&str> = replay.split(',').collect();
@@ -106,22 +114,27 @@ async fn run(what: What) -> anyhow::Result<()> {
             Ok(())
         }
         What::Homeserver { events, repetitions } => {
-            with_database(async |database| homeserver::print(database, events, repetitions).await).await
+            with_database(set, async |database| homeserver::print(database, events, repetitions).await).await
         }
-        What::Memory => with_database(async |database| memory::print(database).await).await,
-        What::Live { events } => with_database(async |database| live::print(database, events).await).await,
-        What::Peers(peers) => with_database(async |database| peers::print(database, &peers).await).await,
+        What::Memory => with_database(set, async |database| memory::print(database).await).await,
+        What::Live { events } => {
+            with_database(set, async |database| live::print(database, events).await).await
+        }
+        What::Peers(peers) => with_database(set, async |database| peers::print(database, &peers).await).await,
         What::Growth { events, parts } => {
-            with_database(async |database| growth::print(database, events, parts).await).await
+            with_database(set, async |database| growth::print(database, events, parts).await).await
         }
         What::Writer { events, repetitions } => {
-            with_database(async |database| writer::print(database, events, repetitions).await).await
+            with_database(set, async |database| writer::print(database, events, repetitions).await).await
         }
     }
 }
 
-async fn with_database(work: impl AsyncFnOnce(&Database) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let database = Database::start().await?;
+async fn with_database(
+    set: &[(String, String)],
+    work: impl AsyncFnOnce(&Database) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let database = Database::start(set).await?;
     let result = work(&database).await;
     database.stop().await?;
     result
