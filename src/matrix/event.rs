@@ -38,7 +38,8 @@ pub struct Event {
     pub content_redacts: Option<String>,
     /// `unsigned.replaces_state`.
     pub replaces_state: Option<String>,
-    /// `unsigned.prev_content`, as text that `jsonb` accepts.
+    /// `unsigned.prev_content`, as text that `jsonb` accepts; only where `replaces_state` says whose it is, so that a
+    /// redaction of that event finds it here.
     pub prev_content: Option<String>,
     /// `unsigned.prev_sender`: whose content `prev_content` is, where the server says that.
     pub prev_sender: Option<String>,
@@ -136,6 +137,9 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     );
     let unsigned = fields.unsigned.and_then(json::members_of).unwrap_or_default();
     let unsigned = Fields::read(&unsigned);
+    // Of `unsigned` only, which is the server's: at the top level, where it may repeat these for old clients (P64), stands
+    // whatever the sender's server signed.
+    let replaces_state = unsigned.replaces_state.and_then(as_identifier);
     let relations = unsigned.relations.map(Json::parse);
     let maybe_edited_in_place = relations.is_some_and(|it| edit::may_stand_in(&content_json, &it));
     let stable_sha256 =
@@ -144,13 +148,10 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     Ok(Event {
         redacts,
         content_redacts,
-        replaces_state: unsigned
-            .replaces_state
-            .and_then(as_identifier)
-            .or_else(|| fields.replaces_state.and_then(as_identifier)),
-        prev_content: unsigned.prev_content.or(fields.prev_content).and_then(object),
+        prev_content: unsigned.prev_content.filter(|_| replaces_state.is_some()).and_then(object),
+        replaces_state,
         prev_sender: unsigned.prev_sender.and_then(as_identifier),
-        redacted_by: redacted_by(&unsigned).or_else(|| redacted_by(&fields)),
+        redacted_by: redacted_by(&unsigned),
         relates_to,
         rel_type,
         maybe_edited_in_place,
@@ -376,6 +377,25 @@ mod tests {
         assert_eq!((sync.raw, messages.raw.clone()), (None, None));
         assert_eq!(messages.replaces_state.as_deref(), Some("$0"));
         assert_eq!(messages.prev_content.as_deref(), Some(r#"{"topic":"w"}"#));
+    }
+
+    #[test]
+    fn what_the_sender_wrote_is_not_the_servers_word() {
+        let forged = event(
+            r#"{"type":"m.room.topic","sender":"@a:hs","content":{"topic":"x"},"state_key":"","origin_server_ts":1,
+                "event_id":"$1","prev_content":{"topic":"w"},"replaces_state":"$0","redacted_by":"$2",
+                "redacted_because":{"event_id":"$2"},"unsigned":{"age":5}}"#,
+        );
+        assert_eq!((forged.prev_content, forged.replaces_state, forged.redacted_by), (None, None, None));
+    }
+
+    #[test]
+    fn previous_content_is_taken_only_where_its_event_is_named() {
+        let nameless = event(
+            r#"{"type":"m.room.topic","sender":"@a:hs","content":{"topic":"x"},"state_key":"","origin_server_ts":1,
+                "event_id":"$1","unsigned":{"prev_content":{"topic":"w"}}}"#,
+        );
+        assert_eq!(nameless.prev_content, None);
     }
 
     #[test]
