@@ -66,6 +66,7 @@ async fn fetch(context: &Context, room_id: &RoomId, event_id: &str) -> Result<Op
             matrix::Error::RateLimited { after } => {
                 context.pause(after.unwrap_or_else(|| backoff.pause()).max(SHORTEST)).await;
             }
+            matrix::Error::Unavailable { after } => context.pause(after.max(SHORTEST)).await,
             matrix::Error::Network(_) | matrix::Error::LoggedOut { .. } => return Err(error.into()),
             matrix::Error::Server { .. } | matrix::Error::Timeout { .. } if backoff.failures() < TRIES => {
                 context.pause(backoff.pause()).await;

@@ -90,7 +90,7 @@ fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Er
         return Error::RateLimited { after };
     }
     if let Some(after) = retry_after.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE) {
-        return Error::RateLimited { after: Some(after.min(LONGEST_WAIT)) };
+        return Error::Unavailable { after: after.min(LONGEST_WAIT) };
     }
     match error {
         Some(error) if matches!(error.errcode.as_str(), "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => {
@@ -134,6 +134,7 @@ mod tests {
             wait(told(429, None, r#"{"errcode":"X","retry_after_ms":"20"}"#)),
             Some(Duration::from_millis(20))
         );
+        assert!(matches!(told(503, Some(3), "<html>"), Error::Unavailable { .. }));
         assert!(matches!(told(502, None, "<html>"), Error::Server { .. }));
         assert!(matches!(told(403, None, "<html>"), Error::Server { .. }));
         assert!(matches!(told(500, None, r#"{"errcode":"M_UNKNOWN"}"#), Error::Server { .. }));

@@ -32,6 +32,12 @@ pub enum Error {
         /// How long it asks us to wait, where it says.
         after: Option<Duration>,
     },
+    /// 503 with the time after which to come again.
+    #[error("get an answer from the homeserver: it is not available for now")]
+    Unavailable {
+        /// How long it asks us to wait.
+        after: Duration,
+    },
     /// 5xx, or an answer that is no Matrix error, such as a proxy's HTML page.
     #[error("get an answer from the homeserver: HTTP status {status}")]
     Server {
@@ -91,7 +97,7 @@ impl Error {
             Self::Timeout { .. } => "timeout",
             Self::TooLarge { .. } => "too_large",
             Self::RateLimited { .. } => "rate_limited",
-            Self::Server { .. } => "server",
+            Self::Unavailable { .. } | Self::Server { .. } => "server",
             Self::Api { .. } => "refused",
             Self::LoggedOut { .. } => "logged_out",
             Self::Malformed(_) => "malformed",
@@ -102,7 +108,7 @@ impl Error {
     /// Whether another try may help.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::RateLimited { after: Some(after) } => Retry::After(*after),
+            Self::RateLimited { after: Some(after) } | Self::Unavailable { after } => Retry::After(*after),
             Self::RateLimited { after: None }
             | Self::Network(_)
             | Self::Timeout { .. }

@@ -78,7 +78,7 @@ async fn reach(config: &Config, report: &mut Report) -> Option<Client> {
             "its certificate is not trusted here: correct it, or add its authority to this machine's certificates \
              (package ca-certificates)"
         }
-        matrix::Error::RateLimited { .. } => "try again later",
+        matrix::Error::RateLimited { .. } | matrix::Error::Unavailable { .. } => "try again later",
         _ => "is homeserver.url right, is the server up, and can this machine reach it?",
     };
     let problem = format!("{url}: failed to {error}");
