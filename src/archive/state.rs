@@ -12,6 +12,13 @@ use crate::matrix::Event;
 
 type Key = (String, String);
 
+/// The event that a key points at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pointer {
+    event_id: String,
+    origin_server_ts: Option<i64>,
+}
+
 /// What the server said that moved a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -38,7 +45,7 @@ impl Cause {
 #[derive(Debug)]
 pub(super) struct Pointers {
     room_key: i32,
-    current: BTreeMap<Key, String>,
+    current: BTreeMap<Key, Pointer>,
     named: BTreeSet<Key>,
     moves: Vec<Move>,
     suspicious: bool,
@@ -61,7 +68,9 @@ impl Pointers {
         )
         .fetch_all(connection)
         .await?;
-        let current = rows.into_iter().map(|row| ((row.event_type, row.state_key), row.event_id)).collect();
+        let pointer = |event_id| Pointer { event_id, origin_server_ts: None };
+        let current =
+            rows.into_iter().map(|row| ((row.event_type, row.state_key), pointer(row.event_id))).collect();
         Ok(Self::new(room_key, current))
     }
 
@@ -77,21 +86,26 @@ impl Pointers {
         }
         let (types, state_keys): (Vec<String>, Vec<String>) = keys.into_iter().unzip();
         let rows = sqlx::query!(
-            "select c.type as event_type, c.state_key, c.event_id
-             from archive.current_state c
-             join unnest($2::text[], $3::text[]) as named (type, state_key) using (type, state_key)
-             where c.room_key = $1",
+            r#"select c.type as event_type, c.state_key, c.event_id,
+                      (select e.origin_server_ts from archive.events e
+                       where e.room_key = c.room_key and e.event_id = c.event_id) as origin_server_ts
+               from archive.current_state c
+               join unnest($2::text[], $3::text[]) as named (type, state_key) using (type, state_key)
+               where c.room_key = $1"#,
             room_key,
             &types,
             &state_keys
         )
         .fetch_all(connection)
         .await?;
-        let current = rows.into_iter().map(|row| ((row.event_type, row.state_key), row.event_id)).collect();
-        Ok(Self::new(room_key, current))
+        let current = rows.into_iter().map(|row| {
+            let pointer = Pointer { event_id: row.event_id, origin_server_ts: row.origin_server_ts };
+            ((row.event_type, row.state_key), pointer)
+        });
+        Ok(Self::new(room_key, current.collect()))
     }
 
-    fn new(room_key: i32, current: BTreeMap<Key, String>) -> Self {
+    fn new(room_key: i32, current: BTreeMap<Key, Pointer>) -> Self {
         Self { room_key, current, named: BTreeSet::new(), moves: Vec::new(), suspicious: false }
     }
 
@@ -100,7 +114,9 @@ impl Pointers {
         for event in events {
             let Some(key) = key(event) else { continue };
             self.named.insert(key.clone());
-            self.set(key, Some(event.event_id.clone()), cause);
+            let pointer =
+                Pointer { event_id: event.event_id.clone(), origin_server_ts: event.origin_server_ts };
+            self.set(key, Some(pointer), cause);
         }
     }
 
@@ -108,12 +124,15 @@ impl Pointers {
     pub(super) fn follow<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>, cause: Cause) {
         for event in events {
             let Some(key) = key(event) else { continue };
-            let old = self.current.get(&key);
-            // The event replaced another one than is in force, or none although one is: its branch may have lost state
-            // resolution (P86), or it is older and late.
-            self.suspicious |= old != Some(&event.event_id) && event.replaces_state.as_ref() != old;
+            self.suspicious |= may_have_lost(event, self.current.get(&key));
             self.point([event], cause);
         }
+    }
+
+    /// Whether `event` is in force.
+    pub(super) fn points_at(&self, event: &Event) -> bool {
+        let pointer = key(event).and_then(|key| self.current.get(&key));
+        pointer.is_some_and(|pointer| pointer.event_id == event.event_id)
     }
 
     /// Removes the keys that no event has named: the events were the room's whole state.
@@ -130,11 +149,13 @@ impl Pointers {
         self.suspicious
     }
 
-    fn set(&mut self, key: Key, new: Option<String>, cause: Cause) {
-        let old = match &new {
-            Some(new) => self.current.insert(key.clone(), new.clone()),
+    fn set(&mut self, key: Key, new: Option<Pointer>, cause: Cause) {
+        let new_id = new.as_ref().map(|new| new.event_id.clone());
+        let old = match new {
+            Some(new) => self.current.insert(key.clone(), new),
             None => self.current.remove(&key),
         };
+        let (old, new) = (old.map(|old| old.event_id), new_id);
         if old != new {
             self.moves.push(Move { key, old, new, cause });
         }
@@ -162,7 +183,11 @@ impl Pointers {
             .execute(&mut *connection)
             .await?;
         }
-        let event_ids: Vec<String> = set.iter().filter_map(|key| self.current.get(*key).cloned()).collect();
+        let event_ids: Vec<String> = set
+            .iter()
+            .filter_map(|key| self.current.get(*key))
+            .map(|pointer| pointer.event_id.clone())
+            .collect();
         let (types, state_keys): (Vec<String>, Vec<String>) = set.into_iter().cloned().unzip();
         sqlx::query!(
             "insert into archive.current_state as c (room_key, type, state_key, event_id)
@@ -206,6 +231,16 @@ impl Pointers {
     }
 }
 
+/// Whether an event of a timeline, where `old` is in force, may not be in force itself. It replaced another event, or none
+/// although one is in force: its branch may have lost state resolution (P86), or it is older and late. Or it claims to be no
+/// younger than the one that it replaced, which may win over it: of two branches state resolution applies the older one
+/// first, by `origin_server_ts` (specification, "Room Version 2", mainline ordering).
+fn may_have_lost(event: &Event, old: Option<&Pointer>) -> bool {
+    let Some(old) = old else { return event.replaces_state.is_some() };
+    let younger = event.origin_server_ts.zip(old.origin_server_ts).is_some_and(|(new, old)| new > old);
+    old.event_id != event.event_id && (event.replaces_state.as_ref() != Some(&old.event_id) || !younger)
+}
+
 fn key(event: &Event) -> Option<Key> {
     Some((event.event_type.clone(), event.state_key.clone()?))
 }
@@ -220,13 +255,15 @@ mod tests {
             event_type: "m.room.topic".to_owned(),
             state_key: Some(String::new()),
             replaces_state: replaces.map(str::to_owned),
+            origin_server_ts: Some(2),
             ..Event::default()
         }
     }
 
     fn pointers(event_id: &str) -> Pointers {
         let key = ("m.room.topic".to_owned(), String::new());
-        Pointers::new(1, BTreeMap::from([(key, event_id.to_owned())]))
+        let pointer = Pointer { event_id: event_id.to_owned(), origin_server_ts: Some(1) };
+        Pointers::new(1, BTreeMap::from([(key, pointer)]))
     }
 
     #[test]
@@ -253,6 +290,13 @@ mod tests {
         let mut plain = pointers("$2");
         plain.follow([&topic("$3", Some("$2"))], Cause::Timeline);
         assert!(!plain.suspicious());
+    }
+
+    #[test]
+    fn a_successor_that_claims_to_be_older_is_suspicious() {
+        let mut skewed = pointers("$2");
+        skewed.follow([&Event { origin_server_ts: Some(1), ..topic("$3", Some("$2")) }], Cause::Timeline);
+        assert!(skewed.suspicious());
     }
 
     #[test]

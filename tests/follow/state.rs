@@ -67,6 +67,23 @@ async fn the_loser_of_a_fork_is_not_current() {
     }
 }
 
+/// P86 too: of an event and its successor on another branch, the one with the later `origin_server_ts` wins.
+#[tokio::test]
+async fn a_successor_that_claims_to_be_older_is_not_current() {
+    for state_after in SERVERS {
+        let stage = Stage::new().await;
+        stage.server.behave(|habits| habits.state_after = state_after);
+        let room = stage.room(5);
+        stage.server.state(&room, TOPIC, "", &topic("in force"));
+        let mut daemon = stage.followed(&room).await;
+        stage.server.backdated_state(&room, TOPIC, "", &topic("backdated"));
+        stage.server.message(&room, ALICE, "marker");
+        stage.agrees_in_order(&mut daemon, &room).await;
+        assert_eq!(stage.database.value("select topic from rooms").await, "in force", "{state_after:?}");
+        daemon.stop().await;
+    }
+}
+
 /// Several changes between two responses, some of them in the state section only.
 #[tokio::test]
 async fn state_that_changed_in_a_gap_is_current() {

@@ -169,15 +169,29 @@ impl Homeserver {
     /// A state event that loses state resolution: it appears in the timeline, replacing what the current one
     /// replaced on its own branch, and the current one stays (finding 5, P86).
     pub(crate) fn fork_state(&self, room: &str, kind: &str, key: &str, content: &str) -> String {
+        self.losing_state(room, Event::state(kind, key, content), |winner| winner.replaces.clone())
+    }
+
+    /// A state event that replaces the one in force and yet loses against it: it claims to be older, and another branch has
+    /// not seen it.
+    pub(crate) fn backdated_state(&self, room: &str, kind: &str, key: &str, content: &str) -> String {
+        self.losing_state(room, Event::state(kind, key, content).at(1), |winner| Some(winner.id.clone()))
+    }
+
+    fn losing_state(
+        &self,
+        room: &str,
+        event: Event,
+        replaces: impl FnOnce(&Stored) -> Option<String>,
+    ) -> String {
         self.change(|world| {
-            let event = Event::state(kind, key, content);
+            let slot = event.slot().unwrap();
             let (id, stream) = (world.id_for(room, &event), world.next_stream());
-            let slot = (kind.to_owned(), key.to_owned());
             let winner = world.room(room).state.get(&slot).copied();
             world.take_in(room, Stored::new(id.clone(), stream, event, None), None);
             let room = world.room_mut(room);
             let index = room.index_of(&id);
-            room.events[index].replaces = winner.and_then(|winner| room.events[winner].replaces.clone());
+            room.events[index].replaces = winner.and_then(|winner| replaces(&room.events[winner]));
             room.move_state(stream, slot, winner);
             id
         })
