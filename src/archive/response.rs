@@ -4,7 +4,8 @@
 use sqlx::PgConnection;
 
 use super::{
-    Account, Error, Kind, SyncOutcome, Writer, event,
+    Account, Error, Kind, SyncOutcome, Writer,
+    event::{self, KnownEvents},
     gap::{self, NewGap},
     ingest::{walk_down, with_positions},
     redaction,
@@ -46,9 +47,14 @@ impl Writer {
             room.left_since.clone_from(&response.account.since);
         }
         if matches!(told.section, Section::Invite | Section::Knock) {
-            room::set_stripped(connection, room.room_key, &told.stripped).await?;
+            let aliases = room::aliases(room::stripped_aliases(&told.stripped));
+            let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+            let wanted = response.rooms.watches(&room.room_id, &aliases);
+            let shown = if wanted { told.stripped.as_slice() } else { &[] };
+            room::set_stripped(connection, room.room_key, shown).await?;
             return room::update(connection, &room).await;
         }
+        room::set_stripped(connection, room.room_key, &[]).await?;
         let create = state_events(told).find(|event| event.is_state("m.room.create"));
         if !before.bootstrapped
             && before.membership != "join"
@@ -56,12 +62,11 @@ impl Writer {
             && create.is_none()
         {
             // An invite or knock came to nothing: there is no history that this account may see.
-            room::set_stripped(connection, room.room_key, &[]).await?;
             return room::update(connection, &room).await;
         }
         // Only a whole state tells all aliases.
         if response.full || create.is_some() {
-            let aliases = room::aliases(state_events(told));
+            let aliases = room::aliases(room::alias_contents(state_events(told)));
             let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
             room.watched = response.rooms.watches(&room.room_id, &aliases);
         }
@@ -75,7 +80,6 @@ impl Writer {
             return Ok(());
         }
         room.bootstrapped = true;
-        room::set_stripped(connection, room.room_key, &[]).await?;
         room::update(connection, &room).await?;
         for section in
             [Some(&told.state), Some(&told.timeline), told.state_after.as_ref()].into_iter().flatten()
@@ -165,7 +169,8 @@ impl Writer {
         let events = event::distinct(&told.timeline.events);
         let known = event::known(connection, room.room_key, events.iter().copied()).await?;
         let places = event::places(&events, &known);
-        let overlap = if hole.is_some() { known_again(&places) } else { 0 };
+        let retold = hole.is_some() && tells_again(response, before, told, &known);
+        let overlap = if retold { known_again(&places) } else { 0 };
         let (again, fresh) = places.split_at(overlap);
         let mut given = place_again(connection, room.room_key, again).await?;
         given.extend(fresh.iter().map(|place| place.position().or_else(|| positions.next())));
@@ -182,6 +187,8 @@ impl Writer {
             // An initial timeline has the graph's order, and so does a rejoined room's: what arrived late but sorts
             // early is neither in it nor below its prev_batch (protocol 0.1).
             let from_end = rejoined || response.account.since.is_none();
+            // A known event in what arrived since `since` is one that a walk has met before and placed where it belongs.
+            let lowest = if retold { given.first().copied().flatten() } else { None };
             let gap = NewGap {
                 room_key: room.room_key,
                 reason,
@@ -196,7 +203,7 @@ impl Writer {
                     // The walk may not begin before the account is back: then it begins with what came after the leave.
                     timeline::append(given.iter().copied().flatten().max().or(top), true).next()
                 } else {
-                    given.first().copied().flatten().or(first)
+                    lowest.or(first)
                 },
                 lower: newest,
             };
@@ -224,11 +231,16 @@ impl Writer {
             Pointers::load_for(connection, before.room_key, state_events(told)).await?
         };
         let cause = |cause| if before.bootstrapped { cause } else { Cause::Bootstrap };
-        // Where the server offers the state after the timeline, nothing else counts (P87).
-        if let Some(after) = &told.state_after {
-            pointers.point(&after.events, cause(Cause::StateAfter));
-        } else {
-            pointers.point(&told.state.events, cause(Cause::State));
+        match &told.state_after {
+            Some(after) => pointers.point(&after.events, cause(Cause::StateAfter)),
+            None => pointers.point(&told.state.events, cause(Cause::State)),
+        }
+        // Where the server offers the state after the timeline, nothing else counts (P87), but for a leave after which none of
+        // its users is in the room: Synapse has no state any more then, and tells of no change.
+        let dropped = told.state_after.is_some()
+            && told.section == Section::Leave
+            && last_of_own(told, &response.account.user_id).is_some_and(|leave| !pointers.points_at(leave));
+        if told.state_after.is_none() || dropped {
             pointers.follow(&told.timeline.events, cause(Cause::Timeline));
         }
         let timeline_has_state = told.timeline.events.iter().any(|event| event.state_key.is_some());
@@ -236,7 +248,7 @@ impl Writer {
         if whole && before.bootstrapped && exact {
             pointers.drop_unnamed(Cause::Reconcile);
         }
-        let suspicious = pointers.suspicious() || told_in_part(response, before, told, exact);
+        let suspicious = pointers.suspicious() || dropped || told_in_part(response, before, told, exact);
         pointers.save(connection).await?;
         Ok(suspicious)
     }
@@ -341,6 +353,23 @@ async fn state_names_no_target(
     let removals: Vec<&Event> = state.filter(|event| redaction::redacts_all_of_a_user(event)).collect();
     let known = event::known(connection, room.room_key, removals.iter().copied()).await?;
     Ok(redaction::names_no_target(room, &removals, &known))
+}
+
+/// The account's last membership event of the timeline.
+fn last_of_own<'a>(told: &'a RoomBatch, user_id: &str) -> Option<&'a Event> {
+    told.timeline.events.iter().rfind(|event| room::own_membership(event, user_id).is_some())
+}
+
+/// Whether the timeline tells again what the account was told before, in the graph's order: after the loss of `since` and
+/// after a return, also one from a leave since the last response. Any other timeline tells what is new, as it arrived.
+fn tells_again(response: &Response<'_>, before: &Room, told: &RoomBatch, known: &KnownEvents) -> bool {
+    let joins = |event: &Event| {
+        room::own_membership(event, &response.account.user_id).as_deref() == Some("join")
+            && !known.contains_key(&event.event_id)
+    };
+    response.account.since.is_none()
+        || rejoined(response, before, told)
+        || told.timeline.events.iter().any(joins)
 }
 
 /// How much of a timeline after a hole lies below its last known event. After a rejoin a timeline tells again what the

@@ -216,8 +216,20 @@ pub(super) fn declared_version(create: &Event) -> String {
     create.and_then(|create| create.room_version).unwrap_or_else(|| "1".to_owned())
 }
 
-/// The aliases that these state events give the room.
-pub(super) fn aliases<'a>(state: impl Iterator<Item = &'a Event>) -> Vec<String> {
+/// The contents of a room's canonical alias among its state.
+pub(super) fn alias_contents<'a>(state: impl Iterator<Item = &'a Event>) -> impl Iterator<Item = &'a str> {
+    state.filter(|event| event.is_state("m.room.canonical_alias")).map(|event| event.content.as_str())
+}
+
+/// The same among its stripped state.
+pub(super) fn stripped_aliases(state: &[Stripped]) -> impl Iterator<Item = &str> {
+    let is_alias =
+        |state: &&Stripped| state.event_type == "m.room.canonical_alias" && state.state_key.is_empty();
+    state.iter().filter(is_alias).map(|state| state.content.as_str())
+}
+
+/// The aliases in these contents of `m.room.canonical_alias`.
+pub(super) fn aliases<'a>(contents: impl Iterator<Item = &'a str>) -> Vec<String> {
     #[derive(Deserialize)]
     struct CanonicalAlias {
         #[serde(default)]
@@ -225,9 +237,8 @@ pub(super) fn aliases<'a>(state: impl Iterator<Item = &'a Event>) -> Vec<String>
         #[serde(default)]
         alt_aliases: Vec<String>,
     }
-    state
-        .filter(|event| event.is_state("m.room.canonical_alias"))
-        .filter_map(|event| serde_json::from_str::<CanonicalAlias>(&event.content).ok())
+    contents
+        .filter_map(|content| serde_json::from_str::<CanonicalAlias>(content).ok())
         .flat_map(|content| content.alias.into_iter().chain(content.alt_aliases))
         .collect()
 }

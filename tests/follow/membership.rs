@@ -1,7 +1,9 @@
 //! Rooms that come and go.
 
+use std::time::Duration;
+
 use crate::support::{
-    homeserver::{ALICE, ARCHIVER, BOB},
+    homeserver::{ALICE, ARCHIVER, BOB, Fault, StateAfter},
     postgres::rows,
     stage::Stage,
 };
@@ -61,6 +63,32 @@ async fn a_kick_and_a_ban_keep_what_was_there() {
     assert_eq!(stage.timeline(&room).await, expected);
     assert_eq!(stage.history(&room).await, "complete", "as it was");
     daemon.stop().await;
+}
+
+/// Synapse tells no state of a room that none of its users is in any more (P87).
+#[tokio::test]
+async fn a_leave_that_only_the_timeline_tells_is_in_force() {
+    for (state_after, ban) in [(StateAfter::Stable, false), (StateAfter::Unstable, true)] {
+        let stage = Stage::new().await;
+        stage.server.behave(|habits| (habits.state_after, habits.drops_left_state) = (state_after, true));
+        let room = stage.room(5);
+        let mut daemon = stage.followed(&room).await;
+        stage.server.inject(Fault::delay(Duration::from_millis(300)).on("/sync").times(1));
+        stage.server.state(&room, "m.room.topic", "", r#"{"topic":"the last"}"#);
+        let (last, gone) = if ban {
+            (stage.server.ban(&room, ARCHIVER), "ban")
+        } else {
+            (stage.server.kick(&room, ARCHIVER), "leave")
+        };
+        daemon.until("it is gone", async || membership(&stage, &room).await == gone).await;
+        if !ban {
+            stage.agrees_in_order(&mut daemon, &room).await;
+        }
+        let own = format!("select membership, event_id from members where user_id = '{ARCHIVER}'");
+        assert_eq!(stage.database.rows(&own).await, [[gone.to_owned(), last]]);
+        assert_eq!(stage.database.value("select topic from rooms").await, "the last");
+        daemon.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -123,6 +151,30 @@ async fn an_invite_shows_stripped_state_and_nothing_else() {
     stage.server.join(&room, ARCHIVER);
     stage.agrees_in_order(&mut daemon, &room).await;
     assert_eq!(stage.database.value(&count("stripped_state")).await, "0");
+}
+
+#[tokio::test]
+async fn an_invite_to_a_room_that_is_not_wanted_shows_nothing() {
+    let stage = Stage::new().await.set("rooms.exclude", "#secret:*");
+    let other = stage.room(3);
+    let mut daemon = stage.followed(&other).await;
+    let stripped = "select count(*) from archive.stripped_state";
+    let excluded = stage.server.create_room_by("10", ALICE);
+    stage.server.state(&excluded, "m.room.canonical_alias", "", r##"{"alias":"#secret:model.test"}"##);
+    stage.server.invite(&excluded, ARCHIVER);
+    daemon.until("it is invited", async || membership(&stage, &excluded).await == "invite").await;
+    assert_eq!(stage.database.value(stripped).await, "0");
+    // What was shown before goes with the join.
+    let paused = stage.server.create_room_by("10", ALICE);
+    stage.server.invite(&paused, ARCHIVER);
+    daemon.until("it is invited", async || membership(&stage, &paused).await == "invite").await;
+    assert_ne!(stage.database.value(stripped).await, "0");
+    let outcome = stage.backscroll.run(&["rooms", "pause", &paused]).await;
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    stage.server.join(&paused, ARCHIVER);
+    daemon.until("it is joined", async || membership(&stage, &paused).await == "join").await;
+    assert_eq!(stage.database.value(stripped).await, "0");
+    daemon.stop().await;
 }
 
 #[tokio::test]

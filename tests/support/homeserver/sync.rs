@@ -159,6 +159,9 @@ impl World {
             Some(_) if refused => {
                 News { limited: false, prev_batch: until - 1, timeline: vec![leave], state: vec![] }
             }
+            Some(since) if asked.state_after.is_some() && self.habits.drops_left_state => {
+                News { state: vec![], ..self.news(room, since, until, asked) }
+            }
             Some(since) => self.news(room, since, until, asked),
         };
         Some(self.write_news(id, &news, asked))

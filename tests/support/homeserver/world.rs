@@ -41,6 +41,9 @@ pub(crate) struct Habits {
     pub(crate) stutters: bool,
     /// Whether /sync can tell the state after the timeline (P87).
     pub(crate) state_after: StateAfter,
+    /// Whether `state_after` says nothing of a room that the account has left, as where nobody else of Synapse's was in it
+    /// (P87).
+    pub(crate) drops_left_state: bool,
     /// `prev_content` still shows what has been redacted since, as until a restart of Synapse (P65).
     pub(crate) stale_prev_content: bool,
     /// How an edited event is served (P60).
@@ -67,6 +70,7 @@ impl Habits {
             hides_truncation: false,
             stutters: false,
             state_after: StateAfter::Never,
+            drops_left_state: false,
             stale_prev_content: false,
             edits: Edits::Alone,
             ignores_to: false,
