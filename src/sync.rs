@@ -247,6 +247,9 @@ async fn try_step(
 ) -> Result<Option<SyncOutcome>, Error> {
     let rooms = wanted_rooms(context).await?;
     let full_state = full_state || wants_full_state(account, &rooms);
+    if let Some(since) = account.since.as_deref().filter(|_| full_state) {
+        context.writer.take_up_left_rooms(&rooms, since).await?;
+    }
     let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
     let Some(batch) = ask(context, &request, &rooms).await? else { return Ok(None) };
     let start = Instant::now();

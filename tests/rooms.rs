@@ -65,6 +65,28 @@ async fn what_happens_during_a_pause_is_archived_after_it() {
     daemon.stop().await;
 }
 
+/// No `/sync` tells of the room any more when it is resumed.
+#[tokio::test]
+async fn what_happens_before_a_leave_during_a_pause_is_archived_after_it() {
+    let stage = Stage::new().await;
+    let (room, other) = (stage.room(25), stage.room(3));
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees(&mut daemon, &other).await;
+    stage.rooms(&["pause", &room]).await;
+    stage.say(&room, "unheard", 130);
+    stage.server.state(&room, "m.room.topic", "", r#"{"topic":"unheard"}"#);
+    stage.server.kick(&room, ARCHIVER);
+    let left = format!("select membership from archive.rooms where room_id = '{room}'");
+    daemon.until("it has left", async || stage.database.value(&left).await == "leave").await;
+    goes_on(&stage, &mut daemon, &other).await;
+
+    stage.rooms(&["resume", &room]).await;
+    daemon.until("it is watched", async || stage.watched(&room).await).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(stage.gaps(&room).await, ["the room was not watched: closed"]);
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn a_pause_stops_a_walk_and_a_resume_takes_it_up() {
     let stage = Stage::new().await;

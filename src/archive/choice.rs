@@ -3,8 +3,13 @@
 
 use sqlx::{PgConnection, postgres::PgListener};
 
-use super::{Archive, Error, room, writer::lock_room};
-use crate::config::{Choice, Choices};
+use super::{
+    Archive, Error, Writer, event,
+    gap::{self, NewGap},
+    room, timeline,
+    writer::lock_room,
+};
+use crate::config::{Choice, Choices, Rooms};
 
 /// What a daemon listens to.
 const CHANNEL: &str = "backscroll_rooms";
@@ -125,6 +130,60 @@ impl Archive {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen(CHANNEL).await?;
         Ok(listener)
+    }
+}
+
+impl Writer {
+    /// Takes up the rooms again that are wanted now and that the account has left while they were not: no `/sync` tells of
+    /// them any more, not even with the whole state. What was missed becomes a gap, of which the server gives what it lets
+    /// those see who have left. `since`: the account's.
+    pub async fn take_up_left_rooms(&self, rooms: &Rooms, since: &str) -> Result<(), Error> {
+        let left = sqlx::query!(
+            r#"select r.room_key, r.room_id,
+                      (select e.content::text from archive.current_state s
+                       join archive.events e on e.room_key = s.room_key and e.event_id = s.event_id
+                       where s.room_key = r.room_key and s.type = 'm.room.canonical_alias' and s.state_key = '') as alias
+               from archive.rooms r
+               where r.bootstrapped and not r.watched and r.membership in ('leave', 'ban')
+               order by r.room_key"#
+        )
+        .fetch_all(&self.archive().pool)
+        .await?;
+        for row in left {
+            let aliases = room::aliases(row.alias.as_deref().into_iter());
+            let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+            if rooms.watches(&row.room_id, &aliases) {
+                self.take_up_left_room(row.room_key, since).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_up_left_room(&self, room_key: i32, since: &str) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        lock_room(&mut transaction, room_key).await?;
+        let mut room = room::get(&mut transaction, room_key).await?;
+        if room.watched || room.membership == "join" {
+            return Ok(());
+        }
+        room.watched = true;
+        room::update(&mut transaction, &room).await?;
+        room::set_suspect(&mut transaction, room_key, true).await?;
+        let newest = event::newest(&mut transaction, room_key).await?;
+        let edge = gap::upper_edge(&mut transaction, room_key).await?;
+        let top = newest.as_ref().map(|(_, position)| *position).max(edge);
+        let gap = NewGap {
+            room_key,
+            reason: "the room was not watched",
+            upper_token: Some(since),
+            lower_token: None,
+            upper_event_id: None,
+            upper_position: timeline::append(top, true).next(),
+            lower: newest,
+        };
+        gap::open(&mut transaction, &gap).await?;
+        transaction.commit().await?;
+        Ok(())
     }
 }
 
