@@ -39,7 +39,7 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
     let mut active = HashSet::new();
     while !context.shutdown.is_cancelled() {
         health::within(Duration::ZERO);
-        let walks = match context.writer.archive().open_walks().await {
+        let walks = match context.writer.archive().open_walks(context.allows_later_passes()).await {
             Ok(walks) => walks,
             Err(error) => {
                 context.recover(error.into(), &mut backoff).await?;
@@ -115,7 +115,7 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
     }
     while walk.state == WalkState::Open {
         context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
-        if context.shutdown.is_cancelled() {
+        if context.shutdown.is_cancelled() || (walk.kind.gives_way() && !context.allows_later_passes()) {
             return Ok(());
         }
         let fetched = if let Some(fetched) = ahead.take() {
@@ -244,7 +244,7 @@ async fn failed(
             context.pause(backoff.pause()).await;
             return Ok(Some(walk));
         }
-        context.writer.refuse_walk(&walk, &reason).await?;
+        context.writer.refuse_walk(&walk, &reason, &context.config.backfill.rewalk_after).await?;
         tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses the room's history");
         return Ok(None);
     }

@@ -2,7 +2,10 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -116,6 +119,8 @@ pub struct Context {
     pub health: Arc<Health>,
     /// Events that `/sync` has brought in this run.
     pub live_events: AtomicU64,
+    /// Whether `/sync` was heard last, rather than has failed, or has not answered yet in this run.
+    pub abreast: AtomicBool,
     /// Wakes the backward loop: there may be new walks.
     pub walks_opened: Notify,
     /// Wakes the forward loop: rooms may have been chosen otherwise, see [`crate::archive::Change`].
@@ -145,6 +150,12 @@ impl Context {
             () = self.shutdown.cancelled() => None,
             answer = request => Some(answer),
         }
+    }
+
+    /// Whether the later passes through gaps may be made: not while `/sync` may have a newer gap to tell. Such a pass could
+    /// be led into it by a late event, and would place below the older gap what lies above.
+    pub fn allows_later_passes(&self) -> bool {
+        self.once || self.abreast.load(Ordering::Relaxed)
     }
 
     /// What to do about an error: repairs what can be repaired and pauses, or gives the error back if no retry helps.
@@ -276,6 +287,7 @@ async fn with_context(
         progress: progress.clone(),
         health,
         live_events: AtomicU64::new(0),
+        abreast: AtomicBool::new(false),
         walks_opened: Notify::new(),
         rooms_chosen: Notify::new(),
         shutdown,

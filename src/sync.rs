@@ -184,6 +184,7 @@ async fn step(
                 full_state = true;
             }
             Err(error) => {
+                context.abreast.store(false, Ordering::Relaxed);
                 let unsure = matches!(error, Error::Archive(_));
                 if let Error::Matrix(error) = &error {
                     context.health.homeserver_is(Homeserver::Fails(format!("failed to {error}")));
@@ -278,6 +279,7 @@ async fn try_step(
             "stored a sync response"
         );
     }
+    context.abreast.store(true, Ordering::Relaxed);
     // What the response opened is read from the database; this only wakes the reader.
     context.walks_opened.notify_one();
     reconcile(context).await?;

@@ -30,8 +30,8 @@ impl Kind {
         }
     }
 
-    /// Whether its walks give way to the first pass through a gap.
-    pub(super) fn gives_way(self) -> bool {
+    /// Whether its walks give way to the first pass through a gap, also through one that is not known yet.
+    pub(crate) fn gives_way(self) -> bool {
         matches!(self, Self::GapKnown | Self::GapRecheck)
     }
 

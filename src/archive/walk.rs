@@ -135,8 +135,9 @@ pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> 
 
 impl Archive {
     /// For each watched room one open walk: the first pass through its newest gap, to which later passes give way, else the
-    /// one due first. One walk a room at a time: two would make the server do its work twice (P17).
-    pub async fn open_walks(&self) -> Result<Vec<Walk>, Error> {
+    /// one due first. One walk a room at a time: two would make the server do its work twice (P17). `later_passes`: whether
+    /// to take those that give way.
+    pub async fn open_walks(&self, later_passes: bool) -> Result<Vec<Walk>, Error> {
         let walks = sqlx::query_as!(
             Walk,
             // Each figure of a room is one look into an index. A join with the views would be up to the planner, which reads
@@ -153,7 +154,7 @@ impl Archive {
                    select distinct on (w.room_key) w.*, r.room_id
                    from archive.walks w
                    join archive.rooms r using (room_key)
-                   where w.state = $1 and r.watched
+                   where w.state = $1 and r.watched and ($2 or w.kind not in ('gap_known', 'gap_recheck'))
                    order by w.room_key, case w.kind when 'gap_since' then w.gap_id end desc nulls last, w.not_before, w.walk_id
                ) f
                left join lateral (
@@ -171,7 +172,8 @@ impl Archive {
                ) told on true
                order by f.not_before, f.walk_id"#,
             // A parameter, so that the plan is made anew: without any, PostgreSQL keeps the one that it made first.
-            WalkState::Open.as_str()
+            WalkState::Open.as_str(),
+            later_passes
         )
         .fetch_all(&self.pool)
         .await?;
@@ -277,8 +279,14 @@ impl Writer {
         if restarted.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
     }
 
-    /// Ends the walk because the server refuses access to the room: what it gave before is kept. A gap stays open.
-    pub async fn refuse_walk(&self, walk: &Walk, reason: &str) -> Result<(), Error> {
+    /// Ends the walk because the server refuses access to the room: what it gave before is kept. A gap stays open. The account
+    /// may be let in again, so the room is walked again later.
+    pub async fn refuse_walk(
+        &self,
+        walk: &Walk,
+        reason: &str,
+        rewalk_after: &[Duration],
+    ) -> Result<(), Error> {
         if !matches!(walk.kind, Kind::History | Kind::Rewalk) {
             return self.stall_walk(walk, reason).await;
         }
@@ -289,6 +297,7 @@ impl Writer {
             room::set_history(&mut transaction, walk.room_key, "truncated", Some(reason)).await?;
         }
         save(&mut transaction, walk, &refused, Duration::ZERO, 0.0).await?;
+        schedule_rewalk(&mut transaction, &refused, rewalk_after).await?;
         transaction.commit().await?;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Walks that look again (protocol 4.1, 4.5): what the server itself learns late is in no `/sync`.
 
 use crate::support::{
-    homeserver::{ALICE, Event},
+    homeserver::{ALICE, ARCHIVER, Event},
     stage::Stage,
 };
 
@@ -33,6 +33,27 @@ async fn rewalks_grow_rare_while_they_find_nothing() {
     let changed = "select n_tup_upd + n_tup_del from pg_stat_user_tables where relname = 'events'";
     assert_eq!(stage.database.value(changed).await, "0");
     assert_eq!(stage.history(&room).await, "complete");
+    daemon.stop().await;
+}
+
+/// The account may be let in again, and what the server learns late is still in no `/sync`.
+#[tokio::test]
+async fn a_rewalk_that_is_refused_is_made_again() {
+    let stage = Stage::new().await.set("backfill.rewalk_after", r#"["1s"]"#);
+    let room = stage.room(5);
+    let spoken = stage.say(&room, "known", 30);
+    let hidden = stage.server.insert_after(&room, &spoken[12], Event::message("a hole of one message"));
+    stage.server.hide(&room, &hidden);
+    let mut daemon = stage.followed(&room).await;
+    stage.server.ban(&room, ARCHIVER);
+    let refused = "select count(*) > 0 from archive.walks where kind = 'rewalk' and last_error is not null";
+    daemon.until("a rewalk is refused", async || stage.database.value(refused).await == "t").await;
+    stage.server.kick(&room, ARCHIVER);
+    stage.server.join(&room, ARCHIVER);
+    let gap = "select count(*) from archive.gaps where state = 'closed'";
+    daemon.until("the gap of the ban is closed", async || stage.database.value(gap).await == "1").await;
+    stage.server.reveal(&room, &hidden);
+    stage.agrees_in_order(&mut daemon, &room).await;
     daemon.stop().await;
 }
 
