@@ -255,7 +255,8 @@ async fn insert(
     Ok(())
 }
 
-/// Gives stored events the position or `prev_content` that they lack: an event from a `state` section has neither.
+/// Gives stored events the position or `prev_content` that they lack, the latter with the name of its event: an event from a
+/// `state` section has neither.
 async fn complete(
     connection: &mut PgConnection,
     room_key: i32,
@@ -265,6 +266,7 @@ async fn complete(
     let mut event_ids = Vec::new();
     let mut positions = Vec::new();
     let mut prev_contents = Vec::new();
+    let mut replaced = Vec::new();
     for placed in events {
         let Some(stored) = known.get(&placed.event.event_id) else { continue };
         let position = placed.position.filter(|_| stored.position.is_none());
@@ -272,6 +274,7 @@ async fn complete(
         if position.is_some() || prev_content.is_some() {
             event_ids.push(placed.event.event_id.clone());
             positions.push(position);
+            replaced.push(placed.event.replaces_state.clone().filter(|_| prev_content.is_some()));
             prev_contents.push(prev_content);
         }
     }
@@ -281,13 +284,16 @@ async fn complete(
     sqlx::query!(
         "update archive.events e
          set position = coalesce(e.position, lacking.position),
-             prev_content = coalesce(e.prev_content, lacking.prev_content::jsonb)
-         from unnest($2::text[], $3::bigint[], $4::text[]) as lacking (event_id, position, prev_content)
+             prev_content = coalesce(e.prev_content, lacking.prev_content::jsonb),
+             replaces_state = coalesce(lacking.replaces_state, e.replaces_state)
+         from unnest($2::text[], $3::bigint[], $4::text[], $5::text[])
+             as lacking (event_id, position, prev_content, replaces_state)
          where e.room_key = $1 and e.event_id = lacking.event_id",
         room_key,
         &event_ids,
         positions.as_slice() as &[Option<i64>],
-        prev_contents.as_slice() as &[Option<String>]
+        prev_contents.as_slice() as &[Option<String>],
+        replaced.as_slice() as &[Option<String>]
     )
     .execute(connection)
     .await?;
@@ -392,7 +398,26 @@ pub(super) async fn lowest(connection: &mut PgConnection, room_key: i32) -> Resu
     Ok(lowest)
 }
 
-/// Whether the room's create event stands in the timeline: everything down to the room's start was passed.
+/// Whether a walk that has come down to `upper` has passed the room's create event.
+pub(super) async fn create_is_passed(
+    connection: &mut PgConnection,
+    room_key: i32,
+    upper: i64,
+) -> Result<bool, Error> {
+    let passed = sqlx::query_scalar!(
+        r#"select exists (
+               select from archive.events
+               where room_key = $1 and type = 'm.room.create' and state_key = '' and position >= $2
+           ) as "passed!""#,
+        room_key,
+        upper
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(passed)
+}
+
+/// Whether the room's create event stands in the timeline: some walk has come down to the room's start.
 pub(super) async fn create_is_placed(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
     let placed = sqlx::query_scalar!(
         r#"select exists (

@@ -129,6 +129,19 @@ pub(super) async fn lower_position(
     Ok(position.filter(|_| kind != Kind::GapSince))
 }
 
+/// Whether a walk that has come down to `upper` has passed the gap: has come to what was archived below it when it was opened,
+/// if anything was.
+pub(super) async fn is_passed(connection: &mut PgConnection, gap_id: i64, upper: i64) -> Result<bool, Error> {
+    let passed = sqlx::query_scalar!(
+        r#"select coalesce(lower_position >= $2, true) as "passed!" from archive.gaps where gap_id = $1"#,
+        gap_id,
+        upper
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(passed)
+}
+
 /// Whether a gap of the room has not been walked at all to its end. Without `to`, a page of an older gap's walk may lead
 /// to what belongs into a newer one, where the server has learnt events above the older: it must be known by then.
 pub(super) async fn awaits_first_pass(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {

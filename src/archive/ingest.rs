@@ -159,7 +159,7 @@ impl Writer {
             end: page.end.as_ref(),
             events: events.len(),
             new,
-            create_passed: create_passed(&mut transaction, room.room_key, page).await?,
+            bottom_passed: bottom_passed(&mut transaction, walk, page, placement.upper).await?,
             lower_passed: lower_passed(&mut transaction, walk, placement.upper).await?,
         };
         let pause_s = step::after_page(&mut transaction, &mut after, &passed, settings).await?;
@@ -282,12 +282,24 @@ async fn edge_above(connection: &mut PgConnection, walk: &Walk, places: &[Place]
     }
 }
 
-async fn create_passed(connection: &mut PgConnection, room_key: i32, page: &Page) -> Result<bool, Error> {
+/// Whether a walk that the server gives no more has come down to where it was to end: its `to`, the room's start, or what
+/// was archived below its gap. That others have come there before is no proof.
+async fn bottom_passed(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    page: &Page,
+    upper: i64,
+) -> Result<bool, Error> {
     if page.end.is_some() {
         return Ok(false);
     }
-    Ok(page.chunk.events.iter().any(|event| event.is_state("m.room.create"))
-        || event::create_is_placed(connection, room_key).await?)
+    Ok(walk.to_token.is_some()
+        || page.chunk.events.iter().any(|event| event.is_state("m.room.create"))
+        || event::create_is_passed(connection, walk.room_key, upper).await?
+        || match walk.gap_id {
+            Some(gap_id) => gap::is_passed(connection, gap_id, upper).await?,
+            None => false,
+        })
 }
 
 /// Whether a gap's walk has come down to what was archived before the gap.

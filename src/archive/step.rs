@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, Kind, Walk, WalkState, gap, room, walk::schedule_rewalk};
+use super::{Error, Kind, Walk, WalkState, event, gap, room, walk::schedule_rewalk};
 use crate::{config::Backfill, matrix::Token};
 
 /// How often an `end` that is missing without the room's start, or that repeats its `from`, is asked again.
@@ -19,8 +19,8 @@ pub(super) struct Passed<'a> {
     pub(super) events: usize,
     /// Those that were new.
     pub(super) new: usize,
-    /// Whether the room's create event was passed, now or before.
-    pub(super) create_passed: bool,
+    /// Whether the walk has come as far down as it is to go: a missing `end` is then the end.
+    pub(super) bottom_passed: bool,
     /// Whether the lower edge of the gap has been passed.
     pub(super) lower_passed: bool,
 }
@@ -67,16 +67,15 @@ pub(super) async fn after_page(
     Ok(0.0)
 }
 
-/// The server gave no `end`: the room's start, if the create event was passed. Else it may have purged what is older,
-/// hide it, or not have it yet (P4), so it is asked again before that is believed.
+/// The server gave no `end`: right where the walk was to end. Else it may have purged what is older, hide it, or not have it
+/// yet (P4), so it is asked again before that is believed. Of a gap it is not believed at all: what is missing stays known.
 async fn no_more(
     connection: &mut PgConnection,
     walk: &mut Walk,
     passed: &Passed<'_>,
     settings: &Backfill,
 ) -> Result<f64, Error> {
-    let bounded = walk.kind.fills_gap() || walk.to_token.is_some();
-    if passed.create_passed || bounded {
+    if passed.bottom_passed {
         finish(connection, walk, None, settings).await?;
         return Ok(0.0);
     }
@@ -84,9 +83,17 @@ async fn no_more(
     if walk.ends < ASK_AGAIN {
         return Ok(ASK_AGAIN_PAUSE_S * f64::from(walk.ends));
     }
+    if walk.kind.fills_gap() {
+        let reason = "the server gives no older event, though the gap goes on: purged, or not visible";
+        stall(connection, walk, reason).await?;
+        return Ok(0.0);
+    }
     let reason =
         "the server gives no older event, though the room's start was not reached: purged, or not visible";
-    finish(connection, walk, Some(reason), settings).await?;
+    // What the server has purged since an earlier walk is in the archive.
+    let is_archived =
+        walk.kind == Kind::History && event::create_is_placed(connection, walk.room_key).await?;
+    finish(connection, walk, Some(reason).filter(|_| !is_archived), settings).await?;
     Ok(0.0)
 }
 

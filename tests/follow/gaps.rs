@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    homeserver::{Event, Fault},
+    homeserver::{Event, Fault, Json, Reply, Request},
     stage::Stage,
 };
 
@@ -106,6 +106,29 @@ async fn the_recheck_finds_what_the_server_learnt_meanwhile() {
     stage.agrees_in_order(&mut daemon, &room).await;
 }
 
+/// It could be led into a newer gap, which the next response of `/sync` tells of.
+#[tokio::test]
+async fn a_later_pass_waits_until_the_server_has_told_what_is_new() {
+    let stage = Stage::new().await.set("backfill.recheck_after", "1h");
+    let room = stage.room(15);
+    stage.followed(&room).await.stop().await;
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    stage.say(&room, "while down", 45);
+    let mut daemon = stage.follow();
+    let recheck = "select count(*) from archive.walks where kind = 'gap_recheck' and state = 'open'";
+    daemon.until("the recheck waits", async || stage.database.value(recheck).await == "1").await;
+    daemon.stop().await;
+    stage.database.run("update archive.walks set not_before = now() where kind = 'gap_recheck'").await;
+    let before = stage.server.journal().len();
+    stage.server.inject(Fault::bad_gateway().on("/sync").times(2));
+    let mut daemon = stage.follow();
+    daemon.until("the recheck is made", async || stage.database.value(recheck).await == "0").await;
+    let asked: Vec<String> = stage.server.journal()[before..].iter().map(Request::path).collect();
+    let page = asked.iter().position(|path| path.ends_with("/messages")).unwrap();
+    let syncs = asked[..page].iter().filter(|path| path.ends_with("/sync")).count();
+    assert!(syncs >= 3, "two failed and one did not: {asked:?}");
+}
+
 /// While the history is still being walked.
 #[tokio::test]
 async fn a_gap_above_a_history_that_is_not_done() {
@@ -117,6 +140,56 @@ async fn a_gap_above_a_history_that_is_not_done() {
     let mut daemon = stage.followed(&room).await;
     stage.agrees_in_order(&mut daemon, &room).await;
     assert_eq!(reasons(&stage).await, [LIMITED]);
+}
+
+/// P4: a page of what the account may not see can come without an `end`.
+#[tokio::test]
+async fn an_end_that_is_missing_within_a_gap_leaves_it_open() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.followed(&room).await.stop().await;
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    stage.say(&room, "while down", 45);
+    let without_end = |reply: &mut Reply| {
+        let page = Json::from_bytes(&reply.body).unwrap();
+        reply.body = page.without("end").write().into_bytes();
+    };
+    stage.server.inject(Fault::change(without_end).on("/messages"));
+    let mut daemon = stage.follow();
+    daemon.until("it is stalled", async || stage.history(&room).await == "stalled").await;
+    assert_eq!(stage.database.column("select state from gaps").await, ["open"]);
+    assert!(stage.reason(&room).await.contains("the gap goes on"));
+    daemon.stop().await;
+    stage.server.heal();
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    daemon.stop().await;
+}
+
+/// A walk may meet, before `/sync` tells it, what arrived late and belongs far below; then a timeline begins with what is
+/// known, or ends with it.
+#[tokio::test]
+async fn what_a_walk_has_met_before_the_sync_stays_where_it_is() {
+    for late_first in [false, true] {
+        let stage = Stage::new().await;
+        let (room, other) = (stage.room(55), stage.room(3));
+        let ids = stage.server.visible_ids(&room);
+        stage.once_for_pages(3).await;
+        stage.server.behave(|habits| habits.timeline_cap = 5);
+        let late = || stage.server.insert_after(&room, &ids[10], Event::message("late"));
+        stage.say(&room, "while down", 8);
+        if late_first {
+            late();
+            stage.say(&room, "while down too", 4);
+        } else {
+            stage.say(&room, "while down too", 4);
+            late();
+        }
+        let walked = stage.backscroll.run(&["backfill", &other]).await;
+        assert!(walked.status.success(), "{}", walked.stderr);
+        stage.once().await;
+        stage.is_archived(&room).await;
+    }
 }
 
 /// The walks of a gap end soon below it, not at the start of the room.
