@@ -49,7 +49,7 @@ BUGS = {
         "} else if told.limited {",
         "} else if told.limited && told.section == Section::Invite {")],
     "newer_state_only": [(
-        "let event_ids: Vec<String> = set.iter()",
+        "        let event_ids: Vec<String> = set\n",
         """let mut newer = Vec::new();
         for key in set {
             let sql = "select coalesce((select n.origin_server_ts >= o.origin_server_ts
@@ -58,12 +58,13 @@ BUGS = {
                 join archive.events n on n.room_key = c.room_key and n.event_id = $4
                 where c.room_key = $1 and c.type = $2 and c.state_key = $3), true)";
             let query = sqlx::query_scalar::<_, bool>(sql).bind(self.room_key).bind(&key.0).bind(&key.1);
-            if query.bind(self.current.get(key)).fetch_one(&mut *connection).await? {
+            if query.bind(self.current.get(key).map(|it| &it.event_id)).fetch_one(&mut *connection).await? {
                 newer.push(key);
             }
         }
         let set = newer;
-        let event_ids: Vec<String> = set.iter()""")],
+        let event_ids: Vec<String> = set
+""")],
     "backfill_moves_state": [(
         "        if let Some(last) = events.last() {\n            after.upper_position",
         """        let mut pointers = super::state::Pointers::load(&mut transaction, room.room_key).await?;
