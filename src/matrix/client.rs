@@ -2,7 +2,7 @@
 
 use std::{sync::RwLock, time::Duration};
 
-use reqwest::{Method, Url};
+use reqwest::{Method, StatusCode, Url};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -184,7 +184,11 @@ impl Client {
         ];
         query.extend(request.since.map(|since| ("since", since)));
         let deadline = if request.full_state { FULL_SYNC } else { request.timeout + SYNC_GRACE };
-        let body = self.get("/sync", &["v3", "sync"], &query, deadline, STATE_CAP).await?;
+        let body =
+            self.get("/sync", &["v3", "sync"], &query, deadline, STATE_CAP).await.map_err(|error| {
+                // No refusal: every homeserver has this endpoint. Synapse says so where an event is purged under the request.
+                if error.is_not_found() { Error::Server { status: StatusCode::NOT_FOUND } } else { error }
+            })?;
         SyncBatch::parse(&body)
     }
 

@@ -65,6 +65,21 @@ async fn nothing_is_asked_before_the_time_that_was_asked_for() {
     daemon.stop().await;
 }
 
+/// Synapse says so of a /sync under which an event is purged (P106).
+#[tokio::test]
+async fn a_sync_that_is_not_found_is_asked_again() {
+    let stage = Stage::new().await;
+    let room = stage.room(5);
+    let mut daemon = stage.followed(&room).await;
+    let purged = Fault::error(404, "M_UNKNOWN", "No row found (events)");
+    stage.server.inject(purged.on("/sync").times(2));
+    stage.say(&room, "after", 2);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    stage.say(&room, "later", 2);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn sync_waits_as_long_as_it_is_told() {
     let stage = Stage::new().await;
