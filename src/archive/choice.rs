@@ -150,9 +150,7 @@ impl Writer {
         .fetch_all(&self.archive().pool)
         .await?;
         for row in left {
-            let aliases = room::aliases(row.alias.as_deref().into_iter());
-            let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
-            if rooms.watches(&row.room_id, &aliases) {
+            if room::is_wanted(rooms, &row.room_id, row.alias.as_deref().into_iter()) {
                 self.take_up_left_room(row.room_key, since).await?;
             }
         }
@@ -170,11 +168,10 @@ impl Writer {
         room::update(&mut transaction, &room).await?;
         room::set_suspect(&mut transaction, room_key, true).await?;
         let newest = event::newest(&mut transaction, room_key).await?;
-        let edge = gap::upper_edge(&mut transaction, room_key).await?;
-        let top = newest.as_ref().map(|(_, position)| *position).max(edge);
+        let top = gap::top(&mut transaction, room_key, newest.as_ref()).await?;
         let gap = NewGap {
             room_key,
-            reason: "the room was not watched",
+            reason: gap::NOT_WATCHED,
             upper_token: Some(since),
             lower_token: None,
             upper_event_id: None,

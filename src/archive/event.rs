@@ -398,35 +398,18 @@ pub(super) async fn lowest(connection: &mut PgConnection, room_key: i32) -> Resu
     Ok(lowest)
 }
 
-/// Whether a walk that has come down to `upper` has passed the room's create event.
-pub(super) async fn create_is_passed(
+/// Where the room's create event stands in the timeline, if some walk has come down to the room's start.
+pub(super) async fn create_position(
     connection: &mut PgConnection,
     room_key: i32,
-    upper: i64,
-) -> Result<bool, Error> {
-    let passed = sqlx::query_scalar!(
-        r#"select exists (
-               select from archive.events
-               where room_key = $1 and type = 'm.room.create' and state_key = '' and position >= $2
-           ) as "passed!""#,
-        room_key,
-        upper
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(passed)
-}
-
-/// Whether the room's create event stands in the timeline: some walk has come down to the room's start.
-pub(super) async fn create_is_placed(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
-    let placed = sqlx::query_scalar!(
-        r#"select exists (
-               select from archive.events
-               where room_key = $1 and type = 'm.room.create' and state_key = '' and position is not null
-           ) as "placed!""#,
+) -> Result<Option<i64>, Error> {
+    let position = sqlx::query_scalar!(
+        r#"select position as "position!" from archive.events
+           where room_key = $1 and type = 'm.room.create' and state_key = '' and position is not null
+           order by position desc limit 1"#,
         room_key
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await?;
-    Ok(placed)
+    Ok(position)
 }

@@ -70,8 +70,20 @@ async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: &str) ->
     Ok(gap_id)
 }
 
-/// The upper edge of the room's highest unfilled gap: live events must stand above it.
-pub(super) async fn upper_edge(connection: &mut PgConnection, room_key: i32) -> Result<Option<i64>, Error> {
+/// Why a room that is taken up again has a gap.
+pub(super) const NOT_WATCHED: &str = "the room was not watched";
+
+/// Above what live events must stand: `newest`, the room's newest event, and its highest unfilled gap.
+pub(super) async fn top(
+    connection: &mut PgConnection,
+    room_key: i32,
+    newest: Option<&(String, i64)>,
+) -> Result<Option<i64>, Error> {
+    Ok(newest.map(|(_, position)| *position).max(upper_edge(connection, room_key).await?))
+}
+
+/// The upper edge of the room's highest unfilled gap.
+async fn upper_edge(connection: &mut PgConnection, room_key: i32) -> Result<Option<i64>, Error> {
     let edge = sqlx::query_scalar!(
         "select max(upper_position) from archive.gaps where room_key = $1 and state <> 'closed'",
         room_key

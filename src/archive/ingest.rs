@@ -293,13 +293,14 @@ async fn bottom_passed(
     if page.end.is_some() {
         return Ok(false);
     }
-    Ok(walk.to_token.is_some()
-        || page.chunk.events.iter().any(|event| event.is_state("m.room.create"))
-        || event::create_is_passed(connection, walk.room_key, upper).await?
-        || match walk.gap_id {
-            Some(gap_id) => gap::is_passed(connection, gap_id, upper).await?,
-            None => false,
-        })
+    if walk.to_token.is_some() || page.chunk.events.iter().any(|event| event.is_state("m.room.create")) {
+        return Ok(true);
+    }
+    if event::create_position(connection, walk.room_key).await?.is_some_and(|create| create >= upper) {
+        return Ok(true);
+    }
+    let Some(gap_id) = walk.gap_id else { return Ok(false) };
+    gap::is_passed(connection, gap_id, upper).await
 }
 
 /// Whether a gap's walk has come down to what was archived before the gap.

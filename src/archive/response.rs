@@ -47,9 +47,8 @@ impl Writer {
             room.left_since.clone_from(&response.account.since);
         }
         if matches!(told.section, Section::Invite | Section::Knock) {
-            let aliases = room::aliases(room::stripped_aliases(&told.stripped));
-            let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
-            let wanted = response.rooms.watches(&room.room_id, &aliases);
+            let aliases = room::stripped_aliases(&told.stripped);
+            let wanted = room::is_wanted(response.rooms, &room.room_id, aliases);
             let shown = if wanted { told.stripped.as_slice() } else { &[] };
             room::set_stripped(connection, room.room_key, shown).await?;
             return room::update(connection, &room).await;
@@ -66,9 +65,8 @@ impl Writer {
         }
         // Only a whole state tells all aliases.
         if response.full || create.is_some() {
-            let aliases = room::aliases(room::alias_contents(state_events(told)));
-            let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
-            room.watched = response.rooms.watches(&room.room_id, &aliases);
+            let aliases = room::alias_contents(state_events(told));
+            room.watched = room::is_wanted(response.rooms, &room.room_id, aliases);
         }
         if !room.watched {
             return room::update(connection, &room).await;
@@ -157,8 +155,7 @@ impl Writer {
         told: &RoomBatch,
     ) -> Result<usize, Error> {
         let newest = event::newest(connection, room.room_key).await?;
-        let edge = gap::upper_edge(connection, room.room_key).await?;
-        let top = newest.as_ref().map(|(_, position)| *position).max(edge);
+        let top = gap::top(connection, room.room_key, newest.as_ref()).await?;
         let hole = discontinuity(response, before, told);
         let mut positions = timeline::append(top, hole.is_some()).peekable();
         let first = positions.peek().copied();
@@ -302,7 +299,7 @@ fn discontinuity(response: &Response<'_>, before: &Room, told: &RoomBatch) -> Op
     if response.account.since.is_none() {
         Some("the sync token was lost")
     } else if !before.watched {
-        Some("the room was not watched")
+        Some(gap::NOT_WATCHED)
     } else if rejoined(response, before, told) {
         Some("the account was not in the room")
     } else if told.limited {

@@ -4,7 +4,10 @@ use serde::Deserialize;
 use sqlx::PgConnection;
 
 use super::{Archive, Error, Writer, tombstone::Tombstones};
-use crate::matrix::{Event, Stripped};
+use crate::{
+    config::Rooms,
+    matrix::{Event, Stripped},
+};
 
 /// A row of `archive.rooms`, as far as the writer needs it.
 #[derive(Clone, Debug)]
@@ -228,8 +231,18 @@ pub(super) fn stripped_aliases(state: &[Stripped]) -> impl Iterator<Item = &str>
     state.iter().filter(is_alias).map(|state| state.content.as_str())
 }
 
-/// The aliases in these contents of `m.room.canonical_alias`.
-pub(super) fn aliases<'a>(contents: impl Iterator<Item = &'a str>) -> Vec<String> {
+/// Whether a room with these contents of `m.room.canonical_alias` is to be archived.
+pub(super) fn is_wanted<'a>(
+    rooms: &Rooms,
+    room_id: &str,
+    alias_contents: impl Iterator<Item = &'a str>,
+) -> bool {
+    let aliases = aliases(alias_contents);
+    let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+    rooms.watches(room_id, &aliases)
+}
+
+fn aliases<'a>(contents: impl Iterator<Item = &'a str>) -> Vec<String> {
     #[derive(Deserialize)]
     struct CanonicalAlias {
         #[serde(default)]

@@ -92,7 +92,7 @@ async fn no_more(
         "the server gives no older event, though the room's start was not reached: purged, or not visible";
     // What the server has purged since an earlier walk is in the archive.
     let is_archived =
-        walk.kind == Kind::History && event::create_is_placed(connection, walk.room_key).await?;
+        walk.kind == Kind::History && event::create_position(connection, walk.room_key).await?.is_some();
     finish(connection, walk, Some(reason).filter(|_| !is_archived), settings).await?;
     Ok(0.0)
 }

@@ -1,7 +1,7 @@
 //! How servers page, and how they fail to (protocol, section A).
 
 use crate::support::{
-    homeserver::{ALICE, Event, Fault, Habits, Json, LastPage, Reply},
+    homeserver::{ALICE, Event, Fault, Habits, LastPage},
     stage::Stage,
 };
 
@@ -101,17 +101,11 @@ async fn is_stalled(stage: &Stage, room: &str, reason: &str) {
     assert!(shown[0][1].contains(reason), "{shown:?}");
 }
 
-/// The true page, but as if the room began there (P1, P16).
-fn without_end(reply: &mut Reply) {
-    let page = Json::from_bytes(&reply.body).unwrap();
-    reply.body = page.without("end").write().into_bytes();
-}
-
 #[tokio::test]
 async fn an_end_that_is_missing_too_early_is_not_believed() {
     let stage = Stage::new().await;
     let room = stage.room(35);
-    stage.server.inject(Fault::change(without_end).on("/messages").after(1).times(2));
+    stage.server.inject(Fault::without_end().on("/messages").after(1).times(2));
     stage.once().await;
     stage.is_archived(&room).await;
 }
@@ -125,7 +119,7 @@ async fn a_page_without_an_end_may_lack_what_comes_a_moment_later() {
     stage.say(&room, "newer", 10);
     let hidden = stage.server.insert_after(&room, &spoken[5], Event::message("not yet here"));
     stage.server.hide(&room, &hidden);
-    stage.server.inject(Fault::change(without_end).on("/messages").after(1).times(1));
+    stage.server.inject(Fault::without_end().on("/messages").after(1).times(1));
     let mut daemon = stage.backscroll.start(&["run", "--once"]);
     let asks_again = async || stage.database.value("select max(ends) from archive.walks").await == "1";
     daemon.until("the page without an end is stored", asks_again).await;

@@ -7,13 +7,19 @@ use crate::support::{
 
 const NEXT: &str = "select round from archive.walks where kind = 'rewalk' and state = 'open'";
 
-#[tokio::test]
-async fn what_the_server_learns_later_is_found_where_it_belongs() {
-    let stage = Stage::new().await.set("backfill.rewalk_after", r#"["1s"]"#);
+/// A room, what was said in it, and an event among that which the server lacks.
+fn room_with_a_hole(stage: &Stage) -> (String, Vec<String>, String) {
     let room = stage.room(5);
     let spoken = stage.say(&room, "known", 30);
     let hidden = stage.server.insert_after(&room, &spoken[12], Event::message("a hole of one message"));
     stage.server.hide(&room, &hidden);
+    (room, spoken, hidden)
+}
+
+#[tokio::test]
+async fn what_the_server_learns_later_is_found_where_it_belongs() {
+    let stage = Stage::new().await.set("backfill.rewalk_after", r#"["1s"]"#);
+    let (room, spoken, hidden) = room_with_a_hole(&stage);
     let mut daemon = stage.followed(&room).await;
     stage.server.message(&room, ALICE, "live");
     stage.server.reveal(&room, &hidden);
@@ -40,10 +46,7 @@ async fn rewalks_grow_rare_while_they_find_nothing() {
 #[tokio::test]
 async fn a_rewalk_that_is_refused_is_made_again() {
     let stage = Stage::new().await.set("backfill.rewalk_after", r#"["1s"]"#);
-    let room = stage.room(5);
-    let spoken = stage.say(&room, "known", 30);
-    let hidden = stage.server.insert_after(&room, &spoken[12], Event::message("a hole of one message"));
-    stage.server.hide(&room, &hidden);
+    let (room, _, hidden) = room_with_a_hole(&stage);
     let mut daemon = stage.followed(&room).await;
     stage.server.ban(&room, ARCHIVER);
     let refused = "select count(*) > 0 from archive.walks where kind = 'rewalk' and last_error is not null";

@@ -1,6 +1,7 @@
 //! Faults: what goes wrong, on which requests, how often.
 
 use super::http::{Reply, Request};
+use super::json::Json;
 use std::fmt;
 use std::time::Duration;
 
@@ -111,6 +112,14 @@ impl Fault {
         let token = token.to_owned();
         Self::error(400, "M_UNKNOWN", "Invalid stream token")
             .when(move |request| ["since", "from"].iter().any(|name| request.query(name) == Some(&token)))
+    }
+
+    /// The true page, but as if the room began there (P1, P16).
+    pub(crate) fn without_end() -> Self {
+        Self::change(|reply| {
+            let page = Json::from_bytes(&reply.body).unwrap();
+            reply.body = page.without("end").write().into_bytes();
+        })
     }
 
     /// The true answer, later.
