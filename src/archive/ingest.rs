@@ -251,7 +251,8 @@ async fn go_down(
     };
     let above = event::above(connection, room_key, known).await?;
     let again = walk_down(connection, room_key, above, &places[..count]).await?;
-    let mut placement = walk_down(connection, room_key, upper, &places[count..]).await?;
+    // Lower than `upper` where a walk has begun just below an event of the page and not below all that is above it there.
+    let mut placement = walk_down(connection, room_key, again.upper, &places[count..]).await?;
     placement.positions.splice(..0, again.positions);
     Ok(placement)
 }

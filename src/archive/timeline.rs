@@ -8,6 +8,9 @@
 const STEP: i64 = 1 << 16;
 /// Distance across a discontinuity: room for sixteen million events of the gap below.
 const LEAP: i64 = 1 << 40;
+/// Of how many parts of the room between two neighbours a page takes one, if more may come. With halves, a stretch of some
+/// dozen small pages would find none left.
+const SHARES: i64 = 8;
 
 /// What the archive knows of an event on a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,13 +104,13 @@ pub(super) fn walk_down(mut upper: i64, page: &[Place], below: impl Fn(i64) -> O
     Placement { positions, upper }
 }
 
-/// The distance at which `run` events fit between `upper` and `lower`. A run that may go on in the next page takes
-/// only half of the room there is.
+/// The distance at which `run` events fit between `upper` and `lower`. A run that may go on in the next page takes only a
+/// part of the room there is, as long as that is wide enough.
 fn step_within(upper: i64, lower: Option<i64>, run: usize, open_ended: bool) -> Option<i64> {
     let Some(lower) = lower else { return Some(STEP) };
     let slots = i64::try_from(run).ok()?.checked_add(1)?;
-    let slots = if open_ended { slots.checked_mul(2)? } else { slots };
-    let step = (upper.checked_sub(lower)? / slots).min(STEP);
+    let widest = upper.checked_sub(lower)? / slots;
+    let step = if open_ended { (widest / SHARES).max(1).min(widest) } else { widest }.min(STEP);
     (step > 0).then_some(step)
 }
 
@@ -175,6 +178,16 @@ mod tests {
         assert_eq!(repeated(2 * STEP, &page), Some((5, 3 * STEP)));
         assert_eq!(repeated(9 * STEP, &page), None, "nothing new is among it");
         assert_eq!(repeated(4 * STEP, &page), None, "the page repeats nothing");
+    }
+
+    #[test]
+    fn a_long_stretch_fits_between_neighbours() {
+        let (mut known, mut upper) = (vec![0, STEP], STEP);
+        for _ in 0..60 {
+            let placement = walk_down(upper, &[Open, Open, Open], among(&known));
+            known.extend(placement.positions.into_iter().map(|position| position.expect("there is room")));
+            upper = placement.upper;
+        }
     }
 
     #[test]

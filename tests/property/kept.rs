@@ -280,3 +280,54 @@ async fn a_late_event_in_what_a_page_repeats() {
     let steps = [&before[..], &gap].concat();
     play(&Case { rooms: vec!["1", "6"], style: Style::Overlap, ..case(&steps) }).await;
 }
+
+/// The walk begins just below a late event, which its first page holds further down.
+#[tokio::test]
+async fn a_walk_that_begins_below_what_its_first_page_holds() {
+    let steps =
+        [LateState(0, 112, 2), Once, Learn(0, 166), Once, LateState(2, 28, 2), Once, Learn(2, 144), Once];
+    play(&Case { rooms: vec!["1"], page_size: 5, ..case(&steps) }).await;
+}
+
+/// A walk through a newer gap meets a late event just below the upper edge of an older one, whose own walk then has little
+/// room above it for many pages.
+#[tokio::test]
+async fn a_late_event_near_the_edge_of_a_gap_of_many_pages() {
+    let steps = [
+        Redact(2, 114),
+        Redact(1, 52),
+        Redact(0, 92),
+        Late(0, 172),
+        Burst(1),
+        Message(1),
+        Learn(2, 67),
+        Redact(0, 117),
+        Once,
+        Kill(29, 14),
+        Once,
+        Ban(2),
+        DeadToken,
+        State(1, 3),
+        Kill(29, 15),
+        Burst(0),
+        Redact(1, 64),
+        Kill(24, 10),
+        Message(2),
+        Fork(2, 3),
+        Rejoin(0),
+        Message(1),
+        Message(2),
+        Ban(0),
+        Once,
+        Late(1, 127),
+        Once,
+        Burst(1),
+        Kill(26, 5),
+        Learn(2, 79),
+        Leave(1),
+        Redact(2, 85),
+        Once,
+        Kill(0, 4),
+    ];
+    play(&Case { rooms: vec!["6"], state_after: After::Unstable, timeline_cap: 100, ..case(&steps) }).await;
+}
