@@ -132,9 +132,13 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
                 if page_size.after_error(&error) {
                     continue;
                 }
-                match failed(context, &room_id, &walk, error, &mut backoff).await? {
-                    Some(walk_now) => walk = walk_now,
-                    None => return Ok(()),
+                match failed(context, &room_id, &walk, error, &mut backoff).await {
+                    Ok(Some(walk_now)) => walk = walk_now,
+                    Ok(None) => return Ok(()),
+                    Err(Error::Archive(error)) => {
+                        return store_failed(context, &walk, error, &mut backoff).await;
+                    }
+                    Err(error) => return Err(error),
                 }
                 continue;
             }
@@ -223,7 +227,8 @@ async fn fetch(
     Ok((page, start.elapsed()))
 }
 
-/// What follows from a request that failed: a pause, or another walk; `None` if this one has ended.
+/// What follows from a request that failed: a pause, or another walk; `None` if this one has ended. The database may be
+/// away together with the homeserver: what it refuses is no end of the daemon either, see [`store_failed`].
 async fn failed(
     context: &Context,
     room_id: &OwnedRoomId,
@@ -232,7 +237,10 @@ async fn failed(
     backoff: &mut Backoff,
 ) -> Result<Option<Walk>, Error> {
     let reason = format!("failed to {error}");
-    context.writer.note_failure(walk, &reason).await?;
+    // For who looks at the walk: nothing depends on it, so the server is still given the pause that it asked for.
+    if let Err(error) = context.writer.note_failure(walk, &reason).await {
+        tracing::debug!(room.id = %room_id, %error, "why a walk does not go on could not be noted");
+    }
     let mut walk = walk.clone();
     walk.due_in_s = 0.0;
     if error.is_forbidden() {
@@ -263,7 +271,8 @@ async fn failed(
     }
 }
 
-/// What follows from a page that could not be stored. The walk ends here; it is taken up again from the database.
+/// What follows from a page, or a walk's end, that could not be stored. The walk ends here; it is taken up again from the
+/// database.
 async fn store_failed(
     context: &Context,
     walk: &Walk,
@@ -275,8 +284,10 @@ async fn store_failed(
         Ok(()) => Ok(()),
         // Something about this page: the other rooms go on.
         Err(Error::Archive(archive::Error::Database(_))) => {
+            if let Err(error) = context.writer.stall_walk(walk, &reason).await {
+                return context.recover(error.into(), backoff).await;
+            }
             tracing::error!(room.id = %walk.room_id, error = reason, "a page cannot be stored; the walk has stalled");
-            context.writer.stall_walk(walk, &reason).await?;
             Ok(())
         }
         Err(error) => Err(error),

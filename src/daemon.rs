@@ -162,13 +162,16 @@ impl Context {
     /// A failure that lasts is logged when it begins, and then ever more rarely.
     ///
     /// # Errors
-    /// The error, if it is final; or what the repair met.
-    pub async fn recover(&self, error: Error, backoff: &mut Backoff) -> Result<(), Error> {
-        if let Error::Matrix(matrix::Error::LoggedOut { .. }) = &error {
-            metrics::retry(error.class());
-            self.unless_stopped(self.client.renew()).await.transpose()?;
-            self.pause(backoff.pause()).await;
-            return Ok(());
+    /// The error, if it is final; or what the repair met, if that is.
+    pub async fn recover(&self, mut error: Error, backoff: &mut Backoff) -> Result<(), Error> {
+        if matches!(error, Error::Matrix(matrix::Error::LoggedOut { .. })) {
+            let Some(Err(failure)) = self.unless_stopped(self.client.renew()).await else {
+                metrics::retry(error.class());
+                self.pause(backoff.pause()).await;
+                return Ok(());
+            };
+            // The token is as dead as before, so the next request leads here again.
+            error = failure.into();
         }
         let Some(pause) = pause_before_retry(&error, self.once, backoff) else { return Err(error) };
         self.pause(pause).await;

@@ -7,7 +7,10 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::{Client, Error};
-use crate::config::{Credentials, Homeserver};
+use crate::{
+    config::{Credentials, Homeserver},
+    error::Retry,
+};
 
 /// A login that the server granted.
 #[derive(Debug)]
@@ -61,15 +64,20 @@ impl Identity {
     }
 
     /// Gets another token after the server refused the last: the file may hold a new one, else a password login with
-    /// the same device takes the session up again (P126). Several callers make one login.
+    /// the same device takes the session up again (P126). Several callers make one login. A server in trouble may refuse a
+    /// token that works, and one that cannot say now whether it does has not refused it.
     ///
     /// # Errors
-    /// [`Error::LoggedOut`] if there is no way to another token.
+    /// [`Error::LoggedOut`] if there is no way to another token; another that says so if it is worth another try.
     pub async fn renew(&self) -> Result<(), Error> {
         let mut state = self.state.lock().await;
         let refused = state.token.as_ref().map(|token| token.expose_secret().to_owned());
-        if refused.is_some() && self.client.whoami().await.is_ok() {
-            return Ok(());
+        if refused.is_some() {
+            match self.client.whoami().await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.retry() != Retry::Never => return Err(error),
+                Err(_) => {}
+            }
         }
         let password = match self.homeserver.credentials().map_err(credentials)? {
             Credentials::Token(source) => {

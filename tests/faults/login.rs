@@ -16,6 +16,19 @@ fn revoke(stage: &Stage, token: &str) {
     stage.server.inject(refused.when(move |request| request.header("authorization") == Some(&header)));
 }
 
+/// With the account's password.
+fn with_password(stage: Stage) -> Stage {
+    let password = stage.backscroll.path().join("password");
+    fs::write(&password, PASSWORD).unwrap();
+    fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    stage.set("homeserver.user", "archive").set("homeserver.password_file", &password.display().to_string())
+}
+
+/// What passes.
+fn troubles() -> [Fault; 3] {
+    [Fault::bad_gateway(), Fault::too_many(&[], "100"), Fault::close()]
+}
+
 #[tokio::test]
 async fn a_token_replaced_on_disk_is_taken_up() {
     let stage = Stage::new().await;
@@ -54,15 +67,8 @@ async fn a_token_replaced_during_a_walk_is_taken_up() {
 #[tokio::test]
 async fn a_password_logs_in_again_with_the_same_device() {
     for soft in [true, false] {
-        let stage = Stage::new().await;
+        let stage = with_password(Stage::new().await).set("homeserver.access_token_file", "");
         let room = stage.room(25);
-        let password = stage.backscroll.path().join("password");
-        fs::write(&password, PASSWORD).unwrap();
-        fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let stage = stage
-            .set("homeserver.user", "archive")
-            .set("homeserver.password_file", &password.display().to_string())
-            .set("homeserver.access_token_file", "");
         let mut daemon = stage.followed(&room).await;
         stage.server.log_out(soft);
         stage.say(&room, "after the logout", 3);
@@ -71,6 +77,39 @@ async fn a_password_logs_in_again_with_the_same_device() {
         let logins = stage.server.requests("/login");
         assert_eq!(logins.len(), 2);
         assert!(logins[1].body.contains(r#""device_id":"MODEL""#), "the same device");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_fails_for_a_moment_is_tried_again() {
+    for trouble in troubles() {
+        let stage = with_password(Stage::new().await).set("homeserver.access_token_file", "");
+        let room = stage.room(5);
+        let mut daemon = stage.followed(&room).await;
+        stage.server.inject(trouble.on("/login").times(2));
+        stage.server.log_out(true);
+        stage.say(&room, "after the logout", 3);
+        stage.agrees_in_order(&mut daemon, &room).await;
+        daemon.stop().await;
+    }
+}
+
+/// A server in trouble may refuse a token that works.
+#[tokio::test]
+async fn a_server_that_cannot_say_whether_the_token_works_is_asked_again() {
+    for trouble in troubles() {
+        let stage = Stage::new().await;
+        let room = stage.room(5);
+        let mut daemon = stage.followed(&room).await;
+        let asked = stage.server.requests("/whoami").len();
+        stage.server.inject(trouble.on("/whoami").times(2));
+        stage.server.inject(Fault::error(401, "M_UNKNOWN_TOKEN", "Token is not active").on("/sync").times(3));
+        stage.say(&room, "ends the request that waits", 1);
+        let asks = async || stage.server.requests("/whoami").len() >= asked + 3;
+        daemon.until("it has asked again", asks).await;
+        stage.say(&room, "after", 3);
+        stage.agrees_in_order(&mut daemon, &room).await;
+        daemon.stop().await;
     }
 }
 
@@ -135,14 +174,7 @@ async fn no_secret_leaves(format: &str) {
         "trace,h2=trace,hyper=trace,hyper_util=trace,reqwest=trace,rustls=trace,sqlx=trace,tokio=trace";
     let stage = Stage::new().await;
     let room = stage.server.create_room("10");
-    let password = stage.backscroll.path().join("password");
-    fs::write(&password, PASSWORD).unwrap();
-    fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let stage = stage
-        .set("log.level", LEVEL)
-        .set("log.format", format)
-        .set("homeserver.user", "archive")
-        .set("homeserver.password_file", &password.display().to_string());
+    let stage = with_password(stage).set("log.level", LEVEL).set("log.format", format);
     for number in 0..25 {
         stage.server.message(&room, ALICE, &format!("{BODY} {number}"));
     }
