@@ -21,6 +21,11 @@ use crate::{
 const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the rooms that the account is in are; and when it starts.
 const LOOK_AFTER: Duration = Duration::from_secs(60);
+/// Which answer in a row that tells nothing and comes early is the first to be followed by a pause: Synapse gives single
+/// ones, where there is news of no room.
+const EARLY: u32 = 3;
+/// An answer that took this long is not early, however long the server was asked to wait.
+const UNHURRIED: Duration = Duration::from_secs(1);
 /// What storing the state of every room of a large account may take.
 const FULL_STORE: Duration = Duration::from_secs(15 * 60);
 
@@ -48,6 +53,27 @@ impl Touch {
     }
 }
 
+/// Gives a rest to a server, or a proxy before it, that answers at once where it was to wait for news: each answer is a
+/// request and a commit.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Answers in a row that told nothing and came early.
+    early: u32,
+}
+
+impl Pace {
+    /// The pause after an answer that took so long, from a server that was to wait for up to `timeout`. `told`: of a room.
+    fn pause(&mut self, told: bool, timeout: Duration, took: Duration) -> Duration {
+        let rest = timeout.min(UNHURRIED).saturating_sub(took);
+        if told || rest.is_zero() {
+            self.early = 0;
+            return Duration::ZERO;
+        }
+        self.early = self.early.saturating_add(1);
+        if self.early < EARLY { Duration::ZERO } else { rest }
+    }
+}
+
 /// Follows the account's rooms until shutdown.
 ///
 /// # Errors
@@ -56,6 +82,7 @@ pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error
     let timeout = context.config.homeserver.sync_timeout;
     let (mut compared, mut looked) = (None, None);
     let mut touch = Touch::lost();
+    let mut pace = Pace::default();
     let is_due = |last: Option<Instant>, after| last.is_none_or(|at| at.elapsed() >= after);
     while !context.shutdown.is_cancelled() {
         if is_due(compared, COMPARE_AFTER) {
@@ -63,10 +90,10 @@ pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error
             compared = Some(Instant::now());
         }
         if is_due(looked, LOOK_AFTER) {
-            look(context, &mut account, timeout, &mut touch).await?;
+            look(context, &mut account, timeout, &mut touch, &mut pace).await?;
             looked = Some(Instant::now());
         } else {
-            step(context, &mut account, timeout, &mut touch).await?;
+            step(context, &mut account, timeout, &mut touch, &mut pace).await?;
         }
     }
     Ok(())
@@ -78,7 +105,7 @@ pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error
 /// One that no retry helps against.
 pub async fn once(context: &Context, mut account: Account) -> Result<(), Error> {
     doubt_states(context, &account).await?;
-    look(context, &mut account, Duration::ZERO, &mut Touch::lost()).await
+    look(context, &mut account, Duration::ZERO, &mut Touch::lost(), &mut Pace::default()).await
 }
 
 /// Takes a response, and looks for rooms that it should have told of and did not.
@@ -87,10 +114,11 @@ async fn look(
     account: &mut Account,
     timeout: Duration,
     touch: &mut Touch,
+    pace: &mut Pace,
 ) -> Result<(), Error> {
     let suspects = vanished::suspects(context).await;
     let timeout = if suspects.is_empty() { timeout } else { Duration::ZERO };
-    step(context, account, timeout, touch).await?;
+    step(context, account, timeout, touch, pace).await?;
     vanished::confirm(context, account, &suspects).await;
     Ok(())
 }
@@ -162,26 +190,19 @@ async fn step(
     account: &mut Account,
     timeout: Duration,
     touch: &mut Touch,
+    pace: &mut Pace,
 ) -> Result<(), Error> {
     let mut backoff = Backoff::default();
     let mut full_state = false;
     while !context.shutdown.is_cancelled() {
-        let taken = match regain(touch, context, account).await {
-            Ok(()) => {
-                let taken = try_step(context, account, full_state, timeout).await;
-                taken.inspect_err(|error| touch.failed(error))
-            }
-            Err(error) => Err(error),
-        };
-        match taken {
-            // To be stopped, or to be asked for other rooms.
+        let start = Instant::now();
+        match take(context, account, full_state, timeout, touch).await {
+            // To be stopped, or to be asked for other rooms, or from the start.
             Ok(None) => {}
             Ok(Some(outcome)) if outcome.needs_full_state => full_state = true,
-            Ok(Some(_)) => return Ok(()),
-            Err(Error::Matrix(error)) if error.is_bad_token() && account.since.is_some() => {
-                tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
-                *account = context.writer.forget_since(account).await?;
-                full_state = true;
+            Ok(Some(outcome)) => {
+                context.pause(pace.pause(outcome.room_count > 0, timeout, start.elapsed())).await;
+                return Ok(());
             }
             Err(error) => {
                 context.abreast.store(false, Ordering::Relaxed);
@@ -200,24 +221,46 @@ async fn step(
     Ok(())
 }
 
+/// One try at that. `None` also if the server refused `since`: it is given up, and the next response is an initial one.
+async fn take(
+    context: &Context,
+    account: &mut Account,
+    full_state: bool,
+    timeout: Duration,
+    touch: &mut Touch,
+) -> Result<Option<SyncOutcome>, Error> {
+    regain(touch, context, account).await?;
+    let taken = try_step(context, account, full_state, timeout).await;
+    match taken.inspect_err(|error| touch.failed(error)) {
+        Err(Error::Matrix(error)) if error.is_bad_token() && account.since.is_some() => {
+            tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
+            *account = context.writer.forget_since(account).await?;
+            Ok(None)
+        }
+        taken => taken,
+    }
+}
+
 /// Whether the next response must hold the state of every room: at the first, and when other rooms are wanted than
 /// before, which no token tells (P41).
 fn wants_full_state(account: &Account, rooms: &Rooms) -> bool {
     account.since.is_none() || account.rooms_filter != Some(rooms.fingerprint())
 }
 
-/// The rooms that are wanted now.
-async fn wanted_rooms(context: &Context) -> Result<Rooms, Error> {
-    let choices = context.writer.archive().choices().await?;
+/// The rooms that are wanted now. A decision of any process outdates the account's filter, so that is read too.
+async fn wanted_rooms(context: &Context, account: &mut Account) -> Result<Rooms, Error> {
+    let (choices, rooms_filter) = context.writer.archive().choices(account.account_key).await?;
+    account.rooms_filter = rooms_filter;
     Ok(context.config.rooms.with_choices(choices))
 }
 
-/// Returns once other rooms are wanted than these.
-async fn others_wanted(context: &Context, rooms: &Rooms) {
+/// Returns once something was decided about rooms since `account` was read, even if it was taken back.
+async fn others_wanted(context: &Context, account: &Account) {
     loop {
         context.rooms_chosen.notified().await;
         // What cannot be read now is read before the next request.
-        if wanted_rooms(context).await.is_ok_and(|now| now.fingerprint() != rooms.fingerprint()) {
+        let chosen = context.writer.archive().choices(account.account_key).await;
+        if chosen.is_ok_and(|(_, rooms_filter)| rooms_filter != account.rooms_filter) {
             return;
         }
     }
@@ -227,7 +270,7 @@ async fn others_wanted(context: &Context, rooms: &Rooms) {
 async fn ask(
     context: &Context,
     request: &SyncRequest<'_>,
-    rooms: &Rooms,
+    account: &Account,
 ) -> Result<Option<SyncBatch>, Error> {
     let answer = async {
         let mut batch = context.client.sync(request).await?;
@@ -236,7 +279,7 @@ async fn ask(
     };
     tokio::select! {
         answer = context.unless_stopped(answer) => answer.transpose(),
-        () = others_wanted(context, rooms) => Ok(None),
+        () = others_wanted(context, account) => Ok(None),
     }
 }
 
@@ -246,13 +289,13 @@ async fn try_step(
     full_state: bool,
     timeout: Duration,
 ) -> Result<Option<SyncOutcome>, Error> {
-    let rooms = wanted_rooms(context).await?;
+    let rooms = wanted_rooms(context, account).await?;
     let full_state = full_state || wants_full_state(account, &rooms);
-    if let Some(since) = account.since.as_deref().filter(|_| full_state) {
-        context.writer.take_up_left_rooms(&rooms, since).await?;
+    if full_state && account.since.is_some() {
+        context.writer.doubt_left_rooms(&rooms).await?;
     }
     let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
-    let Some(batch) = ask(context, &request, &rooms).await? else { return Ok(None) };
+    let Some(batch) = ask(context, &request, account).await? else { return Ok(None) };
     let start = Instant::now();
     context.health.homeserver_is(Homeserver::Answers);
     let store = context.writer.apply_sync(account, &batch, &rooms, full_state);
@@ -282,23 +325,62 @@ async fn try_step(
     context.abreast.store(true, Ordering::Relaxed);
     // What the response opened is read from the database; this only wakes the reader.
     context.walks_opened.notify_one();
-    reconcile(context).await?;
+    reconcile(context, account, &rooms).await?;
     Ok(Some(outcome))
 }
 
 /// Asks for the state of rooms where there is reason to doubt the archive's, before the next response is taken: what
 /// changes meanwhile comes with that. A room that is not reached now is asked for with the next response.
-async fn reconcile(context: &Context) -> Result<(), Error> {
-    for (room_key, room_id) in context.writer.archive().suspect_rooms().await? {
+async fn reconcile(context: &Context, account: &Account, rooms: &Rooms) -> Result<(), Error> {
+    for (room_key, room_id, is_watched) in context.writer.archive().suspect_rooms().await? {
         let Ok(parsed) = room_id.as_str().try_into() else { continue };
         let Some(state) = context.unless_stopped(context.client.state(parsed)).await else { return Ok(()) };
-        match state {
-            Ok(state) => context.writer.reconcile(room_key, &state).await?,
-            Err(error) if error.is_forbidden() => context.writer.leave_state(room_key).await?,
+        let state = match state {
+            Ok(state) => Some(state),
+            Err(error) if error.is_forbidden() || (!is_watched && error.is_not_found()) => None,
             Err(error) => {
                 tracing::warn!(room.id = %room_id, %error, "the current state could not be compared with the server's");
+                continue;
             }
+        };
+        match (state, is_watched) {
+            (state, false) => {
+                context.writer.take_up_left_room(account, rooms, room_key, state.as_ref()).await?;
+                context.walks_opened.notify_one();
+            }
+            (Some(state), true) => context.writer.reconcile(room_key, &state).await?,
+            (None, true) => context.writer.leave_state(room_key).await?,
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    const SOON: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_server_that_does_not_wait_is_given_the_rest_of_a_second() {
+        let mut pace = Pace::default();
+        let pauses = [(); 5].map(|()| pace.pause(false, TIMEOUT, SOON));
+        let rest = UNHURRIED.saturating_sub(SOON);
+        assert_eq!(pauses, [Duration::ZERO, Duration::ZERO, rest, rest, rest]);
+    }
+
+    #[test]
+    fn what_tells_of_a_room_or_has_waited_is_followed_at_once() {
+        for (told, timeout, took) in [
+            (true, TIMEOUT, SOON),
+            (false, TIMEOUT, UNHURRIED),
+            (false, SOON, SOON),
+            (false, Duration::ZERO, SOON),
+        ] {
+            let mut pace = Pace { early: 10 };
+            assert_eq!(pace.pause(told, timeout, took), Duration::ZERO);
+            assert_eq!(pace.pause(false, TIMEOUT, SOON), Duration::ZERO, "one early answer is none too many");
+        }
+    }
 }

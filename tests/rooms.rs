@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
 use crate::support::{
     daemon::Daemon,
-    homeserver::{ALICE, ARCHIVER, Fault},
+    homeserver::{ALICE, ARCHIVER, Fault, Request},
     stage::Stage,
 };
 
@@ -37,6 +39,13 @@ impl Stage {
 async fn goes_on(stage: &Stage, daemon: &mut Daemon, other: &str) {
     stage.server.message(other, ALICE, "still there");
     stage.agrees(daemon, other).await;
+}
+
+/// The account is taken out of the room, and the archive knows.
+async fn leaves(stage: &Stage, daemon: &mut Daemon, room: &str) {
+    stage.server.kick(room, ARCHIVER);
+    let left = format!("select membership from archive.rooms where room_id = '{room}'");
+    daemon.until("it has left", async || stage.database.value(&left).await == "leave").await;
 }
 
 #[tokio::test]
@@ -75,9 +84,7 @@ async fn what_happens_before_a_leave_during_a_pause_is_archived_after_it() {
     stage.rooms(&["pause", &room]).await;
     stage.say(&room, "unheard", 130);
     stage.server.state(&room, "m.room.topic", "", r#"{"topic":"unheard"}"#);
-    stage.server.kick(&room, ARCHIVER);
-    let left = format!("select membership from archive.rooms where room_id = '{room}'");
-    daemon.until("it has left", async || stage.database.value(&left).await == "leave").await;
+    leaves(&stage, &mut daemon, &room).await;
     goes_on(&stage, &mut daemon, &other).await;
 
     stage.rooms(&["resume", &room]).await;
@@ -127,6 +134,125 @@ async fn a_pause_outlasts_a_restart() {
     stage.rooms(&["resume", &room]).await;
     stage.once().await;
     stage.is_archived(&room).await;
+}
+
+/// All that was chosen is as it was when the last response was stored, but the room was unwatched between.
+#[tokio::test]
+async fn what_is_undone_before_the_next_response_leaves_no_room_out() {
+    let stage = Stage::new().await;
+    let room = stage.room(5);
+    stage.once().await;
+    stage.rooms(&["add", &room]).await;
+    stage.once().await;
+    for (end, undo) in [("pause", "resume"), ("remove", "add")] {
+        stage.rooms(&[end, &room]).await;
+        assert!(!stage.watched(&room).await);
+        stage.say(&room, "unheard", 25);
+        stage.rooms(&[undo, &room]).await;
+        stage.once().await;
+        assert!(stage.watched(&room).await, "after {undo}");
+        stage.is_archived(&room).await;
+    }
+    assert_eq!(stage.gaps(&room).await, ["the room was not watched: closed"; 2]);
+}
+
+/// The response was asked for before, and says nothing of the room, as none does that the account has left.
+#[tokio::test]
+async fn a_room_resumed_while_a_whole_state_is_stored_is_not_left_out() {
+    let stage = Stage::new().await;
+    let (room, locked, paused) = (stage.room(15), stage.room(3), stage.room(3));
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees(&mut daemon, &locked).await;
+    stage.agrees(&mut daemon, &paused).await;
+    leaves(&stage, &mut daemon, &room).await;
+
+    let mut lock = PgConnection::connect(stage.database.url()).await.unwrap();
+    let sql = format!(
+        "select pg_advisory_lock(x'6261636b'::int, room_key) from archive.rooms where room_id = '{locked}'"
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut lock).await.unwrap();
+    stage.rooms(&["pause", &paused]).await;
+    let waiting = "select count(*) from pg_locks join pg_database d on d.oid = database and datname = current_database()
+                   where locktype = 'advisory' and not granted";
+    daemon.until("it is being stored", async || stage.database.value(waiting).await == "1").await;
+    stage.rooms(&["pause", &room]).await;
+    stage.rooms(&["resume", &room]).await;
+    lock.close().await.unwrap();
+
+    daemon.until("it is watched", async || stage.watched(&room).await).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert!(!stage.watched(&paused).await);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn an_alias_that_a_room_gets_while_it_is_followed_decides_about_it() {
+    let stage = Stage::new().await.set("rooms.include", "#*:model.test").set("rooms.exclude", "#secret:*");
+    let (room, other) = (stage.room(15), stage.room(3));
+    let call = |room: &str, content: &str| stage.server.state(room, "m.room.canonical_alias", "", content);
+    call(&other, r##"{"alias":"#other:model.test"}"##);
+    let mut daemon = stage.followed(&other).await;
+    assert_eq!(stage.count(&room).await, "0");
+    let is_full = |request: &Request| request.query("full_state") == Some("true");
+    let full = || stage.server.requests("/sync").into_iter().filter(is_full).count();
+    let before = full();
+
+    call(&room, r##"{"alt_aliases":["#named:model.test"]}"##);
+    daemon.until("it is watched", async || stage.watched(&room).await).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+
+    call(&room, r##"{"alias":"#secret:model.test"}"##);
+    daemon.until("it is left out", async || !stage.watched(&room).await).await;
+    let kept = stage.count(&room).await;
+    stage.say(&room, "unheard", 25);
+    goes_on(&stage, &mut daemon, &other).await;
+    assert_eq!(stage.count(&room).await, kept);
+
+    call(&room, r##"{"alias":"#named:model.test"}"##);
+    daemon.until("it is watched", async || stage.watched(&room).await).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(stage.gaps(&room).await, ["the room was not watched: closed"]);
+    assert_eq!(full() - before, 3, "each is asked about once");
+    daemon.stop().await;
+}
+
+/// A new archive would hold it too, but no `/sync` tells of it a second time.
+#[tokio::test]
+async fn a_room_left_before_it_was_wanted_is_archived_up_to_the_leave() {
+    let stage = Stage::new().await;
+    let (room, secret, other) = (stage.room(25), stage.room(5), stage.room(3));
+    stage.server.state(&secret, "m.room.canonical_alias", "", r##"{"alias":"#secret:model.test"}"##);
+    stage.server.kick(&room, ARCHIVER);
+    stage.server.kick(&secret, ARCHIVER);
+    stage.say(&room, "unheard", 5);
+    let stage = stage.set("rooms.include", &other);
+    stage.once().await;
+    assert_eq!(stage.count(&room).await, "0");
+
+    let stage = stage.set("rooms.include", "*").set("rooms.exclude", "#secret:*");
+    stage.once().await;
+    stage.is_archived(&room).await;
+    let version = format!("select room_version from archive.rooms where room_id = '{room}'");
+    assert_eq!(stage.database.value(&version).await, "10");
+    assert!(!stage.watched(&secret).await, "its alias came to light in time");
+    assert_eq!(stage.count(&secret).await, "0");
+    assert_eq!(stage.database.value("select count(*) from archive.rooms where state_suspect").await, "0");
+}
+
+#[tokio::test]
+async fn a_room_left_before_it_was_wanted_may_be_refused() {
+    let stage = Stage::new().await;
+    let (room, other) = (stage.room(25), stage.room(3));
+    stage.server.kick(&room, ARCHIVER);
+    let stage = stage.set("rooms.include", &other);
+    stage.once().await;
+    stage.server.forget(&room);
+    let stage = stage.set("rooms.include", "*");
+    stage.once().await;
+    assert_eq!(stage.history(&room).await, "truncated");
+    assert!(stage.reason(&room).await.contains("M_FORBIDDEN"), "{}", stage.reason(&room).await);
+    stage.once().await;
+    assert_eq!(stage.history(&room).await, "truncated");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ pub struct Account {
     pub device_id: Option<String>,
     /// Token of the next `/sync`; `None`: never synced.
     pub since: Option<String>,
-    /// The room filter as last applied.
+    /// The room filter as last applied; after a decision about rooms, what no filter is like.
     pub rooms_filter: Option<String>,
 }
 
@@ -81,6 +81,27 @@ impl Writer {
         transaction.commit().await?;
         Ok(Account { since: None, ..account.clone() })
     }
+}
+
+/// Has the next response tell the state of every room, because of a decision about one. Never twice the same text, so that
+/// an answer to a request of before it cannot be taken for one of after it, whatever else was decided between.
+pub(super) async fn outdate_filter(connection: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query!("update archive.accounts set rooms_filter = 'outdated ' || gen_random_uuid()::text")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Whether nothing was decided about rooms since `account` was read; nothing is then until the transaction ends. To be
+/// asked after the rooms were locked.
+pub(super) async fn is_up_to_date(connection: &mut PgConnection, account: &Account) -> Result<bool, Error> {
+    let rooms_filter = sqlx::query_scalar!(
+        "select rooms_filter from archive.accounts where account_key = $1 for update",
+        account.account_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(rooms_filter == account.rooms_filter)
 }
 
 /// Moves `since` in the transaction that stores the response it belongs to.

@@ -4,12 +4,17 @@
 use sqlx::{PgConnection, postgres::PgListener};
 
 use super::{
-    Archive, Error, Writer, event,
+    Account, Archive, Error, Writer, checkpoint, event,
     gap::{self, NewGap},
-    room, timeline,
+    room::{self, Room},
+    state::Cause,
+    timeline,
     writer::lock_room,
 };
-use crate::config::{Choice, Choices, Rooms};
+use crate::{
+    config::{Choice, Choices, Rooms},
+    matrix::Events,
+};
 
 /// What a daemon listens to.
 const CHANNEL: &str = "backscroll_rooms";
@@ -58,13 +63,22 @@ pub struct ChosenRoom {
 }
 
 impl Archive {
-    /// What is decided about rooms beside the configuration.
-    pub async fn choices(&self) -> Result<Choices, Error> {
-        let rows = sqlx::query!("select room_id, wanted, paused from archive.room_choices")
-            .fetch_all(&self.pool)
-            .await?;
-        let choice = |wanted, paused| Choice { wanted, paused };
-        Ok(rows.into_iter().map(|row| (row.room_id, choice(row.wanted, row.paused))).collect())
+    /// What is decided about rooms beside the configuration, and the account's `rooms_filter` of the same moment.
+    pub async fn choices(&self, account_key: i32) -> Result<(Choices, Option<String>), Error> {
+        let rows = sqlx::query!(
+            r#"select a.rooms_filter, c.room_id as "room_id?", c.wanted as "wanted?", c.paused as "paused?"
+               from archive.accounts a
+               left join archive.room_choices c on true
+               where a.account_key = $1"#,
+            account_key
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let rooms_filter = rows.first().and_then(|row| row.rooms_filter.clone());
+        let choices = rows
+            .into_iter()
+            .filter_map(|row| Some((row.room_id?, Choice { wanted: row.wanted, paused: row.paused? })));
+        Ok((choices.collect(), rooms_filter))
     }
 
     /// Decides about a room. Where that ends its archiving, it has ended when this returns, whatever a daemon is at.
@@ -80,6 +94,8 @@ impl Archive {
         if after.paused || after.wanted == Some(false) {
             unwatch(&mut transaction, room_id).await?;
         }
+        // Also where all is as it was when the last whole state was stored: the room may have been unwatched between.
+        checkpoint::outdate_filter(&mut transaction).await?;
         sqlx::query!("select pg_notify($1, '')", CHANNEL).execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(true)
@@ -134,43 +150,87 @@ impl Archive {
 }
 
 impl Writer {
-    /// Takes up the rooms again that are wanted now and that the account has left while they were not: no `/sync` tells of
-    /// them any more, not even with the whole state. What was missed becomes a gap, of which the server gives what it lets
-    /// those see who have left. `since`: the account's.
-    pub async fn take_up_left_rooms(&self, rooms: &Rooms, since: &str) -> Result<(), Error> {
+    /// Has the states asked for of the rooms that are wanted now and that the account has left while they were not: no
+    /// `/sync` tells of them any more, not even with the whole state. [`Writer::take_up_left_room`] does the rest.
+    pub async fn doubt_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
+        let mut connection = self.archive().pool.acquire().await?;
         let left = sqlx::query!(
             r#"select r.room_key, r.room_id,
                       (select e.content::text from archive.current_state s
                        join archive.events e on e.room_key = s.room_key and e.event_id = s.event_id
                        where s.room_key = r.room_key and s.type = 'm.room.canonical_alias' and s.state_key = '') as alias
                from archive.rooms r
-               where r.bootstrapped and not r.watched and r.membership in ('leave', 'ban')
+               where not r.watched and r.membership in ('leave', 'ban')
                order by r.room_key"#
         )
-        .fetch_all(&self.archive().pool)
+        .fetch_all(&mut *connection)
         .await?;
         for row in left {
             if room::is_wanted(rooms, &row.room_id, row.alias.as_deref().into_iter()) {
-                self.take_up_left_room(row.room_key, since).await?;
+                room::set_suspect(&mut connection, row.room_key, true).await?;
             }
         }
         Ok(())
     }
 
-    async fn take_up_left_room(&self, room_key: i32, since: &str) -> Result<(), Error> {
+    /// Takes up a room that the account has left, if it is wanted: an alias that leaves it out may be new to the archive.
+    /// `state`: what the server tells of it, `None` if nothing; a walk will find out how much of the history it refuses.
+    /// `account` and `rooms` are of one moment.
+    pub async fn take_up_left_room(
+        &self,
+        account: &Account,
+        rooms: &Rooms,
+        room_key: i32,
+        state: Option<&Events>,
+    ) -> Result<(), Error> {
+        let Some(since) = account.since.as_deref() else { return Ok(()) };
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;
-        let mut room = room::get(&mut transaction, room_key).await?;
-        if room.watched || room.membership == "join" {
+        let room = room::get(&mut transaction, room_key).await?;
+        // Else it is still to be looked at, by what was decided last.
+        if room.watched || !checkpoint::is_up_to_date(&mut transaction, account).await? {
             return Ok(());
         }
+        room::set_suspect(&mut transaction, room_key, false).await?;
+        let alias = match state {
+            Some(state) => room::alias_contents(&state.events).last().map(str::to_owned),
+            None => known_alias(&mut transaction, room_key).await?,
+        };
+        let is_left = matches!(room.membership.as_str(), "leave" | "ban");
+        if is_left && room::is_wanted(rooms, &room.room_id, alias.as_deref().into_iter()) {
+            self.watch_left_room(&mut transaction, rooms, room, since, state).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// What was missed becomes a gap, of a room that is new to the archive its history: the server gives of it what it lets
+    /// those see who have left.
+    async fn watch_left_room(
+        &self,
+        connection: &mut PgConnection,
+        rooms: &Rooms,
+        mut room: Room,
+        since: &str,
+        state: Option<&Events>,
+    ) -> Result<(), Error> {
+        let is_new = !room.bootstrapped;
         room.watched = true;
-        room::update(&mut transaction, &room).await?;
-        room::set_suspect(&mut transaction, room_key, true).await?;
-        let newest = event::newest(&mut transaction, room_key).await?;
-        let top = gap::top(&mut transaction, room_key, newest.as_ref()).await?;
+        room.bootstrapped |= state.is_some();
+        let create = state.and_then(|state| state.events.iter().find(|it| it.is_state("m.room.create")));
+        room.room_version = create.map(room::declared_version).or(room.room_version);
+        room::update(connection, &room).await?;
+        if let Some(state) = state {
+            let cause = if is_new { Cause::Bootstrap } else { Cause::Reconcile };
+            self.store_state(connection, &room, state, cause).await?;
+        }
+        if is_new {
+            return self.begin_history(connection, rooms, &room, since).await;
+        }
+        let newest = event::newest(connection, room.room_key).await?;
+        let top = gap::top(connection, room.room_key, newest.as_ref()).await?;
         let gap = NewGap {
-            room_key,
+            room_key: room.room_key,
             reason: gap::NOT_WATCHED,
             upper_token: Some(since),
             lower_token: None,
@@ -178,10 +238,20 @@ impl Writer {
             upper_position: timeline::append(top, true).next(),
             lower: newest,
         };
-        gap::open(&mut transaction, &gap).await?;
-        transaction.commit().await?;
-        Ok(())
+        gap::open(connection, &gap).await
     }
+}
+
+/// The content of the room's canonical alias, as far as the archive knows.
+async fn known_alias(connection: &mut PgConnection, room_key: i32) -> Result<Option<String>, Error> {
+    let alias = sqlx::query_scalar!(
+        "select e.content::text
+         from archive.current_state s
+         join archive.events e on e.room_key = s.room_key and e.event_id = s.event_id
+         where s.room_key = $1 and s.type = 'm.room.canonical_alias' and s.state_key = ''",
+        room_key
+    );
+    Ok(alias.fetch_optional(connection).await?.flatten())
 }
 
 async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Choice, Error> {

@@ -194,8 +194,10 @@ pub(super) async fn store(
     let mut settled: Vec<_> = targets.iter().filter(|target| known.contains_key(*target)).cloned().collect();
     let mut redacted =
         redaction::apply(connection, policy, room, &settled, &served.collect(), &redactions).await?;
-    let inserted = new.iter().map(|placed| placed.event).filter(|event| targets.contains(&event.event_id));
-    for event in inserted {
+    for event in new.iter().map(|placed| placed.event) {
+        if !targets.remove(&event.event_id) {
+            continue;
+        }
         settled.push(event.event_id.clone());
         if event.state_key.is_some() {
             redacted.push(event.event_id.clone());
@@ -209,6 +211,10 @@ pub(super) async fn store(
         .map(|event| event.event_id.clone())
         .collect();
     redaction::prune_successors(connection, room.room_key, &redacted, &successors).await?;
+    let absent = targets.into_iter().filter(|target| !known.contains_key(target));
+    let replaced = events.iter().filter_map(|placed| replaced(placed.event));
+    let replaced = replaced.filter(|event_id| redactions.contains_key(*event_id)).map(str::to_owned);
+    redaction::prune_repeats(connection, room, &absent.chain(replaced).collect::<Vec<_>>()).await?;
     room::count_events(connection, room.room_key, new.len()).await?;
     Ok(new.len())
 }

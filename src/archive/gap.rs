@@ -107,13 +107,15 @@ pub(super) async fn edge_at(connection: &mut PgConnection, walk: &Walk) -> Resul
     Ok(edge.flatten())
 }
 
-/// Closes the holes that the operator left and that a finished walk of theirs, or one from the newest event, has passed.
+/// Closes the holes that the operator left and that a finished walk of theirs, one from the newest event or a rewalk, which
+/// begins above them all, has passed.
 pub(super) async fn passed(connection: &mut PgConnection, walk: &Walk) -> Result<(), Error> {
     sqlx::query!(
         "update archive.gaps g set state = 'closed', closed_at = now()
          from archive.walks w
          where w.walk_id = $1 and g.room_key = w.room_key and g.state = 'skipped'
-           and coalesce(w.from_token = g.upper_token, true) and coalesce(w.to_token = g.lower_token, true)",
+           and (w.kind = 'rewalk' or coalesce(w.from_token = g.upper_token, true))
+           and coalesce(w.to_token = g.lower_token, true)",
         walk.walk_id
     )
     .execute(connection)

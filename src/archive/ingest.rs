@@ -27,8 +27,9 @@ use crate::{
 /// What is to be done after a `/sync` response.
 #[derive(Debug, Default)]
 pub struct SyncOutcome {
-    /// The response does not hold the whole state of a room that is new to the archive. Nothing was written: the same
-    /// `since` must be asked again with `full_state`.
+    /// The response does not hold the whole state of a room that is new to the archive, or whose new alias decides about
+    /// it; or it was asked for before the last decision about rooms. Nothing was written: the same `since` must be asked
+    /// again with `full_state`.
     pub needs_full_state: bool,
     /// Events that were new.
     pub event_count: usize,
@@ -54,12 +55,22 @@ impl Writer {
         let mut transaction = self.begin().await?;
         let told = claim_rooms(&mut transaction, &response, &batch.rooms).await?;
         anchor::remember(&mut transaction, &told).await?;
-        for (room, told) in told {
+        let mut last = None;
+        for (mut room, told) in told {
+            // A room that the account was kicked from and invited to again is told twice.
+            if last.replace(room.room_key) == Some(room.room_key) {
+                room = room::get(&mut transaction, room.room_key).await?;
+            }
             self.apply_room(&mut transaction, &response, room, told, &mut outcome).await?;
             if outcome.needs_full_state {
-                transaction.rollback().await?;
-                return Ok(outcome);
+                break;
             }
+        }
+        // Else what was decided meanwhile would count as applied. Asked last, because commands wait from here on.
+        outcome.needs_full_state |= full && !checkpoint::is_up_to_date(&mut transaction, account).await?;
+        if outcome.needs_full_state {
+            transaction.rollback().await?;
+            return Ok(outcome);
         }
         let filter = full.then(|| rooms.fingerprint());
         checkpoint::advance(&mut transaction, account, batch.next_batch.as_str(), filter.as_deref()).await?;
@@ -74,19 +85,30 @@ impl Writer {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;
         let room = room::get(&mut transaction, room_key).await?;
-        event::quarantine(&mut transaction, room_key, &state.malformed).await?;
+        self.store_state(&mut transaction, &room, state, Cause::Reconcile).await?;
+        room::set_suspect(&mut transaction, room_key, false).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// The same in the caller's transaction.
+    pub(super) async fn store_state(
+        &self,
+        connection: &mut PgConnection,
+        room: &Room,
+        state: &Events,
+        cause: Cause,
+    ) -> Result<(), Error> {
+        event::quarantine(connection, room.room_key, &state.malformed).await?;
         // Whether a copy in this answer tells what the event replaced depends on what the server happens to remember, and
         // so on how often it was asked.
         let told: Vec<Event> =
             state.events.iter().map(|event| Event { prev_content: None, ..event.clone() }).collect();
-        self.store_unplaced(&mut transaction, &room, &told).await?;
-        let mut pointers = Pointers::load(&mut transaction, room_key).await?;
-        pointers.point(&state.events, Cause::Reconcile);
-        pointers.drop_unnamed(Cause::Reconcile);
-        pointers.save(&mut transaction).await?;
-        room::set_suspect(&mut transaction, room_key, false).await?;
-        transaction.commit().await?;
-        Ok(())
+        self.store_unplaced(connection, room, &told).await?;
+        let mut pointers = Pointers::load(connection, room.room_key).await?;
+        pointers.point(&state.events, cause);
+        pointers.drop_unnamed(cause);
+        pointers.save(connection).await
     }
 
     /// Leaves a room's current state as it is: the server does not tell it to this account any more.
@@ -269,7 +291,8 @@ pub(super) async fn walk_down(
 }
 
 /// Where a walk begins that does not know its place: above the first known event of its first page; without one, at the
-/// upper edge of the gap whose token it has, above all that is there if it came from the newest event, else below.
+/// upper edge of the gap whose token it has, above all that is there if it came from the newest event or from `since`, else
+/// below.
 async fn edge_above(connection: &mut PgConnection, walk: &Walk, places: &[Place]) -> Result<i64, Error> {
     if let Some(position) = places.iter().find_map(|place| place.position()) {
         return event::above(connection, walk.room_key, position).await;
@@ -277,8 +300,9 @@ async fn edge_above(connection: &mut PgConnection, walk: &Walk, places: &[Place]
     if let Some(edge) = gap::edge_at(connection, walk).await? {
         return Ok(edge);
     }
+    let from_top = walk.cursor.is_none() || walk.kind == Kind::Rewalk;
     match event::newest(connection, walk.room_key).await? {
-        Some((_, newest)) if walk.cursor.is_none() => event::above(connection, walk.room_key, newest).await,
+        Some((_, newest)) if from_top => event::above(connection, walk.room_key, newest).await,
         _ => event::lowest(connection, walk.room_key).await,
     }
 }

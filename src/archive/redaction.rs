@@ -318,6 +318,48 @@ pub(super) async fn prune_successors(
     Ok(())
 }
 
+/// Prunes `prev_content` where it repeats what was redacted and is not stored: a server tells what a state event replaced also
+/// to those who may not see that. `targets`: redacted events; those that are stored are passed over.
+pub(super) async fn prune_repeats(
+    connection: &mut PgConnection,
+    room: &Room,
+    targets: &[String],
+) -> Result<(), Error> {
+    if targets.is_empty() {
+        return Ok(());
+    }
+    // Lateral, and fenced by its offset, for the same reason as in `event::known`.
+    let repeats = sqlx::query!(
+        r#"select repeat.event_id as "event_id!", repeat.type as "event_type!", repeat.prev_content as "prev_content!"
+           from unnest($2::text[]) as target (event_id)
+           cross join lateral (
+               select s.event_id, s.type, s.prev_content::text as prev_content
+               from archive.events s
+               where s.room_key = $1 and s.replaces_state = target.event_id and s.prev_content is not null
+               offset 0
+           ) as repeat
+           where not exists (
+               select from archive.events t where t.room_key = $1 and t.event_id = target.event_id)"#,
+        room.room_key,
+        targets
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for repeat in repeats {
+        let pruned = prune(room.room_version.as_deref(), &repeat.event_type, &repeat.prev_content);
+        sqlx::query!(
+            "update archive.events set prev_content = $3::text::jsonb
+             where room_key = $1 and event_id = $2 and prev_content is distinct from $3::text::jsonb",
+            room.room_key,
+            repeat.event_id,
+            pruned
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
 /// The content that is left by the redaction algorithm of the room's version (specification, "Redactions"); nothing
 /// where the version is unknown.
 fn prune(room_version: Option<&str>, event_type: &str, content: &str) -> String {

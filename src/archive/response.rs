@@ -63,10 +63,14 @@ impl Writer {
             // An invite or knock came to nothing: there is no history that this account may see.
             return room::update(connection, &room).await;
         }
-        // Only a whole state tells all aliases.
+        let alias = canonical_alias(told);
+        let is_wanted = room::is_wanted(response.rooms, &room.room_id, alias.into_iter());
+        // Without the whole state, that no alias is told does not mean that there is none.
         if response.full || create.is_some() {
-            let aliases = room::alias_contents(state_events(told));
-            room.watched = room::is_wanted(response.rooms, &room.room_id, aliases);
+            room.watched = is_wanted;
+        } else if alias.is_some() && is_wanted != room.watched {
+            outcome.needs_full_state = true;
+            return Ok(());
         }
         if !room.watched {
             return room::update(connection, &room).await;
@@ -104,15 +108,27 @@ impl Writer {
         told: &RoomBatch,
     ) -> Result<usize, Error> {
         let new = self.store_unplaced(connection, room, state_events(told)).await?;
-        let operator = response.rooms.prev_batch(&room.room_id);
         // From next_batch, not prev_batch: events that arrived late but sort early are below neither the latter nor in
         // this timeline (protocol 0.1).
-        let from_token = operator.unwrap_or(response.next_batch);
+        self.begin_history(connection, response.rooms, room, response.next_batch).await?;
+        Ok(new)
+    }
+
+    /// Opens the walk through all that there was of a room that is new to the archive. `now`: the token of its state.
+    pub(super) async fn begin_history(
+        &self,
+        connection: &mut PgConnection,
+        rooms: &Rooms,
+        room: &Room,
+        now: &str,
+    ) -> Result<(), Error> {
+        let operator = rooms.prev_batch(&room.room_id);
+        let from_token = operator.unwrap_or(now);
         if let Some(prev_batch) = operator {
             let hole = NewGap {
                 room_key: room.room_key,
                 reason: "the operator's prev_batch: what is newer, up to the first sync, was not asked for",
-                upper_token: Some(response.next_batch),
+                upper_token: Some(now),
                 lower_token: Some(prev_batch),
                 upper_event_id: None,
                 // So that what comes live leaves room for it.
@@ -121,8 +137,7 @@ impl Writer {
             };
             gap::skip(connection, &hole).await?;
         }
-        self.open_history(connection, room, from_token, 0).await?;
-        Ok(new)
+        self.open_history(connection, room, from_token, 0).await
     }
 
     async fn open_history(
@@ -179,6 +194,10 @@ impl Writer {
         }
 
         if let Some(reason) = hole {
+            if told.section == Section::Join {
+                // Refused while the account was out of the room, which may be told only by what is missing here.
+                walk::reopen_stalled(connection, Some(room.room_key)).await?;
+            }
             let rejoined = rejoined(response, before, told);
             let since = if rejoined { &before.left_since } else { &response.account.since };
             // An initial timeline has the graph's order, and so does a rejoined room's: what arrived late but sorts
@@ -221,17 +240,14 @@ impl Writer {
         before: &Room,
         told: &RoomBatch,
     ) -> Result<bool, Error> {
-        let whole = response.full || !before.bootstrapped;
-        let mut pointers = if whole {
-            Pointers::load(connection, before.room_key).await?
-        } else {
-            Pointers::load_for(connection, before.room_key, state_events(told)).await?
-        };
+        let mut pointers = Pointers::load_for(connection, before.room_key, state_events(told)).await?;
         let cause = |cause| if before.bootstrapped { cause } else { Cause::Bootstrap };
         match &told.state_after {
             Some(after) => pointers.point(&after.events, cause(Cause::StateAfter)),
             None => pointers.point(&told.state.events, cause(Cause::State)),
         }
+        // Of a forked graph Synapse tells the state of the branch that the timeline ends with (P86), not the room's.
+        let branched = told.state_after.is_none() && pointers.have_moved();
         // Where the server offers the state after the timeline, nothing else counts (P87), but for a leave after which none of
         // its users is in the room: Synapse has no state any more then, and tells of no change.
         let dropped = told.state_after.is_some()
@@ -240,29 +256,25 @@ impl Writer {
         if told.state_after.is_none() || dropped {
             pointers.follow(&told.timeline.events, cause(Cause::Timeline));
         }
-        let timeline_has_state = told.timeline.events.iter().any(|event| event.state_key.is_some());
-        let exact = told.state_after.is_some() || !timeline_has_state;
-        if whole && before.bootstrapped && exact {
-            pointers.drop_unnamed(Cause::Reconcile);
-        }
-        let suspicious = pointers.suspicious() || dropped || told_in_part(response, before, told, exact);
+        let suspicious = pointers.suspicious() || branched || dropped || told_in_part(response, before, told);
         pointers.save(connection).await?;
         Ok(suspicious)
     }
 }
 
-/// Whether the current state may not be what the response says, though all that it says was followed. `exact`: it says
-/// what the state is after its timeline.
-fn told_in_part(response: &Response<'_>, before: &Room, told: &RoomBatch, exact: bool) -> bool {
+/// Whether the current state may not be what the response says, though all that it says was followed.
+fn told_in_part(response: &Response<'_>, before: &Room, told: &RoomBatch) -> bool {
+    // A homeserver may tell of state in /state that it leaves out of /sync, such as aliases: a whole state is none.
+    if response.full || !before.bootstrapped {
+        return true;
+    }
     if told.section == Section::Leave {
         // It tells the state as it was then (P90), but what changed while the account was away is told to those who stay,
         // and a timeline may hold what came too late to count.
-        return rejoined(response, before, told) || (response.full && !exact);
+        return rejoined(response, before, told);
     }
-    // A homeserver may tell of state in /state that it leaves out of /sync, such as aliases.
-    let is_new = !before.bootstrapped;
     // Beyond a hole a key may have lost its event, which only a whole state tells (protocol 4.3).
-    is_new || if response.full { !exact } else { discontinuity(response, before, told).is_some() }
+    discontinuity(response, before, told).is_some()
 }
 
 /// Finds or makes the rows of the rooms that were not erased, and locks them in ascending order.
@@ -328,6 +340,13 @@ fn after(told: &RoomBatch) -> impl Iterator<Item = &Event> {
 /// All events of the response, those of the timeline last.
 fn state_events(told: &RoomBatch) -> impl Iterator<Item = &Event> {
     told.state.events.iter().chain(after(told)).chain(&told.timeline.events)
+}
+
+/// The content of the canonical alias in force, if the response tells it. A timeline may still tell, or its beginning have,
+/// one that another has replaced.
+fn canonical_alias(told: &RoomBatch) -> Option<&str> {
+    let latest_first = [told.state_after.as_ref(), Some(&told.timeline), Some(&told.state)];
+    latest_first.into_iter().flatten().find_map(|section| room::alias_contents(&section.events).last())
 }
 
 /// Whether the account is back in a room that it had left, or was between this response and the last. That it was may

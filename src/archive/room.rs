@@ -219,9 +219,9 @@ pub(super) fn declared_version(create: &Event) -> String {
     create.and_then(|create| create.room_version).unwrap_or_else(|| "1".to_owned())
 }
 
-/// The contents of a room's canonical alias among its state.
-pub(super) fn alias_contents<'a>(state: impl Iterator<Item = &'a Event>) -> impl Iterator<Item = &'a str> {
-    state.filter(|event| event.is_state("m.room.canonical_alias")).map(|event| event.content.as_str())
+/// The contents of a room's canonical alias among these events.
+pub(super) fn alias_contents(events: &[Event]) -> impl Iterator<Item = &str> {
+    events.iter().filter(|event| event.is_state("m.room.canonical_alias")).map(|event| event.content.as_str())
 }
 
 /// The same among its stripped state.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize;
 use sqlx::PgConnection;
 
 use super::Error;
@@ -122,11 +123,20 @@ impl Pointers {
 
     /// The same for a timeline, whose events need not be in force.
     pub(super) fn follow<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>, cause: Cause) {
+        let mut after_state = false;
         for event in events {
             let Some(key) = key(event) else { continue };
             self.suspicious |= may_have_lost(event, self.current.get(&key));
+            // If it comes from another branch, it may have undone what stands before it here.
+            self.suspicious |= after_state && takes_power(event);
+            after_state = true;
             self.point([event], cause);
         }
+    }
+
+    /// Whether any key points elsewhere than it did.
+    pub(super) fn have_moved(&self) -> bool {
+        !self.moves.is_empty()
     }
 
     /// Whether `event` is in force.
@@ -241,6 +251,22 @@ fn may_have_lost(event: &Event, old: Option<&Pointer>) -> bool {
     old.event_id != event.event_id && (event.replaces_state.as_ref() != Some(&old.event_id) || !younger)
 }
 
+/// Whether this is a power event (specification, "Room Version 2"), which state resolution applies before all others.
+fn takes_power(event: &Event) -> bool {
+    #[derive(Deserialize)]
+    struct Member {
+        membership: String,
+    }
+    match event.event_type.as_str() {
+        "m.room.power_levels" | "m.room.join_rules" => true,
+        "m.room.member" if event.state_key.as_ref() != Some(&event.sender) => {
+            serde_json::from_str(&event.content)
+                .is_ok_and(|member: Member| matches!(member.membership.as_str(), "leave" | "ban"))
+        }
+        _ => false,
+    }
+}
+
 fn key(event: &Event) -> Option<Key> {
     Some((event.event_type.clone(), event.state_key.clone()?))
 }
@@ -297,6 +323,27 @@ mod tests {
         let mut skewed = pointers("$2");
         skewed.follow([&Event { origin_server_ts: Some(1), ..topic("$3", Some("$2")) }], Cause::Timeline);
         assert!(skewed.suspicious());
+    }
+
+    #[test]
+    fn a_power_event_after_others_is_suspicious() {
+        let member = |user: &str, membership: &str| Event {
+            event_type: "m.room.member".to_owned(),
+            sender: "@a:hs".to_owned(),
+            state_key: Some(user.to_owned()),
+            content: format!(r#"{{"membership":"{membership}"}}"#),
+            ..Event::default()
+        };
+        let is_suspicious = |timeline: &[Event]| {
+            let mut pointers = pointers("$2");
+            pointers.follow(timeline, Cause::Timeline);
+            pointers.suspicious()
+        };
+        let (topic, ban) = (topic("$3", Some("$2")), member("@b:hs", "ban"));
+        assert!(is_suspicious(&[topic.clone(), ban.clone()]));
+        assert!(!is_suspicious(&[ban, topic.clone()]));
+        assert!(!is_suspicious(&[topic.clone(), member("@b:hs", "invite")]));
+        assert!(!is_suspicious(&[topic, member("@a:hs", "leave")]));
     }
 
     #[test]

@@ -108,14 +108,17 @@ impl Archive {
         })
     }
 
-    /// The rooms (key, id) whose current state is to be compared with the server's.
-    pub async fn suspect_rooms(&self) -> Result<Vec<(i32, String)>, Error> {
+    /// The rooms (key, id, whether it is archived) whose current state is to be compared with the server's, or, where the
+    /// account has left one, to tell whether it is to be archived.
+    pub async fn suspect_rooms(&self) -> Result<Vec<(i32, String, bool)>, Error> {
         let rooms = sqlx::query!(
-            "select room_key, room_id from archive.rooms where state_suspect and watched order by room_key"
+            "select room_key, room_id, watched from archive.rooms
+             where state_suspect and (watched or membership in ('leave', 'ban'))
+             order by room_key"
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(rooms.into_iter().map(|room| (room.room_key, room.room_id)).collect())
+        Ok(rooms.into_iter().map(|room| (room.room_key, room.room_id, room.watched)).collect())
     }
 
     /// How many rooms the account is in that are archived.

@@ -108,7 +108,9 @@ async fn finish(
     if let Some(gap_id) = walk.gap_id {
         return gap::walked(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
     }
-    gap::passed(connection, walk).await?;
+    if walk.kind != Kind::Rewalk || truncated.is_none() {
+        gap::passed(connection, walk).await?;
+    }
     if walk.kind == Kind::History {
         let state = if truncated.is_some() { "truncated" } else { "complete" };
         room::set_history(connection, walk.room_key, state, truncated).await?;

@@ -42,7 +42,7 @@ pub struct Walk {
     pub repeats: i32,
     /// An earlier cursor, to find circles.
     pub landmark: Option<String>,
-    /// Whether it was begun anew at the newest event.
+    /// Whether it was begun anew at the newest event, since it last stalled.
     pub restarted: bool,
     /// Where it stands.
     pub state: WalkState,
@@ -120,7 +120,7 @@ pub(super) async fn schedule_rewalk(
 pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
     let hurried = sqlx::query!(
         "update archive.walks set not_before = now()
-         where room_key = $1 and kind = 'rewalk' and state = 'open' and pages = 0",
+         where room_key = $1 and kind = 'rewalk' and state = 'open' and pages = 0 and cursor is null",
         room_key
     )
     .execute(&mut *connection)
@@ -131,6 +131,29 @@ pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> 
             .await?;
     }
     Ok(())
+}
+
+/// Opens again what had stalled, in `room_key` or everywhere: each may begin anew once more if the server refuses its token.
+/// Returns how many.
+pub(super) async fn reopen_stalled(
+    connection: &mut PgConnection,
+    room_key: Option<i32>,
+) -> Result<usize, Error> {
+    let reopened = sqlx::query!(
+        "with reopened as (
+             update archive.walks
+             set state = 'open', restarted = false, repeats = 0, ends = 0, landmark = null, not_before = now()
+             where state = 'stalled' and room_key = coalesce($1, room_key) returning room_key, kind
+         ), rooms as (
+             update archive.rooms set history_state = 'walking', history_reason = null
+             where room_key in (select room_key from reopened where kind = 'history') and history_state = 'stalled'
+         )
+         select room_key from reopened",
+        room_key
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(reopened.len())
 }
 
 impl Archive {
@@ -222,20 +245,8 @@ impl Writer {
     }
 
     /// Opens again what had stalled; the operator asks for it by starting the daemon.
-    pub async fn reopen_stalled(&self) -> Result<u64, Error> {
-        let reopened = sqlx::query!(
-            "with reopened as (
-                 update archive.walks set state = 'open', repeats = 0, ends = 0, landmark = null, not_before = now()
-                 where state = 'stalled' returning room_key, kind
-             ), rooms as (
-                 update archive.rooms set history_state = 'walking', history_reason = null
-                 where room_key in (select room_key from reopened where kind = 'history') and history_state = 'stalled'
-             )
-             select room_key from reopened"
-        )
-        .fetch_all(&self.archive().pool)
-        .await?;
-        Ok(reopened.len() as u64)
+    pub async fn reopen_stalled(&self) -> Result<usize, Error> {
+        reopen_stalled(&mut *self.archive().pool.acquire().await?, None).await
     }
 
     /// Notes why the walk's last request brought nothing, once per reason.
@@ -268,7 +279,7 @@ impl Writer {
     pub async fn restart_walk(&self, walk: &Walk) -> Result<(), Error> {
         let restarted = sqlx::query!(
             "update archive.walks
-             set cursor = null, to_token = null, restarted = true, upper_position = null, landmark = null, ends = 0, repeats = 0
+             set cursor = null, from_token = null, to_token = null, restarted = true, upper_position = null, landmark = null, ends = 0, repeats = 0
              where walk_id = $1 and pages = $2 and cursor is not distinct from $3 and state = 'open'",
             walk.walk_id,
             walk.pages,

@@ -1,7 +1,7 @@
 //! Rooms and cursors that are lost on the way, and pages that are too large.
 
 use crate::support::{
-    homeserver::{ALICE, ARCHIVER, Fault},
+    homeserver::{ALICE, ARCHIVER, Fault, Request},
     stage::Stage,
 };
 
@@ -15,6 +15,26 @@ async fn a_dead_cursor_begins_the_walk_anew() {
     stage.is_archived(&room).await;
     let asked = stage.server.requests("/messages");
     assert_eq!(asked[3].query("from"), None, "from the newest event");
+}
+
+/// A walk that is begun anew may stall at another dead cursor; that is no reason to be stalled for ever.
+#[tokio::test]
+async fn each_start_may_begin_a_walk_anew() {
+    let stage = Stage::new().await;
+    let room = stage.room(45);
+    let dead = || Fault::error(400, "M_UNKNOWN", "'from' parameter is invalid").on("/messages");
+    stage.server.inject(dead().when(|request: &Request| request.query("from").is_some()).after(2));
+    stage.once().await;
+    assert_eq!(stage.history(&room).await, "stalled");
+    stage.server.heal();
+
+    stage.server.inject(dead().times(1));
+    let asked = stage.server.requests("/messages").len();
+    stage.once().await;
+    stage.is_archived(&room).await;
+    let asked = stage.server.requests("/messages").split_off(asked);
+    assert!(asked[0].query("from").is_some(), "from the dead cursor");
+    assert_eq!(asked[1].query("from"), None, "from the newest event");
 }
 
 /// The cursor dies while there is more above the archive than fits a page.
@@ -76,9 +96,8 @@ async fn a_ban_takes_nothing_from_the_archive() {
 async fn the_refusal_of_another_server_passes_with_a_smaller_page() {
     let stage = Stage::new().await.set("backfill.page_size", "40");
     let room = stage.room(35);
-    let too_much = |request: &crate::support::homeserver::Request| {
-        request.query("limit").is_some_and(|limit| limit.parse::<u32>().unwrap() > 10)
-    };
+    let too_much =
+        |request: &Request| request.query("limit").is_some_and(|limit| limit.parse::<u32>().unwrap() > 10);
     stage.server.inject(Fault::forbidden().on("/messages").when(too_much));
     stage.once().await;
     stage.is_archived(&room).await;

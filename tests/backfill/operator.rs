@@ -49,6 +49,21 @@ async fn a_whole_walk_fills_the_hole_that_was_skipped() {
     assert_eq!(gaps(&stage, &room).await, ["closed"]);
 }
 
+/// So does a rewalk, from above all that is there.
+#[tokio::test]
+async fn a_rewalk_fills_the_hole_that_was_skipped() {
+    for live in [0, 5] {
+        let (stage, room, _) = room_with_a_hole(35).await;
+        stage.say(&room, "live", live);
+        stage.room(3);
+        stage.once().await;
+        stage.database.run("update archive.walks set not_before = now() where kind = 'rewalk'").await;
+        stage.once().await;
+        stage.is_archived(&room).await;
+        assert_eq!(gaps(&stage, &room).await, ["closed"]);
+    }
+}
+
 #[tokio::test]
 async fn a_walk_between_tokens_fills_the_hole_that_was_skipped() {
     let (stage, room, to) = room_with_a_hole(35).await;

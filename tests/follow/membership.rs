@@ -130,6 +130,62 @@ async fn a_history_that_a_ban_cut_off_is_taken_up_again() {
     stage.agrees_in_order(&mut daemon, &room).await;
 }
 
+/// The same with a gap's walk, and without a restart.
+#[tokio::test]
+async fn a_gap_that_a_ban_cut_off_is_taken_up_again() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.followed(&room).await.stop().await;
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    stage.say(&room, "missed", 45);
+    stage.server.inject(Fault::bad_gateway().on("/messages"));
+    let mut daemon = stage.follow();
+    let gaps = "select count(*) from gaps where state = 'open'";
+    daemon.until("a gap is open", async || stage.database.value(gaps).await == "1").await;
+    stage.server.ban(&room, ARCHIVER);
+    stage.server.heal();
+    let stalled = "select count(*) from archive.walks where state = 'stalled'";
+    daemon.until("its walk is refused", async || stage.database.value(stalled).await == "1").await;
+    stage.server.kick(&room, ARCHIVER);
+    stage.server.join(&room, ARCHIVER);
+    daemon.until("it is back", async || membership(&stage, &room).await == "join").await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    daemon.stop().await;
+}
+
+/// Kicked and invited again between two responses: the second part of the answer takes back nothing of the first.
+#[tokio::test]
+async fn a_room_that_is_told_of_twice_keeps_what_the_first_tells() {
+    let (stage, mut daemon) = following().await;
+    let event = |kind: &str, sender: &str, key: &str, content: &str| {
+        format!(
+            r#"{{"type":"{kind}","sender":"{sender}","state_key":"{key}","content":{content},
+                "event_id":"${kind}-{sender}","origin_server_ts":1}}"#
+        )
+    };
+    let timeline = [
+        event("m.room.create", ALICE, "", r#"{"room_version":"10"}"#),
+        event("m.room.member", ARCHIVER, ARCHIVER, r#"{"membership":"join"}"#),
+        event("m.room.member", ALICE, ARCHIVER, r#"{"membership":"leave"}"#),
+    ];
+    let body = format!(
+        r#"{{"next_batch":"{}","rooms":{{
+            "leave":{{"!twice:model.test":{{"timeline":{{"events":[{}]}}}}}},
+            "invite":{{"!twice:model.test":{{"invite_state":{{"events":[{}]}}}}}}}}}}"#,
+        stage.server.now(),
+        timeline.join(","),
+        event("m.room.member", ALICE, ARCHIVER, r#"{"membership":"invite"}"#)
+    );
+    stage
+        .server
+        .inject(Fault::reply(200, &[("Content-Type", "application/json")], body).on("/sync").times(1));
+    stage.room(0);
+    let told = "select membership, bootstrapped, room_version from archive.rooms where room_id = '!twice:model.test'";
+    daemon.until("it is told", async || !stage.database.rows(told).await.is_empty()).await;
+    assert_eq!(stage.database.rows(told).await, [["invite", "t", "10"]]);
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn an_invite_shows_stripped_state_and_nothing_else() {
     let (stage, mut daemon) = following().await;

@@ -118,6 +118,42 @@ async fn what_was_redacted_before_is_archived_pruned() {
     is_pruned(&stage, &rooms).await;
 }
 
+/// A server tells what a state event replaced, and who redacted that, also to those who may not see it.
+#[tokio::test]
+async fn redacted_content_that_only_a_successor_repeats_is_pruned() {
+    let stage = Stage::new().await;
+    stage.server.behave(|habits| habits.stale_prev_content = true);
+    let rooms: Vec<_> = VERSIONS.iter().map(|version| stage.server.create_room(version)).collect();
+    let unseen = |room: &String| {
+        let secret = stage.server.state(room, "m.room.topic", "", &format!(r#"{{"topic":"{SECRET}"}}"#));
+        stage.server.conceal(room, &secret);
+        stage.server.state(room, "m.room.topic", "", r#"{"topic":"harmless"}"#);
+        secret
+    };
+    let secrets: Vec<_> = rooms.iter().map(unseen).collect();
+    let mut daemon = stage.follow();
+    for room in &rooms {
+        stage.agrees_in_order(&mut daemon, room).await;
+    }
+    assert_eq!(mentions(&stage.database, SECRET).await, ["events"], "it is there before");
+    for (room, secret) in rooms.iter().zip(&secrets) {
+        stage.server.redact(room, secret);
+        stage.agrees_in_order(&mut daemon, room).await;
+    }
+    daemon.stop().await;
+    is_pruned(&stage, &rooms).await;
+
+    // And where the redaction is told first.
+    for room in &rooms {
+        let secret = stage.server.state(room, "m.room.topic", "", &format!(r#"{{"topic":"{SECRET}"}}"#));
+        stage.server.conceal(room, &secret);
+        stage.server.redact(room, &secret);
+        stage.server.state(room, "m.room.topic", "", r#"{"topic":"harmless again"}"#);
+    }
+    stage.once().await;
+    is_pruned(&stage, &rooms).await;
+}
+
 /// The server learns the target only later, by federation; and by then serves it pruned.
 #[tokio::test]
 async fn a_redaction_may_come_before_its_target() {

@@ -1,6 +1,7 @@
 //! Walks that look again (protocol 4.1, 4.5): what the server itself learns late is in no `/sync`.
 
 use crate::support::{
+    archive::updated_rows,
     homeserver::{ALICE, ARCHIVER, Event},
     stage::Stage,
 };
@@ -29,16 +30,44 @@ async fn what_the_server_learns_later_is_found_where_it_belongs() {
 
 #[tokio::test]
 async fn rewalks_grow_rare_while_they_find_nothing() {
-    let stage = Stage::new().await.set("backfill.rewalk_after", r#"["1ms", "1ms", "1h"]"#);
+    let stage = Stage::new().await;
     let room = stage.room(25);
+    stage.once().await;
+    let before = updated_rows(&stage.database).await;
+    stage.database.run("update archive.walks set not_before = now() where kind = 'rewalk'").await;
+    let stage = stage.set("backfill.rewalk_after", r#"["1ms", "1ms", "1h"]"#);
     let mut daemon = stage.followed(&room).await;
     daemon.until("two have found nothing", async || stage.database.value(NEXT).await == "2").await;
     let pause = "select extract(epoch from not_before - opened_at)::int from archive.walks
                  where kind = 'rewalk' and state = 'open'";
     assert_eq!(stage.database.value(pause).await, "3600");
-    let changed = "select n_tup_upd + n_tup_del from pg_stat_user_tables where relname = 'events'";
-    assert_eq!(stage.database.value(changed).await, "0");
+    assert_eq!(updated_rows(&stage.database).await, before);
     assert_eq!(stage.history(&room).await, "complete");
+    daemon.stop().await;
+}
+
+/// Its first page holds nothing that has a place yet, and belongs above all that has one.
+#[tokio::test]
+async fn a_rewalk_that_begins_in_a_gap_stays_above_what_is_there() {
+    let stage = Stage::new().await.set("backfill.rewalk_after", r#"["1s"]"#);
+    let (room, other) = (stage.room(25), stage.room(3));
+    let mut daemon = stage.followed(&room).await;
+    let choose = async |what| {
+        let outcome = stage.backscroll.run(&["rooms", what, &room]).await;
+        assert!(outcome.status.success(), "{}", outcome.stderr);
+    };
+    choose("pause").await;
+    stage.say(&room, "unheard", 130);
+    let due = "select count(*) > 0 from archive.walks join archive.rooms using (room_key)
+               where kind = 'rewalk' and not watched and state = 'open' and not_before < now()";
+    daemon.until("a rewalk is due", async || stage.database.value(due).await == "t").await;
+    stage.server.message(&other, ALICE, "the token moves on");
+    stage.agrees(&mut daemon, &other).await;
+    choose("resume").await;
+    let newest = stage.server.visible_ids(&room).pop().unwrap();
+    let sql = format!("select count(*) from events where event_id = '{newest}'");
+    daemon.until("it is taken up", async || stage.database.value(&sql).await == "1").await;
+    stage.agrees_in_order(&mut daemon, &room).await;
     daemon.stop().await;
 }
 

@@ -67,6 +67,44 @@ async fn the_loser_of_a_fork_is_not_current() {
     }
 }
 
+/// Without `state_after`, `/sync` tells the state of the branch that its timeline ends with.
+#[tokio::test]
+async fn the_state_of_a_branch_is_not_the_rooms() {
+    for state_after in SERVERS {
+        let stage = Stage::new().await;
+        stage.server.behave(|habits| habits.state_after = state_after);
+        let room = stage.room(5);
+        let before = stage.server.state(&room, TOPIC, "", &topic("before"));
+        let mut daemon = stage.followed(&room).await;
+        stage.server.state(&room, TOPIC, "", &topic("in force"));
+        stage.agrees(&mut daemon, &room).await;
+        stage.server.branched_message(&room, "has not heard of it", &before);
+        stage.agrees_in_order(&mut daemon, &room).await;
+        assert_eq!(stage.database.value("select topic from rooms").await, "in force", "{state_after:?}");
+        daemon.stop().await;
+    }
+}
+
+/// `/sync` leaves out what `/state` tells, also where it is to tell all.
+#[tokio::test]
+async fn a_full_state_takes_away_nothing_that_is_in_force() {
+    let stage = Stage::new().await;
+    let (room, other) = (stage.room(5), stage.room(5));
+    stage.server.state(&room, "m.room.aliases", "model.test", r##"{"aliases":["#a:model.test"]}"##);
+    let mut daemon = stage.followed(&room).await;
+    let full =
+        || stage.server.requests("/sync").iter().filter(|it| it.query("full_state") == Some("true")).count();
+    let before = full();
+    let paused = stage.backscroll.run(&["rooms", "pause", &other]).await;
+    assert!(paused.status.success(), "{}", paused.stderr);
+    daemon.until("all state is asked for", async || full() > before).await;
+    stage.server.message(&room, ALICE, "after it");
+    stage.agrees_in_order(&mut daemon, &room).await;
+    let lost = "select count(*) from archive.state_changes where new_event_id is null";
+    assert_eq!(stage.database.value(lost).await, "0");
+    daemon.stop().await;
+}
+
 /// P86 too: of an event and its successor on another branch, the one with the later `origin_server_ts` wins.
 #[tokio::test]
 async fn a_successor_that_claims_to_be_older_is_not_current() {

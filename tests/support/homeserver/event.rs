@@ -119,6 +119,8 @@ pub(super) struct Stored {
     pub(super) purged: bool,
     /// Whether the account may not see it (P2, P102).
     pub(super) concealed: bool,
+    /// A state event in force on the branch that this event ends, though not in the room (P86).
+    pub(super) branch: Option<usize>,
     pub(super) last_served: Option<Vec<u8>>,
     served: HashSet<u64>,
 }
@@ -135,6 +137,7 @@ impl Stored {
             known: true,
             purged: false,
             concealed: false,
+            branch: None,
             last_served: None,
             served: HashSet::new(),
         }

@@ -172,6 +172,17 @@ impl Homeserver {
         self.losing_state(room, Event::state(kind, key, content), |winner| winner.replaces.clone())
     }
 
+    /// A message arrives from a branch of the graph where `state` is still in force, and not what is in the room.
+    pub(crate) fn branched_message(&self, room: &str, body: &str, state: &str) -> String {
+        self.change(|world| {
+            let id = world.append(room, Event::message(body));
+            let room = world.room_mut(room);
+            let (index, branch) = (room.index_of(&id), room.index_of(state));
+            room.events[index].branch = Some(branch);
+            id
+        })
+    }
+
     /// A state event that replaces the one in force and yet loses against it: it claims to be older, and another branch has
     /// not seen it.
     pub(crate) fn backdated_state(&self, room: &str, kind: &str, key: &str, content: &str) -> String {

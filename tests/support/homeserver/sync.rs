@@ -195,12 +195,10 @@ impl World {
         let first = recent.first().map(|&index| room.events[index].stream);
         let state_at_start = room.state_at(first.map_or(until, |first| first - 1));
         let known = if asked.full_state { State::new() } else { room.state_at(since) };
-        News {
-            limited,
-            prev_batch: first.map_or(until, |first| first - 1),
-            state: changed(asked, &state_at_start, &room.state_at(until), &known, &timeline),
-            timeline,
-        }
+        let mut state = changed(asked, &state_at_start, &room.state_at(until), &known, &timeline);
+        let branch = timeline.last().and_then(|&index| room.events[index].branch);
+        state.extend(branch.filter(|_| asked.state_after.is_none()));
+        News { limited, prev_batch: first.map_or(until, |first| first - 1), state, timeline }
     }
 
     /// What an initial sync says: the newest events in *graph* order, and yet a `prev_batch` made of the first one's
@@ -230,7 +228,11 @@ impl World {
             ("limited", news.limited.to_string()),
             ("prev_batch", quote(&Token::live(news.prev_batch).to_string())),
         ]);
-        let state = object(&[("events", self.serve(id, &news.state, Shape::SyncState))]);
+        // Aliases are left out of every state that /sync tells.
+        let room = self.room(id);
+        let told = |index: &usize| room.events[*index].event.kind != "m.room.aliases";
+        let told: Vec<_> = news.state.iter().copied().filter(told).collect();
+        let state = object(&[("events", self.serve(id, &told, Shape::SyncState))]);
         let nothing = || r#"{"events":[]}"#.to_owned();
         object(&[
             ("timeline", timeline),
