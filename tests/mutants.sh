@@ -22,8 +22,9 @@ import pathlib, sys
 
 BUGS = {
     "walk_from_prev_batch": [(
-        "operator.unwrap_or(response.next_batch)",
-        "operator.or(told.prev_batch.as_ref().map(|token| token.as_str())).unwrap_or(response.next_batch)")],
+        "self.begin_history(connection, response.rooms, room, response.next_batch).await?;",
+        """let prev_batch = told.prev_batch.as_ref().map_or(response.next_batch, |token| token.as_str());
+        self.begin_history(connection, response.rooms, room, prev_batch).await?;""")],
     "stop_at_first_known": [(
         "walk.kind.fills_gap() && below_gap && walk.known_pages > 0",
         "walk.kind.fills_gap() && (passed.new < passed.events || below_gap && walk.known_pages > 0)")],

@@ -279,7 +279,8 @@ impl Writer {
     pub async fn restart_walk(&self, walk: &Walk) -> Result<(), Error> {
         let restarted = sqlx::query!(
             "update archive.walks
-             set cursor = null, from_token = null, to_token = null, restarted = true, upper_position = null, landmark = null, ends = 0, repeats = 0
+             set cursor = null, from_token = null, to_token = null, restarted = true, upper_position = null, landmark = null,
+                 ends = 0, repeats = 0
              where walk_id = $1 and pages = $2 and cursor is not distinct from $3 and state = 'open'",
             walk.walk_id,
             walk.pages,
