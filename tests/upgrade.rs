@@ -62,7 +62,7 @@ async fn an_archive_of_the_first_version_goes_on() {
         .database
         .run(
             "drop schema room_reader cascade; drop table archive.room_choices, archive.reader_rooms, archive.anchors;
-             drop index archive.redactions_waiting;
+             drop index archive.redactions_waiting, archive.events_repeating;
              drop function archive.grant_reader, archive.grant_writer, archive.check_role;
              alter function public.room_key(text) security invoker reset all;
              delete from archive._sqlx_migrations where version >= 10",
