@@ -1,19 +1,23 @@
 //! Forwards: follows `/sync` from `since`.
 
+mod pace;
+mod touch;
+
 use std::{
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
+use self::{pace::Pace, touch::Touch};
 use crate::{
-    Error, Retry,
+    Error,
     archive::{Account, SyncOutcome},
     backoff::Backoff,
     config::Rooms,
     daemon::Context,
     edits,
     health::{self, Homeserver},
-    matrix::{self, SyncBatch, SyncRequest},
+    matrix::{SyncBatch, SyncRequest},
     metrics, vanished,
 };
 
@@ -21,79 +25,28 @@ use crate::{
 const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the rooms that the account is in are; and when it starts.
 const LOOK_AFTER: Duration = Duration::from_secs(60);
-/// Which answer in a row that tells nothing and comes early is the first to be followed by a pause: Synapse gives single
-/// ones, where there is news of no room.
-const EARLY: u32 = 3;
-/// An answer that took this long is not early, however long the server was asked to wait.
-const UNHURRIED: Duration = Duration::from_secs(1);
 /// What storing the state of every room of a large account may take.
 const FULL_STORE: Duration = Duration::from_secs(15 * 60);
-
-/// Whether what came last is an answer of the server. After a failure, and at first, another server may answer than did
-/// before, or the same one from a backup.
-#[derive(Debug)]
-struct Touch {
-    /// How often it may still be tried to find out.
-    tries: u32,
-}
-
-impl Touch {
-    fn lost() -> Self {
-        Self { tries: 3 }
-    }
-
-    fn failed(&mut self, error: &Error) {
-        if matches!(error, Error::Matrix(error) if !matches!(error, matrix::Error::RateLimited { .. })) {
-            *self = Self::lost();
-        }
-    }
-
-    fn is_lost(&self) -> bool {
-        self.tries > 0
-    }
-}
-
-/// Gives a rest to a server, or a proxy before it, that answers at once where it was to wait for news: each answer is a
-/// request and a commit.
-#[derive(Debug, Default)]
-struct Pace {
-    /// Answers in a row that told nothing and came early.
-    early: u32,
-}
-
-impl Pace {
-    /// The pause after an answer that took so long, from a server that was to wait for up to `timeout`. `told`: of a room.
-    fn pause(&mut self, told: bool, timeout: Duration, took: Duration) -> Duration {
-        let rest = timeout.min(UNHURRIED).saturating_sub(took);
-        if told || rest.is_zero() {
-            self.early = 0;
-            return Duration::ZERO;
-        }
-        self.early = self.early.saturating_add(1);
-        if self.early < EARLY { Duration::ZERO } else { rest }
-    }
-}
 
 /// Follows the account's rooms until shutdown.
 ///
 /// # Errors
 /// One that no retry helps against.
-pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error> {
+pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
     let timeout = context.config.homeserver.sync_timeout;
+    let mut follower = Follower::new(context, account, timeout);
     let (mut compared, mut looked) = (None, None);
-    let mut touch = Touch::lost();
-    let mut pace = Pace::default();
     let is_due = |last: Option<Instant>, after| last.is_none_or(|at| at.elapsed() >= after);
     while !context.shutdown.is_cancelled() {
         if is_due(compared, COMPARE_AFTER) {
-            doubt_states(context, &account).await?;
+            follower.doubt_states().await?;
             compared = Some(Instant::now());
         }
         if is_due(looked, LOOK_AFTER) {
-            look(context, &mut account, timeout, &mut touch, &mut pace).await?;
+            follower.look().await?;
             looked = Some(Instant::now());
         } else {
-            step(context, &mut account, timeout, &mut touch, &mut pace).await?;
+            follower.step(timeout).await?;
         }
     }
     Ok(())
@@ -103,141 +56,98 @@ pub async fn follow(context: &Context, mut account: Account) -> Result<(), Error
 ///
 /// # Errors
 /// One that no retry helps against.
-pub async fn once(context: &Context, mut account: Account) -> Result<(), Error> {
-    doubt_states(context, &account).await?;
-    look(context, &mut account, Duration::ZERO, &mut Touch::lost(), &mut Pace::default()).await
+pub async fn once(context: &Context, account: Account) -> Result<(), Error> {
+    let mut follower = Follower::new(context, account, Duration::ZERO);
+    follower.doubt_states().await?;
+    follower.look().await
 }
 
-/// Takes a response, and looks for rooms that it should have told of and did not.
-async fn look(
-    context: &Context,
-    account: &mut Account,
+/// Where the loop stands.
+struct Follower<'c> {
+    context: &'c Context,
+    /// As it is stored, or was before what came last.
+    account: Account,
+    /// How long the server is to wait for news.
     timeout: Duration,
-    touch: &mut Touch,
-    pace: &mut Pace,
-) -> Result<(), Error> {
-    let suspects = vanished::suspects(context).await;
-    let timeout = if suspects.is_empty() { timeout } else { Duration::ZERO };
-    step(context, account, timeout, touch, pace).await?;
-    vanished::confirm(context, account, &suspects).await;
-    Ok(())
+    touch: Touch,
+    pace: Pace,
 }
 
-/// Takes up touch with the server again: where it does not know any more what it told, it was rolled back, and takes
-/// `since` for a token of the future without a word (P23). Then the next response is an initial one.
-async fn regain(touch: &mut Touch, context: &Context, account: &mut Account) -> Result<(), Error> {
-    if !touch.is_lost() {
-        return Ok(());
+impl<'c> Follower<'c> {
+    fn new(context: &'c Context, account: Account, timeout: Duration) -> Self {
+        Self { context, account, timeout, touch: Touch::lost(), pace: Pace::default() }
     }
-    let is_last = touch.tries == 1;
-    let rolled_back = was_rolled_back(context, is_last).await;
-    if matches!(rolled_back, Err(Error::Matrix(_))) {
-        touch.tries -= 1;
-    }
-    if rolled_back? && account.since.is_some() {
-        tracing::warn!(
-            "the homeserver does not know any more what it told, as after coming back from a backup; starting over, \
-             with a gap in every room"
-        );
-        *account = context.writer.forget_since(account).await?;
-    }
-    touch.tries = 0;
-    Ok(())
-}
 
-/// Whether the server knows a room and not the event that it told of it last. That it fails to say is no proof; it is an
-/// error unless this `is_last` try.
-async fn was_rolled_back(context: &Context, is_last: bool) -> Result<bool, Error> {
-    for anchor in context.writer.archive().anchors().await? {
-        let Ok(room_id) = anchor.room_id.as_str().try_into() else { continue };
-        let knows = async |event_id: &str| match context
-            .unless_stopped(context.client.event(room_id, event_id))
-            .await
-        {
-            Some(Ok(_)) => Ok(Some(true)),
-            Some(Err(error)) if error.is_not_found() => Ok(Some(false)),
-            Some(Err(error)) if !is_last && error.retry() != Retry::Never => Err(error),
-            Some(Err(_)) | None => Ok(None),
-        };
-        if knows(&anchor.event_id).await? == Some(false)
-            && knows(&anchor.create_event_id).await? == Some(true)
-        {
-            return Ok(true);
-        }
+    /// Takes a response, and looks for rooms that it should have told of and did not.
+    async fn look(&mut self) -> Result<(), Error> {
+        let suspects = vanished::suspects(self.context).await;
+        let timeout = if suspects.is_empty() { self.timeout } else { Duration::ZERO };
+        self.step(timeout).await?;
+        vanished::confirm(self.context, &self.account, &suspects).await;
+        Ok(())
     }
-    Ok(false)
-}
 
-/// Has the current states compared with the server's after the next response: a state reset leaves no event, and a key
-/// that has lost its event is in no answer but a whole state (P93). A first response is one.
-async fn doubt_states(context: &Context, account: &Account) -> Result<(), Error> {
-    let mut backoff = Backoff::default();
-    while account.since.is_some() && !context.shutdown.is_cancelled() {
-        match context.writer.doubt_states().await {
-            Ok(()) => break,
-            Err(error) => context.recover(error.into(), &mut backoff).await?,
-        }
-    }
-    Ok(())
-}
-
-/// Takes one `/sync` response into the archive, whatever number of tries that takes. Returns early on shutdown.
-///
-/// # Errors
-/// One that no retry helps against.
-async fn step(
-    context: &Context,
-    account: &mut Account,
-    timeout: Duration,
-    touch: &mut Touch,
-    pace: &mut Pace,
-) -> Result<(), Error> {
-    let mut backoff = Backoff::default();
-    let mut full_state = false;
-    while !context.shutdown.is_cancelled() {
-        let start = Instant::now();
-        match take(context, account, full_state, timeout, touch).await {
-            // To be stopped, or to be asked for other rooms, or from the start.
-            Ok(None) => {}
-            Ok(Some(outcome)) if outcome.needs_full_state => full_state = true,
-            Ok(Some(outcome)) => {
-                context.pause(pace.pause(outcome.room_count > 0, timeout, start.elapsed())).await;
-                return Ok(());
+    /// Has the current states compared with the server's after the next response: a state reset leaves no event, and a key
+    /// that has lost its event is in no answer but a whole state (P93). A first response is one.
+    async fn doubt_states(&self) -> Result<(), Error> {
+        let mut backoff = Backoff::default();
+        while self.account.since.is_some() && !self.context.shutdown.is_cancelled() {
+            match self.context.writer.doubt_states().await {
+                Ok(()) => break,
+                Err(error) => self.context.recover(error.into(), &mut backoff).await?,
             }
-            Err(error) => {
-                context.abreast.store(false, Ordering::Relaxed);
-                let unsure = matches!(error, Error::Archive(_));
-                if let Error::Matrix(error) = &error {
-                    context.health.homeserver_is(Homeserver::Fails(format!("failed to {error}")));
+        }
+        Ok(())
+    }
+
+    /// Takes one `/sync` response into the archive, whatever number of tries that takes. Returns early on shutdown.
+    ///
+    /// # Errors
+    /// One that no retry helps against.
+    async fn step(&mut self, timeout: Duration) -> Result<(), Error> {
+        let context = self.context;
+        let mut backoff = Backoff::default();
+        let mut full_state = false;
+        while !context.shutdown.is_cancelled() {
+            let start = Instant::now();
+            match self.take(full_state, timeout).await {
+                // To be stopped, or to be asked for other rooms, or from the start.
+                Ok(None) => {}
+                Ok(Some(outcome)) if outcome.needs_full_state => full_state = true,
+                Ok(Some(outcome)) => {
+                    let pause = self.pace.pause(outcome.room_count > 0, timeout, start.elapsed());
+                    context.pause(pause).await;
+                    return Ok(());
                 }
-                context.recover(error, &mut backoff).await?;
-                // The commit may have gone through although its answer did not: the database knows.
-                if unsure && let Ok(Some(stored)) = context.writer.archive().account().await {
-                    *account = stored;
+                Err(error) => {
+                    context.abreast.store(false, Ordering::Relaxed);
+                    let unsure = matches!(error, Error::Archive(_));
+                    if let Error::Matrix(error) = &error {
+                        context.health.homeserver_is(Homeserver::Fails(format!("failed to {error}")));
+                    }
+                    context.recover(error, &mut backoff).await?;
+                    // The commit may have gone through although its answer did not: the database knows.
+                    if unsure && let Ok(Some(stored)) = context.writer.archive().account().await {
+                        self.account = stored;
+                    }
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-/// One try at that. `None` also if the server refused `since`: it is given up, and the next response is an initial one.
-async fn take(
-    context: &Context,
-    account: &mut Account,
-    full_state: bool,
-    timeout: Duration,
-    touch: &mut Touch,
-) -> Result<Option<SyncOutcome>, Error> {
-    regain(touch, context, account).await?;
-    let taken = try_step(context, account, full_state, timeout).await;
-    match taken.inspect_err(|error| touch.failed(error)) {
-        Err(Error::Matrix(error)) if error.is_bad_token() && account.since.is_some() => {
-            tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
-            *account = context.writer.forget_since(account).await?;
-            Ok(None)
+    /// One try at that. `None` also if the server refused `since`: it is given up, and the next response is an initial one.
+    async fn take(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
+        self.touch.regain(self.context, &mut self.account).await?;
+        let taken = try_step(self.context, &mut self.account, full_state, timeout).await;
+        match taken.inspect_err(|error| self.touch.failed(error)) {
+            Err(Error::Matrix(error)) if error.is_bad_token() && self.account.since.is_some() => {
+                tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
+                self.account = self.context.writer.forget_since(&self.account).await?;
+                Ok(None)
+            }
+            taken => taken,
         }
-        taken => taken,
     }
 }
 
@@ -353,34 +263,4 @@ async fn reconcile(context: &Context, account: &Account, rooms: &Rooms) -> Resul
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TIMEOUT: Duration = Duration::from_secs(30);
-    const SOON: Duration = Duration::from_millis(100);
-
-    #[test]
-    fn a_server_that_does_not_wait_is_given_the_rest_of_a_second() {
-        let mut pace = Pace::default();
-        let pauses = [(); 5].map(|()| pace.pause(false, TIMEOUT, SOON));
-        let rest = UNHURRIED.saturating_sub(SOON);
-        assert_eq!(pauses, [Duration::ZERO, Duration::ZERO, rest, rest, rest]);
-    }
-
-    #[test]
-    fn what_tells_of_a_room_or_has_waited_is_followed_at_once() {
-        for (told, timeout, took) in [
-            (true, TIMEOUT, SOON),
-            (false, TIMEOUT, UNHURRIED),
-            (false, SOON, SOON),
-            (false, Duration::ZERO, SOON),
-        ] {
-            let mut pace = Pace { early: 10 };
-            assert_eq!(pace.pause(told, timeout, took), Duration::ZERO);
-            assert_eq!(pace.pause(false, TIMEOUT, SOON), Duration::ZERO, "one early answer is none too many");
-        }
-    }
 }

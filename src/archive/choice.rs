@@ -4,8 +4,9 @@
 use sqlx::{PgConnection, postgres::PgListener};
 
 use super::{
-    Account, Archive, Error, Writer, checkpoint, event,
+    Account, Archive, Error, Writer, checkpoint,
     gap::{self, NewGap},
+    position,
     room::{self, Room},
     state::Cause,
     timeline,
@@ -155,18 +156,15 @@ impl Writer {
     pub async fn doubt_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
         let mut connection = self.archive().pool.acquire().await?;
         let left = sqlx::query!(
-            r#"select r.room_key, r.room_id,
-                      (select e.content::text from archive.current_state s
-                       join archive.events e on e.room_key = s.room_key and e.event_id = s.event_id
-                       where s.room_key = r.room_key and s.type = 'm.room.canonical_alias' and s.state_key = '') as alias
-               from archive.rooms r
-               where not r.watched and r.membership in ('leave', 'ban')
-               order by r.room_key"#
+            "select room_key, room_id from archive.rooms
+             where not watched and membership in ('leave', 'ban')
+             order by room_key"
         )
         .fetch_all(&mut *connection)
         .await?;
         for row in left {
-            if room::is_wanted(rooms, &row.room_id, row.alias.as_deref().into_iter()) {
+            let alias = known_alias(&mut connection, row.room_key).await?;
+            if room::is_wanted(rooms, &row.room_id, alias.as_deref().into_iter()) {
                 room::set_suspect(&mut connection, row.room_key, true).await?;
             }
         }
@@ -227,7 +225,7 @@ impl Writer {
         if is_new {
             return self.begin_history(connection, rooms, &room, since).await;
         }
-        let newest = event::newest(connection, room.room_key).await?;
+        let newest = position::newest(connection, room.room_key).await?;
         let top = gap::top(connection, room.room_key, newest.as_ref()).await?;
         let gap = NewGap {
             room_key: room.room_key,

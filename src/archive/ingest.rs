@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use super::{
     Account, Error, Kind, Walk, WalkState, Writer, anchor, checkpoint,
     event::{self, Placed},
-    gap, redaction,
+    gap, position, redaction,
     response::{Response, claim_rooms},
     room::{self, Room},
     state::{Cause, Pointers},
@@ -271,7 +271,7 @@ async fn go_down(
     let Some((count, known)) = timeline::repeated(upper, places) else {
         return walk_down(connection, room_key, upper, places).await;
     };
-    let above = event::above(connection, room_key, known).await?;
+    let above = position::above(connection, room_key, known).await?;
     let again = walk_down(connection, room_key, above, &places[..count]).await?;
     // Lower than `upper` where a walk has begun just below an event of the page and not below all that is above it there.
     let mut placement = walk_down(connection, room_key, again.upper, &places[count..]).await?;
@@ -286,7 +286,8 @@ pub(super) async fn walk_down(
     upper: i64,
     places: &[Place],
 ) -> Result<timeline::Placement, Error> {
-    let below: HashMap<i64, i64> = event::below(connection, room_key, &timeline::tops(upper, places)).await?;
+    let below: HashMap<i64, i64> =
+        position::below(connection, room_key, &timeline::tops(upper, places)).await?;
     Ok(timeline::walk_down(upper, places, |upper| below.get(&upper).copied()))
 }
 
@@ -295,15 +296,15 @@ pub(super) async fn walk_down(
 /// below.
 async fn edge_above(connection: &mut PgConnection, walk: &Walk, places: &[Place]) -> Result<i64, Error> {
     if let Some(position) = places.iter().find_map(|place| place.position()) {
-        return event::above(connection, walk.room_key, position).await;
+        return position::above(connection, walk.room_key, position).await;
     }
     if let Some(edge) = gap::edge_at(connection, walk).await? {
         return Ok(edge);
     }
     let from_top = walk.cursor.is_none() || walk.kind == Kind::Rewalk;
-    match event::newest(connection, walk.room_key).await? {
-        Some((_, newest)) if from_top => event::above(connection, walk.room_key, newest).await,
-        _ => event::lowest(connection, walk.room_key).await,
+    match position::newest(connection, walk.room_key).await? {
+        Some((_, newest)) if from_top => position::above(connection, walk.room_key, newest).await,
+        _ => position::lowest(connection, walk.room_key).await,
     }
 }
 
@@ -321,7 +322,7 @@ async fn bottom_passed(
     if walk.to_token.is_some() || page.chunk.events.iter().any(|event| event.is_state("m.room.create")) {
         return Ok(true);
     }
-    if event::create_position(connection, walk.room_key).await?.is_some_and(|create| create >= upper) {
+    if position::create_position(connection, walk.room_key).await?.is_some_and(|create| create >= upper) {
         return Ok(true);
     }
     let Some(gap_id) = walk.gap_id else { return Ok(false) };

@@ -11,6 +11,7 @@ mod gauges;
 mod ingest;
 pub mod inspect;
 mod kind;
+mod position;
 mod precedence;
 mod redaction;
 mod resequence;

@@ -1,25 +1,21 @@
 //! Redactions: applied whichever of the two events arrives first, once, in their own room, by the room version's
 //! rules, to every place that the content went.
 
+mod prune;
+mod repeats;
+
 use std::collections::{HashMap, HashSet};
 
-use ruma::{
-    RoomVersionId,
-    canonical_json::{CanonicalJsonObject, CanonicalJsonValue, redact_content_in_place},
-};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
+pub(super) use self::{prune::pruned, repeats::prune_repeats};
 use super::{
     Error,
     event::{KnownEvents, StoredEvent},
     room::Room,
 };
-use crate::{
-    config::RedactionPolicy as Policy,
-    matrix::{Event, json::Json},
-};
+use crate::{config::RedactionPolicy as Policy, matrix::Event};
 
 /// For more new events than these, a room's waiting redactions are read rather than looked up by their targets.
 const MANY_NEW: usize = 500;
@@ -77,20 +73,17 @@ fn lost_its_target(room: &Room, event: &Event) -> bool {
 pub(super) fn redacts_all_of_a_user(event: &Event) -> bool {
     #[derive(Deserialize)]
     struct Removal {
-        membership: String,
         #[serde(default)]
         redact_events: bool,
         #[serde(default, rename = "org.matrix.msc4293.redact_events")]
         unstable: bool,
     }
-    if event.event_type != "m.room.member"
-        || event.state_key.as_deref().is_none_or(|user| user == event.sender)
-    {
-        return false;
-    }
-    serde_json::from_str(&event.content).is_ok_and(|removal: Removal| {
-        (removal.redact_events || removal.unstable) && matches!(removal.membership.as_str(), "ban" | "leave")
-    })
+    let removes = |(user_id, membership): (&str, String)| {
+        user_id != event.sender && matches!(membership.as_str(), "ban" | "leave")
+    };
+    event.membership().is_some_and(removes)
+        && serde_json::from_str(&event.content)
+            .is_ok_and(|removal: Removal| removal.redact_events || removal.unstable)
 }
 
 /// The recorded redactions of these events, of which `new` are not stored.
@@ -166,19 +159,6 @@ pub(super) fn redacted_copy(room: &Room, event: &Event, redactions: &Redactions)
         return None;
     }
     Some(Event { redacted_by: Some(redaction.clone()), ..pruned(room, event) })
-}
-
-/// `event` with what a redaction leaves of it.
-pub(super) fn pruned(room: &Room, event: &Event) -> Event {
-    let content = prune(room.room_version.as_deref(), &event.event_type, &event.content);
-    Event {
-        stable_sha256: rehash(&room.room_id, event, &content),
-        content,
-        raw: None,
-        relates_to: None,
-        rel_type: None,
-        ..event.clone()
-    }
 }
 
 /// Prunes those of `targets` that are stored in full. `served` are the server's own pruned copies, which count more than
@@ -277,186 +257,4 @@ pub(super) async fn settle(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// Prunes `prev_content` where it repeats redacted content: in the successors of `redacted` state events, and in
-/// `successors` of events that were redacted before.
-pub(super) async fn prune_successors(
-    connection: &mut PgConnection,
-    room_key: i32,
-    redacted: &[String],
-    successors: &[String],
-) -> Result<(), Error> {
-    if !redacted.is_empty() {
-        sqlx::query!(
-            "update archive.events s
-             set prev_content = t.content
-             from archive.events t
-             where t.room_key = $1 and t.event_id = any($2) and t.redacted_by is not null
-               -- by the index events_state: a successor has the key of what it replaces
-               and s.room_key = $1 and s.type = t.type and s.state_key = t.state_key
-               and s.replaces_state = t.event_id and s.prev_content is distinct from t.content",
-            room_key,
-            redacted
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
-    if !successors.is_empty() {
-        sqlx::query!(
-            "update archive.events s
-             set prev_content = t.content
-             from archive.events t
-             where s.room_key = $1 and s.event_id = any($2) and t.room_key = $1 and t.event_id = s.replaces_state
-               and t.redacted_by is not null and s.prev_content is distinct from t.content",
-            room_key,
-            successors
-        )
-        .execute(connection)
-        .await?;
-    }
-    Ok(())
-}
-
-/// Prunes `prev_content` where it repeats what was redacted and is not stored: a server tells what a state event replaced also
-/// to those who may not see that. `targets`: redacted events; those that are stored are passed over.
-pub(super) async fn prune_repeats(
-    connection: &mut PgConnection,
-    room: &Room,
-    targets: &[String],
-) -> Result<(), Error> {
-    if targets.is_empty() {
-        return Ok(());
-    }
-    // Lateral, and fenced by its offset, for the same reason as in `event::known`.
-    let repeats = sqlx::query!(
-        r#"select repeat.event_id as "event_id!", repeat.type as "event_type!", repeat.prev_content as "prev_content!"
-           from unnest($2::text[]) as target (event_id)
-           cross join lateral (
-               select s.event_id, s.type, s.prev_content::text as prev_content
-               from archive.events s
-               where s.room_key = $1 and s.replaces_state = target.event_id and s.prev_content is not null
-               offset 0
-           ) as repeat
-           where not exists (
-               select from archive.events t where t.room_key = $1 and t.event_id = target.event_id)"#,
-        room.room_key,
-        targets
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    for repeat in repeats {
-        let pruned = prune(room.room_version.as_deref(), &repeat.event_type, &repeat.prev_content);
-        sqlx::query!(
-            "update archive.events set prev_content = $3::text::jsonb
-             where room_key = $1 and event_id = $2 and prev_content is distinct from $3::text::jsonb",
-            room.room_key,
-            repeat.event_id,
-            pruned
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
-    Ok(())
-}
-
-/// The content that is left by the redaction algorithm of the room's version (specification, "Redactions"); nothing
-/// where the version is unknown.
-fn prune(room_version: Option<&str>, event_type: &str, content: &str) -> String {
-    let rules =
-        room_version.and_then(|version| RoomVersionId::try_from(version).ok()).and_then(|id| id.rules());
-    let content = Json::parse(content);
-    // ruma's values hold no number beyond 2^53 and no lone surrogate, ours do: a shadow of the content is redacted, and
-    // what is left of that tells what to keep.
-    let (Some(rules), CanonicalJsonValue::Object(mut shadow)) = (rules, shadow(&content)) else {
-        return "{}".to_owned();
-    };
-    redact_content_in_place(&mut shadow, &rules.redaction, event_type);
-    let mut kept = String::new();
-    retain(content, &shadow).write_jsonb(&mut kept);
-    kept
-}
-
-fn shadow(value: &Json<'_>) -> CanonicalJsonValue {
-    match value {
-        Json::Object(members) => {
-            let members =
-                members.iter().filter_map(|(name, value)| Some((name.as_str()?.to_owned(), shadow(value))));
-            CanonicalJsonValue::Object(members.collect())
-        }
-        Json::Array(items) => CanonicalJsonValue::Array(items.iter().map(shadow).collect()),
-        Json::String(text) => CanonicalJsonValue::String(text.to_column().0),
-        Json::Literal("true") => CanonicalJsonValue::Bool(true),
-        Json::Literal("false") => CanonicalJsonValue::Bool(false),
-        Json::Literal(_) | Json::Number(_) | Json::Deep(_) => CanonicalJsonValue::Null,
-    }
-}
-
-fn retain<'a>(value: Json<'a>, shadow: &CanonicalJsonObject) -> Json<'a> {
-    let Json::Object(members) = value else { return value };
-    let kept = members.into_iter().filter_map(|(name, value)| {
-        let value = match shadow.get(name.as_str()?)? {
-            CanonicalJsonValue::Object(shadow) => retain(value, shadow),
-            _ => value,
-        };
-        Some((name, value))
-    });
-    Json::Object(kept.collect())
-}
-
-/// The stable hash of an event with other content, from its columns.
-fn rehash(room_id: &str, event: &Event, content: &str) -> [u8; 32] {
-    let content: Option<Box<RawValue>> = serde_json::from_str(content).ok();
-    let mut copy = serde_json::json!({
-        "event_id": event.event_id,
-        "type": event.event_type,
-        "sender": event.sender,
-        "origin_server_ts": event.origin_server_ts,
-        "content": {},
-    });
-    if let Some(state_key) = &event.state_key {
-        copy["state_key"] = state_key.as_str().into();
-    }
-    if let Some(content) = content.and_then(|content| serde_json::from_str(content.get()).ok()) {
-        copy["content"] = content;
-    }
-    let raw = serde_json::value::to_raw_value(&copy).ok();
-    raw.and_then(|raw| crate::matrix::parse_event(room_id, &raw).ok())
-        .map_or(event.stable_sha256, |parsed| parsed.stable_sha256)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_is_pruned_by_the_version() {
-        let levels = r#"{"ban":50,"invite":0,"users":{"@a:hs":100},"x":1}"#;
-        assert_eq!(prune(Some("10"), "m.room.power_levels", levels), r#"{"ban":50,"users":{"@a:hs":100}}"#);
-        assert_eq!(
-            prune(Some("11"), "m.room.power_levels", levels),
-            r#"{"ban":50,"invite":0,"users":{"@a:hs":100}}"#
-        );
-        let aliases = r##"{"aliases":["#a:hs"]}"##;
-        assert_eq!(prune(Some("5"), "m.room.aliases", aliases), aliases);
-        assert_eq!(prune(Some("6"), "m.room.aliases", aliases), "{}");
-        assert_eq!(prune(Some("9"), "m.room.message", r#"{"body":"x"}"#), "{}");
-        let member = r#"{"membership":"join","displayname":"x","join_authorised_via_users_server":"@s:hs"}"#;
-        assert_eq!(prune(Some("8"), "m.room.member", member), r#"{"membership":"join"}"#);
-        assert_eq!(
-            prune(Some("9"), "m.room.member", member),
-            r#"{"membership":"join","join_authorised_via_users_server":"@s:hs"}"#
-        );
-    }
-
-    #[test]
-    fn what_is_kept_is_kept_to_the_letter() {
-        let levels = r#"{"ban":123456789012345678901234567890,"kick":1.50,"x":1}"#;
-        assert_eq!(
-            prune(Some("1"), "m.room.power_levels", levels),
-            r#"{"ban":123456789012345678901234567890,"kick":1.50}"#
-        );
-        assert_eq!(prune(Some("org.example"), "m.room.power_levels", levels), "{}");
-        assert_eq!(prune(None, "m.room.power_levels", levels), "{}");
-    }
 }

@@ -8,7 +8,7 @@ use super::{
     event::{self, KnownEvents},
     gap::{self, NewGap},
     ingest::{walk_down, with_positions},
-    redaction,
+    position, redaction,
     room::{self, Room},
     state::{Cause, Pointers},
     timeline::{self, Place},
@@ -169,7 +169,7 @@ impl Writer {
         room: &Room,
         told: &RoomBatch,
     ) -> Result<usize, Error> {
-        let newest = event::newest(connection, room.room_key).await?;
+        let newest = position::newest(connection, room.room_key).await?;
         let top = gap::top(connection, room.room_key, newest.as_ref()).await?;
         let hole = discontinuity(response, before, told);
         let mut positions = timeline::append(top, hole.is_some()).peekable();

@@ -258,13 +258,5 @@ fn aliases<'a>(contents: impl Iterator<Item = &'a str>) -> Vec<String> {
 
 /// The membership that a member event gives `user_id`, if it is theirs.
 pub(super) fn own_membership(event: &Event, user_id: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Member {
-        membership: String,
-    }
-    if event.event_type != "m.room.member" || event.state_key.as_deref() != Some(user_id) {
-        return None;
-    }
-    let member: Member = serde_json::from_str(&event.content).ok()?;
-    Some(member.membership)
+    event.membership().filter(|(member, _)| *member == user_id).map(|(_, membership)| membership)
 }

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
 use sqlx::PgConnection;
 
 use super::Error;
@@ -253,17 +252,11 @@ fn may_have_lost(event: &Event, old: Option<&Pointer>) -> bool {
 
 /// Whether this is a power event (specification, "Room Version 2"), which state resolution applies before all others.
 fn takes_power(event: &Event) -> bool {
-    #[derive(Deserialize)]
-    struct Member {
-        membership: String,
-    }
     match event.event_type.as_str() {
         "m.room.power_levels" | "m.room.join_rules" => true,
-        "m.room.member" if event.state_key.as_ref() != Some(&event.sender) => {
-            serde_json::from_str(&event.content)
-                .is_ok_and(|member: Member| matches!(member.membership.as_str(), "leave" | "ban"))
-        }
-        _ => false,
+        _ => event.membership().is_some_and(|(user_id, membership)| {
+            user_id != event.sender && matches!(membership.as_str(), "leave" | "ban")
+        }),
     }
 }
 

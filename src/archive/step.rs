@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, Kind, Walk, WalkState, event, gap, room, walk::schedule_rewalk};
+use super::{Error, Kind, Walk, WalkState, gap, position, room, walk::schedule_rewalk};
 use crate::{config::Backfill, matrix::Token};
 
 /// How often an `end` that is missing without the room's start, or that repeats its `from`, is asked again.
@@ -92,7 +92,7 @@ async fn no_more(
         "the server gives no older event, though the room's start was not reached: purged, or not visible";
     // What the server has purged since an earlier walk is in the archive.
     let is_archived =
-        walk.kind == Kind::History && event::create_position(connection, walk.room_key).await?.is_some();
+        walk.kind == Kind::History && position::create_position(connection, walk.room_key).await?.is_some();
     finish(connection, walk, Some(reason).filter(|_| !is_archived), settings).await?;
     Ok(0.0)
 }

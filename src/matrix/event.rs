@@ -1,5 +1,6 @@
 //! One event as an archive row holds it.
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -78,6 +79,17 @@ impl Event {
     /// Whether this is state of that type with an empty key.
     pub fn is_state(&self, event_type: &str) -> bool {
         self.event_type == event_type && self.state_key.as_deref() == Some("")
+    }
+
+    /// Who gets which membership by this, if it is a member event.
+    pub fn membership(&self) -> Option<(&str, String)> {
+        #[derive(Deserialize)]
+        struct Member {
+            membership: String,
+        }
+        let user_id = self.state_key.as_deref().filter(|_| self.event_type == "m.room.member")?;
+        let member: Member = serde_json::from_str(&self.content).ok()?;
+        Some((user_id, member.membership))
     }
 }
 

@@ -1,0 +1,90 @@
+//! Where the stored events of a room stand in its timeline.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+
+use super::Error;
+
+/// The room's highest position.
+pub(super) async fn newest(
+    connection: &mut PgConnection,
+    room_key: i32,
+) -> Result<Option<(String, i64)>, Error> {
+    let newest = sqlx::query!(
+        r#"select event_id, position as "position!" from archive.events
+           where room_key = $1 and position is not null order by position desc limit 1"#,
+        room_key
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(newest.map(|row| (row.event_id, row.position)))
+}
+
+/// For each of `uppers` the room's highest position below it.
+pub(super) async fn below(
+    connection: &mut PgConnection,
+    room_key: i32,
+    uppers: &[i64],
+) -> Result<HashMap<i64, i64>, Error> {
+    if uppers.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"select upper as "upper!", neighbour.position as "position!"
+           from unnest($2::bigint[]) as upper
+           cross join lateral (
+               select e.position from archive.events e
+               where e.room_key = $1 and e.position < upper
+               order by e.position desc
+               limit 1
+           ) as neighbour"#,
+        room_key,
+        uppers
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.upper, row.position)).collect())
+}
+
+/// A place just above the event at `position`: its neighbour's, or a fresh one.
+pub(super) async fn above(connection: &mut PgConnection, room_key: i32, position: i64) -> Result<i64, Error> {
+    let above = sqlx::query_scalar!(
+        r#"select coalesce(
+               (select e.position from archive.events e
+                where e.room_key = $1 and e.position > $2 order by e.position limit 1),
+               $2 + (1::bigint << 32)) as "above!""#,
+        room_key,
+        position
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(above)
+}
+
+/// The room's lowest position, or 0 in a room without any.
+pub(super) async fn lowest(connection: &mut PgConnection, room_key: i32) -> Result<i64, Error> {
+    let lowest = sqlx::query_scalar!(
+        r#"select coalesce(min(position), 0) as "lowest!" from archive.events where room_key = $1"#,
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(lowest)
+}
+
+/// Where the room's create event stands in the timeline, if some walk has come down to the room's start.
+pub(super) async fn create_position(
+    connection: &mut PgConnection,
+    room_key: i32,
+) -> Result<Option<i64>, Error> {
+    let position = sqlx::query_scalar!(
+        r#"select position as "position!" from archive.events
+           where room_key = $1 and type = 'm.room.create' and state_key = '' and position is not null
+           order by position desc limit 1"#,
+        room_key
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(position)
+}

@@ -1,0 +1,126 @@
+//! What a redaction leaves of an event.
+
+use ruma::{
+    RoomVersionId,
+    canonical_json::{CanonicalJsonObject, CanonicalJsonValue, redact_content_in_place},
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    archive::room::Room,
+    matrix::{self, Event, json::Json},
+};
+
+/// `event` with what a redaction leaves of it.
+pub(in crate::archive) fn pruned(room: &Room, event: &Event) -> Event {
+    let content = content(room.room_version.as_deref(), &event.event_type, &event.content);
+    Event {
+        stable_sha256: rehash(&room.room_id, event, &content),
+        content,
+        raw: None,
+        relates_to: None,
+        rel_type: None,
+        ..event.clone()
+    }
+}
+
+/// The content that is left by the redaction algorithm of the room's version (specification, "Redactions"); nothing
+/// where the version is unknown.
+pub(super) fn content(room_version: Option<&str>, event_type: &str, content: &str) -> String {
+    let rules =
+        room_version.and_then(|version| RoomVersionId::try_from(version).ok()).and_then(|id| id.rules());
+    let content = Json::parse(content);
+    // ruma's values hold no number beyond 2^53 and no lone surrogate, ours do: a shadow of the content is redacted, and
+    // what is left of that tells what to keep.
+    let (Some(rules), CanonicalJsonValue::Object(mut shadow)) = (rules, shadow(&content)) else {
+        return "{}".to_owned();
+    };
+    redact_content_in_place(&mut shadow, &rules.redaction, event_type);
+    let mut kept = String::new();
+    retain(content, &shadow).write_jsonb(&mut kept);
+    kept
+}
+
+fn shadow(value: &Json<'_>) -> CanonicalJsonValue {
+    match value {
+        Json::Object(members) => {
+            let members =
+                members.iter().filter_map(|(name, value)| Some((name.as_str()?.to_owned(), shadow(value))));
+            CanonicalJsonValue::Object(members.collect())
+        }
+        Json::Array(items) => CanonicalJsonValue::Array(items.iter().map(shadow).collect()),
+        Json::String(text) => CanonicalJsonValue::String(text.to_column().0),
+        Json::Literal("true") => CanonicalJsonValue::Bool(true),
+        Json::Literal("false") => CanonicalJsonValue::Bool(false),
+        Json::Literal(_) | Json::Number(_) | Json::Deep(_) => CanonicalJsonValue::Null,
+    }
+}
+
+fn retain<'a>(value: Json<'a>, shadow: &CanonicalJsonObject) -> Json<'a> {
+    let Json::Object(members) = value else { return value };
+    let kept = members.into_iter().filter_map(|(name, value)| {
+        let value = match shadow.get(name.as_str()?)? {
+            CanonicalJsonValue::Object(shadow) => retain(value, shadow),
+            _ => value,
+        };
+        Some((name, value))
+    });
+    Json::Object(kept.collect())
+}
+
+/// The stable hash of an event with other content, from its columns.
+fn rehash(room_id: &str, event: &Event, content: &str) -> [u8; 32] {
+    let content: Option<Box<RawValue>> = serde_json::from_str(content).ok();
+    let mut copy = serde_json::json!({
+        "event_id": event.event_id,
+        "type": event.event_type,
+        "sender": event.sender,
+        "origin_server_ts": event.origin_server_ts,
+        "content": {},
+    });
+    if let Some(state_key) = &event.state_key {
+        copy["state_key"] = state_key.as_str().into();
+    }
+    if let Some(content) = content.and_then(|content| serde_json::from_str(content.get()).ok()) {
+        copy["content"] = content;
+    }
+    let raw = serde_json::value::to_raw_value(&copy).ok();
+    raw.and_then(|raw| matrix::parse_event(room_id, &raw).ok())
+        .map_or(event.stable_sha256, |parsed| parsed.stable_sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_pruned_by_the_version() {
+        let levels = r#"{"ban":50,"invite":0,"users":{"@a:hs":100},"x":1}"#;
+        assert_eq!(content(Some("10"), "m.room.power_levels", levels), r#"{"ban":50,"users":{"@a:hs":100}}"#);
+        assert_eq!(
+            content(Some("11"), "m.room.power_levels", levels),
+            r#"{"ban":50,"invite":0,"users":{"@a:hs":100}}"#
+        );
+        let aliases = r##"{"aliases":["#a:hs"]}"##;
+        assert_eq!(content(Some("5"), "m.room.aliases", aliases), aliases);
+        assert_eq!(content(Some("6"), "m.room.aliases", aliases), "{}");
+        assert_eq!(content(Some("9"), "m.room.message", r#"{"body":"x"}"#), "{}");
+        let member = r#"{"membership":"join","displayname":"x","join_authorised_via_users_server":"@s:hs"}"#;
+        assert_eq!(content(Some("8"), "m.room.member", member), r#"{"membership":"join"}"#);
+        assert_eq!(
+            content(Some("9"), "m.room.member", member),
+            r#"{"membership":"join","join_authorised_via_users_server":"@s:hs"}"#
+        );
+    }
+
+    #[test]
+    fn what_is_kept_is_kept_to_the_letter() {
+        let levels = r#"{"ban":123456789012345678901234567890,"kick":1.50,"x":1}"#;
+        assert_eq!(
+            content(Some("1"), "m.room.power_levels", levels),
+            r#"{"ban":123456789012345678901234567890,"kick":1.50}"#
+        );
+        assert_eq!(content(Some("org.example"), "m.room.power_levels", levels), "{}");
+        assert_eq!(content(None, "m.room.power_levels", levels), "{}");
+    }
+}
