@@ -1,7 +1,7 @@
 //! Backwards: takes open walks from the database and walks them, one a room, several rooms at once.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +10,7 @@ use ruma::OwnedRoomId;
 use tokio::task::JoinSet;
 
 use crate::{
-    Error,
+    Error, Retry,
     archive::{self, Kind, Walk, WalkState},
     backoff::Backoff,
     daemon::Context,
@@ -26,6 +26,26 @@ const REFUSALS: u32 = 6;
 /// How soon a walk must be due for `--once` to wait for it: longer than the pauses within a walk.
 const SOON: Duration = Duration::from_secs(10);
 
+/// How often in a row a room's requests may fail before the others that wait have their turn.
+const TRIES: u32 = 6;
+
+/// How a room is asked.
+struct Manner {
+    backoff: Backoff,
+    /// The same for what is refused.
+    refusals: Backoff,
+    page_size: PageSize,
+    /// Whether the walk was left for others to have their turn: then it is gone on with in this manner.
+    put_off: bool,
+}
+
+impl Manner {
+    fn new(context: &Context) -> Self {
+        let page_size = PageSize::new(context.config.backfill.page_size.into());
+        Self { backoff: Backoff::default(), refusals: Backoff::default(), page_size, put_off: false }
+    }
+}
+
 /// Walks until shutdown; with `until_done`, until no walk is left that is due.
 ///
 /// # Errors
@@ -37,6 +57,9 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
     let mut backoff = Backoff::default();
     let mut tasks = JoinSet::new();
     let mut active = HashSet::new();
+    let mut put_off: HashMap<i32, Manner> = HashMap::new();
+    let mut given_up = HashSet::new();
+    let mut failure = Ok(());
     while !context.shutdown.is_cancelled() {
         health::within(Duration::ZERO);
         let walks = match context.writer.archive().open_walks(context.allows_later_passes()).await {
@@ -50,22 +73,28 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
         let mut next_due = None;
         for walk in walks {
             let due_in = Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default();
-            if active.contains(&walk.room_key) || tasks.len() >= context.config.backfill.concurrency {
+            if active.contains(&walk.room_key)
+                || given_up.contains(&walk.room_key)
+                || tasks.len() >= context.config.backfill.concurrency
+            {
                 continue;
             }
             if due_in.is_zero() {
                 active.insert(walk.room_key);
+                let mut manner = put_off.remove(&walk.room_key).unwrap_or_else(|| Manner::new(context));
                 let context = Arc::clone(context);
                 tasks.spawn(async move {
-                    let health = Arc::clone(&context.health);
-                    (walk.room_key, health.watch("a walk", walk_room(&context, walk)).await)
+                    let (health, room_key) = (Arc::clone(&context.health), walk.room_key);
+                    manner.put_off = false;
+                    let walked = health.watch("a walk", walk_room(&context, walk, &mut manner)).await;
+                    (room_key, manner, walked)
                 });
             } else if !until_done || waits_for(&walk, due_in) {
                 next_due = next_due.min(Some(due_in)).or(Some(due_in));
             }
         }
         if until_done && tasks.is_empty() && next_due.is_none() {
-            return Ok(());
+            return failure;
         }
         health::resting();
         tokio::select! {
@@ -73,17 +102,32 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
             () = context.walks_opened.notified() => {}
             () = tokio::time::sleep(next_due.unwrap_or_default()), if next_due.is_some() => {}
             Some(ended) = tasks.join_next() => {
-                let (room_key, result) = ended.expect("a walk neither panics nor is aborted");
+                let (room_key, manner, walked) = ended.expect("a walk neither panics nor is aborted");
                 active.remove(&room_key);
-                result?;
+                if manner.put_off {
+                    put_off.insert(room_key, manner);
+                }
+                match walked {
+                    Err(error) if until_done && is_of_one_room(context, &error).await => {
+                        given_up.insert(room_key);
+                        failure = failure.and(Err(error));
+                    }
+                    walked => walked?,
+                }
             }
         }
     }
     health::resting();
     while let Some(ended) = tasks.join_next().await {
-        ended.expect("a walk neither panics nor is aborted").1?;
+        ended.expect("a walk neither panics nor is aborted").2?;
     }
     Ok(())
+}
+
+/// Whether the server that fails to give this room's history answers otherwise: then the others have theirs.
+async fn is_of_one_room(context: &Context, error: &Error) -> bool {
+    let passes = matches!(error, Error::Matrix(error) if error.retry() == Retry::Backoff);
+    passes && matches!(context.unless_stopped(context.client.joined_rooms()).await, Some(Ok(_)))
 }
 
 /// Whether `--once` waits for a walk that is due later.
@@ -98,19 +142,18 @@ fn waits_for(walk: &Walk, due_in: Duration) -> bool {
 /// One page and the time that it took.
 type Fetched = Result<(Page, Duration), Error>;
 
-/// Walks one room until its walk is not open any more. Page n+1 is fetched while page n is stored.
-async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
+/// Walks one room until its walk is not open any more, or is to give way to others. Page n+1 is fetched while page n is
+/// stored.
+async fn walk_room(context: &Context, mut walk: Walk, manner: &mut Manner) -> Result<(), Error> {
     let room_id = OwnedRoomId::try_from(walk.room_id.as_str())
         .map_err(|_| archive::Error::NoSuchRoom(walk.room_id.clone()))?;
-    let mut backoff = Backoff::default();
-    let mut page_size = PageSize::new(context.config.backfill.page_size.into());
     let mut ahead: Option<Fetched> = None;
     let progress = context.progress.room(walk.name.as_deref().unwrap_or(&walk.room_id));
     progress.update(reached(&walk));
     if walk.kind == Kind::Rewalk && walk.pages == 0 && walk.cursor.is_none() && !walk.restarted {
         match context.writer.begin_rewalk(&walk).await {
             Ok(walk_now) => walk = walk_now,
-            Err(error) => return store_failed(context, &walk, error, &mut backoff).await,
+            Err(error) => return store_failed(context, &walk, error, &mut manner.backoff).await,
         }
     }
     while walk.state == WalkState::Open {
@@ -121,30 +164,33 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
         let fetched = if let Some(fetched) = ahead.take() {
             fetched
         } else {
-            let page = fetch(context, &room_id, &walk, walk.cursor.as_deref(), &page_size);
+            let page = fetch(context, &room_id, &walk, walk.cursor.as_deref(), &manner.page_size);
             let Some(fetched) = context.unless_stopped(page).await else { return Ok(()) };
             fetched
         };
         let (page, fetch_time) = match fetched {
             Ok(fetched) => fetched,
-            Err(Error::Archive(error)) => return store_failed(context, &walk, error, &mut backoff).await,
+            Err(Error::Archive(error)) => {
+                return store_failed(context, &walk, error, &mut manner.backoff).await;
+            }
             Err(Error::Matrix(error)) => {
-                if page_size.after_error(&error) {
+                if manner.page_size.after_error(&error) {
                     continue;
                 }
-                match failed(context, &room_id, &walk, error, &mut backoff).await {
+                match failed(context, &room_id, &walk, error, manner).await {
                     Ok(Some(walk_now)) => walk = walk_now,
                     Ok(None) => return Ok(()),
                     Err(Error::Archive(error)) => {
-                        return store_failed(context, &walk, error, &mut backoff).await;
+                        return store_failed(context, &walk, error, &mut manner.backoff).await;
                     }
                     Err(error) => return Err(error),
                 }
                 continue;
             }
         };
-        backoff.reset();
-        page_size.after_page(&page, fetch_time);
+        manner.backoff.reset();
+        manner.refusals.reset();
+        manner.page_size.after_page(&page, fetch_time);
         let next =
             page.end.as_ref().map(matrix::Token::as_str).filter(|end| Some(*end) != walk.cursor.as_deref());
         let store = context.turns.page(async {
@@ -152,8 +198,9 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
             let stored = context.writer.apply_page(&walk, &page, fetch_time, &context.config.backfill);
             stored.await.map(|walk| (walk, start.elapsed()))
         });
-        let fetch_next =
-            async { context.unless_stopped(fetch(context, &room_id, &walk, Some(next?), &page_size)).await };
+        let fetch_next = async {
+            context.unless_stopped(fetch(context, &room_id, &walk, Some(next?), &manner.page_size)).await
+        };
         let (stored, fetched) = tokio::join!(store, fetch_next);
         match stored {
             Ok((walk_now, store_time)) => {
@@ -177,7 +224,7 @@ async fn walk_room(context: &Context, mut walk: Walk) -> Result<(), Error> {
                 return Ok(());
             }
             Err(archive::Error::Overtaken) => return Ok(()),
-            Err(error) => return store_failed(context, &walk, error, &mut backoff).await,
+            Err(error) => return store_failed(context, &walk, error, &mut manner.backoff).await,
         }
     }
     tracing::info!(
@@ -227,15 +274,17 @@ async fn fetch(
     Ok((page, start.elapsed()))
 }
 
-/// What follows from a request that failed: a pause, or another walk; `None` if this one has ended. The database may be
-/// away together with the homeserver: what it refuses is no end of the daemon either, see [`store_failed`].
+/// What follows from a request that failed: a pause, or another walk; `None` if this one has ended, for now at least. The
+/// database may be away together with the homeserver: what it refuses is no end of the daemon either, see
+/// [`store_failed`].
 async fn failed(
     context: &Context,
     room_id: &OwnedRoomId,
     walk: &Walk,
     error: matrix::Error,
-    backoff: &mut Backoff,
+    manner: &mut Manner,
 ) -> Result<Option<Walk>, Error> {
+    let backoff = &mut manner.backoff;
     let reason = format!("failed to {error}");
     // For who looks at the walk: nothing depends on it, so the server is still given the pause that it asked for.
     if let Err(error) = context.writer.note_failure(walk, &reason).await {
@@ -248,8 +297,9 @@ async fn failed(
         let Some(joined) = context.unless_stopped(context.client.joined_rooms()).await else {
             return Ok(None);
         };
-        if backoff.failures() < REFUSALS && joined.map_or(true, |rooms| rooms.contains(room_id)) {
-            context.pause(backoff.pause()).await;
+        let refusals = &mut manner.refusals;
+        if refusals.failures() < REFUSALS && joined.map_or(true, |rooms| rooms.contains(room_id)) {
+            context.pause(refusals.pause()).await;
             return Ok(Some(walk));
         }
         context.writer.refuse_walk(&walk, &reason, &context.config.backfill.rewalk_after).await?;
@@ -262,7 +312,12 @@ async fn failed(
         return Ok(None);
     }
     match context.recover(error.into(), backoff).await {
-        Ok(()) => Ok(Some(walk)),
+        Ok(()) if backoff.failures() < TRIES || context.once => Ok(Some(walk)),
+        Ok(()) => {
+            context.writer.put_off(&walk).await?;
+            manner.put_off = true;
+            Ok(None)
+        }
         Err(Error::Matrix(error @ matrix::Error::Api { .. })) => {
             context.writer.stall_walk(&walk, &format!("failed to {error}")).await?;
             Ok(None)

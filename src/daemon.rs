@@ -127,7 +127,8 @@ pub struct Context {
     pub rooms_chosen: Notify,
     /// Cancelled when the daemon is to stop.
     pub shutdown: CancellationToken,
-    once: bool,
+    /// Whether to end when what is due is done.
+    pub once: bool,
 }
 
 impl Context {

@@ -4,20 +4,21 @@ mod pace;
 mod touch;
 
 use std::{
+    collections::HashMap,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use self::{pace::Pace, touch::Touch};
 use crate::{
-    Error,
+    Error, Retry,
     archive::{Account, SyncOutcome},
     backoff::Backoff,
     config::Rooms,
     daemon::Context,
     edits,
     health::{self, Homeserver},
-    matrix::{SyncBatch, SyncRequest},
+    matrix::{self, SyncBatch, SyncRequest},
     metrics, vanished,
 };
 
@@ -27,6 +28,11 @@ const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 const LOOK_AFTER: Duration = Duration::from_secs(60);
 /// What storing the state of every room of a large account may take.
 const FULL_STORE: Duration = Duration::from_secs(15 * 60);
+/// How soon the state of a room is asked for again that could not be got, the second time. Each such request holds up what is
+/// live, so the pause doubles with each.
+const STATE_AGAIN: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const STATE_AT_LAST: Duration = Duration::from_secs(60 * 60);
 
 /// Follows the account's rooms until shutdown.
 ///
@@ -71,11 +77,21 @@ struct Follower<'c> {
     timeout: Duration,
     touch: Touch,
     pace: Pace,
+    /// When the states of rooms may be asked for again that could not be got.
+    postponed: HashMap<i32, Postponed>,
+}
+
+/// A room whose state could not be got.
+struct Postponed {
+    until: Instant,
+    /// The pause before that.
+    pause: Duration,
 }
 
 impl<'c> Follower<'c> {
     fn new(context: &'c Context, account: Account, timeout: Duration) -> Self {
-        Self { context, account, timeout, touch: Touch::lost(), pace: Pace::default() }
+        let (touch, pace) = (Touch::lost(), Pace::default());
+        Self { context, account, timeout, touch, pace, postponed: HashMap::new() }
     }
 
     /// Takes a response, and looks for rooms that it should have told of and did not.
@@ -139,7 +155,7 @@ impl<'c> Follower<'c> {
     /// One try at that. `None` also if the server refused `since`: it is given up, and the next response is an initial one.
     async fn take(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
         self.touch.regain(self.context, &mut self.account).await?;
-        let taken = try_step(self.context, &mut self.account, full_state, timeout).await;
+        let taken = self.try_step(full_state, timeout).await;
         match taken.inspect_err(|error| self.touch.failed(error)) {
             Err(Error::Matrix(error)) if error.is_bad_token() && self.account.since.is_some() => {
                 tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
@@ -149,6 +165,98 @@ impl<'c> Follower<'c> {
             taken => taken,
         }
     }
+
+    /// The response to one request, stored. `None`: to be stopped, or to be asked for other rooms.
+    async fn try_step(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
+        let Self { context, account, .. } = &mut *self;
+        let rooms = wanted_rooms(context, account).await?;
+        let full_state = full_state || wants_full_state(account, &rooms);
+        if full_state && account.since.is_some() {
+            context.writer.doubt_left_rooms(&rooms).await?;
+        }
+        let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
+        let Some(batch) = ask(context, &request, account).await? else { return Ok(None) };
+        let start = Instant::now();
+        context.health.homeserver_is(Homeserver::Answers);
+        let store = context.writer.apply_sync(account, &batch, &rooms, full_state);
+        let outcome = if full_state {
+            health::within(FULL_STORE);
+            store.await?
+        } else {
+            context.turns.live(store).await?
+        };
+        if outcome.needs_full_state {
+            return Ok(Some(outcome));
+        }
+        metrics::stored_sync(outcome.event_count, start.elapsed());
+        if outcome.room_count > 0 {
+            let room_count = context.writer.archive().followed_rooms().await?;
+            let before = context.live_events.fetch_add(outcome.event_count as u64, Ordering::Relaxed);
+            context.progress.following(room_count, before + outcome.event_count as u64);
+        }
+        if outcome.event_count > 0 {
+            tracing::info!(
+                room_count = outcome.room_count,
+                event_count = outcome.event_count,
+                duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "stored a sync response"
+            );
+        }
+        context.abreast.store(true, Ordering::Relaxed);
+        // What the response opened is read from the database; this only wakes the reader.
+        context.walks_opened.notify_one();
+        self.reconcile(&rooms).await?;
+        Ok(Some(outcome))
+    }
+
+    /// Asks for the state of rooms where there is reason to doubt the archive's, before the next response is taken: what
+    /// changes meanwhile comes with that. A room that is not reached now is asked for with a later response.
+    async fn reconcile(&mut self, rooms: &Rooms) -> Result<(), Error> {
+        let Self { context, account, postponed, .. } = self;
+        for (room_key, room_id, is_watched) in context.writer.archive().suspect_rooms().await? {
+            let Ok(parsed) = room_id.as_str().try_into() else { continue };
+            if postponed.get(&room_key).is_some_and(|room| room.until > Instant::now()) {
+                continue;
+            }
+            let Some(state) = context.unless_stopped(context.client.state(parsed)).await else {
+                return Ok(());
+            };
+            let state = match state {
+                Ok(state) => Some(state),
+                Err(error) if error.is_forbidden() || (!is_watched && error.is_not_found()) => None,
+                Err(error) => {
+                    let again = postpone(postponed, room_key, &error);
+                    tracing::warn!(
+                        room.id = %room_id, %error, retry_in_s = again.as_secs(),
+                        "the current state could not be compared with the server's"
+                    );
+                    if matches!(error, matrix::Error::RateLimited { .. }) {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            postponed.remove(&room_key);
+            match (state, is_watched) {
+                (state, false) => {
+                    context.writer.take_up_left_room(account, rooms, room_key, state.as_ref()).await?;
+                    context.walks_opened.notify_one();
+                }
+                (Some(state), true) => context.writer.reconcile(room_key, &state).await?,
+                (None, true) => context.writer.leave_state(room_key).await?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets the room's state be asked for later: with the next response, the first time. Returns how much later.
+fn postpone(postponed: &mut HashMap<i32, Postponed>, room_key: i32, error: &matrix::Error) -> Duration {
+    let asked_for = if let Retry::After(pause) = error.retry() { pause } else { Duration::ZERO };
+    let before = postponed.get(&room_key).map(|room| room.pause.saturating_mul(2));
+    let pause = before.map_or(Duration::ZERO, |pause| pause.clamp(STATE_AGAIN, STATE_AT_LAST)).max(asked_for);
+    postponed.insert(room_key, Postponed { until: Instant::now() + pause, pause });
+    pause
 }
 
 /// Whether the next response must hold the state of every room: at the first, and when other rooms are wanted than
@@ -191,76 +299,4 @@ async fn ask(
         answer = context.unless_stopped(answer) => answer.transpose(),
         () = others_wanted(context, account) => Ok(None),
     }
-}
-
-async fn try_step(
-    context: &Context,
-    account: &mut Account,
-    full_state: bool,
-    timeout: Duration,
-) -> Result<Option<SyncOutcome>, Error> {
-    let rooms = wanted_rooms(context, account).await?;
-    let full_state = full_state || wants_full_state(account, &rooms);
-    if full_state && account.since.is_some() {
-        context.writer.doubt_left_rooms(&rooms).await?;
-    }
-    let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
-    let Some(batch) = ask(context, &request, account).await? else { return Ok(None) };
-    let start = Instant::now();
-    context.health.homeserver_is(Homeserver::Answers);
-    let store = context.writer.apply_sync(account, &batch, &rooms, full_state);
-    let outcome = if full_state {
-        health::within(FULL_STORE);
-        store.await?
-    } else {
-        context.turns.live(store).await?
-    };
-    if outcome.needs_full_state {
-        return Ok(Some(outcome));
-    }
-    metrics::stored_sync(outcome.event_count, start.elapsed());
-    if outcome.room_count > 0 {
-        let room_count = context.writer.archive().followed_rooms().await?;
-        let before = context.live_events.fetch_add(outcome.event_count as u64, Ordering::Relaxed);
-        context.progress.following(room_count, before + outcome.event_count as u64);
-    }
-    if outcome.event_count > 0 {
-        tracing::info!(
-            room_count = outcome.room_count,
-            event_count = outcome.event_count,
-            duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "stored a sync response"
-        );
-    }
-    context.abreast.store(true, Ordering::Relaxed);
-    // What the response opened is read from the database; this only wakes the reader.
-    context.walks_opened.notify_one();
-    reconcile(context, account, &rooms).await?;
-    Ok(Some(outcome))
-}
-
-/// Asks for the state of rooms where there is reason to doubt the archive's, before the next response is taken: what
-/// changes meanwhile comes with that. A room that is not reached now is asked for with the next response.
-async fn reconcile(context: &Context, account: &Account, rooms: &Rooms) -> Result<(), Error> {
-    for (room_key, room_id, is_watched) in context.writer.archive().suspect_rooms().await? {
-        let Ok(parsed) = room_id.as_str().try_into() else { continue };
-        let Some(state) = context.unless_stopped(context.client.state(parsed)).await else { return Ok(()) };
-        let state = match state {
-            Ok(state) => Some(state),
-            Err(error) if error.is_forbidden() || (!is_watched && error.is_not_found()) => None,
-            Err(error) => {
-                tracing::warn!(room.id = %room_id, %error, "the current state could not be compared with the server's");
-                continue;
-            }
-        };
-        match (state, is_watched) {
-            (state, false) => {
-                context.writer.take_up_left_room(account, rooms, room_key, state.as_ref()).await?;
-                context.walks_opened.notify_one();
-            }
-            (Some(state), true) => context.writer.reconcile(room_key, &state).await?,
-            (None, true) => context.writer.leave_state(room_key).await?,
-        }
-    }
-    Ok(())
 }

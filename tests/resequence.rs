@@ -1,7 +1,7 @@
 //! `backscroll resequence`: exactly the server's order, whatever came when.
 
 use crate::support::{
-    homeserver::{ALICE, Event, Fault},
+    homeserver::{ALICE, Event, Fault, Request},
     stage::Stage,
 };
 
@@ -115,4 +115,35 @@ async fn an_unknown_room_is_refused() {
     let stage = Stage::new().await;
     let refused = stage.backscroll.run(&["resequence", "!nowhere:hs"]).await;
     assert_eq!(refused.status.code(), Some(64), "{}", refused.stderr);
+}
+
+/// A walk that is in mid-course goes on where it stood, whatever its next page knows.
+#[tokio::test]
+async fn a_walk_that_is_not_done_goes_on_where_it_stood() {
+    let stage = Stage::new().await;
+    let room = stage.room(30);
+    stage.once().await;
+    let lower = stage.server.visible_ids(&room)[25].clone();
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    stage.say(&room, "missed", 45);
+    let refused = || Fault::error(404, "M_NOT_FOUND", "No such room").on("/messages");
+    // The second pass, without `to`.
+    stage.server.inject(refused().when(|request: &Request| request.query("to").is_none()).after(2));
+    stage.once().await;
+    let cursor = "select cursor from archive.walks where state = 'stalled'";
+    let cursor = stage.database.value(cursor).await;
+    stage.server.heal();
+    // Out of order, so that there is something to do.
+    stage.server.backfill_insert_after(&room, &lower, Event::message("fetched"));
+    // The walk's own page is refused, so that it stays where it is.
+    stage.server.inject(refused().with_query("from", &cursor).times(1));
+    resequence(&stage, &room).await;
+    stage.server.heal();
+    let known = stage.server.visible_ids(&room);
+    let next = known[known.len() - 26].clone();
+    for number in 0..12 {
+        stage.server.backfill_insert_after(&room, &next, Event::message(&format!("later {number}")));
+    }
+    stage.once().await;
+    stage.is_archived(&room).await;
 }

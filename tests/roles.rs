@@ -61,6 +61,16 @@ async fn granted(stage: &Stage, arguments: &[&str]) {
     assert!(outcome.status.success(), "{arguments:?}: {}", outcome.stderr);
 }
 
+/// Whether `backscroll check` finds that the role may write.
+fn may_write(stage: &Stage, role: &str) -> bool {
+    let url = stage.database.url_as(role);
+    let mut command = stage.backscroll.command(&["check"]);
+    let output = command.env("BACKSCROLL_DATABASE__URL", url).output().unwrap();
+    let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(told.contains(stage.server.url()), "it has checked: {told}");
+    !told.contains("owns the archive")
+}
+
 async fn dropped(database: &TestDatabase, role: &str) {
     database.run(&format!("drop owned by \"{role}\"; drop role \"{role}\"")).await;
 }
@@ -95,6 +105,9 @@ async fn each_role_may_do_exactly_what_it_needs() {
     let mut found = powers(database, &writer).await;
     found.sort();
     assert_eq!(found, expected);
+
+    assert!(may_write(&stage, &writer));
+    assert!(!may_write(&stage, &reader));
 
     for role in [&reader, &guest, &writer] {
         for statement in [

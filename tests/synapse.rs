@@ -278,7 +278,11 @@ async fn a_ban_may_redact_all_that_a_user_said() {
     let settings = json!({ "experimental_features": { "msc4222_enabled": true, "msc4293_enabled": true } });
     let synapse = Synapse::start_with(settings).await;
     let [alice, archiver] = [synapse.register("alice").await, synapse.register("archiver").await];
-    let spammers = [synapse.register("spammer").await, synapse.register("absent").await];
+    let spammers = [
+        synapse.register("spammer").await,
+        synapse.register("absent").await,
+        synapse.register("walked").await,
+    ];
     let mut rooms = Vec::new();
     for version in ["1", "9", "11", "12"] {
         let id = synapse.create_room(&alice, version, json!({ "preset": "public_chat" })).await;
@@ -299,7 +303,7 @@ async fn a_ban_may_redact_all_that_a_user_said() {
     assert_all_agree(database.url(), &synapse, &archiver).await;
     assert_ne!(mentions(&database, SECRET).await, [""; 0]);
 
-    let [seen, missed] = &spammers;
+    let [seen, missed, walked] = &spammers;
     for id in &rooms {
         // Live; and in a gap, where the state before the timeline tells of it first.
         synapse.ban_and_redact(&alice, id, seen).await;
@@ -319,7 +323,38 @@ async fn a_ban_may_redact_all_that_a_user_said() {
     }
     backscroll.once().await;
     assert_all_agree(database.url(), &synapse, &archiver).await;
+    // And by a walk of the operator's, before any /sync tells it.
+    let since = database.value("select since from archive.accounts").await;
+    for id in &rooms {
+        synapse.ban_and_redact(&alice, id, walked).await;
+        let outcome = backscroll.run(&["backfill", id, "--to", &since]).await;
+        assert!(outcome.status.success(), "{}", outcome.stderr);
+    }
+    backscroll.once().await;
+    assert_all_agree(database.url(), &synapse, &archiver).await;
     assert_eq!(mentions(&database, SECRET).await, [""; 0]);
+}
+
+/// Whoever does not know the rules of a room version learns from the server what a redaction leaves.
+#[tokio::test]
+async fn a_redaction_in_an_unknown_room_version_leaves_what_the_server_leaves() {
+    const SECRET: &str = "canary-of-the-unknown";
+    let synapse = Synapse::start().await;
+    let [alice, archiver] = [synapse.register("alice").await, synapse.register("archiver").await];
+    let id = synapse.create_room(&alice, "org.matrix.msc3757.11", json!({ "preset": "public_chat" })).await;
+    synapse.join(&archiver, &id).await;
+    let profile = json!({ "membership": "join", "displayname": SECRET });
+    let member = synapse.send_state(&alice, &id, "m.room.member", &alice.user_id, profile).await;
+    let database = TestDatabase::new().await;
+    let backscroll = backscroll(&synapse, &archiver, Some(database.url()));
+    backscroll.once().await;
+    synapse.redact(&alice, &id, &member, json!({})).await;
+    backscroll.once().await;
+    assert_eq!(mentions(&database, SECRET).await, [""; 0]);
+    let walked = backscroll.run(&["backfill", &id]).await;
+    assert!(walked.status.success(), "{}", walked.stderr);
+    let content = format!("select content from events where event_id = '{member}'");
+    assert_eq!(database.value(&content).await, r#"{"membership": "join"}"#);
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@ use crate::matrix::{RoomBatch, Section};
 /// Rooms of a response that are remembered: enough for one to be among what a rollback took.
 const ROOMS: usize = 8;
 
+/// Among how many events before an anchor older ones are looked for.
+const LOOK_BACK: i64 = 10_000;
+
 /// An event that the server has told, and the room's create event, which it knows if it knows the room.
 #[derive(Clone, Debug)]
 pub struct Anchor {
@@ -35,6 +38,38 @@ impl Archive {
         .fetch_all(&self.pool)
         .await?;
         Ok(anchors)
+    }
+
+    /// Events of the anchor's kind, state or not, from before it, ever older: what a server that was rolled back still has, and
+    /// one that has removed it by age (retention, a purge) has not. From the same sender if there are any: a server hides
+    /// all that a user has sent whom the account ignores.
+    pub async fn older(&self, anchor: &Anchor) -> Result<Vec<String>, Error> {
+        let older = sqlx::query!(
+            r#"select older.event_id as "event_id!", older.is_own as "is_own!"
+               from (
+                   select e.event_id, e.sender = a.sender as is_own,
+                          row_number() over (partition by e.sender = a.sender order by e.position desc) as place
+                   from archive.rooms r
+                   join archive.events a using (room_key)
+                   cross join lateral (
+                       select event_id, sender, position from archive.events
+                       where room_key = r.room_key and position < a.position and (state_key is null) = (a.state_key is null)
+                         and redacted_by is null and type <> 'm.room.create'
+                       order by position desc
+                       limit $3
+                   ) e
+                   where r.room_id = $1 and a.event_id = $2
+               ) older
+               where older.place in (1, 10, 100, 1000)
+               order by older.place"#,
+            anchor.room_id,
+            anchor.event_id,
+            LOOK_BACK
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let any_own = older.iter().any(|event| event.is_own);
+        Ok(older.into_iter().filter(|event| event.is_own == any_own).map(|event| event.event_id).collect())
     }
 }
 

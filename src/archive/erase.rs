@@ -10,7 +10,7 @@ use super::{
     redaction,
     room::{self, Room},
     tombstone::Tombstones,
-    writer::lock_room,
+    writer::{lock_room, lock_rooms},
 };
 use crate::matrix::Event;
 
@@ -58,8 +58,8 @@ async fn erase_user(connection: &mut PgConnection, user_id: &str) -> Result<Eras
     let room_keys = sqlx::query_scalar!("select room_key from archive.rooms order by room_key")
         .fetch_all(&mut *connection)
         .await?;
+    lock_rooms(connection, &room_keys).await?;
     for room_key in room_keys {
-        lock_room(connection, room_key).await?;
         let room = room::get(connection, room_key).await?;
         count(&mut erased, "originals", forget_originals(connection, &room, user_id).await?);
         // Before the events lose their content, which tells what is a copy of it.

@@ -8,7 +8,10 @@ use super::{
     Archive, Error, Policy, copy::Rows, precedence, redaction, room, room::Room, timeline::Place,
     tombstone::Tombstones,
 };
-use crate::matrix::{Event, Malformed};
+use crate::matrix::{
+    Event, Malformed,
+    json::{Json, Text},
+};
 
 const COPY: &str = "copy archive.events (room_key, event_id, position, type, sender, state_key, origin_server_ts, content, \
                     redacts, redacted_by, replaces_state, prev_content, relates_to, rel_type, raw, stable_sha256) \
@@ -173,7 +176,7 @@ pub(super) async fn store(
         .map(|(event, placed)| Placed { event, position: placed.position })
         .collect();
     let all: Vec<&Event> = events.iter().map(|placed| placed.event).collect();
-    let mut targets = redaction::record(connection, room, &all).await?;
+    let mut targets = redaction::record(connection, policy, room, &all).await?;
     let (old, new): (Vec<&Placed<'_>>, Vec<&Placed<'_>>) =
         events.iter().partition(|placed| known.contains_key(&placed.event.event_id));
     let mut stored: Vec<&str> = targets.iter().map(String::as_str).collect();
@@ -299,9 +302,15 @@ async fn complete(
     Ok(())
 }
 
-/// Keeps what could not be an event, byte for byte, unless it concerns an erased user.
+/// The id that what could not be an event claims to have.
+pub(super) fn event_id(raw: &str) -> Option<String> {
+    Json::parse(raw).get("event_id").and_then(Json::as_text).and_then(Text::as_str).map(str::to_owned)
+}
+
+/// Keeps what could not be an event, byte for byte, unless it concerns an erased user or was redacted.
 pub(super) async fn quarantine(
     connection: &mut PgConnection,
+    policy: Policy,
     room_key: i32,
     malformed: &[Malformed],
 ) -> Result<(), Error> {
@@ -309,7 +318,15 @@ pub(super) async fn quarantine(
         return Ok(());
     }
     let tombstones = Tombstones::load(connection).await?;
-    for bad in malformed.iter().filter(|bad| !tombstones.mentioned(&bad.raw)) {
+    let event_ids: Vec<String> = malformed.iter().filter_map(|bad| event_id(&bad.raw)).collect();
+    let event_ids: Vec<&str> = event_ids.iter().map(String::as_str).collect();
+    let redactions = redaction::recorded(connection, room_key, &event_ids).await?;
+    let is_gone = |bad: &&Malformed| {
+        let redacted =
+            policy == Policy::Honour && event_id(&bad.raw).is_some_and(|id| redactions.contains_key(&id));
+        redacted || tombstones.mentioned(&bad.raw)
+    };
+    for bad in malformed.iter().filter(|bad| !is_gone(bad)) {
         let kept = sqlx::query!(
             "insert into archive.quarantine (room_key, raw, raw_sha256, reason) values ($1, $2, sha256($2), $3)
              on conflict do nothing",

@@ -107,6 +107,18 @@ pub(super) async fn edge_at(connection: &mut PgConnection, walk: &Walk) -> Resul
     Ok(edge.flatten())
 }
 
+/// Whether the room has a gap that is being filled, or was to be.
+pub(super) async fn any_unfilled(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
+    let any = sqlx::query_scalar!(
+        r#"select exists (
+               select from archive.gaps where room_key = $1 and state = 'open') as "any!""#,
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(any)
+}
+
 /// Closes the holes that the operator left and that a finished walk of theirs, one from the newest event or a rewalk, which
 /// begins above them all, has passed.
 pub(super) async fn passed(connection: &mut PgConnection, walk: &Walk) -> Result<(), Error> {

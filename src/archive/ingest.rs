@@ -99,11 +99,14 @@ impl Writer {
         state: &Events,
         cause: Cause,
     ) -> Result<(), Error> {
-        event::quarantine(connection, room.room_key, &state.malformed).await?;
+        event::quarantine(connection, self.policy(), room.room_key, &state.malformed).await?;
         // Whether a copy in this answer tells what the event replaced depends on what the server happens to remember, and
         // so on how often it was asked.
         let told: Vec<Event> =
             state.events.iter().map(|event| Event { prev_content: None, ..event.clone() }).collect();
+        if redaction::state_names_no_target(connection, room, told.iter()).await? {
+            walk::rewalk_now(connection, room.room_key).await?;
+        }
         self.store_unplaced(connection, room, &told).await?;
         let mut pointers = Pointers::load(connection, room.room_key).await?;
         pointers.point(&state.events, cause);
@@ -159,7 +162,7 @@ impl Writer {
             return Err(Error::Overtaken);
         }
         for section in [&page.chunk, &page.state] {
-            event::quarantine(&mut transaction, room.room_key, &section.malformed).await?;
+            event::quarantine(&mut transaction, self.policy(), room.room_key, &section.malformed).await?;
         }
         self.store_unplaced(&mut transaction, &room, &page.state.events).await?;
 
@@ -168,21 +171,25 @@ impl Writer {
         let asked = events.iter().copied().filter(|event| look_up.includes(event));
         let known = event::known(&mut transaction, room.room_key, asked).await?;
         let placement = place_page(&mut transaction, walk, &event::places(&events, &known)).await?;
-        let placed = with_positions(&events, &placement.positions);
+        let positions = placement.as_ref().map_or(&[][..], |placement| &placement.positions);
+        let placed = with_positions(&events, positions);
         let new = event::store(&mut transaction, self.policy(), &room, &placed, &known).await?;
+        let upper = placement.as_ref().map(|placement| placement.upper);
         if let Some(last) = events.last() {
-            after.upper_position = Some(placement.upper);
+            after.upper_position = upper;
             after.oldest_ts = last.origin_server_ts.or(walk.oldest_ts);
         }
-        if walk.kind.fills_gap() && redaction::names_no_target(&room, &events, &known) {
+        // A walk through the whole past gets to what was redacted itself.
+        let whole = matches!(walk.kind, Kind::History | Kind::Rewalk);
+        if !whole && redaction::names_no_target(&room, &events, &known) {
             walk::rewalk_now(&mut transaction, room.room_key).await?;
         }
         let passed = Passed {
             end: page.end.as_ref(),
             events: events.len(),
             new,
-            bottom_passed: bottom_passed(&mut transaction, walk, page, placement.upper).await?,
-            lower_passed: lower_passed(&mut transaction, walk, placement.upper).await?,
+            bottom_passed: bottom_passed(&mut transaction, walk, page, upper).await?,
+            lower_passed: lower_passed(&mut transaction, walk, upper).await?,
         };
         let pause_s = step::after_page(&mut transaction, &mut after, &passed, settings).await?;
         if after.cursor == walk.cursor {
@@ -238,15 +245,19 @@ pub(super) fn with_positions<'a>(events: &[&'a Event], positions: &[Option<i64>]
     events.iter().zip(positions).map(|(&event, position)| Placed { event, position }).collect()
 }
 
-/// Places a page below what the walk has passed.
+/// Places a page below what the walk has passed. `None`: nothing tells yet where that is, and whoever passes these events
+/// knowing where it is will place them.
 async fn place_page(
     connection: &mut PgConnection,
     walk: &Walk,
     places: &[Place],
-) -> Result<timeline::Placement, Error> {
+) -> Result<Option<timeline::Placement>, Error> {
     let upper = match walk.upper_position {
         Some(upper) => upper,
-        None => edge_above(connection, walk, places).await?,
+        None => match edge_above(connection, walk, places).await? {
+            Some(edge) => edge,
+            None => return Ok(None),
+        },
     };
     let placement = go_down(connection, walk.room_key, upper, places).await?;
     let unplaced = placement.positions.iter().filter(|position| position.is_none()).count();
@@ -257,7 +268,7 @@ async fn place_page(
             "events could not be placed in the room's order: no position is left between their neighbours"
         );
     }
-    Ok(placement)
+    Ok(Some(placement))
 }
 
 /// Places a page of a walk that has come down to `upper`, newest first, among what is there. Its two parts pass different
@@ -293,18 +304,25 @@ pub(super) async fn walk_down(
 
 /// Where a walk begins that does not know its place: above the first known event of its first page; without one, at the
 /// upper edge of the gap whose token it has, above all that is there if it came from the newest event or from `since`, else
-/// below.
-async fn edge_above(connection: &mut PgConnection, walk: &Walk, places: &[Place]) -> Result<i64, Error> {
+/// below. `None`: the operator's token may be one of within a gap, on any side of what is there.
+async fn edge_above(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    places: &[Place],
+) -> Result<Option<i64>, Error> {
     if let Some(position) = places.iter().find_map(|place| place.position()) {
-        return position::above(connection, walk.room_key, position).await;
+        return position::above(connection, walk.room_key, position).await.map(Some);
     }
     if let Some(edge) = gap::edge_at(connection, walk).await? {
-        return Ok(edge);
+        return Ok(Some(edge));
     }
     let from_top = walk.cursor.is_none() || walk.kind == Kind::Rewalk;
     match position::newest(connection, walk.room_key).await? {
-        Some((_, newest)) if from_top => position::above(connection, walk.room_key, newest).await,
-        _ => position::lowest(connection, walk.room_key).await,
+        Some((_, newest)) if from_top => position::above(connection, walk.room_key, newest).await.map(Some),
+        Some(_) if walk.kind == Kind::Operator && gap::any_unfilled(connection, walk.room_key).await? => {
+            Ok(None)
+        }
+        _ => position::lowest(connection, walk.room_key).await.map(Some),
     }
 }
 
@@ -314,7 +332,7 @@ async fn bottom_passed(
     connection: &mut PgConnection,
     walk: &Walk,
     page: &Page,
-    upper: i64,
+    upper: Option<i64>,
 ) -> Result<bool, Error> {
     if page.end.is_some() {
         return Ok(false);
@@ -322,6 +340,7 @@ async fn bottom_passed(
     if walk.to_token.is_some() || page.chunk.events.iter().any(|event| event.is_state("m.room.create")) {
         return Ok(true);
     }
+    let Some(upper) = upper else { return Ok(false) };
     if position::create_position(connection, walk.room_key).await?.is_some_and(|create| create >= upper) {
         return Ok(true);
     }
@@ -330,8 +349,8 @@ async fn bottom_passed(
 }
 
 /// Whether a gap's walk has come down to what was archived before the gap.
-async fn lower_passed(connection: &mut PgConnection, walk: &Walk, upper: i64) -> Result<bool, Error> {
-    let Some(gap_id) = walk.gap_id else { return Ok(false) };
+async fn lower_passed(connection: &mut PgConnection, walk: &Walk, upper: Option<i64>) -> Result<bool, Error> {
+    let (Some(gap_id), Some(upper)) = (walk.gap_id, upper) else { return Ok(false) };
     let lower = gap::lower_position(connection, gap_id, walk.kind).await?;
     Ok(lower.is_some_and(|lower| upper <= lower))
 }

@@ -150,9 +150,12 @@ async fn permitted(connection: &mut PgConnection, current: bool) -> Result<bool,
     let permitted = sqlx::query_scalar!(
         r#"select case
                when $1 then (
-                   select has_schema_privilege(n.oid, 'usage') and bool_and(has_table_privilege(c.oid, 'insert, update'))
+                   select has_schema_privilege(n.oid, 'usage') and bool_and(
+                          has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+                          and has_table_privilege(c.oid, 'update'))
                    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-                   where n.nspname = 'archive' and c.relkind = 'r' and c.relname <> '_sqlx_migrations'
+                   -- what the owner alone writes
+                   where n.nspname = 'archive' and c.relkind = 'r' and c.relname not in ('_sqlx_migrations', 'reader_rooms')
                    group by n.oid)
                else coalesce((select has_schema_privilege(oid, 'create') from pg_namespace where nspname = 'archive'),
                              has_database_privilege(current_database(), 'create'))

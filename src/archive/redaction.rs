@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 pub(super) use self::{prune::pruned, repeats::prune_repeats};
 use super::{
     Error,
-    event::{KnownEvents, StoredEvent},
+    event::{self, KnownEvents, StoredEvent},
     room::Room,
 };
 use crate::{config::RedactionPolicy as Policy, matrix::Event};
@@ -25,10 +25,11 @@ const FEW_WAITING: usize = 2000;
 /// Redactions known for some events: target → redaction.
 pub(super) type Redactions = HashMap<String, String>;
 
-/// Records the redactions that `events` are, and those that redacted `events` according to the server. Returns their
-/// targets.
+/// Records the redactions that `events` are, and those that redacted `events` according to the server. What is in quarantine
+/// of their targets is forgotten: it cannot be pruned. Returns the targets.
 pub(super) async fn record(
     connection: &mut PgConnection,
+    policy: Policy,
     room: &Room,
     events: &[&Event],
 ) -> Result<HashSet<String>, Error> {
@@ -39,26 +40,52 @@ pub(super) async fn record(
         events.iter().filter_map(|event| Some((event.event_id.as_str(), event.redacted_by.as_deref()?)));
     let (targets, redactions): (Vec<String>, Vec<String>) =
         asked.chain(done).map(|(target, redaction)| (target.to_owned(), redaction.to_owned())).unzip();
-    if !targets.is_empty() {
-        sqlx::query!(
-            "insert into archive.redactions (room_key, target_event_id, redaction_event_id, state)
+    if targets.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let quarantined = sqlx::query!(
+        "with recorded as (
+             insert into archive.redactions (room_key, target_event_id, redaction_event_id, state)
              select $1, link.target, link.redaction, 'pending'
              from unnest($2::text[], $3::text[]) as link (target, redaction)
-             on conflict do nothing",
-            room.room_key,
-            &targets,
-            &redactions
-        )
-        .execute(connection)
-        .await?;
+             on conflict do nothing
+         )
+         select quarantine_id, raw from archive.quarantine where room_key = $1",
+        room.room_key,
+        &targets,
+        &redactions
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let targets: HashSet<String> = targets.into_iter().collect();
+    let is_target = |raw: &[u8]| {
+        str::from_utf8(raw).ok().and_then(event::event_id).is_some_and(|id| targets.contains(&id))
+    };
+    let theirs: Vec<i64> =
+        quarantined.into_iter().filter(|row| is_target(&row.raw)).map(|row| row.quarantine_id).collect();
+    if policy == Policy::Honour && !theirs.is_empty() {
+        sqlx::query!("delete from archive.quarantine where quarantine_id = any($1)", &theirs)
+            .execute(connection)
+            .await?;
     }
-    Ok(targets.into_iter().collect())
+    Ok(targets)
 }
 
 /// Whether one of `events` is new to us and has redacted what it does not name: only the redacted events' own copies tell.
 pub(super) fn names_no_target(room: &Room, events: &[&Event], known: &KnownEvents) -> bool {
     let of_unknown = |event: &&&Event| lost_its_target(room, event) || redacts_all_of_a_user(event);
     events.iter().filter(of_unknown).any(|event| !known.contains_key(&event.event_id))
+}
+
+/// Whether `state`, which is still to be stored, has such an event.
+pub(super) async fn state_names_no_target<'e>(
+    connection: &mut PgConnection,
+    room: &Room,
+    state: impl Iterator<Item = &'e Event>,
+) -> Result<bool, Error> {
+    let removals: Vec<&Event> = state.filter(|event| redacts_all_of_a_user(event)).collect();
+    let known = event::known(connection, room.room_key, removals.iter().copied()).await?;
+    Ok(names_no_target(room, &removals, &known))
 }
 
 /// Whether this is a redaction that was itself redacted, so that nobody can tell any more what it redacted (P78).
@@ -70,7 +97,7 @@ fn lost_its_target(room: &Room, event: &Event) -> bool {
 
 /// Whether this is a ban or kick that redacts all that its user has sent to the room (MSC4293), which a server does as it
 /// serves them (P67), if it does.
-pub(super) fn redacts_all_of_a_user(event: &Event) -> bool {
+fn redacts_all_of_a_user(event: &Event) -> bool {
     #[derive(Deserialize)]
     struct Removal {
         #[serde(default)]
@@ -125,7 +152,7 @@ async fn waiting(connection: &mut PgConnection, room_key: i32) -> Result<Option<
 }
 
 /// The recorded redactions of these events, of several the first.
-async fn recorded(
+pub(super) async fn recorded(
     connection: &mut PgConnection,
     room_key: i32,
     event_ids: &[&str],
@@ -162,7 +189,8 @@ pub(super) fn redacted_copy(room: &Room, event: &Event, redactions: &Redactions)
 }
 
 /// Prunes those of `targets` that are stored in full. `served` are the server's own pruned copies, which count more than
-/// our idea of them. Returns the state events that were pruned.
+/// our idea of them; in a room version that is unknown here, where we prune all, also later. Returns the state events
+/// that were pruned.
 pub(super) async fn apply(
     connection: &mut PgConnection,
     policy: Policy,
@@ -174,13 +202,17 @@ pub(super) async fn apply(
     if targets.is_empty() {
         return Ok(Vec::new());
     }
+    let by_rules = prune::knows(room.room_version.as_deref());
+    let better: Vec<&str> = if by_rules { Vec::new() } else { served.keys().copied().collect() };
     let full = sqlx::query_as!(
         StoredEvent,
         r#"select event_id, type as event_type, sender, state_key, origin_server_ts, redacts, content::text as "content!"
            from archive.events
-           where room_key = $1 and event_id = any($2) and redacted_by is null and type <> 'm.room.create'"#,
+           where room_key = $1 and event_id = any($2) and (redacted_by is null or event_id = any($3))
+             and type <> 'm.room.create'"#,
         room.room_key,
-        targets
+        targets,
+        &better as &[&str]
     )
     .fetch_all(&mut *connection)
     .await?;

@@ -3,8 +3,9 @@
 use sqlx::PgConnection;
 
 use super::{
-    Error, Writer, event,
+    Error, Writer, event, redaction,
     room::{self, Room},
+    walk,
     writer::lock_room,
 };
 use crate::matrix::Page;
@@ -85,7 +86,10 @@ impl Writer {
         let mut transaction = self.begin_in_room(at.room_key).await?;
         let room = room::get(&mut transaction, at.room_key).await?;
         for section in [&page.chunk, &page.state] {
-            event::quarantine(&mut transaction, room.room_key, &section.malformed).await?;
+            event::quarantine(&mut transaction, self.policy(), room.room_key, &section.malformed).await?;
+            if redaction::state_names_no_target(&mut transaction, &room, section.events.iter()).await? {
+                walk::rewalk_now(&mut transaction, room.room_key).await?;
+            }
             self.store_unplaced(&mut transaction, &room, &section.events).await?;
         }
         let added = append_order(&mut transaction, &room, page).await?;
@@ -244,7 +248,7 @@ async fn in_order(connection: &mut PgConnection, room_key: i32) -> Result<bool, 
     Ok(in_order)
 }
 
-/// Has gaps lie between the same events as before. Open walks find their place anew, from the next known event.
+/// Has gaps lie between the same events as before, and walks that are not done stand below the same one.
 async fn move_edges(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
     sqlx::query!(
         "update archive.gaps g
@@ -263,7 +267,12 @@ async fn move_edges(connection: &mut PgConnection, room_key: i32) -> Result<(), 
     .execute(&mut *connection)
     .await?;
     sqlx::query!(
-        "update archive.walks set upper_position = null where room_key = $1 and state <> 'done'",
+        "update archive.walks w
+         set upper_position = coalesce(
+                 (select new_position from archive.resequenced_events
+                  where room_key = $1 and old_position >= w.upper_position order by old_position limit 1),
+                 w.upper_position - (select max(old_position) from archive.resequenced_events where room_key = $1))
+         where w.room_key = $1 and w.state <> 'done' and w.upper_position is not null",
         room_key
     )
     .execute(connection)

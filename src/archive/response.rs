@@ -14,7 +14,7 @@ use super::{
     timeline::{self, Place},
     tombstone,
     walk::{self, NewWalk},
-    writer::lock_room,
+    writer::lock_rooms,
 };
 use crate::{
     config::Rooms,
@@ -83,10 +83,14 @@ impl Writer {
         }
         room.bootstrapped = true;
         room::update(connection, &room).await?;
+        if matches!(before.membership.as_str(), "invite" | "knock" | "ban") && room.membership == "leave" {
+            // Refused while nothing but an invite, or a ban, told who the account is to the room: who has left may read again.
+            walk::reopen_stalled(connection, Some(room.room_key)).await?;
+        }
         for section in
             [Some(&told.state), Some(&told.timeline), told.state_after.as_ref()].into_iter().flatten()
         {
-            event::quarantine(connection, room.room_key, &section.malformed).await?;
+            event::quarantine(connection, self.policy(), room.room_key, &section.malformed).await?;
         }
         outcome.event_count += if before.bootstrapped {
             self.follow(connection, response, &before, &room, told).await?
@@ -175,9 +179,9 @@ impl Writer {
         let mut positions = timeline::append(top, hole.is_some()).peekable();
         let first = positions.peek().copied();
 
-        let mut unnamed = state_names_no_target(connection, room, told).await?;
-        let state = told.state.events.iter().chain(after(told));
-        let mut new = self.store_unplaced(connection, room, state).await?;
+        let state = || told.state.events.iter().chain(after(told));
+        let mut unnamed = redaction::state_names_no_target(connection, room, state()).await?;
+        let mut new = self.store_unplaced(connection, room, state()).await?;
         let events = event::distinct(&told.timeline.events);
         let known = event::known(connection, room.room_key, events.iter().copied()).await?;
         let places = event::places(&events, &known);
@@ -298,8 +302,9 @@ pub(super) async fn claim_rooms<'a>(
         rooms.push((room, batch));
     }
     rooms.sort_by_key(|(room, _)| room.room_key);
+    let room_keys: Vec<i32> = rooms.iter().map(|(room, _)| room.room_key).collect();
+    lock_rooms(connection, &room_keys).await?;
     for (room, _) in &mut rooms {
-        lock_room(connection, room.room_key).await?;
         // As it is now that nobody else is at work in it.
         *room = room::get(connection, room.room_key).await?;
     }
@@ -357,18 +362,6 @@ fn rejoined(response: &Response<'_>, before: &Room, told: &RoomBatch) -> bool {
         || (told.limited && response.account.since.is_some()) || told.timeline.events.iter().any(joins);
     let was_in = || told.section == Section::Leave && told_of();
     before.membership != "join" && (told.section == Section::Join || was_in())
-}
-
-/// Whether the state before or after the timeline has, and is the first to have, an event that redacted others unnamed.
-async fn state_names_no_target(
-    connection: &mut PgConnection,
-    room: &Room,
-    told: &RoomBatch,
-) -> Result<bool, Error> {
-    let state = told.state.events.iter().chain(after(told));
-    let removals: Vec<&Event> = state.filter(|event| redaction::redacts_all_of_a_user(event)).collect();
-    let known = event::known(connection, room.room_key, removals.iter().copied()).await?;
-    Ok(redaction::names_no_target(room, &removals, &known))
 }
 
 /// The account's last membership event of the timeline.

@@ -261,6 +261,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Lets the walks of other rooms have their turn first that are due.
+    pub async fn put_off(&self, walk: &Walk) -> Result<(), Error> {
+        sqlx::query!("update archive.walks set not_before = now() where walk_id = $1", walk.walk_id)
+            .execute(&self.archive().pool)
+            .await?;
+        Ok(())
+    }
+
     /// Lets a rewalk begin at the account's `since`: what is newer comes with `/sync`, and would count as found here.
     pub async fn begin_rewalk(&self, walk: &Walk) -> Result<Walk, Error> {
         let since = sqlx::query_scalar!(

@@ -12,8 +12,14 @@ pub(super) const WRITER_LOCK: i64 = 0x6261_636b_7363_726f;
 /// How often the lock is tried before its holder counts as alive, and the pause after each try.
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
-/// First half of the key of a room's transaction lock; the second is the room's key.
+/// Within what time the session that holds the lock must answer.
+const PING: Duration = Duration::from_secs(5);
+/// First half of the key of a room's transaction lock; the second is the room's key, or [`ALL`] for all rooms at once.
 const ROOM_LOCK: i32 = 0x6261_636b;
+/// No room has this key. Shared by who locks a single room.
+const ALL: i32 = 0;
+/// More rooms than these are locked as all: a lock takes room in a table that all sessions share.
+const MANY: usize = 500;
 
 /// Proof of being the only writer of the database: functions that write take it. The lock is a session's, so it ends
 /// with the process, however that ends.
@@ -21,8 +27,19 @@ const ROOM_LOCK: i32 = 0x6261_636b;
 pub struct Writer {
     archive: Archive,
     policy: Policy,
-    session: Mutex<PgConnection>,
+    session: Mutex<Session>,
 }
+
+/// The session that holds the lock.
+#[derive(Debug)]
+struct Session {
+    connection: PgConnection,
+    /// Its server process.
+    holder: Option<Holder>,
+}
+
+/// The server process that holds the lock: its id, and when it began.
+pub(super) type Holder = (i32, String);
 
 impl Archive {
     /// Becomes the database's writer.
@@ -31,22 +48,32 @@ impl Archive {
     /// [`Error::AnotherWriter`] if there is one: after a second, within which the server will have noticed the end of a
     /// writer that was killed.
     pub async fn writer(&self, policy: Policy) -> Result<Writer, Error> {
-        let session = self.lock_session().await?;
+        let session = self.lock_session(None).await?;
         Ok(Writer { archive: self.clone(), policy, session: Mutex::new(session) })
     }
 
-    async fn lock_session(&self) -> Result<PgConnection, Error> {
-        let mut session = PgConnection::connect_with(&self.pool.connect_options()).await?;
+    /// `lost`: the process that held the lock for us over a connection that is no more. It may not have noticed, and is ended
+    /// then: a firewall that forgets a connection tells neither side.
+    async fn lock_session(&self, lost: Option<&Holder>) -> Result<Session, Error> {
+        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
         for _ in 0..LOCK_TRIES {
             let locked = sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "locked!""#, WRITER_LOCK)
-                .fetch_one(&mut session)
+                .fetch_one(&mut connection)
                 .await?;
+            let holder = inspect::writer(&mut connection).await?;
             if locked {
-                return Ok(session);
+                return Ok(Session { connection, holder });
+            }
+            if let Some((pid, _)) = holder.as_ref().filter(|holder| Some(*holder) == lost) {
+                tracing::warn!(
+                    pid,
+                    "ending the database session that held the lock for this daemon and was cut off"
+                );
+                sqlx::query!("select pg_terminate_backend($1)", pid).fetch_one(&mut connection).await?;
             }
             tokio::time::sleep(LOCK_PAUSE).await;
         }
-        let holder = inspect::writer(&mut session).await?;
+        let holder = inspect::writer(&mut connection).await?;
         let (pid, since) = holder.unwrap_or((0, "just now".to_owned()));
         Err(Error::AnotherWriter { pid, since })
     }
@@ -66,8 +93,9 @@ impl Writer {
     /// session. Between the loss and this call the checkpoints' compare-and-set keeps a second writer out.
     pub async fn keep_lock(&self) -> Result<(), Error> {
         let mut session = self.session.lock().await;
-        if session.ping().await.is_err() {
-            *session = self.archive.lock_session().await?;
+        let ping = tokio::time::timeout(PING, session.connection.ping()).await;
+        if !matches!(ping, Ok(Ok(()))) {
+            *session = self.archive.lock_session(session.holder.as_ref()).await?;
         }
         Ok(())
     }
@@ -82,9 +110,10 @@ impl Writer {
     /// with it.
     pub(super) async fn begin_in_room(&self, room_key: i32) -> Result<Transaction<'static, Postgres>, Error> {
         let begin = format!(
-            "begin; set local synchronous_commit = off; select pg_advisory_xact_lock({ROOM_LOCK}, {room_key})"
+            "begin; set local synchronous_commit = off;
+             select pg_advisory_xact_lock_shared({ROOM_LOCK}, {ALL}), pg_advisory_xact_lock({ROOM_LOCK}, {room_key})"
         );
-        // Two numbers make it up.
+        // Numbers make it up.
         Ok(self.archive.pool.begin_with(AssertSqlSafe(begin)).await?)
     }
 }
@@ -92,6 +121,23 @@ impl Writer {
 /// Makes the transaction the only one at work in the room. Without it, a redaction in one transaction and its target
 /// in another would miss each other (P154). Several rooms must be locked in ascending order.
 pub(super) async fn lock_room(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
-    sqlx::query!("select pg_advisory_xact_lock($1, $2)", ROOM_LOCK, room_key).execute(connection).await?;
+    lock_rooms(connection, &[room_key]).await
+}
+
+/// The same for several rooms at once, in ascending order.
+pub(super) async fn lock_rooms(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
+    if room_keys.len() > MANY {
+        sqlx::query!("select pg_advisory_xact_lock($1, $2)", ROOM_LOCK, ALL).execute(connection).await?;
+        return Ok(());
+    }
+    sqlx::query!(
+        "select pg_advisory_xact_lock_shared($1, $2), pg_advisory_xact_lock($1, room_key)
+         from (select room_key from unnest($3::int[]) as room_key order by room_key) as ascending",
+        ROOM_LOCK,
+        ALL,
+        room_keys
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }

@@ -35,6 +35,11 @@ pub(super) struct Erase {
     yes: bool,
 }
 
+/// Where PostgreSQL keeps what no query shows any more.
+const TRACES: &str = "No query shows it any more. The old rows stay in the database's files until they are written anew: run \
+                      'vacuum full' on the tables of the schema archive. Its write-ahead log, replicas and backups keep \
+                      theirs until they are replaced.";
+
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Whom {
@@ -70,6 +75,9 @@ impl Erase {
         }
         let erased = writer.erase(&subject, false).await.map_err(Error::from)?;
         text::print(&table(&erased, "erased"))?;
+        if erased.values().any(|rows| *rows > 0) {
+            eprintln!("{TRACES}");
+        }
         Ok(ExitCode::SUCCESS)
     }
 

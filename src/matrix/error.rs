@@ -6,6 +6,9 @@ use reqwest::StatusCode;
 
 use crate::error::Retry;
 
+/// 403 to every request: the administrator has closed the server for a while, or it has too many users.
+const CLOSED: &str = "M_RESOURCE_LIMIT_EXCEEDED";
+
 /// A request that did not bring what it asked for. The texts hold no token, no URL and no event content.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -115,8 +118,9 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Server { .. }
             | Self::Malformed(_) => Retry::Backoff,
-            // A locked account is unlocked by hand, with the session kept (P129).
-            Self::Api { errcode, .. } if errcode == "M_USER_LOCKED" => Retry::Backoff,
+            // A locked account is unlocked by hand, with the session kept (P129); a server that its administrator has closed,
+            // or that has too many users, is opened again.
+            Self::Api { errcode, .. } if errcode == "M_USER_LOCKED" || errcode == CLOSED => Retry::Backoff,
             Self::Api { .. } | Self::LoggedOut { .. } | Self::Url(_) | Self::Credentials(_) => Retry::Never,
         }
     }
@@ -136,9 +140,9 @@ impl Error {
         matches!(self, Self::Api { status, .. } if *status == StatusCode::BAD_REQUEST)
     }
 
-    /// Whether the server refuses access.
+    /// Whether the server refuses access to what was asked for.
     pub fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Api { status, .. } if *status == StatusCode::FORBIDDEN)
+        matches!(self, Self::Api { status, errcode, .. } if *status == StatusCode::FORBIDDEN && errcode != CLOSED)
     }
 
     /// Whether the server has no such thing, or does not know the endpoint.

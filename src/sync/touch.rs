@@ -48,10 +48,12 @@ impl Touch {
     }
 }
 
-/// Whether the server knows a room and not the event that it told of it last. That it fails to say is no proof; it is an
-/// error unless this `is_last` try.
+/// Whether the server knows a room and not the event that it told of it last, though older ones of its kind, if there are
+/// any: what has grown old may have been removed. That it fails to say is no proof; it is an error unless this `is_last`
+/// try.
 async fn was_rolled_back(context: &Context, is_last: bool) -> Result<bool, Error> {
-    for anchor in context.writer.archive().anchors().await? {
+    let archive = context.writer.archive();
+    for anchor in archive.anchors().await? {
         let Ok(room_id) = anchor.room_id.as_str().try_into() else { continue };
         let knows = async |event_id: &str| match context
             .unless_stopped(context.client.event(room_id, event_id))
@@ -62,9 +64,17 @@ async fn was_rolled_back(context: &Context, is_last: bool) -> Result<bool, Error
             Some(Err(error)) if !is_last && error.retry() != Retry::Never => Err(error),
             Some(Err(_)) | None => Ok(None),
         };
-        if knows(&anchor.event_id).await? == Some(false)
-            && knows(&anchor.create_event_id).await? == Some(true)
+        if knows(&anchor.event_id).await? != Some(false)
+            || knows(&anchor.create_event_id).await? != Some(true)
         {
+            continue;
+        }
+        let older = archive.older(&anchor).await?;
+        let mut still_there = older.is_empty();
+        for event_id in &older {
+            still_there = still_there || knows(event_id).await? == Some(true);
+        }
+        if still_there {
             return Ok(true);
         }
     }

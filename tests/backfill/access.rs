@@ -152,3 +152,25 @@ async fn a_room_that_gets_no_answer_holds_up_no_other() {
     assert!(stage.timeline(&other).await.ends_with(&live));
     daemon.stop().await;
 }
+
+/// Not even if no slot is free but its own.
+#[tokio::test]
+async fn a_room_that_fails_gives_way_to_the_others() {
+    let stage = Stage::new().await.set("backfill.concurrency", "1");
+    let (failing, other) = (stage.room(25), stage.room(25));
+    stage.server.inject(Fault::bad_gateway().on("/messages").in_room(&failing));
+    let mut daemon = stage.followed(&other).await;
+    stage.server.heal();
+    stage.agrees_in_order(&mut daemon, &failing).await;
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn once_archives_what_it_can_and_then_fails() {
+    let stage = Stage::new().await.set("backfill.concurrency", "1");
+    let (failing, other) = (stage.room(25), stage.room(25));
+    stage.server.inject(Fault::bad_gateway().on("/messages").in_room(&failing));
+    let outcome = stage.backscroll.run(&["run", "--once"]).await;
+    assert_eq!(outcome.status.code(), Some(69), "{}", outcome.stderr);
+    stage.is_archived(&other).await;
+}

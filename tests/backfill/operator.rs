@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use crate::support::{archive::updated_rows, homeserver::Event, stage::Stage};
+use crate::support::{
+    archive::updated_rows,
+    homeserver::{Event, Fault},
+    stage::Stage,
+};
 
 /// A room of which the operator wants only what is older than a token: what is older, and what is newer.
 async fn room_with_a_hole(newer: usize) -> (Stage, String, String) {
@@ -129,4 +133,30 @@ async fn a_room_that_is_not_there_is_a_usage_error() {
     let unknown = stage.backscroll.run(&["backfill", "!nowhere:model.test"]).await;
     assert_eq!(unknown.status.code(), Some(64), "{}", unknown.stderr);
     assert!(unknown.stderr.contains("!nowhere:model.test"), "{}", unknown.stderr);
+}
+
+/// The operator's token is one of within a gap that is still to be filled, and no page knows where that is.
+#[tokio::test]
+async fn a_walk_from_within_a_gap_misplaces_nothing() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.once().await;
+    stage.server.behave(|habits| habits.timeline_cap = 5);
+    stage.say(&room, "below", 30);
+    let within = stage.server.now();
+    stage.say(&room, "above", 30);
+    stage.server.inject(Fault::error(404, "M_NOT_FOUND", "No such room").on("/messages"));
+    stage.once().await;
+    stage.server.heal();
+    let upper = stage.database.value("select upper_token from archive.gaps").await;
+    let unlucky = Fault::error(404, "M_NOT_FOUND", "No such room").with_query("from", &upper);
+    stage.server.inject(unlucky.on("/messages"));
+    let walked = stage.backscroll.run(&["backfill", &room, "--from", &within]).await;
+    assert!(walked.status.success(), "{}", walked.stderr);
+    assert_eq!(gaps(&stage, &room).await, ["open"]);
+    let lacking = format!("select count(*) from events where room_id = '{room}' and position is null");
+    assert_ne!(stage.database.value(&lacking).await, "0", "nothing told yet where it was");
+    stage.server.heal();
+    stage.once().await;
+    stage.is_archived(&room).await;
 }

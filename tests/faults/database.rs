@@ -1,5 +1,16 @@
 //! A database that refuses a write for a moment, just while the homeserver is in trouble too.
 
+use std::path::PathBuf;
+
+use sqlx::postgres::PgConnectOptions;
+use tempfile::TempDir;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpStream, UnixListener, UnixStream},
+    sync::watch,
+    task::JoinSet,
+};
+
 use crate::support::{
     homeserver::{ARCHIVER, Fault},
     stage::Stage,
@@ -90,4 +101,79 @@ async fn a_dead_sync_token_is_given_up_once_the_database_takes_it() {
     stage.is_archived(&room).await;
     has_refused(&stage, AWAY, 2).await;
     assert_eq!(stage.database.value("select count(*) from gaps").await, "1");
+}
+
+/// A way to a database that can forget its connections: who has come by it is cut off, and the database does not notice.
+struct Firewall {
+    directory: TempDir,
+    forgotten: watch::Sender<()>,
+    _passing: JoinSet<()>,
+}
+
+impl Firewall {
+    fn before(url: &str) -> Self {
+        let options: PgConnectOptions = url.parse().unwrap();
+        let directory = tempfile::Builder::new().prefix("bsf").tempdir_in("/var/tmp").unwrap();
+        let socket = |directory: PathBuf| directory.join(format!(".s.PGSQL.{}", options.get_port()));
+        let listener = UnixListener::bind(socket(directory.path().to_owned())).unwrap();
+        let server = options.get_socket().cloned().map(socket);
+        let host = format!("{}:{}", options.get_host(), options.get_port());
+        let (forgotten, forget) = watch::channel(());
+        let mut passing = JoinSet::new();
+        passing.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let mut forget = forget.clone();
+                forget.mark_unchanged();
+                match &server {
+                    Some(socket) => {
+                        connections.spawn(pass(client, UnixStream::connect(socket).await.unwrap(), forget));
+                    }
+                    None => {
+                        connections.spawn(pass(client, TcpStream::connect(&host).await.unwrap(), forget));
+                    }
+                }
+            }
+        });
+        Self { directory, forgotten, _passing: passing }
+    }
+
+    /// The way to `url`.
+    fn url(&self, url: &str) -> String {
+        format!("{url}&host={}", self.directory.path().display())
+    }
+
+    fn forget(&self) {
+        self.forgotten.send(()).unwrap();
+    }
+}
+
+async fn pass(
+    mut client: UnixStream,
+    mut server: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    mut forget: watch::Receiver<()>,
+) {
+    tokio::select! {
+        _ = copy_bidirectional(&mut client, &mut server) => {}
+        _ = forget.changed() => {
+            drop(client);
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The database's side of the session that holds the writer's lock lives on, and nobody else is a writer.
+#[tokio::test]
+async fn a_lock_that_was_cut_off_is_taken_back() {
+    let stage = Stage::new().await;
+    let firewall = Firewall::before(stage.database.url());
+    let url = firewall.url(stage.database.url());
+    let stage = stage.set("database.url", &url);
+    let room = stage.room(15);
+    let mut daemon = stage.followed(&room).await;
+    firewall.forget();
+    stage.say(&room, "live", 3);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert!(daemon.stderr().contains("was cut off"), "{}", daemon.stderr());
+    daemon.stop().await;
 }

@@ -194,3 +194,15 @@ async fn oversized_pages_are_given_up_in_time() {
     assert!(kilobytes < 500 << 10, "{peak}");
     daemon.stop().await;
 }
+
+/// Closed by its administrator, or with too many users: not for ever.
+#[tokio::test]
+async fn a_server_that_is_closed_for_a_while_is_waited_for() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    let closed = || Fault::error(403, "M_RESOURCE_LIMIT_EXCEEDED", "This homeserver is closed");
+    stage.server.inject(closed().on("/sync").times(2));
+    stage.server.inject(closed().on("/messages").times(2));
+    stage.once().await;
+    stage.is_archived(&room).await;
+}

@@ -1,7 +1,7 @@
 //! What comes down `/sync`.
 
 use crate::support::{
-    homeserver::{ALICE, ARCHIVER, BOB, Event},
+    homeserver::{ALICE, ARCHIVER, BOB, Event, Fault},
     stage::Stage,
 };
 
@@ -90,4 +90,20 @@ async fn reading_again_what_came_live_updates_nothing() {
     assert!(walked.status.success(), "{}", walked.stderr);
     stage.is_archived(&room).await;
     assert_eq!(crate::support::archive::updated_rows(&stage.database).await, before);
+}
+
+/// More rooms in one response than the database has locks.
+#[tokio::test]
+async fn an_account_may_be_in_more_rooms_than_there_are_locks() {
+    let stage = Stage::new().await;
+    let room = stage.room(3);
+    stage.once().await;
+    let left: Vec<_> = (0..12_000).map(|number| format!(r#""!left{number}:model.test":{{}}"#)).collect();
+    let next = stage.server.now();
+    let body = format!(r#"{{"next_batch":"{next}","rooms":{{"leave":{{{}}}}}}}"#, left.join(","));
+    let many = Fault::reply(200, &[("Content-Type", "application/json")], body);
+    stage.server.inject(many.on("/sync").times(1));
+    stage.once().await;
+    stage.is_archived(&room).await;
+    assert_eq!(stage.database.value("select count(*) from archive.rooms").await, "12001");
 }

@@ -304,3 +304,34 @@ async fn what_happened_unseen_is_not_waited_for() {
     daemon.until("it is back", async || membership(&stage, &room).await == "join").await;
     stage.agrees_in_order(&mut daemon, &room).await;
 }
+
+/// Refused while the account was invited or banned, and given again although it does not come back.
+#[tokio::test]
+async fn a_gap_that_was_refused_for_a_while_is_taken_up_again() {
+    for invited in [true, false] {
+        let stage = Stage::new().await;
+        let room = stage.room(15);
+        stage.followed(&room).await.stop().await;
+        stage.server.behave(|habits| habits.timeline_cap = 5);
+        stage.say(&room, "missed", 45);
+        stage.server.inject(Fault::bad_gateway().on("/messages"));
+        let mut daemon = stage.follow();
+        let gaps = "select count(*) from gaps where state = 'open'";
+        daemon.until("a gap is open", async || stage.database.value(gaps).await == "1").await;
+        stage.server.kick(&room, ARCHIVER);
+        if invited {
+            stage.server.invite(&room, ARCHIVER);
+        } else {
+            stage.server.ban(&room, ARCHIVER);
+        }
+        stage.server.heal();
+        let stalled = "select count(*) from archive.walks where state = 'stalled'";
+        daemon.until("its walk is refused", async || stage.database.value(stalled).await == "1").await;
+        stage.server.kick(&room, ARCHIVER);
+        let closed = "select count(*) from gaps where state = 'closed'";
+        daemon.until("the gap is closed", async || stage.database.value(closed).await == "1").await;
+        let missed = "select count(*) from messages where body like 'missed %' and position is not null";
+        assert_eq!(stage.database.value(missed).await, "45");
+        daemon.stop().await;
+    }
+}

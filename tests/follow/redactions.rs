@@ -360,3 +360,26 @@ async fn a_fuller_copy_replaces_a_poorer_one() {
         is_pruned(&stage, &[room]).await;
     }
 }
+
+/// What cannot be an event, and so not be pruned, is forgotten; whichever comes first.
+#[tokio::test]
+async fn what_is_in_quarantine_can_be_redacted() {
+    let stage = Stage::new().await;
+    let room = stage.room(3);
+    let malformed = |number: u32| {
+        let raw = format!(
+            r#"{{"event_id":"$bad{number}","type":7,"sender":"{BOB}","content":{{"body":"{SECRET}"}}}}"#
+        );
+        stage.server.append_raw(&room, &format!("$bad{number}"), raw);
+    };
+    malformed(1);
+    stage.once().await;
+    assert_eq!(mentions(&stage.database, SECRET).await, ["quarantine"]);
+    stage.server.redact(&room, "$bad1");
+    stage.server.redact(&room, "$bad2");
+    stage.once().await;
+    assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
+    malformed(2);
+    stage.once().await;
+    assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
+}

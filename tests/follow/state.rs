@@ -1,7 +1,7 @@
 //! The current state: the server's, whatever way it went (protocol 4.3).
 
 use crate::support::{
-    homeserver::{ALICE, StateAfter},
+    homeserver::{ALICE, Fault, StateAfter},
     stage::Stage,
 };
 
@@ -209,4 +209,28 @@ async fn a_limited_timeline_has_the_state_compared() {
         stage.agrees(&mut daemon, &room).await;
         daemon.stop().await;
     }
+}
+
+/// What is live in other rooms does not wait for it, and the server is not asked for ever more.
+#[tokio::test]
+async fn a_state_that_cannot_be_got_is_asked_for_ever_more_rarely() {
+    let stage = Stage::new().await;
+    let (damaged, other) = (stage.room(5), stage.room(5));
+    stage.once().await;
+    stage.server.inject(Fault::bad_gateway().on("/state").in_room(&damaged));
+    let mut daemon = stage.follow();
+    let asked = || stage.server.requests("/state").iter().filter(|it| it.room() == Some(&damaged)).count();
+    for number in 0..20 {
+        stage.server.message(&other, ALICE, &format!("live {number}"));
+        stage.agrees_in_order(&mut daemon, &other).await;
+    }
+    assert!((1..10).contains(&asked()), "asked {} times", asked());
+    stage.server.heal();
+    let suspect = "select count(*) from archive.rooms where state_suspect";
+    let settled = async || {
+        stage.server.message(&other, ALICE, "more");
+        stage.database.value(suspect).await == "0"
+    };
+    daemon.until("it is compared", settled).await;
+    daemon.stop().await;
 }

@@ -3,6 +3,7 @@
 use ruma::{
     RoomVersionId,
     canonical_json::{CanonicalJsonObject, CanonicalJsonValue, redact_content_in_place},
+    room_version_rules::RoomVersionRules,
 };
 use serde_json::value::RawValue;
 
@@ -27,8 +28,7 @@ pub(in crate::archive) fn pruned(room: &Room, event: &Event) -> Event {
 /// The content that is left by the redaction algorithm of the room's version (specification, "Redactions"); nothing
 /// where the version is unknown.
 pub(super) fn content(room_version: Option<&str>, event_type: &str, content: &str) -> String {
-    let rules =
-        room_version.and_then(|version| RoomVersionId::try_from(version).ok()).and_then(|id| id.rules());
+    let rules = rules(room_version);
     let content = Json::parse(content);
     // ruma's values hold no number beyond 2^53 and no lone surrogate, ours do: a shadow of the content is redacted, and
     // what is left of that tells what to keep.
@@ -39,6 +39,15 @@ pub(super) fn content(room_version: Option<&str>, event_type: &str, content: &st
     let mut kept = String::new();
     retain(content, &shadow).write_jsonb(&mut kept);
     kept
+}
+
+/// Whether the rules of this room version are known.
+pub(super) fn knows(room_version: Option<&str>) -> bool {
+    rules(room_version).is_some()
+}
+
+fn rules(room_version: Option<&str>) -> Option<RoomVersionRules> {
+    room_version.and_then(|version| RoomVersionId::try_from(version).ok()).and_then(|id| id.rules())
 }
 
 fn shadow(value: &Json<'_>) -> CanonicalJsonValue {
