@@ -26,7 +26,7 @@ const REFUSALS: u32 = 6;
 /// How soon a walk must be due for `--once` to wait for it: longer than the pauses within a walk.
 const SOON: Duration = Duration::from_secs(10);
 
-/// How often in a row a room's requests may fail before the others that wait have their turn.
+/// How often in a row a room's requests may fail before it waits without keeping others from their turn.
 const TRIES: u32 = 6;
 
 /// How a room is asked.
@@ -49,7 +49,7 @@ impl Manner {
 /// Walks until shutdown; with `until_done`, until no walk is left that is due.
 ///
 /// # Errors
-/// One that no retry helps against.
+/// One that no retry helps against; with `until_done` also the first of a room that was given up.
 ///
 /// # Panics
 /// If a walk does.
@@ -121,7 +121,7 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
     while let Some(ended) = tasks.join_next().await {
         ended.expect("a walk neither panics nor is aborted").2?;
     }
-    Ok(())
+    failure
 }
 
 /// Whether the server that fails to give this room's history answers otherwise: then the others have theirs.
@@ -311,14 +311,16 @@ async fn failed(
         context.writer.restart_walk(&walk).await?;
         return Ok(None);
     }
-    match context.recover(error.into(), backoff).await {
-        Ok(()) if backoff.failures() < TRIES || context.once => Ok(Some(walk)),
-        Ok(()) => {
-            context.writer.put_off(&walk).await?;
-            manner.put_off = true;
-            Ok(None)
-        }
-        Err(Error::Matrix(error @ matrix::Error::Api { .. })) => {
+    let error = Error::from(error);
+    let gives_way = backoff.failures() >= TRIES && !context.once;
+    if gives_way && let Some(pause) = context.retry_in(&error, backoff) {
+        context.writer.put_off(&walk, pause).await?;
+        manner.put_off = true;
+        return Ok(None);
+    }
+    match context.recover(error, backoff).await {
+        Ok(()) => Ok(Some(walk)),
+        Err(Error::Matrix(error @ matrix::Error::Api { .. })) if error.retry() == Retry::Never => {
             context.writer.stall_walk(&walk, &format!("failed to {error}")).await?;
             Ok(None)
         }

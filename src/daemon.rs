@@ -159,6 +159,12 @@ impl Context {
         self.once || self.abreast.load(Ordering::Relaxed)
     }
 
+    /// When to try again what may pass, for who has other things to do until then; `None` if [`Context::recover`] is to see to
+    /// it.
+    pub fn retry_in(&self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
+        pause_before_retry(error, self.once, backoff)
+    }
+
     /// What to do about an error: repairs what can be repaired and pauses, or gives the error back if no retry helps.
     /// A failure that lasts is logged when it begins, and then ever more rarely.
     ///
@@ -406,11 +412,11 @@ async fn log_in(
     let client = Identity::new(&config.homeserver, device_id).await?;
     let user_id = client.whoami().await?.user_id;
     match client.ignored_users(&user_id).await {
-        Ok(0) | Err(_) => {}
-        Ok(user_count) => tracing::warn!(
-            user_count,
+        Ok(ignored) if !ignored.is_empty() => tracing::warn!(
+            user_count = ignored.len(),
             "the account ignores users: the homeserver hides their messages from the archive"
         ),
+        Ok(_) | Err(_) => {}
     }
     Ok((client, user_id))
 }

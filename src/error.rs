@@ -60,7 +60,8 @@ impl Error {
     /// The process's exit code if this ends it (sysexits).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Matrix(matrix::Error::LoggedOut { .. } | matrix::Error::Api { .. }) => 77,
+            Self::Matrix(error @ matrix::Error::Api { .. }) if error.retry() == Retry::Never => 77,
+            Self::Matrix(matrix::Error::LoggedOut { .. }) => 77,
             Self::Matrix(matrix::Error::Url(_) | matrix::Error::Credentials(_)) => 78,
             Self::Matrix(_) => 69,
             Self::Archive(error) => error.exit_code(),

@@ -77,7 +77,9 @@ struct Follower<'c> {
     timeout: Duration,
     touch: Touch,
     pace: Pace,
-    /// When the states of rooms may be asked for again that could not be got.
+    /// When states may be asked for again: the server limits the rate.
+    states_after: Instant,
+    /// When those of rooms may that could not be got.
     postponed: HashMap<i32, Postponed>,
 }
 
@@ -91,7 +93,8 @@ struct Postponed {
 impl<'c> Follower<'c> {
     fn new(context: &'c Context, account: Account, timeout: Duration) -> Self {
         let (touch, pace) = (Touch::lost(), Pace::default());
-        Self { context, account, timeout, touch, pace, postponed: HashMap::new() }
+        let states_after = Instant::now();
+        Self { context, account, timeout, touch, pace, states_after, postponed: HashMap::new() }
     }
 
     /// Takes a response, and looks for rooms that it should have told of and did not.
@@ -212,7 +215,10 @@ impl<'c> Follower<'c> {
     /// Asks for the state of rooms where there is reason to doubt the archive's, before the next response is taken: what
     /// changes meanwhile comes with that. A room that is not reached now is asked for with a later response.
     async fn reconcile(&mut self, rooms: &Rooms) -> Result<(), Error> {
-        let Self { context, account, postponed, .. } = self;
+        let Self { context, account, states_after, postponed, .. } = self;
+        if *states_after > Instant::now() {
+            return Ok(());
+        }
         for (room_key, room_id, is_watched) in context.writer.archive().suspect_rooms().await? {
             let Ok(parsed) = room_id.as_str().try_into() else { continue };
             if postponed.get(&room_key).is_some_and(|room| room.until > Instant::now()) {
@@ -224,15 +230,18 @@ impl<'c> Follower<'c> {
             let state = match state {
                 Ok(state) => Some(state),
                 Err(error) if error.is_forbidden() || (!is_watched && error.is_not_found()) => None,
+                Err(error @ matrix::Error::RateLimited { .. }) => {
+                    // Of the account, not of the room.
+                    let pause = if let Retry::After(pause) = error.retry() { pause } else { STATE_AGAIN };
+                    *states_after = Instant::now() + pause;
+                    return Ok(());
+                }
                 Err(error) => {
-                    let again = postpone(postponed, room_key, &error);
+                    let again = postpone(postponed, room_key);
                     tracing::warn!(
                         room.id = %room_id, %error, retry_in_s = again.as_secs(),
                         "the current state could not be compared with the server's"
                     );
-                    if matches!(error, matrix::Error::RateLimited { .. }) {
-                        return Ok(());
-                    }
                     continue;
                 }
             };
@@ -251,10 +260,9 @@ impl<'c> Follower<'c> {
 }
 
 /// Lets the room's state be asked for later: with the next response, the first time. Returns how much later.
-fn postpone(postponed: &mut HashMap<i32, Postponed>, room_key: i32, error: &matrix::Error) -> Duration {
-    let asked_for = if let Retry::After(pause) = error.retry() { pause } else { Duration::ZERO };
+fn postpone(postponed: &mut HashMap<i32, Postponed>, room_key: i32) -> Duration {
     let before = postponed.get(&room_key).map(|room| room.pause.saturating_mul(2));
-    let pause = before.map_or(Duration::ZERO, |pause| pause.clamp(STATE_AGAIN, STATE_AT_LAST)).max(asked_for);
+    let pause = before.map_or(Duration::ZERO, |pause| pause.clamp(STATE_AGAIN, STATE_AT_LAST));
     postponed.insert(room_key, Postponed { until: Instant::now() + pause, pause });
     pause
 }

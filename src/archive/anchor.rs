@@ -1,5 +1,5 @@
-//! The newest events that `/sync` told. A server that does not know them any more was rolled back, and takes `since` for
-//! a token of the future without a word (P23).
+//! The newest events that `/sync` told. A server that does not know them any more may have been rolled back, and takes
+//! `since` for a token of the future without a word (P23).
 
 use sqlx::PgConnection;
 
@@ -19,8 +19,19 @@ pub struct Anchor {
     pub room_id: String,
     /// The event.
     pub event_id: String,
+    /// Its sender.
+    pub sender: String,
     /// The create event.
     pub create_event_id: String,
+}
+
+/// An event from before an anchor.
+#[derive(Clone, Debug)]
+pub struct Older {
+    /// The event.
+    pub event_id: String,
+    /// Whether it is of the anchor's sender.
+    pub is_own: bool,
 }
 
 impl Archive {
@@ -28,9 +39,10 @@ impl Archive {
     pub async fn anchors(&self) -> Result<Vec<Anchor>, Error> {
         let anchors = sqlx::query_as!(
             Anchor,
-            "select r.room_id, a.event_id, c.event_id as create_event_id
+            "select r.room_id, a.event_id, e.sender, c.event_id as create_event_id
              from archive.anchors a
              join archive.rooms r using (room_key)
+             join archive.events e using (room_key, event_id)
              join archive.current_state c on c.room_key = a.room_key and c.type = 'm.room.create' and c.state_key = ''
              where r.membership = 'join' and a.event_id <> c.event_id
              order by r.room_key"
@@ -41,14 +53,15 @@ impl Archive {
     }
 
     /// Events of the anchor's kind, state or not, from before it, ever older: what a server that was rolled back still has, and
-    /// one that has removed it by age (retention, a purge) has not. From the same sender if there are any: a server hides
-    /// all that a user has sent whom the account ignores.
-    pub async fn older(&self, anchor: &Anchor) -> Result<Vec<String>, Error> {
-        let older = sqlx::query!(
+    /// one that has removed it by age (retention, a purge) has not. Those of the same sender first.
+    pub async fn older(&self, anchor: &Anchor) -> Result<Vec<Older>, Error> {
+        let older = sqlx::query_as!(
+            Older,
             r#"select older.event_id as "event_id!", older.is_own as "is_own!"
                from (
                    select e.event_id, e.sender = a.sender as is_own,
-                          row_number() over (partition by e.sender = a.sender order by e.position desc) as place
+                          row_number() over (partition by e.sender = a.sender order by e.position desc) as place,
+                          count(*) over (partition by e.sender = a.sender) as oldest
                    from archive.rooms r
                    join archive.events a using (room_key)
                    cross join lateral (
@@ -60,16 +73,15 @@ impl Archive {
                    ) e
                    where r.room_id = $1 and a.event_id = $2
                ) older
-               where older.place in (1, 10, 100, 1000)
-               order by older.place"#,
+               where older.place in (1, 10, 100, 1000, older.oldest)
+               order by older.is_own desc, older.place"#,
             anchor.room_id,
             anchor.event_id,
             LOOK_BACK
         )
         .fetch_all(&self.pool)
         .await?;
-        let any_own = older.iter().any(|event| event.is_own);
-        Ok(older.into_iter().filter(|event| event.is_own == any_own).map(|event| event.event_id).collect())
+        Ok(older)
     }
 }
 

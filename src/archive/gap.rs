@@ -107,11 +107,11 @@ pub(super) async fn edge_at(connection: &mut PgConnection, walk: &Walk) -> Resul
     Ok(edge.flatten())
 }
 
-/// Whether the room has a gap that is being filled, or was to be.
+/// Whether the room has a gap that is not filled, also one that was left by the operator.
 pub(super) async fn any_unfilled(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
     let any = sqlx::query_scalar!(
         r#"select exists (
-               select from archive.gaps where room_key = $1 and state = 'open') as "any!""#,
+               select from archive.gaps where room_key = $1 and state <> 'closed') as "any!""#,
         room_key
     )
     .fetch_one(connection)

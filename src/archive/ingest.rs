@@ -104,7 +104,9 @@ impl Writer {
         // so on how often it was asked.
         let told: Vec<Event> =
             state.events.iter().map(|event| Event { prev_content: None, ..event.clone() }).collect();
-        if redaction::state_names_no_target(connection, room, told.iter()).await? {
+        // A room that is new is walked as a whole anyway.
+        let is_known = cause == Cause::Reconcile;
+        if is_known && redaction::state_names_no_target(connection, room, told.iter()).await? {
             walk::rewalk_now(connection, room.room_key).await?;
         }
         self.store_unplaced(connection, room, &told).await?;
@@ -304,7 +306,7 @@ pub(super) async fn walk_down(
 
 /// Where a walk begins that does not know its place: above the first known event of its first page; without one, at the
 /// upper edge of the gap whose token it has, above all that is there if it came from the newest event or from `since`, else
-/// below. `None`: the operator's token may be one of within a gap, on any side of what is there.
+/// below. `None`: the operator's token may be one of within a gap, on any side of what is there; a walk from above will tell.
 async fn edge_above(
     connection: &mut PgConnection,
     walk: &Walk,

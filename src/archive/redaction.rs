@@ -243,7 +243,8 @@ async fn overwrite(
     if policy == Policy::Retain {
         sqlx::query!(
             "insert into archive.originals (room_key, event_id, content, raw)
-             select room_key, event_id, content, raw from archive.events where room_key = $1 and event_id = $2
+             select room_key, event_id, content, raw from archive.events
+             where room_key = $1 and event_id = $2 and redacted_by is null
              on conflict do nothing",
             room_key,
             copy.event_id
@@ -255,7 +256,7 @@ async fn overwrite(
         "update archive.events
          set content = $3::text::jsonb, redacted_by = $4, stable_sha256 = $5, relates_to = null, rel_type = null,
              raw = null
-         where room_key = $1 and event_id = $2",
+         where room_key = $1 and event_id = $2 and (redacted_by is null or stable_sha256 <> $5)",
         room_key,
         copy.event_id,
         copy.content,

@@ -281,7 +281,7 @@ fn told_in_part(response: &Response<'_>, before: &Room, told: &RoomBatch) -> boo
     discontinuity(response, before, told).is_some()
 }
 
-/// Finds or makes the rows of the rooms that were not erased, and locks them in ascending order.
+/// Finds or makes the rows of the rooms that were not erased, and locks them.
 pub(super) async fn claim_rooms<'a>(
     connection: &mut PgConnection,
     response: &Response<'_>,

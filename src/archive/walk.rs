@@ -261,11 +261,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets the walks of other rooms have their turn first that are due.
-    pub async fn put_off(&self, walk: &Walk) -> Result<(), Error> {
-        sqlx::query!("update archive.walks set not_before = now() where walk_id = $1", walk.walk_id)
-            .execute(&self.archive().pool)
-            .await?;
+    /// Lets the walk go on later.
+    pub async fn put_off(&self, walk: &Walk, pause: Duration) -> Result<(), Error> {
+        sqlx::query!(
+            "update archive.walks set not_before = now() + make_interval(secs => $2) where walk_id = $1",
+            walk.walk_id,
+            pause.as_secs_f64()
+        )
+        .execute(&self.archive().pool)
+        .await?;
         Ok(())
     }
 
@@ -322,7 +326,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Parks the walk until the daemon is started again.
+    /// Parks the walk until [`reopen_stalled`]: the daemon is started again, or the account comes back to the room.
     pub async fn stall_walk(&self, walk: &Walk, reason: &str) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, walk.room_key).await?;

@@ -124,7 +124,7 @@ pub(super) async fn lock_room(connection: &mut PgConnection, room_key: i32) -> R
     lock_rooms(connection, &[room_key]).await
 }
 
-/// The same for several rooms at once, in ascending order.
+/// The same for several rooms at once; to be called before any other room is locked.
 pub(super) async fn lock_rooms(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
     if room_keys.len() > MANY {
         sqlx::query!("select pg_advisory_xact_lock($1, $2)", ROOM_LOCK, ALL).execute(connection).await?;

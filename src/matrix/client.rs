@@ -1,11 +1,18 @@
 //! The requests that the archive makes, each with a deadline and a cap on the answer.
 
-use std::{sync::RwLock, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::RwLock,
+    time::Duration,
+};
 
 use reqwest::{Method, StatusCode, Url};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::value::RawValue;
 
 use super::{
@@ -127,17 +134,17 @@ impl Client {
     }
 
     /// The users whom the account ignores: their messages are never served to it (P103).
-    pub async fn ignored_users(&self, user_id: &UserId) -> Result<usize, Error> {
+    pub async fn ignored_users(&self, user_id: &UserId) -> Result<HashSet<String>, Error> {
         #[derive(Deserialize, Default)]
         struct Ignored {
             #[serde(default)]
-            ignored_users: serde_json::Map<String, serde_json::Value>,
+            ignored_users: HashMap<String, IgnoredAny>,
         }
         let path = ["v3", "user", user_id.as_str(), "account_data", "m.ignored_user_list"];
         let answer: Result<Ignored, _> = self.get_json("/account_data", &path, &[]).await;
         match answer {
-            Ok(ignored) => Ok(ignored.ignored_users.len()),
-            Err(error) if error.is_not_found() => Ok(0),
+            Ok(ignored) => Ok(ignored.ignored_users.into_keys().collect()),
+            Err(error) if error.is_not_found() => Ok(HashSet::new()),
             Err(error) => Err(error),
         }
     }

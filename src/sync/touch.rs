@@ -1,5 +1,7 @@
 //! Whether the server is the one that answered before.
 
+use ruma::UserId;
+
 use crate::{Error, Retry, archive::Account, daemon::Context, matrix};
 
 /// Whether what came last is an answer of the server. After a failure, and at first, another server may answer than did
@@ -32,7 +34,7 @@ impl Touch {
             return Ok(());
         }
         let is_last = self.tries == 1;
-        let rolled_back = was_rolled_back(context, is_last).await;
+        let rolled_back = was_rolled_back(context, account, is_last).await;
         if matches!(rolled_back, Err(Error::Matrix(_))) {
             self.tries -= 1;
         }
@@ -51,18 +53,13 @@ impl Touch {
 /// Whether the server knows a room and not the event that it told of it last, though older ones of its kind, if there are
 /// any: what has grown old may have been removed. That it fails to say is no proof; it is an error unless this `is_last`
 /// try.
-async fn was_rolled_back(context: &Context, is_last: bool) -> Result<bool, Error> {
+async fn was_rolled_back(context: &Context, account: &Account, is_last: bool) -> Result<bool, Error> {
     let archive = context.writer.archive();
     for anchor in archive.anchors().await? {
         let Ok(room_id) = anchor.room_id.as_str().try_into() else { continue };
-        let knows = async |event_id: &str| match context
-            .unless_stopped(context.client.event(room_id, event_id))
-            .await
-        {
-            Some(Ok(_)) => Ok(Some(true)),
-            Some(Err(error)) if error.is_not_found() => Ok(Some(false)),
-            Some(Err(error)) if !is_last && error.retry() != Retry::Never => Err(error),
-            Some(Err(_)) | None => Ok(None),
+        let knows = async |event_id: &str| {
+            let event = context.unless_stopped(context.client.event(room_id, event_id)).await;
+            told(event.map(|event| event.map(|_| ())), is_last)
         };
         if knows(&anchor.event_id).await? != Some(false)
             || knows(&anchor.create_event_id).await? != Some(true)
@@ -70,13 +67,36 @@ async fn was_rolled_back(context: &Context, is_last: bool) -> Result<bool, Error
             continue;
         }
         let older = archive.older(&anchor).await?;
-        let mut still_there = older.is_empty();
-        for event_id in &older {
-            still_there = still_there || knows(event_id).await? == Some(true);
-        }
-        if still_there {
+        if older.is_empty() {
             return Ok(true);
+        }
+        let (own, others): (Vec<_>, Vec<_>) = older.into_iter().partition(|event| event.is_own);
+        // All that a user has sent is hidden from an account that ignores them, and nothing of others.
+        let others = if ignores(context, account, &anchor.sender).await { Vec::new() } else { others };
+        for event in own.into_iter().chain(others) {
+            if knows(&event.event_id).await? == Some(true) {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
+}
+
+/// Whether the server knows what it was asked for; `None`: it did not say.
+fn told(answer: Option<Result<(), matrix::Error>>, is_last: bool) -> Result<Option<bool>, Error> {
+    match answer {
+        Some(Ok(())) => Ok(Some(true)),
+        Some(Err(error)) if error.is_not_found() => Ok(Some(false)),
+        Some(Err(error)) if !is_last && error.retry() != Retry::Never => Err(error.into()),
+        Some(Err(_)) | None => Ok(None),
+    }
+}
+
+/// Whether the account ignores a user, or may.
+async fn ignores(context: &Context, account: &Account, sender: &str) -> bool {
+    let Ok(user_id) = <&UserId>::try_from(account.user_id.as_str()) else { return true };
+    match context.unless_stopped(context.client.ignored_users(user_id)).await {
+        Some(Ok(ignored)) => ignored.contains(sender),
+        Some(Err(_)) | None => true,
+    }
 }

@@ -1,5 +1,7 @@
 //! Rooms and cursors that are lost on the way, and pages that are too large.
 
+use std::sync::OnceLock;
+
 use crate::support::{
     homeserver::{ALICE, ARCHIVER, Fault, Request},
     stage::Stage,
@@ -153,24 +155,45 @@ async fn a_room_that_gets_no_answer_holds_up_no_other() {
     daemon.stop().await;
 }
 
+/// The room that is asked first fails.
+fn first_fails(stage: &Stage, fault: Fault) {
+    let first = OnceLock::new();
+    let is_first = move |request: &Request| {
+        let room = request.room().map(str::to_owned);
+        request.path().contains("/messages") && *first.get_or_init(|| room.clone()) == room
+    };
+    stage.server.inject(fault.when(is_first));
+}
+
 /// Not even if no slot is free but its own.
 #[tokio::test]
 async fn a_room_that_fails_gives_way_to_the_others() {
     let stage = Stage::new().await.set("backfill.concurrency", "1");
-    let (failing, other) = (stage.room(25), stage.room(25));
-    stage.server.inject(Fault::bad_gateway().on("/messages").in_room(&failing));
-    let mut daemon = stage.followed(&other).await;
+    let rooms = [stage.room(25), stage.room(25)];
+    first_fails(&stage, Fault::bad_gateway());
+    let mut daemon = stage.follow();
+    let complete = "select count(*) from rooms where history_state = 'complete'";
+    daemon.until("the other is there", async || stage.database.value(complete).await == "1").await;
     stage.server.heal();
-    stage.agrees_in_order(&mut daemon, &failing).await;
+    for room in &rooms {
+        stage.agrees_in_order(&mut daemon, room).await;
+    }
     daemon.stop().await;
+}
+
+async fn once_archives_the_other(fault: Fault) {
+    let stage = Stage::new().await.set("backfill.concurrency", "1");
+    let rooms = [stage.room(25), stage.room(25)];
+    first_fails(&stage, fault);
+    let outcome = stage.backscroll.run(&["run", "--once"]).await;
+    assert_eq!(outcome.status.code(), Some(69), "{}", outcome.stderr);
+    let failing = stage.server.requests("/messages")[0].room().unwrap().to_owned();
+    let other = rooms.iter().find(|room| **room != failing).unwrap();
+    stage.is_archived(other).await;
 }
 
 #[tokio::test]
 async fn once_archives_what_it_can_and_then_fails() {
-    let stage = Stage::new().await.set("backfill.concurrency", "1");
-    let (failing, other) = (stage.room(25), stage.room(25));
-    stage.server.inject(Fault::bad_gateway().on("/messages").in_room(&failing));
-    let outcome = stage.backscroll.run(&["run", "--once"]).await;
-    assert_eq!(outcome.status.code(), Some(69), "{}", outcome.stderr);
-    stage.is_archived(&other).await;
+    let closed = Fault::error(403, "M_RESOURCE_LIMIT_EXCEEDED", "This homeserver is closed");
+    tokio::join!(once_archives_the_other(Fault::bad_gateway()), once_archives_the_other(closed));
 }

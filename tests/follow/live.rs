@@ -98,12 +98,12 @@ async fn an_account_may_be_in_more_rooms_than_there_are_locks() {
     let stage = Stage::new().await;
     let room = stage.room(3);
     stage.once().await;
-    let left: Vec<_> = (0..12_000).map(|number| format!(r#""!left{number}:model.test":{{}}"#)).collect();
+    let left: Vec<_> = (0..16_000).map(|number| format!(r#""!left{number}:model.test":{{}}"#)).collect();
     let next = stage.server.now();
     let body = format!(r#"{{"next_batch":"{next}","rooms":{{"leave":{{{}}}}}}}"#, left.join(","));
     let many = Fault::reply(200, &[("Content-Type", "application/json")], body);
     stage.server.inject(many.on("/sync").times(1));
     stage.once().await;
     stage.is_archived(&room).await;
-    assert_eq!(stage.database.value("select count(*) from archive.rooms").await, "12001");
+    assert_eq!(stage.database.value("select count(*) from archive.rooms").await, "16001");
 }

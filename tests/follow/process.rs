@@ -56,7 +56,7 @@ async fn has_all_of(stage: &Stage, daemon: &mut Daemon, room: &str) {
 async fn a_server_back_from_a_backup_is_asked_from_the_start() {
     for while_down in [true, false] {
         let stage = Stage::new().await;
-        let (room, other) = (stage.room(15), stage.room(5));
+        let (room, other) = (stage.room(5), stage.room(5));
         let mut daemon = stage.followed(&room).await;
         stage.agrees(&mut daemon, &other).await;
         let backup = stage.server.now();

@@ -160,8 +160,9 @@ fn refused(config: &Config, error: matrix::Error, origin: &str, report: &mut Rep
 
 async fn ignored_users(client: &Client, whoami: &Whoami, report: &mut Report) {
     match patiently("/account_data", client.ignored_users(&whoami.user_id)).await {
-        Ok(0) => {}
-        Ok(number) => {
+        Ok(ignored) if ignored.is_empty() => {}
+        Ok(ignored) => {
+            let number = ignored.len();
             let problem =
                 format!("the account ignores {number}, whose messages the homeserver hides from the archive");
             report.warn(
