@@ -150,8 +150,8 @@ async fn walk_room(context: &Context, mut walk: Walk, manner: &mut Manner) -> Re
     let mut ahead: Option<Fetched> = None;
     let progress = context.progress.room(walk.name.as_deref().unwrap_or(&walk.room_id));
     progress.update(reached(&walk));
-    if walk.kind == Kind::Rewalk && walk.pages == 0 && walk.cursor.is_none() && !walk.restarted {
-        match context.writer.begin_rewalk(&walk).await {
+    if walk.begins_at_since() {
+        match context.writer.begin_at_since(&walk).await {
             Ok(walk_now) => walk = walk_now,
             Err(error) => return store_failed(context, &walk, error, &mut manner.backoff).await,
         }

@@ -24,7 +24,7 @@ BUGS = {
     "walk_from_prev_batch": [(
         "self.begin_history(connection, response.rooms, room, response.next_batch).await?;",
         """let prev_batch = told.prev_batch.as_ref().map_or(response.next_batch, |token| token.as_str());
-        self.begin_history(connection, response.rooms, room, prev_batch).await?;""")],
+        self.open_history(connection, room, prev_batch, Some(0)).await?;""")],
     "stop_at_first_known": [(
         "walk.kind.fills_gap() && below_gap && walk.known_pages > 0",
         "walk.kind.fills_gap() && (passed.new < passed.events || below_gap && walk.known_pages > 0)")],

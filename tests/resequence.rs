@@ -140,7 +140,7 @@ async fn a_walk_that_is_not_done_goes_on_where_it_stood() {
     resequence(&stage, &room).await;
     stage.server.heal();
     let known = stage.server.visible_ids(&room);
-    let next = known[known.len() - 26].clone();
+    let next = known[known.len() - 21].clone();
     for number in 0..12 {
         stage.server.backfill_insert_after(&room, &next, Event::message(&format!("later {number}")));
     }

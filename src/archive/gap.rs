@@ -26,15 +26,16 @@ pub(super) struct NewGap<'a> {
 /// Opens a gap and the first walk that is to fill it.
 pub(super) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
     let gap_id = insert(connection, gap, "open").await?;
-    // Down to the old token where there is one (protocol 4.2); else down to the room's start.
-    let kind = if gap.lower_token.is_some() { Kind::GapSince } else { Kind::GapKnown };
+    // Down to the old token where there is one (protocol 4.2); else down to the room's start, from above all that is known.
+    let (kind, upper_position) =
+        if gap.lower_token.is_some() { (Kind::GapSince, gap.upper_position) } else { (Kind::GapKnown, None) };
     let walk = NewWalk {
         room_key: gap.room_key,
         gap_id: Some(gap_id),
         kind,
         from_token: gap.upper_token,
         to_token: gap.lower_token,
-        upper_position: gap.upper_position,
+        upper_position,
         delay_s: 0.0,
     };
     walk::open(connection, &walk).await?;
@@ -202,19 +203,16 @@ pub(super) async fn walked(
         tracing::info!(gap.id = gap_id, "a gap was closed");
         return Ok(());
     };
-    let gap = sqlx::query!(
-        "select room_key, upper_token, upper_position from archive.gaps where gap_id = $1",
-        gap_id
-    )
-    .fetch_one(&mut *connection)
-    .await?;
+    let gap = sqlx::query!("select room_key, upper_token from archive.gaps where gap_id = $1", gap_id)
+        .fetch_one(&mut *connection)
+        .await?;
     let walk = NewWalk {
         room_key: gap.room_key,
         gap_id: Some(gap_id),
         kind,
         from_token: gap.upper_token.as_deref(),
         to_token: None,
-        upper_position: gap.upper_position,
+        upper_position: None,
         delay_s,
     };
     walk::open(connection, &walk).await

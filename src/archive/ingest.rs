@@ -305,8 +305,8 @@ pub(super) async fn walk_down(
 }
 
 /// Where a walk begins that does not know its place: above the first known event of its first page; without one, at the
-/// upper edge of the gap whose token it has, above all that is there if it came from the newest event or from `since`, else
-/// below. `None`: the operator's token may be one of within a gap, on any side of what is there; a walk from above will tell.
+/// upper edge of the gap whose token it has, above all that is there if it came from the newest event or from `since`, and
+/// from the operator's token below. `None`: the operator's token may be one of within a gap, on any side of what is there; a walk from above will tell.
 async fn edge_above(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -318,12 +318,10 @@ async fn edge_above(
     if let Some(edge) = gap::edge_at(connection, walk).await? {
         return Ok(Some(edge));
     }
-    let from_top = walk.cursor.is_none() || walk.kind == Kind::Rewalk;
+    let from_top = walk.cursor.is_none() || walk.kind != Kind::Operator;
     match position::newest(connection, walk.room_key).await? {
         Some((_, newest)) if from_top => position::above(connection, walk.room_key, newest).await.map(Some),
-        Some(_) if walk.kind == Kind::Operator && gap::any_unfilled(connection, walk.room_key).await? => {
-            Ok(None)
-        }
+        Some(_) if gap::any_unfilled(connection, walk.room_key).await? => Ok(None),
         _ => position::lowest(connection, walk.room_key).await.map(Some),
     }
 }

@@ -10,7 +10,7 @@ use super::{
     ingest::{walk_down, with_positions},
     position, redaction,
     room::{self, Room},
-    state::{Cause, Pointers},
+    state::{self, Cause, Pointers},
     timeline::{self, Place},
     tombstone,
     walk::{self, NewWalk},
@@ -141,7 +141,7 @@ impl Writer {
             };
             gap::skip(connection, &hole).await?;
         }
-        self.open_history(connection, room, from_token, 0).await
+        self.open_history(connection, room, from_token, operator.map(|_| 0)).await
     }
 
     async fn open_history(
@@ -149,7 +149,7 @@ impl Writer {
         connection: &mut PgConnection,
         room: &Room,
         from_token: &str,
-        upper_position: i64,
+        upper_position: Option<i64>,
     ) -> Result<(), Error> {
         let walk = NewWalk {
             room_key: room.room_key,
@@ -157,7 +157,7 @@ impl Writer {
             kind: Kind::History,
             from_token: Some(from_token),
             to_token: None,
-            upper_position: Some(upper_position),
+            upper_position,
             delay_s: 0.0,
         };
         walk::open(connection, &walk).await?;
@@ -203,6 +203,10 @@ impl Writer {
                 walk::reopen_stalled(connection, Some(room.room_key)).await?;
             }
             let rejoined = rejoined(response, before, told);
+            if response.account.since.is_some() && tells_again(response, before, told, &known) {
+                // Redactions of meanwhile may be hidden from the account: only what they redacted shows them.
+                walk::rewalk_now(connection, room.room_key).await?;
+            }
             let since = if rejoined { &before.left_since } else { &response.account.since };
             // An initial timeline has the graph's order, and so does a rejoined room's: what arrived late but sorts
             // early is neither in it nor below its prev_batch (protocol 0.1).
@@ -230,7 +234,7 @@ impl Writer {
             gap::open(connection, &gap).await?;
             // What was out of reach may be visible now.
             if before.membership != "join" && before.history_state == "truncated" {
-                self.open_history(connection, room, response.next_batch, first.unwrap_or(0)).await?;
+                self.open_history(connection, room, response.next_batch, None).await?;
             }
         }
         Ok(new)
@@ -260,7 +264,11 @@ impl Writer {
         if told.state_after.is_none() || dropped {
             pointers.follow(&told.timeline.events, cause(Cause::Timeline));
         }
-        let suspicious = pointers.suspicious() || branched || dropped || told_in_part(response, before, told);
+        // A power event from another branch may have undone what it does not name, also where there was nothing before it: no
+        // response tells that (P93).
+        let undone = state_events(told).any(state::takes_power);
+        let suspicious =
+            pointers.suspicious() || branched || dropped || undone || told_in_part(response, before, told);
         pointers.save(connection).await?;
         Ok(suspicious)
     }

@@ -47,6 +47,11 @@ pub(super) fn append(newest: Option<i64>, discontinuous: bool) -> impl Iterator<
     std::iter::successors(Some(first), |position| position.checked_add(STEP))
 }
 
+/// The place of a walk that begins above `newest`, the room's highest position, and below what will arrive live.
+pub(super) fn just_above(newest: Option<i64>) -> i64 {
+    newest.map_or(0, |newest| newest.saturating_add(STEP / 2))
+}
+
 /// How many events of a page that repeats the last one passed, at `upper`, come down to that, and the position of the known
 /// one that the first new one among them stands above; `None` if none is new. A token can show what the one before it did
 /// not, such as what arrived since: it stands among what was passed, not below.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Archive, Error, Kind, WalkState, Writer, room, step, tombstone, writer::lock_room};
+use super::{Archive, Error, Kind, WalkState, Writer, room, step, timeline, tombstone, writer::lock_room};
 use crate::matrix::Token;
 
 /// A row of `archive.walks`.
@@ -58,6 +58,22 @@ pub struct Walk {
     pub newest_ts: Option<i64>,
     /// `origin_server_ts` of the room's create event.
     pub created_ts: Option<i64>,
+}
+
+impl Walk {
+    /// Whether the first request is to be made from the account's `since` of that moment, whatever it was when the walk was
+    /// opened. All that `/sync` has told is known on the way then, so that what the server has learnt meanwhile is found
+    /// between its neighbours: an older token shows it on top, without those that are newer. And what is newer than
+    /// `since` comes with `/sync`, and would count as found here.
+    pub fn begins_at_since(&self) -> bool {
+        let does = match self.kind {
+            Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk => true,
+            // Not from the operator's `prev_batch`, nor through all that there is.
+            Kind::History => self.cursor.is_some() && self.upper_position.is_none(),
+            Kind::GapSince | Kind::Operator => false,
+        };
+        does && self.pages == 0 && !self.restarted
+    }
 }
 
 /// A walk to be opened.
@@ -273,18 +289,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets a rewalk begin at the account's `since`: what is newer comes with `/sync`, and would count as found here.
-    pub async fn begin_rewalk(&self, walk: &Walk) -> Result<Walk, Error> {
-        let since = sqlx::query_scalar!(
-            "update archive.walks w set from_token = a.since, cursor = a.since
-             from (select since from archive.accounts order by account_key limit 1) a
-             where w.walk_id = $1 and w.pages = 0 and w.cursor is null and w.state = 'open'
-             returning w.cursor",
+    /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, just above all that is placed by then. The place
+    /// is stored with the first page only: a walk that does not get that far begins once more.
+    pub async fn begin_at_since(&self, walk: &Walk) -> Result<Walk, Error> {
+        let begun = sqlx::query!(
+            r#"update archive.walks w
+               set from_token = coalesce(a.since, w.from_token), cursor = coalesce(a.since, w.cursor)
+               from (select since from archive.accounts order by account_key limit 1) a
+               where w.walk_id = $1 and w.pages = 0 and w.state = 'open'
+               returning w.cursor, a.since is not null as "at_since!",
+                         (select max(e.position) from archive.events e where e.room_key = w.room_key) as newest"#,
             walk.walk_id
         )
         .fetch_optional(&self.archive().pool)
-        .await?;
-        Ok(Walk { cursor: since.ok_or(Error::Superseded)?, ..walk.clone() })
+        .await?
+        .ok_or(Error::Superseded)?;
+        let upper_position =
+            if begun.at_since { Some(timeline::just_above(begun.newest)) } else { walk.upper_position };
+        Ok(Walk { cursor: begun.cursor, upper_position, ..walk.clone() })
     }
 
     /// Begins the walk anew at the newest event: the server refuses its cursor. What is known already only guides it.
@@ -326,7 +348,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Parks the walk until [`reopen_stalled`]: the daemon is started again, or the account comes back to the room.
+    /// Parks the walk until it is opened again: the daemon is started again, or the account comes back to the room.
     pub async fn stall_walk(&self, walk: &Walk, reason: &str) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, walk.room_key).await?;

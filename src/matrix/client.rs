@@ -1,18 +1,11 @@
 //! The requests that the archive makes, each with a deadline and a cap on the answer.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::RwLock,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::RwLock, time::Duration};
 
 use reqwest::{Method, StatusCode, Url};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
@@ -138,12 +131,12 @@ impl Client {
         #[derive(Deserialize, Default)]
         struct Ignored {
             #[serde(default)]
-            ignored_users: HashMap<String, IgnoredAny>,
+            ignored_users: serde_json::Map<String, serde_json::Value>,
         }
         let path = ["v3", "user", user_id.as_str(), "account_data", "m.ignored_user_list"];
         let answer: Result<Ignored, _> = self.get_json("/account_data", &path, &[]).await;
         match answer {
-            Ok(ignored) => Ok(ignored.ignored_users.into_keys().collect()),
+            Ok(ignored) => Ok(ignored.ignored_users.into_iter().map(|(user_id, _)| user_id).collect()),
             Err(error) if error.is_not_found() => Ok(HashSet::new()),
             Err(error) => Err(error),
         }

@@ -167,13 +167,13 @@ struct WireSync<'a> {
 #[derive(Deserialize, Default)]
 struct WireRooms<'a> {
     #[serde(borrow, default)]
-    join: BTreeMap<String, WireRoom<'a>>,
+    join: Option<BTreeMap<String, WireRoom<'a>>>,
     #[serde(borrow, default)]
-    leave: BTreeMap<String, WireRoom<'a>>,
+    leave: Option<BTreeMap<String, WireRoom<'a>>>,
     #[serde(borrow, default)]
-    invite: BTreeMap<String, WireRoom<'a>>,
+    invite: Option<BTreeMap<String, WireRoom<'a>>>,
     #[serde(borrow, default)]
-    knock: BTreeMap<String, WireRoom<'a>>,
+    knock: Option<BTreeMap<String, WireRoom<'a>>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -182,8 +182,10 @@ struct WireRoom<'a> {
     timeline: Option<WireTimeline<'a>>,
     #[serde(borrow, default)]
     state: Option<WireState<'a>>,
-    #[serde(borrow, default, alias = "org.matrix.msc4222.state_after")]
+    #[serde(borrow, default)]
     state_after: Option<WireState<'a>>,
+    #[serde(borrow, default, rename = "org.matrix.msc4222.state_after")]
+    unstable_state_after: Option<WireState<'a>>,
     #[serde(borrow, default)]
     invite_state: Option<WireState<'a>>,
     #[serde(borrow, default)]
@@ -193,9 +195,9 @@ struct WireRoom<'a> {
 #[derive(Deserialize, Default)]
 struct WireTimeline<'a> {
     #[serde(borrow, default)]
-    events: Vec<&'a RawValue>,
+    events: Option<Vec<&'a RawValue>>,
     #[serde(default)]
-    limited: bool,
+    limited: Option<bool>,
     #[serde(default)]
     prev_batch: Option<String>,
 }
@@ -203,7 +205,13 @@ struct WireTimeline<'a> {
 #[derive(Deserialize, Default)]
 struct WireState<'a> {
     #[serde(borrow, default)]
-    events: Vec<&'a RawValue>,
+    events: Option<Vec<&'a RawValue>>,
+}
+
+impl WireState<'_> {
+    fn read(self, room_id: &str) -> Events {
+        Events::read(room_id, &self.events.unwrap_or_default())
+    }
 }
 
 impl SyncBatch {
@@ -225,7 +233,7 @@ impl SyncBatch {
             (Section::Invite, sections.invite),
             (Section::Knock, sections.knock),
         ] {
-            for (room_id, room) in listed {
+            for (room_id, room) in listed.unwrap_or_default() {
                 rooms.push(RoomBatch::read(section, &room_id, room)?);
             }
         }
@@ -237,15 +245,15 @@ impl SyncBatch {
 impl RoomBatch {
     fn read(section: Section, room_id: &str, wire: WireRoom<'_>) -> Result<Self, Error> {
         let timeline = wire.timeline.unwrap_or_default();
-        let stripped = wire.invite_state.or(wire.knock_state).unwrap_or_default();
+        let stripped = wire.invite_state.or(wire.knock_state).unwrap_or_default().events.unwrap_or_default();
         Ok(Self {
             section,
-            timeline: Events::read(room_id, &timeline.events),
-            limited: timeline.limited,
+            timeline: Events::read(room_id, &timeline.events.unwrap_or_default()),
+            limited: timeline.limited.unwrap_or_default(),
             prev_batch: timeline.prev_batch.and_then(Token::new),
-            state: Events::read(room_id, &wire.state.unwrap_or_default().events),
-            state_after: wire.state_after.map(|state| Events::read(room_id, &state.events)),
-            stripped: stripped.events.iter().filter_map(|raw| event::parse_stripped(raw)).collect(),
+            state: wire.state.unwrap_or_default().read(room_id),
+            state_after: wire.state_after.or(wire.unstable_state_after).map(|state| state.read(room_id)),
+            stripped: stripped.iter().filter_map(|raw| event::parse_stripped(raw)).collect(),
             room_id: room_id
                 .try_into()
                 .map_err(|_| Error::Malformed("/sync: a room id that is none".into()))?,
@@ -278,6 +286,17 @@ mod tests {
         assert_eq!(end(r#","end":null"#), None);
         assert_eq!(end(r#","end":"""#), None);
         assert_eq!(end(r#","end":"t1""#), Token::new("t1"));
+    }
+
+    /// What a server leaves empty in its own way, or tells under both names, costs nothing of the rest.
+    #[test]
+    fn a_sync_may_hold_nulls_and_both_names() {
+        let body = br#"{"next_batch":"s","rooms":{"leave":null,"join":{"!r:hs":{
+            "timeline":{"events":null,"limited":null,"prev_batch":null},"state":{"events":null},
+            "state_after":{"events":[]},"org.matrix.msc4222.state_after":{"events":[]}}}}}"#;
+        let batch = SyncBatch::parse(body).expect("a batch");
+        let [room] = batch.rooms.as_slice() else { panic!("one room") };
+        assert!(!room.limited && room.prev_batch.is_none() && room.state_after.is_some());
     }
 
     #[test]

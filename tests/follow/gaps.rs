@@ -215,3 +215,36 @@ async fn a_cursor_that_dies_within_a_gap_begins_anew() {
     let mut daemon = stage.followed(&room).await;
     stage.agrees_in_order(&mut daemon, &room).await;
 }
+
+/// What a server learns of an outage stands above what was told before it, also where an older gap is looked through once
+/// more first, or the history has not begun yet: each is walked from above all that is known.
+#[tokio::test]
+async fn an_outage_is_placed_right_whatever_is_walked_first() {
+    for history in [true, false] {
+        let stage = Stage::new().await.set("backfill.recheck_after", "1h");
+        let room = stage.room(15);
+        if history {
+            stage.once_for_pages(0).await;
+        } else {
+            stage.once().await;
+            stage.server.behave(|habits| habits.timeline_cap = 5);
+            stage.say(&room, "burst", 25);
+            stage.once().await;
+        }
+        let before = stage.say(&room, "before", 5);
+        stage.server.federation_gap(&room);
+        stage.say(&room, "after", 3);
+        for number in 0..25 {
+            let earlier = &before[before.len() - 1];
+            stage.server.backfill_insert_after(&room, earlier, Event::message(&format!("outage {number}")));
+        }
+        for _ in 0..3 {
+            stage
+                .database
+                .run("update archive.walks set not_before = now() where kind = 'gap_recheck'")
+                .await;
+            stage.once().await;
+        }
+        stage.is_archived(&room).await;
+    }
+}

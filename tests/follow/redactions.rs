@@ -2,7 +2,7 @@
 
 use crate::support::{
     archive::mentions,
-    homeserver::{ALICE, BOB, Event, Fault, Json, Reply},
+    homeserver::{ALICE, ARCHIVER, BOB, Event, Fault, Json, Reply},
     stage::Stage,
 };
 
@@ -381,5 +381,27 @@ async fn what_is_in_quarantine_can_be_redacted() {
     assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
     malformed(2);
     stage.once().await;
+    assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
+}
+
+/// Redacted while the account was away, and hidden from it: only the event itself tells, once the account is back.
+#[tokio::test]
+async fn what_was_redacted_out_of_sight_is_pruned_after_a_return() {
+    let stage = Stage::new().await;
+    let room = stage.server.create_room("10");
+    stage.server.state(&room, "m.room.history_visibility", "", r#"{"history_visibility":"joined"}"#);
+    let secret = stage.server.message(&room, ALICE, SECRET);
+    stage.say(&room, "between", 60);
+    let mut daemon = stage.followed(&room).await;
+    assert_eq!(mentions(&stage.database, SECRET).await, ["events"]);
+    stage.server.leave(&room, ARCHIVER);
+    let gone = format!("select count(*) from rooms where room_id = '{room}' and membership = 'leave'");
+    daemon.until("it is gone", async || stage.database.value(&gone).await == "1").await;
+    stage.server.redact(&room, &secret);
+    stage.say(&room, "unseen", 5);
+    stage.server.join(&room, ARCHIVER);
+    stage.say(&room, "seen", 5);
+    stage.agrees(&mut daemon, &room).await;
+    daemon.stop().await;
     assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
 }

@@ -1,7 +1,7 @@
 //! The current state: the server's, whatever way it went (protocol 4.3).
 
 use crate::support::{
-    homeserver::{ALICE, Fault, StateAfter},
+    homeserver::{ALICE, BOB, Fault, StateAfter},
     stage::Stage,
 };
 
@@ -233,4 +233,22 @@ async fn a_state_that_cannot_be_got_is_asked_for_ever_more_rarely() {
     };
     daemon.until("it is compared", settled).await;
     daemon.stop().await;
+}
+
+/// A key without an earlier value, of a branch that a ban on another has undone: no response tells that it is gone.
+#[tokio::test]
+async fn a_ban_may_undo_what_was_there_for_the_first_time() {
+    for state_after in SERVERS {
+        let stage = Stage::new().await;
+        stage.server.behave(|habits| habits.state_after = state_after);
+        let room = stage.room(5);
+        let mut daemon = stage.followed(&room).await;
+        stage.server.join(&room, BOB);
+        stage.server.state(&room, "m.room.name", "", r#"{"name":"Bob was here"}"#);
+        stage.agrees(&mut daemon, &room).await;
+        stage.server.unset_state(&room, "m.room.name", "");
+        stage.server.ban(&room, BOB);
+        stage.agrees(&mut daemon, &room).await;
+        daemon.stop().await;
+    }
 }
