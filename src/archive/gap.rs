@@ -83,8 +83,8 @@ pub(super) async fn top(
     Ok(newest.map(|(_, position)| *position).max(upper_edge(connection, room_key).await?))
 }
 
-/// The upper edge of the room's highest unfilled gap.
-async fn upper_edge(connection: &mut PgConnection, room_key: i32) -> Result<Option<i64>, Error> {
+/// The upper edge of the room's highest gap that is not filled, also one that was left by the operator.
+pub(super) async fn upper_edge(connection: &mut PgConnection, room_key: i32) -> Result<Option<i64>, Error> {
     let edge = sqlx::query_scalar!(
         "select max(upper_position) from archive.gaps where room_key = $1 and state <> 'closed'",
         room_key
@@ -106,18 +106,6 @@ pub(super) async fn edge_at(connection: &mut PgConnection, walk: &Walk) -> Resul
     .fetch_optional(connection)
     .await?;
     Ok(edge.flatten())
-}
-
-/// Whether the room has a gap that is not filled, also one that was left by the operator.
-pub(super) async fn any_unfilled(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
-    let any = sqlx::query_scalar!(
-        r#"select exists (
-               select from archive.gaps where room_key = $1 and state <> 'closed') as "any!""#,
-        room_key
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(any)
 }
 
 /// Closes the holes that the operator left and that a finished walk of theirs, one from the newest event or a rewalk, which

@@ -321,7 +321,7 @@ async fn edge_above(
     let from_top = walk.cursor.is_none() || walk.kind != Kind::Operator;
     match position::newest(connection, walk.room_key).await? {
         Some((_, newest)) if from_top => position::above(connection, walk.room_key, newest).await.map(Some),
-        Some(_) if gap::any_unfilled(connection, walk.room_key).await? => Ok(None),
+        Some(_) if gap::upper_edge(connection, walk.room_key).await?.is_some() => Ok(None),
         _ => position::lowest(connection, walk.room_key).await.map(Some),
     }
 }
