@@ -7,6 +7,9 @@ use sqlx::PgConnection;
 use super::{Archive, Error, Kind, WalkState, Writer, room, step, timeline, tombstone, writer::lock_room};
 use crate::matrix::Token;
 
+/// How many pages without an event a walk may leave behind to begin anew. More, and it might never get through them.
+const BEGIN_ANEW: i64 = 32;
+
 /// A row of `archive.walks`.
 #[derive(Clone, Debug)]
 pub struct Walk {
@@ -61,18 +64,19 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Whether the first request is to be made from the account's `since` of that moment, whatever it was when the walk was
-    /// opened. All that `/sync` has told is known on the way then, so that what the server has learnt meanwhile is found
-    /// between its neighbours: an older token shows it on top, without those that are newer. And what is newer than
-    /// `since` comes with `/sync`, and would count as found here.
+    /// Whether the next request is to be made from the account's `since` of that moment, whatever it was when the walk was
+    /// opened: it has passed no event yet. All that `/sync` has told is known on the way then, so that what the server has
+    /// learnt meanwhile is found between its neighbours: an older token shows it on top, without those that are newer. And
+    /// what is newer than `since` comes with `/sync`, and would count as found here.
     pub fn begins_at_since(&self) -> bool {
         let does = match self.kind {
             Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk => true,
-            // Not from the operator's `prev_batch`, nor through all that there is.
-            Kind::History => self.cursor.is_some() && self.upper_position.is_none(),
+            // Not through all that there is, from the newest event.
+            Kind::History => self.cursor.is_some(),
             Kind::GapSince | Kind::Operator => false,
         };
-        does && self.pages == 0 && !self.restarted
+        // The operator's `prev_batch` has a place.
+        does && self.upper_position.is_none() && self.pages < BEGIN_ANEW && !self.restarted
     }
 }
 
@@ -290,23 +294,34 @@ impl Writer {
     }
 
     /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, just above all that is placed by then. The place
-    /// is stored with the first page only: a walk that does not get that far begins once more.
+    /// is stored with the first event only: a walk that does not get that far begins once more.
     pub async fn begin_at_since(&self, walk: &Walk) -> Result<Walk, Error> {
         let begun = sqlx::query!(
             r#"update archive.walks w
-               set from_token = coalesce(a.since, w.from_token), cursor = coalesce(a.since, w.cursor)
+               set from_token = coalesce(a.since, w.from_token), cursor = coalesce(a.since, w.cursor), known_pages = 0,
+                   lower_reached = false, ends = 0, repeats = 0, landmark = null
                from (select since from archive.accounts order by account_key limit 1) a
-               where w.walk_id = $1 and w.pages = 0 and w.state = 'open'
+               where w.walk_id = $1 and w.pages = $2 and w.upper_position is null and w.state = 'open'
                returning w.cursor, a.since is not null as "at_since!",
                          (select max(e.position) from archive.events e where e.room_key = w.room_key) as newest"#,
-            walk.walk_id
+            walk.walk_id,
+            walk.pages
         )
         .fetch_optional(&self.archive().pool)
         .await?
         .ok_or(Error::Superseded)?;
         let upper_position =
             if begun.at_since { Some(timeline::just_above(begun.newest)) } else { walk.upper_position };
-        Ok(Walk { cursor: begun.cursor, upper_position, ..walk.clone() })
+        Ok(Walk {
+            cursor: begun.cursor,
+            upper_position,
+            known_pages: 0,
+            lower_reached: false,
+            ends: 0,
+            repeats: 0,
+            landmark: None,
+            ..walk.clone()
+        })
     }
 
     /// Begins the walk anew at the newest event: the server refuses its cursor. What is known already only guides it.
@@ -360,7 +375,8 @@ impl Writer {
     }
 }
 
-/// Moves the checkpoint from `before` to `after` in the caller's transaction.
+/// Moves the checkpoint from `before` to `after` in the caller's transaction. The place is kept as it was until the walk has
+/// passed an event: one that begins just above all that is placed is above that for the moment only.
 ///
 /// # Errors
 /// [`Error::Superseded`] if it is not where `before` says; the transaction must then be rolled back.
@@ -372,17 +388,19 @@ pub(super) async fn save(
     pause_s: f64,
 ) -> Result<(), Error> {
     let busy_ms = i64::try_from(busy.as_millis()).unwrap_or(i64::MAX);
+    let has_passed = after.oldest_ts.is_some() && after.cursor != before.cursor;
     let moved = sqlx::query!(
         "update archive.walks
-         set cursor = $4, upper_position = $5, pages = $6, events = $7, busy_ms = busy_ms + $8, oldest_ts = $9,
-             known_pages = $10, lower_reached = $11, ends = $12, repeats = $13, landmark = $14, state = $15,
-             last_error = $16, not_before = now() + make_interval(secs => $17), updated_at = now()
+         set cursor = $4, upper_position = coalesce($5, upper_position), pages = $6, events = $7,
+             busy_ms = busy_ms + $8, oldest_ts = $9, known_pages = $10, lower_reached = $11, ends = $12, repeats = $13,
+             landmark = $14, state = $15, last_error = $16, not_before = now() + make_interval(secs => $17),
+             updated_at = now()
          where walk_id = $1 and cursor is not distinct from $2 and pages = $3 and state = 'open'",
         before.walk_id,
         before.cursor,
         before.pages,
         after.cursor,
-        after.upper_position,
+        after.upper_position.filter(|_| has_passed),
         after.pages,
         after.events,
         busy_ms,

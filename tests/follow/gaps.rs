@@ -217,14 +217,15 @@ async fn a_cursor_that_dies_within_a_gap_begins_anew() {
 }
 
 /// What a server learns of an outage stands above what was told before it, also where an older gap is looked through once
-/// more first, or the history has not begun yet: each is walked from above all that is known.
+/// more first, or the history has not begun yet or has passed no event: each is walked from above all that is known.
 #[tokio::test]
 async fn an_outage_is_placed_right_whatever_is_walked_first() {
-    for history in [true, false] {
+    for pages_of_history in [Some(0), Some(1), None] {
         let stage = Stage::new().await.set("backfill.recheck_after", "1h");
         let room = stage.room(15);
-        if history {
-            stage.once_for_pages(0).await;
+        if let Some(empty) = pages_of_history {
+            stage.server.behave(|habits| habits.empty_pages = empty);
+            stage.once_for_pages(empty).await;
         } else {
             stage.once().await;
             stage.server.behave(|habits| habits.timeline_cap = 5);

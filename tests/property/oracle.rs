@@ -5,12 +5,9 @@
 //! * the events with a position are exactly those that the account may see, each with its content as it is now, and
 //!   there are none without a position;
 //! * positions are distinct, and those of events that were not late ascend in the graph's order;
-//! * a late event that came with the stream stands above every earlier one of the graph that was not late, unless a walk
-//!   through a hole found it below one that stands too low itself, as follows;
+//! * a late event stands above every earlier one of the graph that was not late;
 //! * one that no `/sync` told and that the last walk through the whole room has found stands between those of its
-//!   neighbours in the graph that were not late (protocol 4.4). An earlier walk began at a token of `/sync`, which shows
-//!   such an event without its newer neighbours: then it stands somewhere below that token, and what is found later and
-//!   belongs below it does too;
+//!   neighbours in the graph that were not late (protocol 4.4);
 //! * the current state is the server's, the history is complete, and nothing is open or miscounted.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,26 +58,17 @@ fn assert_ordered(room: &Room, places: &[(&str, i64)]) {
     assert_eq!(distinct.len(), places.len(), "{}: two events share a place", room.id);
     let mut punctual = places.iter().filter(|(event_id, _)| !room.late.contains(*event_id)).peekable();
     let mut below = None;
-    for (index, (event_id, position)) in places.iter().enumerate() {
+    for (event_id, position) in places {
         if !room.late.contains(*event_id) {
             assert!(below < Some(*position), "{}: {event_id} is out of order: {places:?}", room.id);
             below = Some(*position);
             punctual.next();
             continue;
         }
-        let found = room.found.contains(*event_id);
-        // An earlier walk's find that belongs above it and stands too low itself.
-        let taken_along = || {
-            let lower = |(fetched, at): &(&str, i64)| {
-                room.learnt.contains(*fetched) && position < at && Some(*at) <= below
-            };
-            places[index..].iter().any(lower)
-        };
-        if found || !room.learnt.contains(*event_id) {
-            let stands = below < Some(*position) || !found && taken_along();
-            assert!(stands, "{}: {event_id} is too low: {places:?}", room.id);
-        }
-        if found && let Some((_, above)) = punctual.peek() {
+        assert!(below < Some(*position), "{}: {event_id} is too low: {places:?}", room.id);
+        if room.found.contains(*event_id)
+            && let Some((_, above)) = punctual.peek()
+        {
             assert!(position < above, "{}: {event_id} is too high: {places:?}", room.id);
         }
     }
