@@ -31,6 +31,8 @@ const FULL_STORE: Duration = Duration::from_secs(15 * 60);
 /// How soon the state of a room is asked for again that could not be got, the second time. Each such request holds up what is
 /// live, so the pause doubles with each.
 const STATE_AGAIN: Duration = Duration::from_secs(1);
+/// How often `--once` asks again for the states that it could not get.
+const STATES_AT_ONCE: usize = 4;
 /// The longest such pause.
 const STATE_AT_LAST: Duration = Duration::from_secs(60 * 60);
 
@@ -65,7 +67,8 @@ pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
 pub async fn once(context: &Context, account: Account) -> Result<(), Error> {
     let mut follower = Follower::new(context, account, Duration::ZERO);
     follower.doubt_states().await?;
-    follower.look().await
+    follower.look().await?;
+    follower.compare_the_rest().await
 }
 
 /// Where the loop stands.
@@ -175,7 +178,7 @@ impl<'c> Follower<'c> {
         let rooms = wanted_rooms(context, account).await?;
         let full_state = full_state || wants_full_state(account, &rooms);
         if full_state && account.since.is_some() {
-            context.writer.doubt_left_rooms(&rooms).await?;
+            context.writer.choose_left_rooms(&rooms).await?;
         }
         let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
         let Some(batch) = ask(context, &request, account).await? else { return Ok(None) };
@@ -212,6 +215,26 @@ impl<'c> Follower<'c> {
         Ok(Some(outcome))
     }
 
+    /// Asks again for the states that could not be got: no later response would.
+    async fn compare_the_rest(&mut self) -> Result<(), Error> {
+        let context = self.context;
+        let mut backoff = Backoff::default();
+        for _ in 0..STATES_AT_ONCE {
+            let limited = Some(self.states_after).filter(|until| *until > Instant::now());
+            let next = limited.or_else(|| self.postponed.values().map(|room| room.until).min());
+            let Some(due) = next else { break };
+            context.pause(due.saturating_duration_since(Instant::now())).await;
+            let compared = async {
+                let rooms = wanted_rooms(context, &mut self.account).await?;
+                self.reconcile(&rooms).await
+            };
+            if let Err(error) = compared.await {
+                context.recover(error, &mut backoff).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Asks for the state of rooms where there is reason to doubt the archive's, before the next response is taken: what
     /// changes meanwhile comes with that. A room that is not reached now is asked for with a later response.
     async fn reconcile(&mut self, rooms: &Rooms) -> Result<(), Error> {
@@ -233,6 +256,10 @@ impl<'c> Follower<'c> {
                 Err(error @ matrix::Error::RateLimited { .. }) => {
                     // Of the account, not of the room.
                     let pause = if let Retry::After(pause) = error.retry() { pause } else { STATE_AGAIN };
+                    tracing::info!(
+                        retry_in_s = pause.as_secs(),
+                        "the homeserver limits how often states are asked for"
+                    );
                     *states_after = Instant::now() + pause;
                     return Ok(());
                 }

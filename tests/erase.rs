@@ -138,3 +138,24 @@ async fn erasing_waits_for_no_daemon_and_guesses_no_room() {
     }
     assert_eq!(stage.database.value("select count(*) from archive.erasures").await, "0");
 }
+
+/// PostgreSQL keeps samples of what it counts, until it counts again.
+#[tokio::test]
+async fn no_statistic_repeats_what_was_said() {
+    let stage = Stage::new().await.set("redactions.policy", "retain");
+    let room = stage.room(15);
+    for _ in 0..3 {
+        let redacted: Vec<_> = (0..20).map(|_| stage.server.message(&room, BOB, SECRET)).collect();
+        bob_speaks(&stage, &room);
+        for event_id in &redacted {
+            stage.server.redact(&room, event_id);
+        }
+        stage.once().await;
+    }
+    stage.database.run("analyze").await;
+    let samples = "select count(*) from pg_stats where schemaname in ('archive', 'public')
+                   and concat(most_common_vals::text, histogram_bounds::text, most_common_elems::text) like '%canary%'";
+    assert_eq!(stage.database.value(samples).await, "0");
+    let counted = "select count(*) > 10 from pg_stats where schemaname = 'archive'";
+    assert_eq!(stage.database.value(counted).await, "t", "the rest is counted");
+}

@@ -9,7 +9,7 @@ use super::{
     position,
     room::{self, Room},
     state::Cause,
-    timeline,
+    timeline, tombstone,
     writer::lock_room,
 };
 use crate::{
@@ -82,6 +82,12 @@ impl Archive {
         Ok((choices.collect(), rooms_filter))
     }
 
+    /// Whether the room was erased: nothing of it is archived any more, whatever is decided about it.
+    pub async fn is_erased(&self, room_id: &str) -> Result<bool, Error> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(!tombstone::erased_rooms(&mut connection, &[room_id.to_owned()]).await?.is_empty())
+    }
+
     /// Decides about a room. Where that ends its archiving, it has ended when this returns, whatever a daemon is at.
     /// Returns whether anything is different now.
     pub async fn choose_room(&self, room_id: &str, change: Change) -> Result<bool, Error> {
@@ -151,21 +157,25 @@ impl Archive {
 }
 
 impl Writer {
-    /// Has the states asked for of the rooms that are wanted now and that the account has left while they were not: no
-    /// `/sync` tells of them any more, not even with the whole state. [`Writer::take_up_left_room`] does the rest.
-    pub async fn doubt_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
+    /// Goes through the rooms that the account has left: no `/sync` tells of them any more, not even with the whole state.
+    /// Of those that are wanted now and were not then, the states are asked for; [`Writer::take_up_left_room`] does the rest.
+    /// Those that are not wanted any more are not archived any more.
+    pub async fn choose_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
         let mut connection = self.archive().pool.acquire().await?;
         let left = sqlx::query!(
-            "select room_key, room_id from archive.rooms
-             where not watched and membership in ('leave', 'ban')
+            "select room_key, room_id, watched from archive.rooms
+             where membership in ('leave', 'ban')
              order by room_key"
         )
         .fetch_all(&mut *connection)
         .await?;
         for row in left {
             let alias = known_alias(&mut connection, row.room_key).await?;
-            if room::is_wanted(rooms, &row.room_id, alias.as_deref().into_iter()) {
+            let is_wanted = room::is_wanted(rooms, &row.room_id, alias.as_deref().into_iter());
+            if is_wanted && !row.watched {
                 room::set_suspect(&mut connection, row.room_key, true).await?;
+            } else if row.watched && !is_wanted {
+                unwatch(&mut connection, &row.room_id).await?;
             }
         }
         Ok(())

@@ -328,10 +328,11 @@ pub(super) async fn quarantine(
     };
     for bad in malformed.iter().filter(|bad| !is_gone(bad)) {
         let kept = sqlx::query!(
-            "insert into archive.quarantine (room_key, raw, raw_sha256, reason) values ($1, $2, sha256($2), $3)
+            "insert into archive.quarantine (room_key, raw, raw_sha256, reason) values ($1, $2, $3, $4)
              on conflict do nothing",
             room_key,
             bad.raw.as_bytes(),
+            bad.own_sha256.as_slice(),
             bad.reason
         )
         .execute(&mut *connection)

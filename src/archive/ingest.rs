@@ -85,6 +85,10 @@ impl Writer {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;
         let room = room::get(&mut transaction, room_key).await?;
+        if !room.watched {
+            // Paused or removed while the server was asked.
+            return Ok(());
+        }
         self.store_state(&mut transaction, &room, state, Cause::Reconcile).await?;
         room::set_suspect(&mut transaction, room_key, false).await?;
         transaction.commit().await?;
@@ -306,7 +310,8 @@ pub(super) async fn walk_down(
 
 /// Where a walk begins that does not know its place: above the first known event of its first page; without one, at the
 /// upper edge of the gap whose token it has, above all that is there if it came from the newest event or from `since`, and
-/// from the operator's token below. `None`: the operator's token may be one of within a gap, on any side of what is there; a walk from above will tell.
+/// from the operator's token below. `None`: that token may be one of within a gap, or, where nothing is missing below, be
+/// newer than all that is there; whoever comes from above will tell.
 async fn edge_above(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -322,6 +327,7 @@ async fn edge_above(
     match position::newest(connection, walk.room_key).await? {
         Some((_, newest)) if from_top => position::above(connection, walk.room_key, newest).await.map(Some),
         Some(_) if gap::upper_edge(connection, walk.room_key).await?.is_some() => Ok(None),
+        Some(_) if position::create_position(connection, walk.room_key).await?.is_some() => Ok(None),
         _ => position::lowest(connection, walk.room_key).await.map(Some),
     }
 }

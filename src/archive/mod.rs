@@ -11,6 +11,7 @@ mod gauges;
 mod ingest;
 pub mod inspect;
 mod kind;
+mod overlap;
 mod position;
 mod precedence;
 mod redaction;
@@ -117,6 +118,12 @@ pub enum Error {
     /// The account is not in a room that is to be added.
     #[error("add the room {0}: the account is not in it; join it with a client, or add --join")]
     NotJoined(String),
+    /// A walk is asked for in a room that is not archived now.
+    #[error(
+        "walk the room {0}: it is paused, removed or left out, so nothing of it is fetched; `backscroll rooms list` shows \
+         which, `backscroll rooms resume` and `backscroll rooms add` change it"
+    )]
+    NotWatched(String),
     /// The room was erased.
     #[error(
         "archive the room {0}: it was erased; its row in archive.erasures, if removed, lets it be archived again"
@@ -149,7 +156,7 @@ impl Error {
             Self::Database(error) if denied(error) => 77,
             Self::Database(_) | Self::Superseded | Self::Unwatched | Self::Overtaken => 69,
             Self::AnotherWriter { .. } => 75,
-            Self::NoSuchRoom(_) | Self::NotJoined(_) | Self::ErasedRoom(_) => 64,
+            Self::NoSuchRoom(_) | Self::NotJoined(_) | Self::NotWatched(_) | Self::ErasedRoom(_) => 64,
             Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,
         }
     }

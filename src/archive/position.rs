@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 
 use super::Error;
+use crate::matrix::Event;
 
 /// The room's highest position.
 pub(super) async fn newest(
@@ -15,6 +16,25 @@ pub(super) async fn newest(
         r#"select event_id, position as "position!" from archive.events
            where room_key = $1 and position is not null order by position desc limit 1"#,
         room_key
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(newest.map(|row| (row.event_id, row.position)))
+}
+
+/// The same, but for `events`.
+pub(super) async fn newest_but(
+    connection: &mut PgConnection,
+    room_key: i32,
+    events: &[&Event],
+) -> Result<Option<(String, i64)>, Error> {
+    let event_ids: Vec<&str> = events.iter().map(|event| event.event_id.as_str()).collect();
+    let newest = sqlx::query!(
+        r#"select event_id, position as "position!" from archive.events
+           where room_key = $1 and position is not null and event_id <> all ($2::text[])
+           order by position desc limit 1"#,
+        room_key,
+        &event_ids as &[&str]
     )
     .fetch_optional(connection)
     .await?;

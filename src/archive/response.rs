@@ -7,12 +7,12 @@ use super::{
     Account, Error, Kind, SyncOutcome, Writer,
     event::{self, KnownEvents},
     gap::{self, NewGap},
-    ingest::{walk_down, with_positions},
+    ingest::with_positions,
+    overlap::{self, Overlap},
     position, redaction,
     room::{self, Room},
     state::{self, Cause, Pointers},
-    timeline::{self, Place},
-    tombstone,
+    timeline, tombstone,
     walk::{self, NewWalk},
     writer::lock_rooms,
 };
@@ -39,11 +39,12 @@ impl Writer {
         told: &RoomBatch,
         outcome: &mut SyncOutcome,
     ) -> Result<(), Error> {
+        let rejoined = rejoined(connection, response, &before, told).await?;
         let mut room = before.clone();
         room.membership = membership(told, &response.account.user_id);
         if room.membership == "join" {
             room.left_since = None;
-        } else if before.membership == "join" || rejoined(response, &before, told) {
+        } else if before.membership == "join" || rejoined {
             room.left_since.clone_from(&response.account.since);
         }
         if matches!(told.section, Section::Invite | Section::Knock) {
@@ -51,6 +52,9 @@ impl Writer {
             let wanted = room::is_wanted(response.rooms, &room.room_id, aliases);
             let shown = if wanted { told.stripped.as_slice() } else { &[] };
             room::set_stripped(connection, room.room_key, shown).await?;
+            if !before.bootstrapped {
+                room.watched = wanted;
+            }
             return room::update(connection, &room).await;
         }
         room::set_stripped(connection, room.room_key, &[]).await?;
@@ -59,6 +63,7 @@ impl Writer {
             && before.membership != "join"
             && told.section == Section::Leave
             && create.is_none()
+            && own(told, &response.account.user_id, "join").next().is_none()
         {
             // An invite or knock came to nothing: there is no history that this account may see.
             return room::update(connection, &room).await;
@@ -93,11 +98,11 @@ impl Writer {
             event::quarantine(connection, self.policy(), room.room_key, &section.malformed).await?;
         }
         outcome.event_count += if before.bootstrapped {
-            self.follow(connection, response, &before, &room, told).await?
+            self.follow(connection, response, &before, &room, told, rejoined).await?
         } else {
             self.bootstrap(connection, response, &room, told).await?
         };
-        if self.move_state(connection, response, &before, told).await? {
+        if self.move_state(connection, response, &before, told, rejoined).await? {
             room::set_suspect(connection, room.room_key, true).await?;
         }
         Ok(())
@@ -172,10 +177,11 @@ impl Writer {
         before: &Room,
         room: &Room,
         told: &RoomBatch,
+        rejoined: bool,
     ) -> Result<usize, Error> {
         let newest = position::newest(connection, room.room_key).await?;
         let top = gap::top(connection, room.room_key, newest.as_ref()).await?;
-        let hole = discontinuity(response, before, told);
+        let hole = discontinuity(response, before, told, rejoined);
         let mut positions = timeline::append(top, hole.is_some()).peekable();
         let first = positions.peek().copied();
 
@@ -185,10 +191,19 @@ impl Writer {
         let events = event::distinct(&told.timeline.events);
         let known = event::known(connection, room.room_key, events.iter().copied()).await?;
         let places = event::places(&events, &known);
-        let retold = hole.is_some() && tells_again(response, before, told, &known);
-        let overlap = if retold { known_again(&places) } else { 0 };
-        let (again, fresh) = places.split_at(overlap);
-        let mut given = place_again(connection, room.room_key, again).await?;
+        let tells_again = tells_again(response, told, rejoined, &known);
+        let (overlap, newest) = if hole.is_some() && tells_again {
+            (Some(Overlap::of_all(&places)), newest)
+        } else {
+            overlap::ahead(connection, room.room_key, newest, &events, &places).await?
+        };
+        let (again, fresh) = places.split_at(overlap.as_ref().map_or(0, |overlap| overlap.len));
+        let mut given = match &overlap {
+            Some(overlap) => overlap.place(connection, room.room_key, again).await?,
+            None => Vec::new(),
+        };
+        // A known event in what arrived since `since` is one that a walk has met before and placed where it belongs.
+        let lowest = overlap.and_then(|overlap| overlap.lowest(&given));
         given.extend(fresh.iter().map(|place| place.position().or_else(|| positions.next())));
         let appended = with_positions(&events, &given);
         new += event::store(connection, self.policy(), room, &appended, &known).await?;
@@ -202,8 +217,7 @@ impl Writer {
                 // Refused while the account was out of the room, which may be told only by what is missing here.
                 walk::reopen_stalled(connection, Some(room.room_key)).await?;
             }
-            let rejoined = rejoined(response, before, told);
-            if response.account.since.is_some() && tells_again(response, before, told, &known) {
+            if response.account.since.is_some() && tells_again {
                 // Redactions of meanwhile may be hidden from the account: only what they redacted shows them.
                 walk::rewalk_now(connection, room.room_key).await?;
             }
@@ -211,8 +225,6 @@ impl Writer {
             // An initial timeline has the graph's order, and so does a rejoined room's: what arrived late but sorts
             // early is neither in it nor below its prev_batch (protocol 0.1).
             let from_end = rejoined || response.account.since.is_none();
-            // A known event in what arrived since `since` is one that a walk has met before and placed where it belongs.
-            let lowest = if retold { given.first().copied().flatten() } else { None };
             let gap = NewGap {
                 room_key: room.room_key,
                 reason,
@@ -247,6 +259,7 @@ impl Writer {
         response: &Response<'_>,
         before: &Room,
         told: &RoomBatch,
+        rejoined: bool,
     ) -> Result<bool, Error> {
         let mut pointers = Pointers::load_for(connection, before.room_key, state_events(told)).await?;
         let cause = |cause| if before.bootstrapped { cause } else { Cause::Bootstrap };
@@ -267,15 +280,18 @@ impl Writer {
         // A power event from another branch may have undone what it does not name, also where there was nothing before it: no
         // response tells that (P93).
         let undone = state_events(told).any(state::takes_power);
-        let suspicious =
-            pointers.suspicious() || branched || dropped || undone || told_in_part(response, before, told);
+        let suspicious = pointers.suspicious()
+            || branched
+            || dropped
+            || undone
+            || told_in_part(response, before, told, rejoined);
         pointers.save(connection).await?;
         Ok(suspicious)
     }
 }
 
 /// Whether the current state may not be what the response says, though all that it says was followed.
-fn told_in_part(response: &Response<'_>, before: &Room, told: &RoomBatch) -> bool {
+fn told_in_part(response: &Response<'_>, before: &Room, told: &RoomBatch, rejoined: bool) -> bool {
     // A homeserver may tell of state in /state that it leaves out of /sync, such as aliases: a whole state is none.
     if response.full || !before.bootstrapped {
         return true;
@@ -283,10 +299,10 @@ fn told_in_part(response: &Response<'_>, before: &Room, told: &RoomBatch) -> boo
     if told.section == Section::Leave {
         // It tells the state as it was then (P90), but what changed while the account was away is told to those who stay,
         // and a timeline may hold what came too late to count.
-        return rejoined(response, before, told);
+        return rejoined;
     }
     // Beyond a hole a key may have lost its event, which only a whole state tells (protocol 4.3).
-    discontinuity(response, before, told).is_some()
+    discontinuity(response, before, told, rejoined).is_some()
 }
 
 /// Finds or makes the rows of the rooms that were not erased, and locks them.
@@ -320,12 +336,17 @@ pub(super) async fn claim_rooms<'a>(
 }
 
 /// Why events may be missing between the archive and this timeline; `None`: none are.
-fn discontinuity(response: &Response<'_>, before: &Room, told: &RoomBatch) -> Option<&'static str> {
+fn discontinuity(
+    response: &Response<'_>,
+    before: &Room,
+    told: &RoomBatch,
+    rejoined: bool,
+) -> Option<&'static str> {
     if response.account.since.is_none() {
         Some("the sync token was lost")
     } else if !before.watched {
         Some(gap::NOT_WATCHED)
-    } else if rejoined(response, before, told) {
+    } else if rejoined {
         Some("the account was not in the room")
     } else if told.limited {
         Some("the server left events out of the sync (limited timeline)")
@@ -362,14 +383,39 @@ fn canonical_alias(told: &RoomBatch) -> Option<&str> {
     latest_first.into_iter().flatten().find_map(|section| room::alias_contents(&section.events).last())
 }
 
-/// Whether the account is back in a room that it had left, or was between this response and the last. That it was may
-/// stand in what a limited timeline leaves out: nothing else is new in a room that was left.
-fn rejoined(response: &Response<'_>, before: &Room, told: &RoomBatch) -> bool {
-    let joins = |event| room::own_membership(event, &response.account.user_id).as_deref() == Some("join");
-    let told_of =
-        || (told.limited && response.account.since.is_some()) || told.timeline.events.iter().any(joins);
-    let was_in = || told.section == Section::Leave && told_of();
-    before.membership != "join" && (told.section == Section::Join || was_in())
+/// Whether the account may see more of a room that it had left than its last leave let it see: it is back, or was between
+/// this response and the last, or has left anew without a return (its ban was lifted, it declined an invite), up to which
+/// the server shows the room now. That it was back may stand in what a limited timeline leaves out: nothing else is new in
+/// a room that was left.
+async fn rejoined(
+    connection: &mut PgConnection,
+    response: &Response<'_>,
+    before: &Room,
+    told: &RoomBatch,
+) -> Result<bool, Error> {
+    if before.membership == "join" {
+        return Ok(false);
+    }
+    if told.section != Section::Leave {
+        return Ok(told.section == Section::Join);
+    }
+    let user_id = &response.account.user_id;
+    if (told.limited && response.account.since.is_some()) || own(told, user_id, "join").next().is_some() {
+        return Ok(true);
+    }
+    if !before.bootstrapped {
+        return Ok(false);
+    }
+    // Some servers tell of the same leave again and again.
+    let leaves: Vec<&Event> = own(told, user_id, "leave").collect();
+    let known = event::known(connection, before.room_key, leaves.iter().copied()).await?;
+    Ok(leaves.iter().any(|leave| !known.contains_key(&leave.event_id)))
+}
+
+/// The account's own membership events of the timeline of that kind.
+fn own<'a>(told: &'a RoomBatch, user_id: &'a str, membership: &'a str) -> impl Iterator<Item = &'a Event> {
+    let is_own = move |event: &&Event| room::own_membership(event, user_id).as_deref() == Some(membership);
+    told.timeline.events.iter().filter(is_own)
 }
 
 /// The account's last membership event of the timeline.
@@ -379,30 +425,8 @@ fn last_of_own<'a>(told: &'a RoomBatch, user_id: &str) -> Option<&'a Event> {
 
 /// Whether the timeline tells again what the account was told before, in the graph's order: after the loss of `since` and
 /// after a return, also one from a leave since the last response. Any other timeline tells what is new, as it arrived.
-fn tells_again(response: &Response<'_>, before: &Room, told: &RoomBatch, known: &KnownEvents) -> bool {
-    let joins = |event: &Event| {
-        room::own_membership(event, &response.account.user_id).as_deref() == Some("join")
-            && !known.contains_key(&event.event_id)
-    };
+fn tells_again(response: &Response<'_>, told: &RoomBatch, rejoined: bool, known: &KnownEvents) -> bool {
     response.account.since.is_none()
-        || rejoined(response, before, told)
-        || told.timeline.events.iter().any(joins)
-}
-
-/// How much of a timeline after a hole lies below its last known event. After a rejoin a timeline tells again what the
-/// archive has, with what the archive does not have yet between that and below it.
-fn known_again(places: &[Place]) -> usize {
-    places.iter().rposition(|place| *place != Place::Open).map_or(0, |last| last + 1)
-}
-
-/// Places that part, oldest first, as a walk would that has come down to it.
-async fn place_again(
-    connection: &mut PgConnection,
-    room_key: i32,
-    places: &[Place],
-) -> Result<Vec<Option<i64>>, Error> {
-    let newest_first: Vec<Place> = places.iter().rev().copied().collect();
-    let mut placement = walk_down(connection, room_key, i64::MAX, &newest_first).await?;
-    placement.positions.reverse();
-    Ok(placement.positions)
+        || rejoined
+        || own(told, &response.account.user_id, "join").any(|join| !known.contains_key(&join.event_id))
 }

@@ -228,7 +228,8 @@ impl Writer {
     /// Opens a walk that the operator asks for: between tokens, or through the room's whole past.
     ///
     /// # Errors
-    /// [`Error::NoSuchRoom`] if the archive does not know the room.
+    /// [`Error::NoSuchRoom`] if the archive does not know the room, [`Error::ErasedRoom`] if it was erased,
+    /// [`Error::NotWatched`] if it is not archived now.
     pub async fn open_operator_walk(
         &self,
         room_id: &str,
@@ -245,6 +246,9 @@ impl Writer {
                 Error::ErasedRoom(room_id)
             });
         };
+        if !room.watched {
+            return Err(Error::NotWatched(room_id.to_owned()));
+        }
         // Only a walk from the newest event without a bound can tell that the whole history is there.
         let whole = from.is_none() && to.is_none();
         let walk = NewWalk {

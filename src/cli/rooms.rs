@@ -131,6 +131,10 @@ async fn find_joined(
     join: bool,
 ) -> anyhow::Result<String> {
     let room_id = find(config, archive, room).await?;
+    if archive.is_erased(&room_id).await.map_err(Error::from)? {
+        // Before the room's members see the account join for nothing.
+        return Err(Error::from(archive::Error::ErasedRoom(room_id)).into());
+    }
     if archive.is_joined(&room_id).await.map_err(Error::from)? == Some(true) {
         return Ok(room_id);
     }

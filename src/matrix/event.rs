@@ -61,6 +61,8 @@ pub struct Event {
 pub struct Malformed {
     /// The bytes as served.
     pub raw: Box<str>,
+    /// SHA-256 over what is the same in every copy: without what servers add, and without the id of the room asked for.
+    pub own_sha256: [u8; 32],
     /// Why, naming the field and never its content.
     pub reason: &'static str,
 }
@@ -104,7 +106,8 @@ fn in_content(room_version: Option<&str>) -> bool {
 /// # Errors
 /// [`Malformed`] where `event_id`, `type` or `sender` is missing or unusable as a key.
 pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
-    let malformed = |reason| Malformed { raw: raw.get().into(), reason };
+    let malformed =
+        |reason| Malformed { raw: raw.get().into(), own_sha256: own_sha256(room_id, raw), reason };
     let members = json::members(raw).ok_or_else(|| malformed("not an object"))?;
     let fields = Fields::read(&members);
     if fields.room_id.is_some() && fields.room_id.and_then(as_identifier).as_deref() != Some(room_id) {
@@ -244,6 +247,14 @@ fn stable_text(members: &[Member<'_>]) -> String {
     format!("{{{}}}", kept.join(","))
 }
 
+/// What tells apart what cannot be an event.
+fn own_sha256(room_id: &str, raw: &RawValue) -> [u8; 32] {
+    let Some(mut members) = json::members(raw) else { return Sha256::digest(raw.get()).into() };
+    let names_room = |value| as_identifier(value).as_deref() == Some(room_id);
+    members.retain(|member| !(member.name.is("room_id") && names_room(member.value)));
+    Sha256::digest(stable_text(&members)).into()
+}
+
 fn identifier(value: &Json<'_>) -> Option<String> {
     value
         .as_text()
@@ -372,6 +383,18 @@ mod tests {
 
     fn event(text: &str) -> Event {
         read(text).expect("an event")
+    }
+
+    #[test]
+    fn copies_of_what_is_no_event_have_one_hash() {
+        let own = |text: &str| read(text).expect_err("no sender").own_sha256;
+        let sync = own(r#"{"type":"m.x","event_id":"$e","content":{},"unsigned":{"age":1}}"#);
+        let page =
+            own(r#"{"type":"m.x","event_id":"$e","content":{},"room_id":"!r:hs","age":7,"user_id":"@a:hs",
+                "unsigned":{"age":7,"prev_content":{"topic":"x"}}}"#);
+        assert_eq!(sync, page);
+        assert_ne!(sync, own(r#"{"type":"m.x","event_id":"$e","content":{"body":"other"}}"#));
+        assert_ne!(sync, own(r#"{"type":"m.x","event_id":"$e","content":{},"room_id":"!other:hs"}"#));
     }
 
     #[test]

@@ -42,6 +42,60 @@ async fn a_prev_batch_archives_what_is_older_and_says_what_is_not() {
     assert_eq!(stage.timeline(&room).await, [&all[..25], &all[40..]].concat());
 }
 
+/// Nothing lies below the create event, so the token is one of above all that is there.
+#[tokio::test]
+async fn a_walk_from_a_token_that_is_newer_than_the_archive_puts_nothing_below_it() {
+    for newer in [5, 10, 35, 150] {
+        let stage = Stage::new().await;
+        let room = stage.room(15);
+        stage.once().await;
+        stage.say(&room, "newer", newer);
+        let token = stage.server.now();
+        stage.say(&room, "newest", 5);
+        let walked = stage.backscroll.run(&["backfill", &room, "--from", &token]).await;
+        assert!(walked.status.success(), "{}", walked.stderr);
+        stage.once().await;
+        stage.is_archived(&room).await;
+    }
+}
+
+/// It was ahead of `/sync`, which then tells what it has passed, with what it did not get to, or with a gap below.
+#[tokio::test]
+async fn a_whole_walk_that_is_killed_ahead_of_the_sync_leaves_the_order_right() {
+    for (pages, timeline_cap) in [(1, 100), (1, 10), (1, 5), (3, 100), (3, 10), (3, 20)] {
+        let stage = Stage::new().await;
+        let room = stage.room(15);
+        stage.once().await;
+        stage.server.behave(|habits| habits.timeline_cap = timeline_cap);
+        stage.say(&room, "unheard", 40);
+        stage.server.inject(Fault::stall().on("/messages").after(pages));
+        let asked = stage.server.requests("/messages").len();
+        let mut daemon = stage.backscroll.start(&["backfill", &room]);
+        stage.server.has_been_asked("/messages", asked + pages + 1).await;
+        let stored = format!(
+            "select coalesce(max(pages), 0) >= {pages} from archive.walks where kind = 'history' and state = 'open'"
+        );
+        daemon.until("its pages are stored", async || stage.database.value(&stored).await == "t").await;
+        daemon.kill().await;
+        stage.server.heal();
+        stage.say(&room, "newer", 3);
+        stage.once().await;
+        stage.is_archived(&room).await;
+    }
+}
+
+#[tokio::test]
+async fn a_walk_in_a_room_that_is_not_archived_now_is_refused() {
+    let stage = Stage::new().await;
+    let room = stage.room(5);
+    stage.once().await;
+    assert!(stage.backscroll.run(&["rooms", "pause", &room]).await.status.success());
+    let refused = stage.backscroll.run(&["backfill", &room]).await;
+    assert_eq!(refused.status.code(), Some(64), "{}", refused.stderr);
+    assert!(refused.stderr.contains("rooms resume"), "{}", refused.stderr);
+    assert_eq!(stage.history(&room).await, "complete");
+}
+
 #[tokio::test]
 async fn a_whole_walk_fills_the_hole_that_was_skipped() {
     let (stage, room, _) = room_with_a_hole(35).await;

@@ -116,6 +116,54 @@ async fn what_was_missed_between_leave_and_rejoin_is_fetched() {
     }
 }
 
+/// Without a return, too: who has left anew, because a ban was lifted or an invite declined, sees the room up to then.
+#[tokio::test]
+async fn a_second_leave_without_a_return_reveals_what_was_missed() {
+    for ban in [true, false] {
+        let stage = Stage::new().await;
+        let room = stage.room(15);
+        let mut daemon = stage.followed(&room).await;
+        let (gone, asked) = if ban { ("ban", "ban") } else { ("leave", "invite") };
+        if ban {
+            stage.server.ban(&room, ARCHIVER);
+        } else {
+            stage.server.leave(&room, ARCHIVER);
+        }
+        daemon.until("it is gone", async || membership(&stage, &room).await == gone).await;
+        stage.say(&room, "missed", 25);
+        stage.server.state(&room, "m.room.topic", "", r#"{"topic":"missed"}"#);
+        // So that the token moves on.
+        let other = stage.room(3);
+        stage.agrees(&mut daemon, &other).await;
+        if !ban {
+            stage.server.invite(&room, ARCHIVER);
+        }
+        daemon.until("it is asked", async || membership(&stage, &room).await == asked).await;
+        stage.server.kick(&room, ARCHIVER);
+        daemon.until("it has left", async || membership(&stage, &room).await == "leave").await;
+        stage.agrees_in_order(&mut daemon, &room).await;
+        daemon.stop().await;
+    }
+}
+
+/// Servers that tell the whole state of a left room only where it is asked for.
+#[tokio::test]
+async fn a_room_joined_and_left_between_two_responses_is_archived() {
+    let stage = Stage::new().await;
+    let room = stage.server.create_room_by("10", ALICE);
+    stage.say(&room, "before", 30);
+    stage.room(3);
+    stage.once().await;
+    stage.server.invite(&room, ARCHIVER);
+    stage.server.join(&room, ARCHIVER);
+    stage.say(&room, "seen", 20);
+    stage.server.kick(&room, ARCHIVER);
+    stage.say(&room, "unseen", 5);
+    stage.once().await;
+    stage.is_archived(&room).await;
+    assert_eq!(stage.history(&room).await, "complete");
+}
+
 /// The history walk was refused because of the ban; after it, the server gives the rest.
 #[tokio::test]
 async fn a_history_that_a_ban_cut_off_is_taken_up_again() {

@@ -40,6 +40,22 @@ async fn the_state_may_go_back_to_an_older_event() {
     }
 }
 
+/// No later response would ask again.
+#[tokio::test]
+async fn a_state_that_once_cannot_get_at_first_is_asked_for_again() {
+    for fault in [Fault::too_many(&[], "1"), Fault::bad_gateway()] {
+        let stage = Stage::new().await;
+        let room = stage.room(5);
+        stage.server.state(&room, TOPIC, "", &topic("before"));
+        stage.once().await;
+        stage.server.state(&room, TOPIC, "", &topic("winner"));
+        stage.server.fork_state(&room, TOPIC, "", &topic("loser"));
+        stage.server.inject(fault.on("/state").times(2));
+        stage.once().await;
+        assert_eq!(stage.database.value("select topic from rooms").await, "winner");
+    }
+}
+
 /// Finding 5: the loser of a fork is in the timeline, and nothing says that it lost.
 #[tokio::test]
 async fn the_loser_of_a_fork_is_not_current() {

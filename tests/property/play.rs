@@ -25,7 +25,7 @@ const KEYS: [(&str, &str); 4] =
     [("m.room.topic", ""), ("m.room.name", ""), ("com.example.key", "x"), ("m.room.member", BOB)];
 
 pub(super) struct Play<'a> {
-    case: &'a Case,
+    pub(super) case: &'a Case,
     pub(super) server: Homeserver,
     pub(super) database: TestDatabase,
     backscroll: Backscroll,
