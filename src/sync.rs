@@ -33,6 +33,8 @@ const FULL_STORE: Duration = Duration::from_secs(15 * 60);
 const STATE_AGAIN: Duration = Duration::from_secs(1);
 /// How often `--once` asks again for the states that it could not get.
 const STATES_AT_ONCE: usize = 4;
+/// The longest that it waits for that: all else it has still to do.
+const STATES_SOON: Duration = Duration::from_secs(60);
 /// The longest such pause.
 const STATE_AT_LAST: Duration = Duration::from_secs(60 * 60);
 
@@ -178,7 +180,7 @@ impl<'c> Follower<'c> {
         let rooms = wanted_rooms(context, account).await?;
         let full_state = full_state || wants_full_state(account, &rooms);
         if full_state && account.since.is_some() {
-            context.writer.choose_left_rooms(&rooms).await?;
+            context.writer.doubt_left_rooms(&rooms).await?;
         }
         let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
         let Some(batch) = ask(context, &request, account).await? else { return Ok(None) };
@@ -222,8 +224,9 @@ impl<'c> Follower<'c> {
         for _ in 0..STATES_AT_ONCE {
             let limited = Some(self.states_after).filter(|until| *until > Instant::now());
             let next = limited.or_else(|| self.postponed.values().map(|room| room.until).min());
-            let Some(due) = next else { break };
-            context.pause(due.saturating_duration_since(Instant::now())).await;
+            let pause = next.map(|due| due.saturating_duration_since(Instant::now()));
+            let Some(pause) = pause.filter(|pause| *pause <= STATES_SOON) else { break };
+            context.pause(pause).await;
             let compared = async {
                 let rooms = wanted_rooms(context, &mut self.account).await?;
                 self.reconcile(&rooms).await
@@ -260,7 +263,7 @@ impl<'c> Follower<'c> {
                         retry_in_s = pause.as_secs(),
                         "the homeserver limits how often states are asked for"
                     );
-                    *states_after = Instant::now() + pause;
+                    *states_after = Instant::now() + pause.max(STATE_AGAIN);
                     return Ok(());
                 }
                 Err(error) => {

@@ -240,23 +240,6 @@ async fn a_room_left_before_it_was_wanted_is_archived_up_to_the_leave() {
 }
 
 #[tokio::test]
-async fn a_room_that_was_left_can_be_left_out() {
-    let stage = Stage::new().await;
-    let (room, _other) = (stage.room(5), stage.room(3));
-    stage.once().await;
-    stage.server.kick(&room, ARCHIVER);
-    stage.once().await;
-    assert!(stage.watched(&room).await);
-    let stage = stage.set("rooms.exclude", &room);
-    stage.once().await;
-    assert!(!stage.watched(&room).await);
-    let stage = stage.set("rooms.exclude", "!no-such:room");
-    stage.once().await;
-    assert!(stage.watched(&room).await);
-    stage.is_archived(&room).await;
-}
-
-#[tokio::test]
 async fn an_erased_room_is_not_added() {
     let stage = Stage::new().await;
     let room = stage.room(5);

@@ -157,25 +157,21 @@ impl Archive {
 }
 
 impl Writer {
-    /// Goes through the rooms that the account has left: no `/sync` tells of them any more, not even with the whole state.
-    /// Of those that are wanted now and were not then, the states are asked for; [`Writer::take_up_left_room`] does the rest.
-    /// Those that are not wanted any more are not archived any more.
-    pub async fn choose_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
+    /// Has the states asked for of the rooms that are wanted now and that the account has left while they were not: no
+    /// `/sync` tells of them any more, not even with the whole state. [`Writer::take_up_left_room`] does the rest.
+    pub async fn doubt_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
         let mut connection = self.archive().pool.acquire().await?;
         let left = sqlx::query!(
-            "select room_key, room_id, watched from archive.rooms
-             where membership in ('leave', 'ban')
+            "select room_key, room_id from archive.rooms
+             where not watched and membership in ('leave', 'ban')
              order by room_key"
         )
         .fetch_all(&mut *connection)
         .await?;
         for row in left {
             let alias = known_alias(&mut connection, row.room_key).await?;
-            let is_wanted = room::is_wanted(rooms, &row.room_id, alias.as_deref().into_iter());
-            if is_wanted && !row.watched {
+            if room::is_wanted(rooms, &row.room_id, alias.as_deref().into_iter()) {
                 room::set_suspect(&mut connection, row.room_key, true).await?;
-            } else if row.watched && !is_wanted {
-                unwatch(&mut connection, &row.room_id).await?;
             }
         }
         Ok(())

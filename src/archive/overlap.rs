@@ -54,7 +54,7 @@ impl Overlap {
 
 /// A walk from the newest event may have been ahead of `/sync`: then the timeline holds the room's newest event, `newest`.
 /// What that walk did not get to, because it was stopped or its room has long pages, lies below that and above all that was
-/// there before. Returns that part, and the newest event of before.
+/// there before: what that walk has found and no response tells is not that. Returns that part, and the newest event of before.
 pub(super) async fn ahead(
     connection: &mut PgConnection,
     room_key: i32,
@@ -66,7 +66,7 @@ pub(super) async fn ahead(
     if !events.iter().any(is_newest) {
         return Ok((None, newest));
     }
-    let before = position::newest_but(connection, room_key, events).await?;
+    let before = position::newest_before(connection, room_key, events).await?;
     let floor = before.as_ref().map(|(_, position)| *position);
     Ok((Some(Overlap::above(floor, places)), before))
 }

@@ -22,8 +22,8 @@ pub(super) async fn newest(
     Ok(newest.map(|row| (row.event_id, row.position)))
 }
 
-/// The same, but for `events`.
-pub(super) async fn newest_but(
+/// The same of what was there when the last response of `/sync` was stored, but for `events`.
+pub(super) async fn newest_before(
     connection: &mut PgConnection,
     room_key: i32,
     events: &[&Event],
@@ -32,6 +32,7 @@ pub(super) async fn newest_but(
     let newest = sqlx::query!(
         r#"select event_id, position as "position!" from archive.events
            where room_key = $1 and position is not null and event_id <> all ($2::text[])
+             and received_at <= (select max(synced_at) from archive.accounts)
            order by position desc limit 1"#,
         room_key,
         &event_ids as &[&str]

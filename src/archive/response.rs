@@ -65,7 +65,8 @@ impl Writer {
             && create.is_none()
             && own(told, &response.account.user_id, "join").next().is_none()
         {
-            // An invite or knock came to nothing: there is no history that this account may see.
+            // An invite or knock came to nothing: there is no history that this account may see, nor is it to be looked for.
+            room.watched = true;
             return room::update(connection, &room).await;
         }
         let alias = canonical_alias(told);

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::{Archive, Error, Kind, WalkState, Writer, room, step, timeline, tombstone, writer::lock_room};
 use crate::matrix::Token;
 
-/// How many pages without an event a walk may leave behind to begin anew. More, and it might never get through them.
+/// How many pages without an event a walk may leave behind to begin anew. With more it might never get through them.
 const BEGIN_ANEW: i64 = 32;
 
 /// A row of `archive.walks`.
@@ -302,7 +302,8 @@ impl Writer {
     pub async fn begin_at_since(&self, walk: &Walk) -> Result<Walk, Error> {
         let begun = sqlx::query!(
             r#"update archive.walks w
-               set from_token = coalesce(a.since, w.from_token), cursor = coalesce(a.since, w.cursor), known_pages = 0,
+               set from_token = case when w.from_token is not null or w.cursor is null then coalesce(a.since, w.from_token) end,
+                   cursor = coalesce(a.since, w.cursor), known_pages = 0,
                    lower_reached = false, ends = 0, repeats = 0, landmark = null
                from (select since from archive.accounts order by account_key limit 1) a
                where w.walk_id = $1 and w.pages = $2 and w.upper_position is null and w.state = 'open'
@@ -380,7 +381,7 @@ impl Writer {
 }
 
 /// Moves the checkpoint from `before` to `after` in the caller's transaction. The place is kept as it was until the walk has
-/// passed an event: one that begins just above all that is placed is above that for the moment only.
+/// passed an event, or does not begin anew any more: it stands just above all that is placed for the moment only.
 ///
 /// # Errors
 /// [`Error::Superseded`] if it is not where `before` says; the transaction must then be rolled back.
@@ -393,6 +394,7 @@ pub(super) async fn save(
 ) -> Result<(), Error> {
     let busy_ms = i64::try_from(busy.as_millis()).unwrap_or(i64::MAX);
     let has_passed = after.oldest_ts.is_some() && after.cursor != before.cursor;
+    let place = after.upper_position.filter(|_| has_passed || after.pages >= BEGIN_ANEW);
     let moved = sqlx::query!(
         "update archive.walks
          set cursor = $4, upper_position = coalesce($5, upper_position), pages = $6, events = $7,
@@ -404,7 +406,7 @@ pub(super) async fn save(
         before.cursor,
         before.pages,
         after.cursor,
-        after.upper_position.filter(|_| has_passed),
+        place,
         after.pages,
         after.events,
         busy_ms,

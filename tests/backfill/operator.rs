@@ -67,7 +67,9 @@ async fn a_whole_walk_that_is_killed_ahead_of_the_sync_leaves_the_order_right() 
         let room = stage.room(15);
         stage.once().await;
         stage.server.behave(|habits| habits.timeline_cap = timeline_cap);
-        stage.say(&room, "unheard", 40);
+        let unheard = stage.say(&room, "unheard", 40);
+        // No response tells of it.
+        stage.server.backfill_insert_after(&room, &unheard[35], Event::message("learnt"));
         stage.server.inject(Fault::stall().on("/messages").after(pages));
         let asked = stage.server.requests("/messages").len();
         let mut daemon = stage.backscroll.start(&["backfill", &room]);

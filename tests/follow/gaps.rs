@@ -216,6 +216,20 @@ async fn a_cursor_that_dies_within_a_gap_begins_anew() {
     stage.agrees_in_order(&mut daemon, &room).await;
 }
 
+/// One that does not begin anew any more is still below what came live since it began.
+#[tokio::test]
+async fn a_history_of_many_empty_pages_stands_below_what_came_live() {
+    for empty in [3, 40] {
+        let stage = Stage::new().await;
+        let room = stage.room(15);
+        stage.server.behave(|habits| habits.empty_pages = empty);
+        stage.once_for_pages(empty - 2).await;
+        stage.say(&room, "live", 15);
+        stage.once().await;
+        stage.is_archived(&room).await;
+    }
+}
+
 /// What a server learns of an outage stands above what was told before it, also where an older gap is looked through once
 /// more first, or the history has not begun yet or has passed no event: each is walked from above all that is known.
 #[tokio::test]
