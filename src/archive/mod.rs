@@ -23,6 +23,7 @@ mod state;
 mod status;
 mod step;
 mod timeline;
+mod told;
 mod tombstone;
 mod walk;
 mod writer;

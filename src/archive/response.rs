@@ -4,21 +4,25 @@
 use sqlx::PgConnection;
 
 use super::{
-    Account, Error, Kind, SyncOutcome, Writer,
-    event::{self, KnownEvents},
+    Account, Error, Kind, SyncOutcome, Writer, event,
     gap::{self, NewGap},
     ingest::with_positions,
     overlap::{self, Overlap},
     position, redaction,
     room::{self, Room},
     state::{self, Cause, Pointers},
-    timeline, tombstone,
+    timeline,
+    told::{
+        after, canonical_alias, discontinuity, last_of_own, membership, own, rejoined, state_events,
+        tells_again, told_in_part,
+    },
+    tombstone,
     walk::{self, NewWalk},
     writer::lock_rooms,
 };
 use crate::{
     config::Rooms,
-    matrix::{Event, RoomBatch, Section},
+    matrix::{RoomBatch, Section},
 };
 
 /// A `/sync` response on its way into the archive.
@@ -291,21 +295,6 @@ impl Writer {
     }
 }
 
-/// Whether the current state may not be what the response says, though all that it says was followed.
-fn told_in_part(response: &Response<'_>, before: &Room, told: &RoomBatch, rejoined: bool) -> bool {
-    // A homeserver may tell of state in /state that it leaves out of /sync, such as aliases: a whole state is none.
-    if response.full || !before.bootstrapped {
-        return true;
-    }
-    if told.section == Section::Leave {
-        // It tells the state as it was then (P90), but what changed while the account was away is told to those who stay,
-        // and a timeline may hold what came too late to count.
-        return rejoined;
-    }
-    // Beyond a hole a key may have lost its event, which only a whole state tells (protocol 4.3).
-    discontinuity(response, before, told, rejoined).is_some()
-}
-
 /// Finds or makes the rows of the rooms that were not erased, and locks them.
 pub(super) async fn claim_rooms<'a>(
     connection: &mut PgConnection,
@@ -334,100 +323,4 @@ pub(super) async fn claim_rooms<'a>(
         *room = room::get(connection, room.room_key).await?;
     }
     Ok(rooms)
-}
-
-/// Why events may be missing between the archive and this timeline; `None`: none are.
-fn discontinuity(
-    response: &Response<'_>,
-    before: &Room,
-    told: &RoomBatch,
-    rejoined: bool,
-) -> Option<&'static str> {
-    if response.account.since.is_none() {
-        Some("the sync token was lost")
-    } else if !before.watched {
-        Some(gap::NOT_WATCHED)
-    } else if rejoined {
-        Some("the account was not in the room")
-    } else if told.limited {
-        Some("the server left events out of the sync (limited timeline)")
-    } else {
-        None
-    }
-}
-
-fn membership(told: &RoomBatch, user_id: &str) -> String {
-    let told_last = || state_events(told).filter_map(|event| room::own_membership(event, user_id)).last();
-    let membership = match told.section {
-        Section::Join => "join",
-        Section::Invite => "invite",
-        Section::Knock => "knock",
-        Section::Leave if told_last().as_deref() == Some("ban") => "ban",
-        Section::Leave => "leave",
-    };
-    membership.to_owned()
-}
-
-fn after(told: &RoomBatch) -> impl Iterator<Item = &Event> {
-    told.state_after.iter().flat_map(|state| &state.events)
-}
-
-/// All events of the response, those of the timeline last.
-fn state_events(told: &RoomBatch) -> impl Iterator<Item = &Event> {
-    told.state.events.iter().chain(after(told)).chain(&told.timeline.events)
-}
-
-/// The content of the canonical alias in force, if the response tells it. A timeline may still tell, or its beginning have,
-/// one that another has replaced.
-fn canonical_alias(told: &RoomBatch) -> Option<&str> {
-    let latest_first = [told.state_after.as_ref(), Some(&told.timeline), Some(&told.state)];
-    latest_first.into_iter().flatten().find_map(|section| room::alias_contents(&section.events).last())
-}
-
-/// Whether the account may see more of a room that it had left than its last leave let it see: it is back, or was between
-/// this response and the last, or has left anew without a return (its ban was lifted, it declined an invite), up to which
-/// the server shows the room now. That it was back may stand in what a limited timeline leaves out: nothing else is new in
-/// a room that was left.
-async fn rejoined(
-    connection: &mut PgConnection,
-    response: &Response<'_>,
-    before: &Room,
-    told: &RoomBatch,
-) -> Result<bool, Error> {
-    if before.membership == "join" {
-        return Ok(false);
-    }
-    if told.section != Section::Leave {
-        return Ok(told.section == Section::Join);
-    }
-    let user_id = &response.account.user_id;
-    if (told.limited && response.account.since.is_some()) || own(told, user_id, "join").next().is_some() {
-        return Ok(true);
-    }
-    if !before.bootstrapped {
-        return Ok(false);
-    }
-    // Some servers tell of the same leave again and again.
-    let leaves: Vec<&Event> = own(told, user_id, "leave").collect();
-    let known = event::known(connection, before.room_key, leaves.iter().copied()).await?;
-    Ok(leaves.iter().any(|leave| !known.contains_key(&leave.event_id)))
-}
-
-/// The account's own membership events of the timeline of that kind.
-fn own<'a>(told: &'a RoomBatch, user_id: &'a str, membership: &'a str) -> impl Iterator<Item = &'a Event> {
-    let is_own = move |event: &&Event| room::own_membership(event, user_id).as_deref() == Some(membership);
-    told.timeline.events.iter().filter(is_own)
-}
-
-/// The account's last membership event of the timeline.
-fn last_of_own<'a>(told: &'a RoomBatch, user_id: &str) -> Option<&'a Event> {
-    told.timeline.events.iter().rfind(|event| room::own_membership(event, user_id).is_some())
-}
-
-/// Whether the timeline tells again what the account was told before, in the graph's order: after the loss of `since` and
-/// after a return, also one from a leave since the last response. Any other timeline tells what is new, as it arrived.
-fn tells_again(response: &Response<'_>, told: &RoomBatch, rejoined: bool, known: &KnownEvents) -> bool {
-    response.account.since.is_none()
-        || rejoined
-        || own(told, &response.account.user_id, "join").any(|join| !known.contains_key(&join.event_id))
 }
