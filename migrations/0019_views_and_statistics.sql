@@ -41,6 +41,9 @@ join archive.events e on e.room_key = s.room_key and e.event_id = s.event_id;
 comment on column public.current_state.prev_content is 'The value before it: as the server told, else that of the archived event before it, as in state_history.';
 comment on column public.events.prev_content is 'Content of the state event that this one replaced, where the server told both that and replaces_state.';
 comment on view public.messages is 'What a reader of the room sees: order by position. The latest valid edit is applied, edits themselves are not listed; an encrypted message has no body. Of an edit that was redacted nothing tells any more that it was one: it is listed as a redacted message.';
+comment on column room_reader.current_state.prev_content is 'The value before it: as the server told, else that of the archived event before it, as in state_history.';
+comment on column room_reader.events.prev_content is 'Content of the state event that this one replaced, where the server told both that and replaces_state.';
+comment on view room_reader.messages is 'What a reader of the room sees: order by position. The latest valid edit is applied, edits themselves are not listed; an encrypted message has no body. Of an edit that was redacted nothing tells any more that it was one: it is listed as a redacted message.';
 comment on index archive.quarantine_raw is 'What is served again is kept once, whatever the server adds to it.';
 comment on column archive.quarantine.raw_sha256 is 'SHA-256 of raw without what servers add (unsigned, age, …) and without this room''s own room_id.';
 
