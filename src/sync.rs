@@ -31,12 +31,12 @@ const FULL_STORE: Duration = Duration::from_secs(15 * 60);
 /// How soon the state of a room is asked for again that could not be got, the second time. Each such request holds up what is
 /// live, so the pause doubles with each.
 const STATE_AGAIN: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const STATE_AT_LAST: Duration = Duration::from_secs(60 * 60);
 /// How often `--once` asks again for the states that it could not get.
 const STATES_AT_ONCE: usize = 4;
 /// The longest that it waits for that: all else it has still to do.
 const STATES_SOON: Duration = Duration::from_secs(60);
-/// The longest such pause.
-const STATE_AT_LAST: Duration = Duration::from_secs(60 * 60);
 
 /// Follows the account's rooms until shutdown.
 ///

@@ -117,13 +117,16 @@ for bug in "${bugs[@]}"; do
         echo "$bug does not compile." >&2
         exit 1
     fi
-    if run "$log"; then
+    status=0
+    run "$log" || status=$?
+    case $status in
+    0)
         verdict=MISSED
         missed=1
-    else
-        failed=$(grep -c '^    [a-z_]*::' "$log" || true)
-        [ "$failed" = 0 ] && verdict="caught: the tests do not end" || verdict="caught by $failed tests"
-    fi
+        ;;
+    124) verdict="caught: the tests do not end" ;;
+    *) verdict="caught by $(grep -c '^    [a-z_]*::' "$log" || true) tests" ;;
+    esac
     printf '%-24s %s\n' "$bug" "$verdict"
 done
 exit "$missed"

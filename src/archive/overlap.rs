@@ -25,8 +25,14 @@ impl Overlap {
     }
 
     fn above(floor: Option<i64>, places: &[Place]) -> Self {
-        let is_placed = |place: &Place| place.position().is_some_and(|position| Some(position) > floor);
-        Self { len: places.iter().rposition(is_placed).map_or(0, |last| last + 1), floor }
+        let mut overlap = Self { len: 0, floor };
+        let is_placed = |place: &Place| place.position().is_some_and(|position| overlap.counts(position));
+        overlap.len = places.iter().rposition(is_placed).map_or(0, |last| last + 1);
+        overlap
+    }
+
+    fn counts(&self, position: i64) -> bool {
+        Some(position) > self.floor
     }
 
     /// Positions for its events, oldest first, as a walk would give them that has come down to it.
@@ -36,7 +42,7 @@ impl Overlap {
         room_key: i32,
         places: &[Place],
     ) -> Result<Vec<Option<i64>>, Error> {
-        let counts = |place: &Place| place.position().is_none_or(|position| Some(position) > self.floor);
+        let counts = |place: &Place| place.position().is_none_or(|position| self.counts(position));
         let newest_first: Vec<Place> = places.iter().rev().copied().filter(counts).collect();
         let placement = walk_down(connection, room_key, i64::MAX, &newest_first).await?;
         let mut given = placement.positions.into_iter().rev();
@@ -48,7 +54,7 @@ impl Overlap {
 
     /// Where it begins, of the positions given to it.
     pub(super) fn lowest(&self, given: &[Option<i64>]) -> Option<i64> {
-        given.iter().copied().flatten().find(|position| Some(*position) > self.floor)
+        given.iter().copied().flatten().find(|position| self.counts(*position))
     }
 }
 
