@@ -84,8 +84,7 @@ impl Archive {
 
     /// Whether the room was erased: nothing of it is archived any more, whatever is decided about it.
     pub async fn is_erased(&self, room_id: &str) -> Result<bool, Error> {
-        let mut connection = self.pool.acquire().await?;
-        Ok(!tombstone::erased_rooms(&mut connection, &[room_id.to_owned()]).await?.is_empty())
+        tombstone::is_erased(&mut *self.pool.acquire().await?, room_id).await
     }
 
     /// Decides about a room. Where that ends its archiving, it has ended when this returns, whatever a daemon is at.

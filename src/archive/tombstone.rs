@@ -101,6 +101,11 @@ fn json_mentions(value: &Json<'_>, user_id: &str) -> bool {
     }
 }
 
+/// Whether the room was erased.
+pub(super) async fn is_erased(connection: &mut PgConnection, room_id: &str) -> Result<bool, Error> {
+    Ok(!erased_rooms(connection, &[room_id.to_owned()]).await?.is_empty())
+}
+
 /// Which of these rooms were erased: they are not archived.
 pub(super) async fn erased_rooms(
     connection: &mut PgConnection,

@@ -238,13 +238,9 @@ impl Writer {
     ) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         let Some(room) = room::find(&mut transaction, room_id).await? else {
-            let erased = tombstone::erased_rooms(&mut transaction, &[room_id.to_owned()]).await?;
+            let is_erased = tombstone::is_erased(&mut transaction, room_id).await?;
             let room_id = room_id.to_owned();
-            return Err(if erased.is_empty() {
-                Error::NoSuchRoom(room_id)
-            } else {
-                Error::ErasedRoom(room_id)
-            });
+            return Err(if is_erased { Error::ErasedRoom(room_id) } else { Error::NoSuchRoom(room_id) });
         };
         if !room.watched {
             return Err(Error::NotWatched(room_id.to_owned()));
