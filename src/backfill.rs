@@ -297,14 +297,17 @@ async fn failed(
         let Some(joined) = context.unless_stopped(context.client.joined_rooms()).await else {
             return Ok(None);
         };
-        let refusals = &mut manner.refusals;
-        if refusals.failures() < REFUSALS && joined.map_or(true, |rooms| rooms.contains(room_id)) {
-            context.pause(refusals.pause()).await;
-            return Ok(Some(walk));
+        let patient = manner.refusals.failures() < REFUSALS;
+        if !patient || joined.is_ok_and(|rooms| !rooms.contains(room_id)) {
+            let intervals = &context.config.backfill.rewalk_after;
+            let Some(told) = context.writer.refuse_walk(&walk, &reason, intervals, !patient).await? else {
+                tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses the room's history");
+                return Ok(None);
+            };
+            walk = told;
         }
-        context.writer.refuse_walk(&walk, &reason, &context.config.backfill.rewalk_after).await?;
-        tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses the room's history");
-        return Ok(None);
+        context.pause(manner.refusals.pause()).await;
+        return Ok(Some(walk));
     }
     if error.is_bad_token() && (walk.cursor.is_some() || walk.to_token.is_some()) && !walk.restarted {
         tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses a walk's token; beginning anew");

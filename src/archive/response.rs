@@ -217,11 +217,11 @@ impl Writer {
             walk::rewalk_now(connection, room.room_key).await?;
         }
 
+        if told.section == Section::Join && (hole.is_some() || tells_again) {
+            // Refused while the account was out of the room, which may be told only by what is missing here.
+            walk::reopen_stalled(connection, Some(room.room_key)).await?;
+        }
         if let Some(reason) = hole {
-            if told.section == Section::Join {
-                // Refused while the account was out of the room, which may be told only by what is missing here.
-                walk::reopen_stalled(connection, Some(room.room_key)).await?;
-            }
             if response.account.since.is_some() && tells_again {
                 // Redactions of meanwhile may be hidden from the account: only what they redacted shows them.
                 walk::rewalk_now(connection, room.room_key).await?;

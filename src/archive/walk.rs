@@ -19,6 +19,8 @@ pub struct Walk {
     pub room_key: i32,
     /// The room.
     pub room_id: String,
+    /// The account's in it, as it was told when the walk was read.
+    pub membership: String,
     /// The gap that it fills.
     pub gap_id: Option<i64>,
     /// Why.
@@ -185,8 +187,8 @@ impl Archive {
             Walk,
             // Each figure of a room is one look into an index. A join with the views would be up to the planner, which reads
             // the whole archive where it does not know it yet.
-            r#"select f.walk_id, f.room_key, f.room_id, f.gap_id, f.kind, f.to_token, f.cursor, f.upper_position, f.pages,
-                      f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark, f.restarted,
+            r#"select f.walk_id, f.room_key, f.room_id, f.membership, f.gap_id, f.kind, f.to_token, f.cursor, f.upper_position,
+                      f.pages, f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark, f.restarted,
                       f.state, f.round, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
                       coalesce(told.name, told.alias) as name,
                       (select e.origin_server_ts from archive.events e
@@ -194,7 +196,7 @@ impl Archive {
                        order by e.position desc limit 1) as newest_ts,
                       told.created_ts as "created_ts?"
                from (
-                   select distinct on (w.room_key) w.*, r.room_id
+                   select distinct on (w.room_key) w.*, r.room_id, r.membership
                    from archive.walks w
                    join archive.rooms r using (room_key)
                    where w.state = $1 and r.watched and ($2 or w.kind not in ('gap_known', 'gap_recheck'))
@@ -343,25 +345,39 @@ impl Writer {
 
     /// Ends the walk because the server refuses access to the room: what it gave before is kept. A gap stays open. The account
     /// may be let in again, so the room is walked again later.
+    ///
+    /// Returns `None` if it has. Else the walk is to be tried again: `/sync` has told of the account's membership since `walk`
+    /// was read, or has yet to tell that the account is out. What opens a refused walk again is told after this then.
+    /// `proven`: it ends even so.
     pub async fn refuse_walk(
         &self,
         walk: &Walk,
         reason: &str,
         rewalk_after: &[Duration],
-    ) -> Result<(), Error> {
-        if !matches!(walk.kind, Kind::History | Kind::Rewalk) {
-            return self.stall_walk(walk, reason).await;
-        }
+        proven: bool,
+    ) -> Result<Option<Walk>, Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, walk.room_key).await?;
-        let refused = Walk { state: WalkState::Done, last_error: Some(reason.to_owned()), ..walk.clone() };
+        let membership = room::get(&mut transaction, walk.room_key).await?.membership;
+        if !proven && (membership == "join" || membership != walk.membership) {
+            return Ok(Some(Walk { membership, ..walk.clone() }));
+        }
+        let mut refused = walk.clone();
+        if matches!(walk.kind, Kind::History | Kind::Rewalk) {
+            refused.state = WalkState::Done;
+            refused.last_error = Some(reason.to_owned());
+        } else {
+            step::stall(&mut transaction, &mut refused, reason).await?;
+        }
         if walk.kind == Kind::History {
             room::set_history(&mut transaction, walk.room_key, "truncated", Some(reason)).await?;
         }
         save(&mut transaction, walk, &refused, Duration::ZERO, 0.0).await?;
-        schedule_rewalk(&mut transaction, &refused, rewalk_after).await?;
+        if refused.state == WalkState::Done {
+            schedule_rewalk(&mut transaction, &refused, rewalk_after).await?;
+        }
         transaction.commit().await?;
-        Ok(())
+        Ok(None)
     }
 
     /// Parks the walk until it is opened again: the daemon is started again, or the account comes back to the room.

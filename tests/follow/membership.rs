@@ -208,6 +208,29 @@ async fn a_gap_that_a_ban_cut_off_is_taken_up_again() {
     daemon.stop().await;
 }
 
+/// As before, but `/sync` tells of the ban and of the return at once, after the refusal.
+#[tokio::test]
+async fn a_gap_that_a_ban_between_two_responses_cut_off_is_taken_up_again() {
+    let (stage, room, mut daemon) = with_a_gap().await;
+    let no_sync = || stage.server.inject(Fault::bad_gateway().on("/sync"));
+    no_sync();
+    let asked = || stage.server.requests("/sync").len();
+    let before = asked();
+    // Answers a request that waits for news.
+    stage.room(0);
+    daemon.until("no request waits", async || asked() > before).await;
+    stage.server.ban(&room, ARCHIVER);
+    stage.server.heal();
+    no_sync();
+    let refused = "select count(*) from archive.walks where last_error like '%M_FORBIDDEN%'";
+    daemon.until("its walk is refused", async || stage.database.value(refused).await == "1").await;
+    stage.server.kick(&room, ARCHIVER);
+    stage.server.join(&room, ARCHIVER);
+    stage.server.heal();
+    stage.agrees_in_order(&mut daemon, &room).await;
+    daemon.stop().await;
+}
+
 /// Kicked and invited again between two responses: the second part of the answer takes back nothing of the first.
 #[tokio::test]
 async fn a_room_that_is_told_of_twice_keeps_what_the_first_tells() {
