@@ -16,6 +16,7 @@ use super::{
 fn case(steps: &[Step]) -> Case {
     Case {
         rooms: vec!["10"],
+        stranger: false,
         style: Style::Synapse,
         state_after: After::Never,
         page_size: 3,

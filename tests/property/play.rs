@@ -40,8 +40,10 @@ pub(super) struct Play<'a> {
 enum Account {
     #[default]
     Joined,
+    /// Left, or never there.
     Left,
     Banned,
+    Invited,
 }
 
 /// What the script has done to a room.
@@ -57,6 +59,7 @@ pub(super) struct Room {
     /// Of those, the ones that the last walk has found.
     pub(super) found: BTreeSet<String>,
     account: Account,
+    paused: bool,
     /// Whether something happened that the server tells nobody, so that only another walk can find it.
     silent: bool,
     /// The same, but the gap of a rejoin finds it.
@@ -82,11 +85,12 @@ pub(super) async fn settled(case: &Case) -> Play<'_> {
     for step in &case.steps {
         play.step(*step).await;
     }
-    // What a room shows to those who are banned from it is nothing to compare with.
     for index in 0..play.rooms.len() {
-        if play.rooms[index].account == Account::Banned {
+        // What a room shows to those who are banned from it or invited is nothing to compare with.
+        if matches!(play.rooms[index].account, Account::Banned | Account::Invited) {
             play.rejoin(index);
         }
+        play.pause(index, false).await;
     }
     play.server.heal();
     play.until_settled().await;
@@ -120,12 +124,14 @@ impl<'a> Play<'a> {
             .set("BACKSCROLL_BACKFILL__RECHECK_AFTER", "1ms")
             .set("BACKSCROLL_BACKFILL__REWALK_AFTER", "[]")
             .set("BACKSCROLL_BACKFILL__PAGE_SIZE", &case.page_size.to_string());
-        let room = |version: &&'static str| {
-            let id = server.create_room(version);
-            let events = server.visible_ids(&id);
-            Room { id, version, events, ..Room::default() }
+        let room = |(number, version): (usize, &&'static str)| {
+            let is_own = !case.stranger || number + 1 < case.rooms.len();
+            let id = server.create_room_by(version, if is_own { ARCHIVER } else { ALICE });
+            let account = if is_own { Account::Joined } else { Account::Left };
+            let events = server.current_state(&id).into_values().collect();
+            Room { id, version, events, account, ..Room::default() }
         };
-        let rooms = case.rooms.iter().map(room).collect();
+        let rooms = case.rooms.iter().enumerate().map(room).collect();
         Self { case, server, database, backscroll, rooms, begun: false, count: 0 }
     }
 
@@ -181,18 +187,44 @@ impl<'a> Play<'a> {
                 room.learnt.insert(event);
                 room.silent |= begun;
             }
-            Step::Leave(room) => self.go(room, Account::Left),
-            Step::Ban(room) => self.go(room, Account::Banned),
-            Step::Rejoin(room) => self.rejoin(self.index(room)),
-            Step::DeadToken => {
-                let since =
-                    self.database.column("select since from archive.accounts where since is not null").await;
-                for token in since {
-                    self.server.inject(Fault::dead_token(&token));
+            Step::Hole(room) => self.server.federation_gap(&self.rooms[self.index(room)].id),
+            Step::Unset(room, key) => {
+                let id = &self.rooms[self.index(room)].id;
+                let (kind, state_key) = KEYS[usize::from(key)];
+                if self.server.current_state(id).contains_key(&(kind.to_owned(), state_key.to_owned())) {
+                    self.server.unset_state(id, kind, state_key);
                 }
             }
+            Step::Leave(room) => self.go(room, Account::Left),
+            Step::Ban(room) => self.go(room, Account::Banned),
+            Step::Unban(room) => self.unban(self.index(room)),
+            Step::Invite(room) => {
+                let index = self.index(room);
+                let room = &mut self.rooms[index];
+                if room.account == Account::Left {
+                    room.events.push(self.server.invite(&room.id, ARCHIVER));
+                    room.account = Account::Invited;
+                }
+            }
+            Step::Rejoin(room) => self.rejoin(self.index(room)),
+            Step::DeadToken => {
+                self.kill_tokens("select since from archive.accounts where since is not null").await;
+            }
+            Step::DeadCursors => {
+                let cursors = "select cursor from archive.walks where state = 'open' and cursor is not null";
+                self.kill_tokens(cursors).await;
+            }
+            Step::Pause(room) => self.pause(self.index(room), true).await,
+            Step::Resume(room) => self.pause(self.index(room), false).await,
             Step::Once => self.once().await,
-            Step::Kill(requests, ms) => self.kill(requests.into(), Duration::from_millis(ms.into())).await,
+            Step::Walk(room) => self.walk(self.index(room)).await,
+            Step::KillWalk(room, requests, ms) => {
+                tokio::select! {
+                    () = self.walk(self.index(room)) => {}
+                    () = self.moment(requests, ms) => {}
+                }
+            }
+            Step::Kill(requests, ms) => self.kill(requests, ms).await,
             Step::Fault(wrong, place, after) => self.fault(wrong, place, after),
         }
     }
@@ -243,18 +275,24 @@ impl<'a> Play<'a> {
     fn go(&mut self, room: u8, where_to: Account) {
         let index = self.index(room);
         let room = &mut self.rooms[index];
-        if !room.is_away() {
+        if !room.is_away() || (room.account, where_to) == (Account::Invited, Account::Left) {
             let way = if where_to == Account::Banned { Homeserver::ban } else { Homeserver::leave };
             room.events.push(way(&self.server, &room.id, ARCHIVER));
             room.account = where_to;
         }
     }
 
-    fn rejoin(&mut self, index: usize) {
+    fn unban(&mut self, index: usize) {
         let room = &mut self.rooms[index];
         if room.account == Account::Banned {
             room.events.push(self.server.kick(&room.id, ARCHIVER));
+            room.account = Account::Left;
         }
+    }
+
+    fn rejoin(&mut self, index: usize) {
+        self.unban(index);
+        let room = &mut self.rooms[index];
         if room.is_away() {
             room.events.push(self.server.join(&room.id, ARCHIVER));
         }
@@ -273,6 +311,43 @@ impl<'a> Play<'a> {
             Where::State => "/state",
         };
         self.server.inject(fault.on(path).after(after.into()).times(1));
+    }
+
+    async fn kill_tokens(&self, sql: &str) {
+        for token in self.database.column(sql).await {
+            self.server.inject(Fault::dead_token(&token));
+        }
+    }
+
+    async fn pause(&mut self, index: usize, paused: bool) {
+        let room = &mut self.rooms[index];
+        if self.begun && room.paused != paused {
+            let what = if paused { "pause" } else { "resume" };
+            let outcome = self.backscroll.run(&["rooms", what, &room.id]).await;
+            // Of a room that the archive does not know yet nothing is decided.
+            room.paused = paused && outcome.status.success();
+            assert!(outcome.status.success() || paused, "{}", outcome.stderr);
+        }
+    }
+
+    /// `backfill ROOM`, where there is anything to walk through.
+    async fn walk(&self, index: usize) {
+        let Room { id, account, .. } = &self.rooms[index];
+        if matches!(account, Account::Banned | Account::Invited) {
+            return;
+        }
+        self.patiently(async || {
+            let open = async |context: &daemon::Context| {
+                context.writer.open_operator_walk(id, None, None).await.map_err(Into::into)
+            };
+            let telemetry = Telemetry::new(false, false);
+            let walked = daemon::walk(self.config(), &telemetry, CancellationToken::new(), open);
+            walked.await.or_else(|error| match of_archive(&error) {
+                Some(archive::Error::NoSuchRoom(_) | archive::Error::NotWatched(_)) => Ok(()),
+                _ => Err(error),
+            })
+        })
+        .await;
     }
 
     async fn once(&mut self) {
@@ -302,13 +377,16 @@ impl<'a> Play<'a> {
         panic!("there is another writer");
     }
 
-    async fn kill(&mut self, requests: usize, pause: Duration) {
+    /// So many requests and milliseconds later.
+    async fn moment(&self, requests: u8, ms: u8) {
+        let requests = self.server.journal().len() + usize::from(requests);
+        self.server.has_been_asked("", requests).await;
+        tokio::time::sleep(Duration::from_millis(ms.into())).await;
+    }
+
+    async fn kill(&mut self, requests: u8, ms: u8) {
         self.begun = true;
-        let requests = self.server.journal().len() + requests;
-        let moment = async {
-            self.server.has_been_asked("", requests).await;
-            tokio::time::sleep(pause).await;
-        };
+        let moment = self.moment(requests, ms);
         if self.case.binary {
             let mut daemon = self.backscroll.start(&["run", "--once"]);
             tokio::select! {
@@ -352,14 +430,7 @@ impl<'a> Play<'a> {
             // Where one was found before, it may stand too low, and what belongs below it with it.
             let is_first = !room.learnt.iter().any(|event_id| archived.contains(event_id));
             let found = if is_first { room.learnt.clone() } else { BTreeSet::new() };
-            self.patiently(async || {
-                let open = async |context: &daemon::Context| {
-                    context.writer.open_operator_walk(id, None, None).await.map_err(Into::into)
-                };
-                daemon::walk(self.config(), &Telemetry::new(false, false), CancellationToken::new(), open)
-                    .await
-            })
-            .await;
+            self.walk(index).await;
             self.rooms[index].found = found;
         }
     }
@@ -384,9 +455,12 @@ impl<'a> Play<'a> {
 }
 
 fn is_another_writer(error: &anyhow::Error) -> bool {
-    let found = error.downcast_ref::<archive::Error>().or_else(|| match error.downcast_ref() {
+    matches!(of_archive(error), Some(archive::Error::AnotherWriter { .. }))
+}
+
+fn of_archive(error: &anyhow::Error) -> Option<&archive::Error> {
+    error.downcast_ref::<archive::Error>().or_else(|| match error.downcast_ref() {
         Some(backscroll::Error::Archive(error)) => Some(error),
         _ => None,
-    });
-    matches!(found, Some(archive::Error::AnotherWriter { .. }))
+    })
 }

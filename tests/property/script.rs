@@ -11,6 +11,8 @@ use proptest::{
 pub(super) struct Case {
     /// The version of each room.
     pub(super) rooms: Vec<&'static str>,
+    /// Whether the last one is somebody else's, and the account not in it.
+    pub(super) stranger: bool,
     pub(super) style: Style,
     /// How the server tells the state after a timeline.
     pub(super) state_after: After,
@@ -58,13 +60,31 @@ pub(super) enum Step {
     Burst(u8),
     /// The server has fetched an event from others, which no `/sync` tells.
     Learn(u8, u16),
+    /// `/sync` leaves out what came before, as after a hole of the server's own.
+    Hole(u8),
+    /// The current state loses one of these keys, which no event tells.
+    Unset(u8, u8),
+    /// Who is invited may leave, which declines.
     Leave(u8),
     /// The server shows nothing of the room any more, until it is joined again.
     Ban(u8),
+    /// The ban is lifted, and nothing more.
+    Unban(u8),
+    /// After a leave.
+    Invite(u8),
     Rejoin(u8),
     /// The server refuses the token that the archive follows it by.
     DeadToken,
+    /// The same of those that walks have come to.
+    DeadCursors,
+    /// `rooms pause`.
+    Pause(u8),
+    Resume(u8),
     Once,
+    /// `backfill ROOM`.
+    Walk(u8),
+    /// The same, killed as below.
+    KillWalk(u8, u8, u8),
     /// A run that is killed so many requests after its start, and so many milliseconds.
     Kill(u8, u8),
     /// Something goes wrong with a request.
@@ -100,9 +120,11 @@ pub(super) fn cases() -> impl Strategy<Value = Case> {
     let pages = prop_oneof![Just(3), Just(5), Just(10), Just(40)];
     let cap = prop_oneof![Just(3_usize), Just(10), Just(100)];
     let binary = prop_oneof![9 => Just(false), 1 => Just(true)];
-    (vec(versions(), 1..=3), style, after, pages, cap, binary, vec(steps(), 1..40)).prop_map(
-        |(rooms, style, state_after, page_size, timeline_cap, binary, steps)| Case {
+    let rooms = (vec(versions(), 1..=3), proptest::bool::weighted(0.2));
+    (rooms, style, after, pages, cap, binary, vec(steps(), 1..40)).prop_map(
+        |((rooms, stranger), style, state_after, page_size, timeline_cap, binary, steps)| Case {
             rooms,
+            stranger,
             style,
             state_after,
             page_size,
@@ -127,12 +149,27 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (room(), 0..4_u8).prop_map(|(room, key)| Step::Fork(room, key)),
         3 => room().prop_map(Step::Burst),
         2 => (room(), event()).prop_map(|(room, event)| Step::Learn(room, event)),
-        2 => room().prop_map(Step::Leave),
-        1 => room().prop_map(Step::Ban),
-        4 => room().prop_map(Step::Rejoin),
-        1 => Just(Step::DeadToken),
+        1 => room().prop_map(Step::Hole),
+        1 => (room(), 0..4_u8).prop_map(|(room, key)| Step::Unset(room, key)),
+        10 => moves(),
+        1 => prop_oneof![Just(Step::DeadToken), Just(Step::DeadCursors)],
+        2 => prop_oneof![room().prop_map(Step::Pause), room().prop_map(Step::Resume)],
         5 => Just(Step::Once),
+        1 => room().prop_map(Step::Walk),
+        1 => (room(), 0..12_u8, 0..20_u8).prop_map(|(room, requests, ms)| Step::KillWalk(room, requests, ms)),
         3 => (0..30_u8, 0..20_u8).prop_map(|(requests, ms)| Step::Kill(requests, ms)),
         1 => (wrong, place, 0..4_u8).prop_map(|(wrong, place, after)| Step::Fault(wrong, place, after)),
+    ]
+}
+
+/// What the account does, and what is done to it.
+fn moves() -> impl Strategy<Value = Step> {
+    let room = || any::<u8>().prop_map(|room| room % 3);
+    prop_oneof![
+        2 => room().prop_map(Step::Leave),
+        1 => room().prop_map(Step::Ban),
+        1 => room().prop_map(Step::Unban),
+        2 => room().prop_map(Step::Invite),
+        4 => room().prop_map(Step::Rejoin),
     ]
 }
