@@ -239,6 +239,7 @@ impl Writer {
             lower_token: None,
             upper_event_id: None,
             upper_position: timeline::append(top, true).next(),
+            from_position: None,
             lower: newest,
         };
         gap::open(connection, &gap).await

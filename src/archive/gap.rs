@@ -19,28 +19,51 @@ pub(super) struct NewGap<'a> {
     pub(super) lower_token: Option<&'a str>,
     pub(super) upper_event_id: Option<&'a str>,
     pub(super) upper_position: Option<i64>,
+    /// Where `upper_token` stands, if that is above the gap.
+    pub(super) from_position: Option<i64>,
     /// The last archived event below.
     pub(super) lower: Option<(String, i64)>,
 }
 
 /// Opens a gap and the first walk that is to fill it.
 pub(super) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
-    let gap_id = insert(connection, gap, "open").await?;
     // Down to the old token where there is one (protocol 4.2); else down to the room's start, from above all that is known.
-    let (kind, upper_position) =
-        if gap.lower_token.is_some() { (Kind::GapSince, gap.upper_position) } else { (Kind::GapKnown, None) };
+    let (kind, upper_position, to_token) = match gap.lower_token {
+        Some(token) => {
+            let lowest = lowest_unwalked(connection, gap.room_key).await?;
+            let upper_position = gap.from_position.or(gap.upper_position);
+            (Kind::GapSince, upper_position, lowest.or_else(|| Some(token.to_owned())))
+        }
+        None => (Kind::GapKnown, None, None),
+    };
+    let gap_id = insert(connection, gap, "open").await?;
     let walk = NewWalk {
         room_key: gap.room_key,
         gap_id: Some(gap_id),
         kind,
         from_token: gap.upper_token,
-        to_token: gap.lower_token,
+        to_token: to_token.as_deref(),
         upper_position,
         delay_s: 0.0,
     };
     walk::open(connection, &walk).await?;
     tracing::info!(room.key = gap.room_key, gap.id = gap_id, reason = gap.reason, "a gap was opened");
     Ok(())
+}
+
+/// The token below the room's lowest gap whose first pass has not come to its end. A newer gap's first pass goes down to that:
+/// what arrived in the newer one may belong into the older one, and would be shown without its neighbours there.
+async fn lowest_unwalked(connection: &mut PgConnection, room_key: i32) -> Result<Option<String>, Error> {
+    let lowest = sqlx::query_scalar!(
+        "select g.lower_token from archive.walks w join archive.gaps g using (gap_id)
+         where w.room_key = $1 and w.kind = $2 and w.state <> 'done'
+         order by g.gap_id limit 1",
+        room_key,
+        Kind::GapSince.as_str()
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(lowest.flatten())
 }
 
 /// Records a hole that the operator chose to leave.

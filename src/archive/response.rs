@@ -147,6 +147,7 @@ impl Writer {
                 upper_event_id: None,
                 // So that what comes live leaves room for it.
                 upper_position: timeline::append(None, true).next(),
+                from_position: None,
                 lower: None,
             };
             gap::skip(connection, &hole).await?;
@@ -230,6 +231,7 @@ impl Writer {
             // An initial timeline has the graph's order, and so does a rejoined room's: what arrived late but sorts
             // early is neither in it nor below its prev_batch (protocol 0.1).
             let from_end = rejoined || response.account.since.is_none();
+            let end = given.iter().copied().flatten().max().or(top);
             let gap = NewGap {
                 room_key: room.room_key,
                 reason,
@@ -242,10 +244,12 @@ impl Writer {
                 upper_event_id: told.timeline.events.first().map(|event| event.event_id.as_str()),
                 upper_position: if from_end && told.section == Section::Leave {
                     // The walk may not begin before the account is back: then it begins with what came after the leave.
-                    timeline::append(given.iter().copied().flatten().max().or(top), true).next()
+                    timeline::append(end, true).next()
                 } else {
                     lowest.or(first)
                 },
+                // What arrives until that is walked may belong between the timeline's events.
+                from_position: (from_end && told.section == Section::Join).then(|| timeline::just_above(end)),
                 lower: newest,
             };
             gap::open(connection, &gap).await?;

@@ -332,3 +332,59 @@ async fn a_late_event_near_the_edge_of_a_gap_of_many_pages() {
     ];
     play(&Case { rooms: vec!["6"], state_after: After::Unstable, timeline_cap: 100, ..case(&steps) }).await;
 }
+
+/// What arrives in a newer gap belongs into an older one, which a ban keeps from being walked: it is found with its neighbours.
+#[tokio::test]
+async fn a_late_event_in_a_gap_that_a_ban_has_kept_open() {
+    let away = [Leave(0), Burst(0), Once, Kill(0, 5), Rejoin(0), Ban(0), Kill(10, 12), Burst(0)];
+    let steps = [&[Message(0), Once][..], &away, &[Late(0, 14), Once]].concat();
+    play(&Case { page_size: 40, timeline_cap: 10, ..case(&steps) }).await;
+}
+
+/// What arrives between two pages of a gap's first pass after a rejoin belongs among what the timeline told.
+#[tokio::test]
+async fn a_late_event_after_a_rejoin_and_the_loss_of_since() {
+    let steps = [
+        Burst(2),
+        Once,
+        Message(0),
+        Burst(1),
+        Leave(0),
+        LateState(1, 169, 3),
+        Late(0, 199),
+        Leave(0),
+        Once,
+        State(2, 2),
+        Learn(1, 106),
+        Late(2, 121),
+        Fork(1, 0),
+        Fork(2, 0),
+        Rejoin(2),
+        Leave(1),
+        State(1, 2),
+        Late(2, 130),
+        Late(1, 108),
+        Late(1, 29),
+        Rejoin(0),
+        State(2, 0),
+        Kill(11, 9),
+        Late(0, 34),
+        Fork(2, 3),
+        DeadToken,
+        Late(0, 193),
+        Burst(2),
+        State(2, 3),
+        Message(1),
+        Once,
+        State(1, 0),
+        Once,
+        Once,
+        Late(1, 102),
+        Late(1, 95),
+        Redact(1, 116),
+        Leave(2),
+        State(0, 0),
+    ];
+    let (style, state_after) = (Style::Overlap, After::Stable);
+    play(&Case { style, state_after, page_size: 5, timeline_cap: 100, ..case(&steps) }).await;
+}
