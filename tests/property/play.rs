@@ -217,10 +217,10 @@ impl<'a> Play<'a> {
             Step::Pause(room) => self.pause(self.index(room), true).await,
             Step::Resume(room) => self.pause(self.index(room), false).await,
             Step::Once => self.once().await,
-            Step::Walk(room) => self.walk(self.index(room)).await,
+            Step::Walk(room) => self.walk(self.index(room), true).await,
             Step::KillWalk(room, requests, ms) => {
                 tokio::select! {
-                    () = self.walk(self.index(room)) => {}
+                    () = self.walk(self.index(room), true) => {}
                     () = self.moment(requests, ms) => {}
                 }
             }
@@ -330,8 +330,8 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// `backfill ROOM`, where there is anything to walk through.
-    async fn walk(&self, index: usize) {
+    /// `backfill ROOM`. In the middle of a script the archive may not know the room, or not watch it.
+    async fn walk(&self, index: usize, midway: bool) {
         let Room { id, account, .. } = &self.rooms[index];
         if matches!(account, Account::Banned | Account::Invited) {
             return;
@@ -343,7 +343,7 @@ impl<'a> Play<'a> {
             let telemetry = Telemetry::new(false, false);
             let walked = daemon::walk(self.config(), &telemetry, CancellationToken::new(), open);
             walked.await.or_else(|error| match of_archive(&error) {
-                Some(archive::Error::NoSuchRoom(_) | archive::Error::NotWatched(_)) => Ok(()),
+                Some(archive::Error::NoSuchRoom(_) | archive::Error::NotWatched(_)) if midway => Ok(()),
                 _ => Err(error),
             })
         })
@@ -421,7 +421,8 @@ impl<'a> Play<'a> {
     async fn find_what_was_silent(&mut self) {
         for index in 0..self.rooms.len() {
             let room = &self.rooms[index];
-            if !(room.silent || (room.is_away() && room.silent_while_away)) {
+            let is_silent = room.silent || (room.is_away() && room.silent_while_away);
+            if !is_silent || self.server.visible_ids(&room.id).is_empty() {
                 continue;
             }
             let id = &room.id;
@@ -430,7 +431,7 @@ impl<'a> Play<'a> {
             // Where one was found before, it may stand too low, and what belongs below it with it.
             let is_first = !room.learnt.iter().any(|event_id| archived.contains(event_id));
             let found = if is_first { room.learnt.clone() } else { BTreeSet::new() };
-            self.walk(index).await;
+            self.walk(index, false).await;
             self.rooms[index].found = found;
         }
     }

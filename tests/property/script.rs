@@ -135,8 +135,12 @@ pub(super) fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
+/// The number of a room.
+fn room() -> impl Strategy<Value = u8> {
+    any::<u8>().prop_map(|room| room % 3)
+}
+
 fn steps() -> impl Strategy<Value = Step> {
-    let room = || any::<u8>().prop_map(|room| room % 3);
     let event = || 0..200_u16;
     let wrong = prop_oneof![Just(Wrong::TooMany), Just(Wrong::BadGateway), Just(Wrong::CutBody)];
     let place = prop_oneof![Just(Where::Sync), Just(Where::Messages), Just(Where::State)];
@@ -164,7 +168,6 @@ fn steps() -> impl Strategy<Value = Step> {
 
 /// What the account does, and what is done to it.
 fn moves() -> impl Strategy<Value = Step> {
-    let room = || any::<u8>().prop_map(|room| room % 3);
     prop_oneof![
         2 => room().prop_map(Step::Leave),
         1 => room().prop_map(Step::Ban),
