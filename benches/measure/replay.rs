@@ -212,6 +212,15 @@ impl Server {
         self.rooms().find(|room| room.room_id() == room_id)
     }
 
+    /// How many events a room had at a sync token.
+    fn events_at(&self, room: &Room, seen: Seen) -> u64 {
+        match room.number - self.replay.first_room {
+            index if index >= seen.rooms => 0,
+            index if index < RETURNING => self.replay.events + seen.more,
+            _ => self.replay.events,
+        }
+    }
+
     /// A page of history, newest first. Tokens: `t` and the number of events below. The last page is empty, as from older
     /// homeservers: matrix-commander would begin anew after one without an end.
     fn messages(&self, room: &Room, query: &HashMap<String, String>) -> Bytes {
@@ -221,12 +230,14 @@ impl Server {
         if query.get("dir").is_some_and(|direction| direction == "f") {
             return Bytes::from(format!(r#"{{"start":"{from}","chunk":[]}}"#));
         }
-        let key = (room.number, below, limit);
+        let to =
+            query.get("to").and_then(|to| Seen::of(to)).map_or(0, |to| self.events_at(room, to)).min(below);
+        let lowest = below.saturating_sub(limit).max(to);
+        let key = (room.number, below, lowest);
         let mut pages = lock(&self.pages);
         if let Some(page) = pages.get(&key) {
             return page.clone();
         }
-        let lowest = below.saturating_sub(limit);
         let mut page = format!(r#"{{"start":"t{below}","chunk":["#);
         for index in (lowest..below).rev() {
             if index + 1 < below {
@@ -235,7 +246,7 @@ impl Server {
             room.write_event(index, &mut page);
         }
         page.push(']');
-        if below > 0 {
+        if below > to {
             let _ = write!(page, r#","end":"t{lowest}""#);
         }
         page.push('}');
