@@ -264,7 +264,7 @@ async fn fetch(
         room_id,
         from,
         to: walk.to_token.as_deref(),
-        limit: size.limit(),
+        limit: size.limit(context.lively.is_lively(room_id)),
         most_bytes: size.most_bytes(),
         filter: None,
         forward: false,

@@ -19,6 +19,7 @@ use crate::{
     backoff::Backoff,
     config::Config,
     health::{self, Health, Homeserver},
+    lively::Lively,
     matrix::{self, Identity},
     metrics, postgres,
     service::Services,
@@ -113,6 +114,8 @@ pub struct Context {
     pub writer: Writer,
     /// Who writes to it next.
     pub turns: Turns,
+    /// Where people talk now.
+    pub lively: Lively,
     /// What is shown of the work.
     pub progress: Progress,
     /// Whether the loops live.
@@ -294,6 +297,7 @@ async fn with_context(
         client,
         writer,
         turns: Turns::default(),
+        lively: Lively::default(),
         progress: progress.clone(),
         health,
         live_events: AtomicU64::new(0),

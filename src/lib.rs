@@ -14,8 +14,9 @@
 //! `main.rs` → [`daemon`] (connect, lock, start the loops) → [`sync`] (forwards) and [`backfill`] (backwards) →
 //! [`matrix::Page`] ([`edits`] undone) → [`archive::Writer::apply_sync`] and [`archive::Writer::apply_page`] →
 //! `migrations/`. [`matrix`] knows HTTP and no SQL, [`archive`] SQL and no HTTP. [`turns`] lets `/sync` go before the
-//! pages; [`vanished`] finds the rooms that it says nothing of any more. [`postgres`] runs a private server where no
-//! database is configured. [`health`] knows whether the loops live; [`service`] tells systemd, [`http`] whoever asks.
+//! pages, which [`lively`] keeps short where people talk; [`vanished`] finds the rooms that it says nothing of any more.
+//! [`postgres`] runs a private server where no database is configured. [`health`] knows whether the loops live;
+//! [`service`] tells systemd, [`http`] whoever asks.
 //!
 //! Numbers such as (P71) count the traps of the Matrix protocol in the developers' notes; the sentence before each says
 //! which one it is.
@@ -38,6 +39,7 @@ pub mod edits;
 pub mod error;
 pub mod health;
 pub mod http;
+pub mod lively;
 pub mod matrix;
 pub mod metrics;
 pub mod page_size;

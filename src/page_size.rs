@@ -13,6 +13,11 @@ const MOST_BYTES: usize = 64 << 20;
 const FIRST: u32 = 100;
 /// Below this it is not the page's size that troubles a server.
 const TROUBLED: u32 = 10;
+/// Events of a page in a [lively](crate::lively) room: with four times as many it is stored for four times as long, and that is
+/// how long a message waits that is told meanwhile.
+const LIVELY: u32 = 250;
+/// Only where a page takes no longer than this: else next to no message meets one that is being stored.
+const SWIFT: Duration = Duration::from_millis(100);
 /// A page that took no longer than this may be larger next time.
 const QUICK: Duration = Duration::from_secs(2);
 /// One that took longer must be smaller: proxies give up after 30 or 60 s (P10).
@@ -23,17 +28,18 @@ const SLOW: Duration = Duration::from_secs(15);
 pub struct PageSize {
     most: u32,
     now: u32,
+    is_swift: bool,
 }
 
 impl PageSize {
     /// For pages of at most `most` events.
     pub fn new(most: u32) -> Self {
-        Self { most, now: FIRST.min(most) }
+        Self { most, now: FIRST.min(most), is_swift: false }
     }
 
-    /// `limit` of the next request.
-    pub fn limit(&self) -> u32 {
-        self.now
+    /// `limit` of the next request, in a room that is [lively](crate::lively) or not.
+    pub fn limit(&self, is_lively: bool) -> u32 {
+        if is_lively && self.is_swift { self.now.min(LIVELY) } else { self.now }
     }
 
     /// What its answer may have at most, in bytes.
@@ -43,6 +49,7 @@ impl PageSize {
 
     /// Learns from a page that took so long.
     pub fn after_page(&mut self, page: &Page, took: Duration) {
+        self.is_swift = took < SWIFT;
         if took > SLOW {
             self.halve(TROUBLED);
         } else if took < QUICK {
@@ -91,7 +98,7 @@ mod tests {
     fn sizes(size: &mut PageSize, times: usize, mut after: impl FnMut(&mut PageSize)) -> Vec<u32> {
         let next = |_| {
             after(size);
-            size.limit()
+            size.limit(false)
         };
         (0..times).map(next).collect()
     }
@@ -109,7 +116,16 @@ mod tests {
             size.after_error(&Error::Timeout { path: "/messages", limit_s: 180 });
         };
         assert_eq!(sizes(&mut size, 5, silent), [62, 31, 15, 10, 10]);
-        assert_eq!(PageSize::new(7).limit(), 7);
+        assert_eq!(PageSize::new(7).limit(false), 7);
+    }
+
+    #[test]
+    fn where_people_talk_a_swift_servers_pages_stay_short() {
+        let mut size = PageSize::new(1000);
+        for (took_ms, lively, quiet) in [(20, 200, 200), (20, 250, 400), (150, 800, 800), (20, 250, 1000)] {
+            size.after_page(&page(100, 600), Duration::from_millis(took_ms));
+            assert_eq!((size.limit(true), size.limit(false)), (lively, quiet));
+        }
     }
 
     #[test]

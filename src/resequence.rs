@@ -97,7 +97,7 @@ async fn fetch(
         room_id,
         from: at.cursor.as_deref(),
         to: None,
-        limit: size.limit(),
+        limit: size.limit(false),
         most_bytes: size.most_bytes(),
         filter: None,
         forward: false,

@@ -197,6 +197,11 @@ impl<'c> Follower<'c> {
             return Ok(Some(outcome));
         }
         metrics::stored_sync(outcome.event_count, start.elapsed());
+        // Of a first response, and of one to a run that ends, nobody waits to see the next.
+        if !full_state && !context.once {
+            let told = batch.rooms.iter().filter(|room| !room.timeline.events.is_empty());
+            context.lively.told(told.map(|room| &*room.room_id));
+        }
         if outcome.room_count > 0 {
             let room_count = context.writer.archive().followed_rooms().await?;
             let before = context.live_events.fetch_add(outcome.event_count as u64, Ordering::Relaxed);

@@ -111,7 +111,7 @@ async fn walk(client: &Client, room_id: &OwnedRoomId, from: &str) -> anyhow::Res
     let mut size = PageSize::new(PAGE);
     loop {
         let start = Instant::now();
-        let (limit, most_bytes) = (size.limit(), size.most_bytes());
+        let (limit, most_bytes) = (size.limit(false), size.most_bytes());
         let request = MessagesRequest {
             room_id,
             from: Some(&from),
