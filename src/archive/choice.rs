@@ -217,12 +217,13 @@ impl Writer {
         since: &str,
         state: Option<&Events>,
     ) -> Result<(), Error> {
+        let before = room.clone();
         let is_new = !room.bootstrapped;
         room.watched = true;
         room.bootstrapped |= state.is_some();
         let create = state.and_then(|state| state.events.iter().find(|it| it.is_state("m.room.create")));
         room.room_version = create.map(room::declared_version).or(room.room_version);
-        room::update(connection, &room).await?;
+        room::update(connection, &before, &room).await?;
         if let Some(state) = state {
             let cause = if is_new { Cause::Bootstrap } else { Cause::Reconcile };
             self.store_state(connection, &room, state, cause).await?;

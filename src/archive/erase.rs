@@ -173,7 +173,8 @@ async fn forget_stripped(connection: &mut PgConnection, user_id: &str) -> Result
 
 /// Deletes what could not be read as an event and names the user.
 async fn forget_quarantined(connection: &mut PgConnection, user_id: &str) -> Result<u64, Error> {
-    let tombstone = Tombstones::of(user_id);
+    let erased_users = [user_id];
+    let tombstone = Tombstones::of(&erased_users);
     let rows =
         sqlx::query!("select quarantine_id, raw from archive.quarantine").fetch_all(&mut *connection).await?;
     let theirs: Vec<i64> = rows

@@ -1,11 +1,15 @@
 //! Rows of `archive.events`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 
 use super::{
-    Archive, Error, Policy, copy::Rows, precedence, redaction, room, room::Room, timeline::Place,
+    Archive, Error, Policy,
+    copy::Rows,
+    found::{Found, KnownEvents},
+    precedence, redaction,
+    room::Room,
     tombstone::Tombstones,
 };
 use crate::matrix::{
@@ -16,17 +20,6 @@ use crate::matrix::{
 const COPY: &str = "copy archive.events (room_key, event_id, position, type, sender, state_key, origin_server_ts, content, \
                     redacts, redacted_by, replaces_state, prev_content, relates_to, rel_type, raw, stable_sha256) \
                     from stdin (format binary)";
-
-/// What the archive already has of an event.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    position: Option<i64>,
-    has_prev_content: bool,
-    pub(super) stable_sha256: Vec<u8>,
-}
-
-/// Stored events by id.
-pub(super) type KnownEvents = HashMap<String, Known>;
 
 /// Of a stored event, what a redaction looks at.
 #[derive(Debug)]
@@ -62,52 +55,6 @@ pub(super) struct Placed<'a> {
     pub(super) position: Option<i64>,
 }
 
-/// Which of `events`, and of the events that they redact, are stored.
-pub(super) async fn known(
-    connection: &mut PgConnection,
-    room_key: i32,
-    events: impl IntoIterator<Item = &Event>,
-) -> Result<KnownEvents, Error> {
-    let event_ids: Vec<&str> = events.into_iter().flat_map(concerned).collect();
-    if event_ids.is_empty() {
-        return Ok(KnownEvents::new());
-    }
-    // Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a
-    // room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id.
-    let rows = sqlx::query!(
-        r#"select known.event_id, known.position, known.prev_content is not null as "has_prev_content!",
-                  known.stable_sha256
-           from unnest($2::text[]) as asked (event_id)
-           cross join lateral (
-               select e.event_id, e.position, e.prev_content, e.stable_sha256
-               from archive.events e
-               where e.room_key = $1 and e.event_id = asked.event_id
-               limit 1
-           ) as known"#,
-        room_key,
-        event_ids.as_slice() as &[&str]
-    )
-    .fetch_all(connection)
-    .await?;
-    let known = rows.into_iter().map(|row| {
-        let known = Known {
-            position: row.position,
-            has_prev_content: row.has_prev_content,
-            stable_sha256: row.stable_sha256,
-        };
-        (row.event_id, known)
-    });
-    Ok(known.collect())
-}
-
-/// An event's id and, if it is a redaction, its target's in either of the places that name it.
-fn concerned(event: &Event) -> impl Iterator<Item = &str> {
-    let targets = [event.redacts.as_deref(), event.content_redacts.as_deref()];
-    let is_redaction = event.event_type == "m.room.redaction";
-    let targets = targets.into_iter().flatten().filter(move |_| is_redaction);
-    std::iter::once(event.event_id.as_str()).chain(targets)
-}
-
 impl Archive {
     /// Which of these events the archive lacks and wants.
     pub async fn lacking(&self, room_id: &str, event_ids: &[String]) -> Result<Vec<String>, Error> {
@@ -125,12 +72,6 @@ impl Archive {
         .await?;
         Ok(lacking)
     }
-}
-
-/// The places of `events` as a walk sees them.
-pub(super) fn places(events: &[&Event], known: &KnownEvents) -> Vec<Place> {
-    let position = |event: &Event| known.get(&event.event_id).and_then(|known| known.position);
-    events.iter().map(|event| position(event).map_or(Place::Open, Place::At)).collect()
 }
 
 /// The same event twice in one answer counts once (P35); of two copies, the redacted one.
@@ -155,20 +96,21 @@ pub(super) fn distinct<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<&
     distinct
 }
 
-/// Stores events of one room, whose lock the transaction must hold. `events` must be [`distinct`], `known` what [`known`]
-/// says of them. A stored event is touched only if this copy has a redaction, a position, a `prev_content` or the content
-/// that it lacks. Returns how many are new.
+/// Stores events of one room, whose lock the transaction must hold, and leaves it to the caller to count them. `events` must
+/// be [`distinct`], `found` what was [looked up](super::found) of them; the redactions that are among them join it. A stored
+/// event is touched only if this copy has a redaction, a position, a `prev_content` or the content that it lacks. Returns how
+/// many are new.
 pub(super) async fn store(
     connection: &mut PgConnection,
     policy: Policy,
     room: &Room,
     events: &[Placed<'_>],
-    known: &KnownEvents,
+    found: &mut Found,
 ) -> Result<usize, Error> {
     if events.is_empty() {
         return Ok(0);
     }
-    let tombstones = Tombstones::load(connection).await?;
+    let tombstones = Tombstones::of(&room.erased_users);
     let covered: Vec<_> = events.iter().map(|placed| tombstones.cover(room, placed.event)).collect();
     let events: Vec<_> = covered
         .iter()
@@ -176,27 +118,28 @@ pub(super) async fn store(
         .map(|(event, placed)| Placed { event, position: placed.position })
         .collect();
     let all: Vec<&Event> = events.iter().map(|placed| placed.event).collect();
-    let mut targets = redaction::record(connection, policy, room, &all).await?;
+    let links = redaction::links(room, &all);
+    for (target, redaction) in &links {
+        // Of several the first counts.
+        found.redactions.entry((*target).to_owned()).or_insert_with(|| (*redaction).to_owned());
+    }
+    let Found { known, redactions, .. } = &*found;
+    let mut targets: HashSet<String> = links.iter().map(|(target, _)| (*target).to_owned()).collect();
     let (old, new): (Vec<&Placed<'_>>, Vec<&Placed<'_>>) =
         events.iter().partition(|placed| known.contains_key(&placed.event.event_id));
-    let mut stored: Vec<&str> = targets.iter().map(String::as_str).collect();
-    stored.extend(old.iter().map(|placed| placed.event.event_id.as_str()));
-    stored.extend(all.iter().filter_map(|event| replaced(event)));
-    let fresh = new.iter().map(|placed| placed.event.event_id.as_str()).collect();
-    let redactions = redaction::of(connection, room.room_key, stored, fresh).await?;
     targets
         .extend(all.iter().map(|event| &event.event_id).filter(|id| redactions.contains_key(*id)).cloned());
 
-    insert(connection, room, &new, &redactions).await?;
+    insert(connection, room, &new, redactions).await?;
     complete(connection, room.room_key, &old, known).await?;
-    precedence::replace_poorer(connection, room, &old, known, &redactions).await?;
+    precedence::replace_poorer(connection, room, &old, known, redactions).await?;
 
     let served = |placed: &&Placed<'_>| placed.event.redacted_by.is_some();
     let served =
         old.iter().copied().filter(served).map(|placed| (placed.event.event_id.as_str(), placed.event));
     let mut settled: Vec<_> = targets.iter().filter(|target| known.contains_key(*target)).cloned().collect();
     let mut redacted =
-        redaction::apply(connection, policy, room, &settled, &served.collect(), &redactions).await?;
+        redaction::apply(connection, policy, room, &settled, &served.collect(), redactions).await?;
     for event in new.iter().map(|placed| placed.event) {
         if !targets.remove(&event.event_id) {
             continue;
@@ -206,18 +149,12 @@ pub(super) async fn store(
             redacted.push(event.event_id.clone());
         }
     }
-    redaction::settle(connection, room.room_key, &settled).await?;
+    redaction::record(connection, policy, room, &links, &settled).await?;
     redacted.extend(targets.into_iter().filter(|target| !known.contains_key(target)));
-    let replaced = events.iter().filter_map(|placed| replaced(placed.event));
+    let replaced = events.iter().filter_map(|placed| placed.event.replaced());
     redacted.extend(replaced.filter(|event_id| redactions.contains_key(*event_id)).map(str::to_owned));
     redaction::prune_repeats(connection, room, &redacted).await?;
-    room::count_events(connection, room.room_key, new.len()).await?;
     Ok(new.len())
-}
-
-/// The event whose content `event` repeats.
-fn replaced(event: &Event) -> Option<&str> {
-    event.prev_content.as_ref().and(event.replaces_state.as_deref())
 }
 
 /// Appends rows by one binary `COPY` straight into the table.
@@ -311,16 +248,16 @@ pub(super) fn event_id(raw: &str) -> Option<String> {
 pub(super) async fn quarantine(
     connection: &mut PgConnection,
     policy: Policy,
-    room_key: i32,
+    room: &Room,
     malformed: &[Malformed],
 ) -> Result<(), Error> {
     if malformed.is_empty() {
         return Ok(());
     }
-    let tombstones = Tombstones::load(connection).await?;
+    let tombstones = Tombstones::of(&room.erased_users);
     let event_ids: Vec<String> = malformed.iter().filter_map(|bad| event_id(&bad.raw)).collect();
     let event_ids: Vec<&str> = event_ids.iter().map(String::as_str).collect();
-    let redactions = redaction::recorded(connection, room_key, &event_ids).await?;
+    let redactions = redaction::recorded(connection, room.room_key, &event_ids).await?;
     let is_gone = |bad: &&Malformed| {
         let redacted =
             policy == Policy::Honour && event_id(&bad.raw).is_some_and(|id| redactions.contains_key(&id));
@@ -330,7 +267,7 @@ pub(super) async fn quarantine(
         let kept = sqlx::query!(
             "insert into archive.quarantine (room_key, raw, raw_sha256, reason) values ($1, $2, $3, $4)
              on conflict do nothing",
-            room_key,
+            room.room_key,
             bad.raw.as_bytes(),
             bad.own_sha256.as_slice(),
             bad.reason
@@ -339,7 +276,7 @@ pub(super) async fn quarantine(
         .await?;
         if kept.rows_affected() > 0 {
             tracing::warn!(
-                room.key = room_key,
+                room.key = room.room_key,
                 reason = bad.reason,
                 "an event could not be read; quarantined"
             );

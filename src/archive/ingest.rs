@@ -10,14 +10,15 @@ use sqlx::PgConnection;
 use super::{
     Account, Error, Kind, Walk, WalkState, Writer, anchor, checkpoint,
     event::{self, Placed},
+    found::{self, LookUp, look_up},
     gap, position, redaction,
     response::{Response, claim_rooms},
     room::{self, Room},
     state::{Cause, Pointers},
     step::{self, Passed},
-    timeline::{self, Place},
+    timeline::{self, Below, Place},
     walk,
-    writer::lock_room,
+    writer::{begin_in_room, close, lock_room},
 };
 use crate::{
     config::{Backfill, Rooms},
@@ -103,7 +104,7 @@ impl Writer {
         state: &Events,
         cause: Cause,
     ) -> Result<(), Error> {
-        event::quarantine(connection, self.policy(), room.room_key, &state.malformed).await?;
+        event::quarantine(connection, self.policy(), room, &state.malformed).await?;
         // Whether a copy in this answer tells what the event replaced depends on what the server happens to remember, and
         // so on how often it was asked.
         let told: Vec<Event> =
@@ -141,25 +142,32 @@ impl Writer {
         busy: Duration,
         settings: &Backfill,
     ) -> Result<Walk, Error> {
-        let look_up = LookUp::before(walk);
-        match self.try_page(walk, page, busy, settings, look_up).await {
+        let mut connection = self.page_connection().await?;
+        let asked = LookUp::before(walk);
+        let stored = match self.try_page(&mut connection, walk, page, busy, settings, asked).await {
             // Something on the page was known after all. The transaction is undone; once more with all looked up.
-            Err(error) if look_up == LookUp::State && error.is_duplicate() => {
-                self.try_page(walk, page, busy, settings, LookUp::All).await
+            Err(error) if asked == LookUp::State && error.is_duplicate() => {
+                self.try_page(&mut connection, walk, page, busy, settings, LookUp::All).await
             }
             stored => stored,
+        };
+        match stored {
+            Ok(_) => self.keep_page_connection(connection),
+            Err(_) => close(connection).await,
         }
+        stored
     }
 
     async fn try_page(
         &self,
+        connection: &mut PgConnection,
         walk: &Walk,
         page: &Page,
         busy: Duration,
         settings: &Backfill,
-        look_up: LookUp,
+        asked: LookUp,
     ) -> Result<Walk, Error> {
-        let mut transaction = self.begin_in_room(walk.room_key).await?;
+        let mut transaction = begin_in_room(connection, walk.room_key).await?;
         let room = room::get(&mut transaction, walk.room_key).await?;
         if !room.watched {
             return Err(Error::Unwatched);
@@ -168,18 +176,18 @@ impl Writer {
             return Err(Error::Overtaken);
         }
         for section in [&page.chunk, &page.state] {
-            event::quarantine(&mut transaction, self.policy(), room.room_key, &section.malformed).await?;
+            event::quarantine(&mut transaction, self.policy(), &room, &section.malformed).await?;
         }
         self.store_unplaced(&mut transaction, &room, &page.state.events).await?;
 
         let mut after = walk.clone();
         let events = event::distinct(&page.chunk.events);
-        let asked = events.iter().copied().filter(|event| look_up.includes(event));
-        let known = event::known(&mut transaction, room.room_key, asked).await?;
-        let placement = place_page(&mut transaction, walk, &event::places(&events, &known)).await?;
+        let mut found = look_up(&mut transaction, room.room_key, &events, asked, walk.upper_position).await?;
+        let known = found::places(&events, &found.known);
+        let placement = place_page(&mut transaction, walk, &known, found.below).await?;
         let positions = placement.as_ref().map_or(&[][..], |placement| &placement.positions);
         let placed = with_positions(&events, positions);
-        let new = event::store(&mut transaction, self.policy(), &room, &placed, &known).await?;
+        let new = event::store(&mut transaction, self.policy(), &room, &placed, &mut found).await?;
         let upper = placement.as_ref().map(|placement| placement.upper);
         if let Some(last) = events.last() {
             after.upper_position = upper;
@@ -187,7 +195,7 @@ impl Writer {
         }
         // A walk through the whole past gets to what was redacted itself.
         let whole = matches!(walk.kind, Kind::History | Kind::Rewalk);
-        if !whole && redaction::names_no_target(&room, &events, &known) {
+        if !whole && redaction::names_no_target(&room, &events, &found.known) {
             walk::rewalk_now(&mut transaction, room.room_key).await?;
         }
         let passed = Passed {
@@ -219,29 +227,11 @@ impl Writer {
         events: impl IntoIterator<Item = &Event>,
     ) -> Result<usize, Error> {
         let events = event::distinct(events);
-        let known = event::known(connection, room.room_key, events.iter().copied()).await?;
-        event::store(connection, self.policy(), room, &with_positions(&events, &[]), &known).await
-    }
-}
-
-/// Which events of a page are looked up before it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LookUp {
-    All,
-    /// State, and what redactions redact: a room's history is new but for the state, which its bootstrap told. Should
-    /// another be known, the table's keys refuse it.
-    State,
-}
-
-impl LookUp {
-    /// What is likely to be enough for the next page of `walk`: the first one meets what came live.
-    fn before(walk: &Walk) -> Self {
-        let fresh = walk.kind == Kind::History && !walk.restarted && walk.pages > 0 && walk.known_pages == 0;
-        if fresh { Self::State } else { Self::All }
-    }
-
-    fn includes(self, event: &Event) -> bool {
-        self == Self::All || event.state_key.is_some() || event.event_type == "m.room.redaction"
+        let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
+        let unplaced = with_positions(&events, &[]);
+        let new = event::store(connection, self.policy(), room, &unplaced, &mut found).await?;
+        room::count_events(connection, room.room_key, new).await?;
+        Ok(new)
     }
 }
 
@@ -257,6 +247,7 @@ async fn place_page(
     connection: &mut PgConnection,
     walk: &Walk,
     places: &[Place],
+    below: Option<Below>,
 ) -> Result<Option<timeline::Placement>, Error> {
     let upper = match walk.upper_position {
         Some(upper) => upper,
@@ -265,7 +256,7 @@ async fn place_page(
             None => return Ok(None),
         },
     };
-    let placement = go_down(connection, walk.room_key, upper, places).await?;
+    let placement = go_down(connection, walk.room_key, upper, places, below).await?;
     let unplaced = placement.positions.iter().filter(|position| position.is_none()).count();
     if unplaced > 0 {
         tracing::warn!(
@@ -284,27 +275,31 @@ async fn go_down(
     room_key: i32,
     upper: i64,
     places: &[Place],
+    below: Option<Below>,
 ) -> Result<timeline::Placement, Error> {
     let Some((count, known)) = timeline::repeated(upper, places) else {
-        return walk_down(connection, room_key, upper, places).await;
+        return walk_down(connection, room_key, upper, places, below).await;
     };
     let above = position::above(connection, room_key, known).await?;
-    let again = walk_down(connection, room_key, above, &places[..count]).await?;
+    let again = walk_down(connection, room_key, above, &places[..count], None).await?;
     // Lower than `upper` where a walk has begun just below an event of the page and not below all that is above it there.
-    let mut placement = walk_down(connection, room_key, again.upper, &places[count..]).await?;
+    let mut placement = walk_down(connection, room_key, again.upper, &places[count..], None).await?;
     placement.positions.splice(..0, again.positions);
     Ok(placement)
 }
 
-/// Places events below `upper`, newest first, among what is there.
+/// Places events below `upper`, newest first, among what is there, of which `known` has been looked up before.
 pub(super) async fn walk_down(
     connection: &mut PgConnection,
     room_key: i32,
     upper: i64,
     places: &[Place],
+    known: Option<Below>,
 ) -> Result<timeline::Placement, Error> {
-    let below: HashMap<i64, i64> =
-        position::below(connection, room_key, &timeline::tops(upper, places)).await?;
+    let mut tops = timeline::tops(upper, places);
+    tops.retain(|top| known.is_none_or(|known| known.upper != *top));
+    let mut below: HashMap<i64, i64> = position::below(connection, room_key, &tops).await?;
+    below.extend(known.and_then(|known| Some((known.upper, known.position?))));
     Ok(timeline::walk_down(upper, places, |upper| below.get(&upper).copied()))
 }
 

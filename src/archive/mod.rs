@@ -6,6 +6,7 @@ mod choice;
 mod copy;
 mod erase;
 mod event;
+mod found;
 mod gap;
 mod gauges;
 mod ingest;
@@ -193,7 +194,8 @@ fn migrator() -> Migrator {
 }
 
 impl Archive {
-    /// Connects to the database at `url`, with at most `connections` connections. Nothing is migrated.
+    /// Connects to the database at `url`, with at most `connections` connections; a [`Writer`] has its own beside them, for its
+    /// lock and for the pages in hand. Nothing is migrated.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, Error> {
         let options = url.parse::<PgConnectOptions>()?.application_name("backscroll");
         // The pool would only say that it waited for a connection in vain; a single one says why.

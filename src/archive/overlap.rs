@@ -44,7 +44,7 @@ impl Overlap {
     ) -> Result<Vec<Option<i64>>, Error> {
         let counts = |place: &Place| place.position().is_none_or(|position| self.counts(position));
         let newest_first: Vec<Place> = places.iter().rev().copied().filter(counts).collect();
-        let placement = walk_down(connection, room_key, i64::MAX, &newest_first).await?;
+        let placement = walk_down(connection, room_key, i64::MAX, &newest_first, None).await?;
         let mut given = placement.positions.into_iter().rev();
         Ok(places
             .iter()

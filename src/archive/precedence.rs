@@ -4,7 +4,8 @@ use sqlx::PgConnection;
 
 use super::{
     Error,
-    event::{KnownEvents, Placed},
+    event::Placed,
+    found::KnownEvents,
     redaction::{self, Redactions},
     room::Room,
 };

@@ -4,7 +4,7 @@
 mod prune;
 mod repeats;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -12,63 +12,83 @@ use sqlx::PgConnection;
 pub(super) use self::{prune::pruned, repeats::prune_repeats};
 use super::{
     Error,
-    event::{self, KnownEvents, StoredEvent},
+    event::{self, StoredEvent},
+    found::{KnownEvents, LookUp, look_up},
     room::Room,
 };
 use crate::{config::RedactionPolicy as Policy, matrix::Event};
 
-/// For more new events than these, a room's waiting redactions are read rather than looked up by their targets.
-const MANY_NEW: usize = 500;
-/// But not more of them than these.
-const FEW_WAITING: usize = 2000;
-
 /// Redactions known for some events: target → redaction.
 pub(super) type Redactions = HashMap<String, String>;
 
-/// Records the redactions that `events` are, and those that redacted `events` according to the server. What is in quarantine
-/// of their targets is forgotten: it cannot be pruned. Returns the targets.
-pub(super) async fn record(
-    connection: &mut PgConnection,
-    policy: Policy,
-    room: &Room,
-    events: &[&Event],
-) -> Result<HashSet<String>, Error> {
+/// The redactions that `events` are, and those that redacted `events` according to the server, each after its target: in the
+/// order in which the archive has redactions that it learns of at once.
+pub(super) fn links<'e>(room: &Room, events: &[&'e Event]) -> Vec<(&'e str, &'e str)> {
     let version = room.room_version.as_deref();
     let asked =
         events.iter().filter_map(|event| Some((event.redaction_target(version)?, event.event_id.as_str())));
     let done =
         events.iter().filter_map(|event| Some((event.event_id.as_str(), event.redacted_by.as_deref()?)));
-    let (targets, redactions): (Vec<String>, Vec<String>) =
-        asked.chain(done).map(|(target, redaction)| (target.to_owned(), redaction.to_owned())).unzip();
-    if targets.is_empty() {
-        return Ok(HashSet::new());
+    let mut links: Vec<_> = asked.chain(done).collect();
+    links.sort_unstable();
+    links
+}
+
+/// Records `links`, and what has become by now of all links to `settled`, which are stored. What is in quarantine of the links'
+/// targets is forgotten: it cannot be pruned.
+pub(super) async fn record(
+    connection: &mut PgConnection,
+    policy: Policy,
+    room: &Room,
+    links: &[(&str, &str)],
+    settled: &[String],
+) -> Result<(), Error> {
+    if links.is_empty() && settled.is_empty() {
+        return Ok(());
     }
+    let (targets, redactions): (Vec<&str>, Vec<&str>) = links.iter().copied().unzip();
     let quarantined = sqlx::query!(
-        "with recorded as (
+        "with stored as (
+             select e.event_id,
+                    case when e.type = 'm.room.create' then 'refused' when e.redacted_by is not null then 'applied' end as state
+             from unnest($4::text[]) as settled (event_id)
+             cross join lateral (
+                 select event_id, type, redacted_by from archive.events
+                 where room_key = $1 and event_id = settled.event_id
+                 limit 1
+             ) as e
+         ), recorded as (
              insert into archive.redactions (room_key, target_event_id, redaction_event_id, state)
-             select $1, link.target, link.redaction, 'pending'
+             select $1, link.target, link.redaction, coalesce(stored.state, 'pending')
              from unnest($2::text[], $3::text[]) as link (target, redaction)
+             left join stored on stored.event_id = link.target
              on conflict do nothing
+         ), settled as (
+             update archive.redactions r set state = stored.state
+             from stored
+             where r.room_key = $1 and r.target_event_id = stored.event_id and r.state = 'pending'
+               and stored.state is not null
          )
-         select quarantine_id, raw from archive.quarantine where room_key = $1",
+         select quarantine_id, raw from archive.quarantine where room_key = $1 and $5",
         room.room_key,
-        &targets,
-        &redactions
+        &targets as &[&str],
+        &redactions as &[&str],
+        settled,
+        policy == Policy::Honour && !targets.is_empty()
     )
     .fetch_all(&mut *connection)
     .await?;
-    let targets: HashSet<String> = targets.into_iter().collect();
     let is_target = |raw: &[u8]| {
-        str::from_utf8(raw).ok().and_then(event::event_id).is_some_and(|id| targets.contains(&id))
+        str::from_utf8(raw).ok().and_then(event::event_id).is_some_and(|id| targets.contains(&id.as_str()))
     };
     let theirs: Vec<i64> =
         quarantined.into_iter().filter(|row| is_target(&row.raw)).map(|row| row.quarantine_id).collect();
-    if policy == Policy::Honour && !theirs.is_empty() {
+    if !theirs.is_empty() {
         sqlx::query!("delete from archive.quarantine where quarantine_id = any($1)", &theirs)
             .execute(connection)
             .await?;
     }
-    Ok(targets)
+    Ok(())
 }
 
 /// Whether one of `events` is new to us and has redacted what it does not name: only the redacted events' own copies tell.
@@ -84,7 +104,7 @@ pub(super) async fn state_names_no_target<'e>(
     state: impl Iterator<Item = &'e Event>,
 ) -> Result<bool, Error> {
     let removals: Vec<&Event> = state.filter(|event| redacts_all_of_a_user(event)).collect();
-    let known = event::known(connection, room.room_key, removals.iter().copied()).await?;
+    let known = look_up(connection, room.room_key, &removals, LookUp::All, None).await?.known;
     Ok(names_no_target(room, &removals, &known))
 }
 
@@ -113,44 +133,6 @@ fn redacts_all_of_a_user(event: &Event) -> bool {
             .is_ok_and(|removal: Removal| removal.redact_events || removal.unstable)
 }
 
-/// The recorded redactions of these events, of which `new` are not stored.
-pub(super) async fn of(
-    connection: &mut PgConnection,
-    room_key: i32,
-    known: Vec<&str>,
-    new: Vec<&str>,
-) -> Result<Redactions, Error> {
-    if new.len() > MANY_NEW
-        && let Some(mut waiting) = waiting(connection, room_key).await?
-    {
-        let new: HashSet<&str> = new.into_iter().collect();
-        waiting.retain(|target, _| new.contains(target.as_str()));
-        waiting.extend(recorded(connection, room_key, &known).await?);
-        return Ok(waiting);
-    }
-    recorded(connection, room_key, &[known, new].concat()).await
-}
-
-/// All redactions of the room whose target is not stored, if they are few.
-async fn waiting(connection: &mut PgConnection, room_key: i32) -> Result<Option<Redactions>, Error> {
-    // One row of two arrays: reading it costs a tenth of as many rows. The index gives their order: the first redaction
-    // counts, as below, so it comes last.
-    let links = sqlx::query!(
-        r#"select coalesce(array_agg(target_event_id), '{}') as "targets!",
-                  coalesce(array_agg(redaction_event_id), '{}') as "redactions!"
-           from (select target_event_id, redaction_event_id from archive.redactions
-                 where room_key = $1 and state = 'pending'
-                 order by recorded_at desc, redaction_event_id desc
-                 limit $2) few"#,
-        room_key,
-        i64::try_from(FEW_WAITING).unwrap_or(i64::MAX)
-    )
-    .fetch_one(connection)
-    .await?;
-    let few = links.targets.len() < FEW_WAITING;
-    Ok(few.then(|| links.targets.into_iter().zip(links.redactions).collect()))
-}
-
 /// The recorded redactions of these events, of several the first.
 pub(super) async fn recorded(
     connection: &mut PgConnection,
@@ -160,7 +142,7 @@ pub(super) async fn recorded(
     if event_ids.is_empty() {
         return Ok(Redactions::new());
     }
-    // Lateral, and limited, for the same reason as in `event::known`.
+    // Lateral, and limited, for the same reason as in `found::look_up`.
     let links = sqlx::query!(
         "select link.target_event_id, link.redaction_event_id
          from unnest($2::text[]) as asked (event_id)
@@ -262,30 +244,6 @@ async fn overwrite(
         copy.content,
         copy.redacted_by,
         copy.stable_sha256.as_slice()
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Marks what became of the links to `targets`, which are stored.
-pub(super) async fn settle(
-    connection: &mut PgConnection,
-    room_key: i32,
-    targets: &[String],
-) -> Result<(), Error> {
-    if targets.is_empty() {
-        return Ok(());
-    }
-    sqlx::query!(
-        "update archive.redactions r
-         set state = case when e.type = 'm.room.create' then 'refused' else 'applied' end
-         from archive.events e
-         where r.room_key = $1 and r.target_event_id = any($2) and r.state = 'pending'
-           and e.room_key = $1 and e.event_id = r.target_event_id
-           and (e.redacted_by is not null or e.type = 'm.room.create')",
-        room_key,
-        targets
     )
     .execute(connection)
     .await?;

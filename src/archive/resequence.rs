@@ -6,7 +6,7 @@ use super::{
     Error, Writer, event, redaction,
     room::{self, Room},
     walk,
-    writer::lock_room,
+    writer::{begin_in_room, lock_room},
 };
 use crate::matrix::Page;
 
@@ -83,10 +83,11 @@ impl Writer {
         page: &Page,
         next: Option<&str>,
     ) -> Result<PageRead, Error> {
-        let mut transaction = self.begin_in_room(at.room_key).await?;
+        let mut connection = self.page_connection().await?;
+        let mut transaction = begin_in_room(&mut connection, at.room_key).await?;
         let room = room::get(&mut transaction, at.room_key).await?;
         for section in [&page.chunk, &page.state] {
-            event::quarantine(&mut transaction, self.policy(), room.room_key, &section.malformed).await?;
+            event::quarantine(&mut transaction, self.policy(), &room, &section.malformed).await?;
             if redaction::state_names_no_target(&mut transaction, &room, section.events.iter()).await? {
                 walk::rewalk_now(&mut transaction, room.room_key).await?;
             }
@@ -97,6 +98,7 @@ impl Writer {
         move_cursor(&mut transaction, at, next, at.pages + 1).await?;
         let create_passed = has_create(&mut transaction, at.room_key).await?;
         transaction.commit().await?;
+        self.keep_page_connection(connection);
         let cursor = next.map(str::to_owned);
         (at.cursor, at.pages) = (cursor, at.pages + 1);
         Ok(PageRead { added, create_passed })

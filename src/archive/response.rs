@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 
 use super::{
     Account, Error, Kind, SyncOutcome, Writer, event,
+    found::{self, LookUp, look_up},
     gap::{self, NewGap},
     ingest::with_positions,
     overlap::{self, Overlap},
@@ -16,7 +17,6 @@ use super::{
         after, canonical_alias, discontinuity, last_of_own, membership, own, rejoined, state_events,
         tells_again, told_in_part,
     },
-    tombstone,
     walk::{self, NewWalk},
     writer::lock_rooms,
 };
@@ -55,13 +55,15 @@ impl Writer {
             let aliases = room::stripped_aliases(&told.stripped);
             let wanted = room::is_wanted(response.rooms, &room.room_id, aliases);
             let shown = if wanted { told.stripped.as_slice() } else { &[] };
-            room::set_stripped(connection, room.room_key, shown).await?;
+            room::set_stripped(connection, &room, shown).await?;
             if !before.bootstrapped {
                 room.watched = wanted;
             }
-            return room::update(connection, &room).await;
+            return room::update(connection, &before, &room).await;
         }
-        room::set_stripped(connection, room.room_key, &[]).await?;
+        if matches!(before.membership.as_str(), "invite" | "knock") {
+            room::set_stripped(connection, &room, &[]).await?;
+        }
         let create = state_events(told).find(|event| event.is_state("m.room.create"));
         if !before.bootstrapped
             && before.membership != "join"
@@ -71,7 +73,7 @@ impl Writer {
         {
             // An invite or knock came to nothing: there is no history that this account may see, nor is it to be looked for.
             room.watched = true;
-            return room::update(connection, &room).await;
+            return room::update(connection, &before, &room).await;
         }
         let alias = canonical_alias(told);
         let is_wanted = room::is_wanted(response.rooms, &room.room_id, alias.into_iter());
@@ -83,7 +85,7 @@ impl Writer {
             return Ok(());
         }
         if !room.watched {
-            return room::update(connection, &room).await;
+            return room::update(connection, &before, &room).await;
         }
         if let Some(create) = create {
             room.room_version = Some(room::declared_version(create));
@@ -92,7 +94,7 @@ impl Writer {
             return Ok(());
         }
         room.bootstrapped = true;
-        room::update(connection, &room).await?;
+        room::update(connection, &before, &room).await?;
         if matches!(before.membership.as_str(), "invite" | "knock" | "ban") && room.membership == "leave" {
             // Refused while nothing but an invite, or a ban, told who the account is to the room: who has left may read again.
             walk::reopen_stalled(connection, Some(room.room_key)).await?;
@@ -100,7 +102,7 @@ impl Writer {
         for section in
             [Some(&told.state), Some(&told.timeline), told.state_after.as_ref()].into_iter().flatten()
         {
-            event::quarantine(connection, self.policy(), room.room_key, &section.malformed).await?;
+            event::quarantine(connection, self.policy(), &room, &section.malformed).await?;
         }
         outcome.event_count += if before.bootstrapped {
             self.follow(connection, response, &before, &room, told, rejoined).await?
@@ -195,9 +197,9 @@ impl Writer {
         let mut unnamed = redaction::state_names_no_target(connection, room, state()).await?;
         let mut new = self.store_unplaced(connection, room, state()).await?;
         let events = event::distinct(&told.timeline.events);
-        let known = event::known(connection, room.room_key, events.iter().copied()).await?;
-        let places = event::places(&events, &known);
-        let tells_again = tells_again(response, told, rejoined, &known);
+        let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
+        let places = found::places(&events, &found.known);
+        let tells_again = tells_again(response, told, rejoined, &found.known);
         let (overlap, newest) = if hole.is_some() && tells_again {
             (Some(Overlap::of_all(&places)), newest)
         } else {
@@ -212,8 +214,10 @@ impl Writer {
         let lowest = overlap.and_then(|overlap| overlap.lowest(&given));
         given.extend(fresh.iter().map(|place| place.position().or_else(|| positions.next())));
         let appended = with_positions(&events, &given);
-        new += event::store(connection, self.policy(), room, &appended, &known).await?;
-        unnamed |= redaction::names_no_target(room, &events, &known);
+        let appended = event::store(connection, self.policy(), room, &appended, &mut found).await?;
+        room::count_events(connection, room.room_key, appended).await?;
+        new += appended;
+        unnamed |= redaction::names_no_target(room, &events, &found.known);
         if unnamed {
             walk::rewalk_now(connection, room.room_key).await?;
         }
@@ -305,26 +309,22 @@ pub(super) async fn claim_rooms<'a>(
     response: &Response<'_>,
     told: &'a [RoomBatch],
 ) -> Result<Vec<(Room, &'a RoomBatch)>, Error> {
-    let mut rooms = Vec::with_capacity(told.len());
     let room_ids: Vec<String> = told.iter().map(|batch| batch.room_id.to_string()).collect();
-    let erased = tombstone::erased_rooms(connection, &room_ids).await?;
+    let mut known = room::keys(connection, &room_ids).await?;
+    let mut claimed = Vec::with_capacity(told.len());
     for batch in told {
         let room_id = batch.room_id.as_str();
-        if erased.contains(room_id) {
-            continue;
+        let Some(room_key) = known.get_mut(room_id) else { continue };
+        if room_key.is_none() {
+            let membership = membership(batch, &response.account.user_id);
+            *room_key = Some(room::create(connection, room_id, &membership).await?.room_key);
         }
-        let room = match room::find(connection, room_id).await? {
-            Some(room) => room,
-            None => room::create(connection, room_id, &membership(batch, &response.account.user_id)).await?,
-        };
-        rooms.push((room, batch));
+        claimed.extend(room_key.map(|room_key| (room_key, batch)));
     }
-    rooms.sort_by_key(|(room, _)| room.room_key);
-    let room_keys: Vec<i32> = rooms.iter().map(|(room, _)| room.room_key).collect();
+    claimed.sort_by_key(|(room_key, _)| *room_key);
+    let room_keys: Vec<i32> = claimed.iter().map(|(room_key, _)| *room_key).collect();
     lock_rooms(connection, &room_keys).await?;
-    for (room, _) in &mut rooms {
-        // As it is now that nobody else is at work in it.
-        *room = room::get(connection, room.room_key).await?;
-    }
-    Ok(rooms)
+    // As they are now that nobody else is at work in them.
+    let rooms = room::get_all(connection, &room_keys).await?;
+    Ok(claimed.into_iter().filter_map(|(key, batch)| Some((rooms.get(&key)?.clone(), batch))).collect())
 }

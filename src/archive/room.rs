@@ -1,5 +1,7 @@
 //! The rooms and what the server says of our place in them.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use sqlx::PgConnection;
 
@@ -10,7 +12,7 @@ use crate::{
 };
 
 /// A row of `archive.rooms`, as far as the writer needs it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Room {
     pub(super) room_key: i32,
     pub(super) room_id: String,
@@ -21,14 +23,17 @@ pub(super) struct Room {
     /// The `since` of the response that told of our leave; `None` while we are in the room.
     pub(super) left_since: Option<String>,
     pub(super) history_state: String,
+    /// The users who were erased, in every room.
+    pub(super) erased_users: Vec<String>,
 }
 
 /// The room's row, if there is one.
 pub(super) async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Option<Room>, Error> {
     let room = sqlx::query_as!(
         Room,
-        "select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state
-         from archive.rooms where room_id = $1",
+        r#"select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
+                  array(select user_id from archive.erasures where user_id is not null) as "erased_users!"
+           from archive.rooms where room_id = $1"#,
         room_id
     )
     .fetch_optional(connection)
@@ -40,8 +45,9 @@ pub(super) async fn find(connection: &mut PgConnection, room_id: &str) -> Result
 pub(super) async fn get(connection: &mut PgConnection, room_key: i32) -> Result<Room, Error> {
     let room = sqlx::query_as!(
         Room,
-        "select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state
-         from archive.rooms where room_key = $1",
+        r#"select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
+                  array(select user_id from archive.erasures where user_id is not null) as "erased_users!"
+           from archive.rooms where room_key = $1"#,
         room_key
     )
     .fetch_one(connection)
@@ -56,8 +62,9 @@ pub(super) async fn create(
 ) -> Result<Room, Error> {
     let room = sqlx::query_as!(
         Room,
-        "insert into archive.rooms (room_id, membership) values ($1, $2)
-         returning room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state",
+        r#"insert into archive.rooms (room_id, membership) values ($1, $2)
+           returning room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
+                     array(select user_id from archive.erasures where user_id is not null) as "erased_users!""#,
         room_id,
         membership
     )
@@ -66,13 +73,49 @@ pub(super) async fn create(
     Ok(room)
 }
 
-/// Writes what a `/sync` response changed of the room's row.
-pub(super) async fn update(connection: &mut PgConnection, room: &Room) -> Result<(), Error> {
+/// The rows of rooms that exist, by key.
+pub(super) async fn get_all(
+    connection: &mut PgConnection,
+    room_keys: &[i32],
+) -> Result<HashMap<i32, Room>, Error> {
+    let rooms = sqlx::query_as!(
+        Room,
+        r#"select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
+                  array(select user_id from archive.erasures where user_id is not null) as "erased_users!"
+           from archive.rooms where room_key = any($1)"#,
+        room_keys
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rooms.into_iter().map(|room| (room.room_key, room)).collect())
+}
+
+/// The keys of those of these rooms that were not erased; `None`: it has no row yet.
+pub(super) async fn keys(
+    connection: &mut PgConnection,
+    room_ids: &[String],
+) -> Result<HashMap<String, Option<i32>>, Error> {
+    let rooms = sqlx::query!(
+        r#"select told.room_id as "room_id!", r.room_key as "room_key?"
+           from unnest($1::text[]) as told (room_id)
+           left join archive.rooms r on r.room_id = told.room_id
+           where not exists (select from archive.erasures e where e.room_id = told.room_id)"#,
+        room_ids
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rooms.into_iter().map(|row| (row.room_id, row.room_key)).collect())
+}
+
+/// Writes what has changed of the room's row since it was `before`, under the room's lock.
+pub(super) async fn update(connection: &mut PgConnection, before: &Room, room: &Room) -> Result<(), Error> {
+    if room == before {
+        return Ok(());
+    }
     sqlx::query!(
         "update archive.rooms
          set room_version = $2, membership = $3, watched = $4, bootstrapped = $5, left_since = $6
-         where room_key = $1
-           and (room_version, membership, watched, bootstrapped, left_since) is distinct from ($2, $3, $4, $5, $6)",
+         where room_key = $1",
         room.room_key,
         room.room_version,
         room.membership,
@@ -179,16 +222,16 @@ pub(super) async fn count_events(
 /// Replaces what an invite or knock shows of the room.
 pub(super) async fn set_stripped(
     connection: &mut PgConnection,
-    room_key: i32,
+    room: &Room,
     stripped: &[Stripped],
 ) -> Result<(), Error> {
-    sqlx::query!("delete from archive.stripped_state where room_key = $1", room_key)
+    sqlx::query!("delete from archive.stripped_state where room_key = $1", room.room_key)
         .execute(&mut *connection)
         .await?;
     if stripped.is_empty() {
         return Ok(());
     }
-    let tombstones = Tombstones::load(connection).await?;
+    let tombstones = Tombstones::of(&room.erased_users);
     let covered =
         |state: &&Stripped| tombstones.covers_stripped(&state.event_type, &state.sender, &state.state_key);
     for state in stripped.iter().filter(|state| !covered(state)) {
@@ -196,7 +239,7 @@ pub(super) async fn set_stripped(
             "insert into archive.stripped_state (room_key, type, state_key, sender, content)
              values ($1, $2, $3, $4, $5::text::jsonb)
              on conflict do nothing",
-            room_key,
+            room.room_key,
             state.event_type,
             state.state_key,
             state.sender,

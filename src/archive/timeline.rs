@@ -12,6 +12,14 @@ const LEAP: i64 = 1 << 40;
 /// dozen small pages would find none left.
 const SHARES: i64 = 8;
 
+/// A position and the room's next one below it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Below {
+    pub(super) upper: i64,
+    /// `None`: nothing is below.
+    pub(super) position: Option<i64>,
+}
+
 /// What the archive knows of an event on a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {

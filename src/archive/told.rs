@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{
     Error,
-    event::{self, KnownEvents},
+    found::{KnownEvents, LookUp, look_up},
     gap,
     response::Response,
     room::{self, Room},
@@ -85,7 +85,7 @@ pub(super) async fn rejoined(
     }
     // Some servers tell of the same leave again and again.
     let leaves: Vec<&Event> = own(told, user_id, "leave").collect();
-    let known = event::known(connection, before.room_key, leaves.iter().copied()).await?;
+    let known = look_up(connection, before.room_key, &leaves, LookUp::All, None).await?.known;
     Ok(leaves.iter().any(|leave| !known.contains_key(&leave.event_id)))
 }
 

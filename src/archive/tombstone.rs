@@ -15,23 +15,13 @@ use crate::matrix::{
 
 /// The users who were erased.
 #[derive(Debug, Default)]
-pub(super) struct Tombstones {
-    users: HashSet<String>,
+pub(super) struct Tombstones<'u> {
+    users: HashSet<&'u str>,
 }
 
-impl Tombstones {
-    pub(super) async fn load(connection: &mut PgConnection) -> Result<Self, Error> {
-        let users = sqlx::query_scalar!(
-            r#"select user_id as "user_id!" from archive.erasures where user_id is not null"#
-        )
-        .fetch_all(connection)
-        .await?;
-        Ok(Self { users: users.into_iter().collect() })
-    }
-
-    /// The tombstone of one user.
-    pub(super) fn of(user_id: &str) -> Self {
-        Self { users: HashSet::from([user_id.to_owned()]) }
+impl<'u> Tombstones<'u> {
+    pub(super) fn of(erased_users: &'u [impl AsRef<str>]) -> Self {
+        Self { users: erased_users.iter().map(AsRef::as_ref).collect() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -64,8 +54,8 @@ impl Tombstones {
     /// `state_history` then finds the value before in the archive.
     fn repeats(&self, event: &Event) -> bool {
         let own = event.event_type == "m.room.member"
-            && event.state_key.as_ref().is_some_and(|user_id| self.users.contains(user_id));
-        own || event.prev_sender.as_ref().is_none_or(|sender| self.users.contains(sender))
+            && event.state_key.as_ref().is_some_and(|user_id| self.users.contains(user_id.as_str()));
+        own || event.prev_sender.as_ref().is_none_or(|sender| self.users.contains(sender.as_str()))
     }
 
     /// Whether text that is no event concerns an erased user: names them anywhere. Whose it is, such a text cannot be
@@ -75,9 +65,8 @@ impl Tombstones {
             return false;
         }
         let value = serde_json::from_str::<&RawValue>(raw).ok();
-        let named = |user: &String| {
-            raw.contains(user.as_str())
-                || value.is_some_and(|value| json_mentions(&Json::parse(value.get()), user))
+        let named = |user: &&str| {
+            raw.contains(user) || value.is_some_and(|value| json_mentions(&Json::parse(value.get()), user))
         };
         self.users.iter().any(named)
     }
@@ -103,21 +92,13 @@ fn json_mentions(value: &Json<'_>, user_id: &str) -> bool {
 
 /// Whether the room was erased.
 pub(super) async fn is_erased(connection: &mut PgConnection, room_id: &str) -> Result<bool, Error> {
-    Ok(!erased_rooms(connection, &[room_id.to_owned()]).await?.is_empty())
-}
-
-/// Which of these rooms were erased: they are not archived.
-pub(super) async fn erased_rooms(
-    connection: &mut PgConnection,
-    room_ids: &[String],
-) -> Result<HashSet<String>, Error> {
-    let rooms = sqlx::query_scalar!(
-        r#"select room_id as "room_id!" from archive.erasures where room_id = any($1)"#,
-        room_ids
+    let is_erased = sqlx::query_scalar!(
+        r#"select exists (select from archive.erasures where room_id = $1) as "is_erased!""#,
+        room_id
     )
-    .fetch_all(connection)
+    .fetch_one(connection)
     .await?;
-    Ok(rooms.into_iter().collect())
+    Ok(is_erased)
 }
 
 #[cfg(test)]
@@ -126,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_text_mentions_a_user_however_it_is_written() {
-        let tombstones = Tombstones::of("@a:hs");
+        let tombstones = Tombstones::of(&["@a:hs"]);
         assert!(tombstones.mentioned(r#"{"sender":"@a:hs"}"#));
         assert!(tombstones.mentioned(r#"{"sender":["\u0040a:hs"]}"#));
         assert!(tombstones.mentioned("not JSON @a:hs"));

@@ -392,7 +392,7 @@ impl Writer {
     }
 }
 
-/// Moves the checkpoint from `before` to `after` in the caller's transaction. The place is kept as it was until the walk has
+/// Moves the checkpoint from `before` to `after` in the caller's transaction, and counts the events in between. The place is kept as it was until the walk has
 /// passed an event, or does not begin anew any more: it stands just above all that is placed for the moment only.
 ///
 /// # Errors
@@ -408,7 +408,10 @@ pub(super) async fn save(
     let has_passed = after.oldest_ts.is_some() && after.cursor != before.cursor;
     let place = after.upper_position.filter(|_| has_passed || after.pages >= BEGIN_ANEW);
     let moved = sqlx::query!(
-        "update archive.walks
+        "with counted as (
+             update archive.rooms set event_count = event_count + $18 where room_key = $19 and $18::bigint > 0
+         )
+         update archive.walks
          set cursor = $4, upper_position = coalesce($5, upper_position), pages = $6, events = $7,
              busy_ms = busy_ms + $8, oldest_ts = $9, known_pages = $10, lower_reached = $11, ends = $12, repeats = $13,
              landmark = $14, state = $15, last_error = $16, not_before = now() + make_interval(secs => $17),
@@ -430,7 +433,9 @@ pub(super) async fn save(
         after.landmark,
         after.state.as_str(),
         after.last_error,
-        pause_s
+        pause_s,
+        after.events - before.events,
+        before.room_key
     )
     .execute(connection)
     .await?;

@@ -1,11 +1,14 @@
 //! The one writer of a database.
 
-use std::time::Duration;
+use std::{
+    sync::{MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::Mutex;
 
-use super::{Archive, Error, Policy, inspect};
+use super::{Archive, Error, FRESH, Policy, inspect};
 
 /// Names Backscroll's session lock among the advisory locks of a database.
 pub(super) const WRITER_LOCK: i64 = 0x6261_636b_7363_726f;
@@ -28,6 +31,7 @@ pub struct Writer {
     archive: Archive,
     policy: Policy,
     session: Mutex<Session>,
+    page_connections: PageConnections,
 }
 
 /// The session that holds the lock.
@@ -49,7 +53,12 @@ impl Archive {
     /// writer that was killed.
     pub async fn writer(&self, policy: Policy) -> Result<Writer, Error> {
         let session = self.lock_session(None).await?;
-        Ok(Writer { archive: self.clone(), policy, session: Mutex::new(session) })
+        Ok(Writer {
+            archive: self.clone(),
+            policy,
+            session: Mutex::new(session),
+            page_connections: PageConnections::default(),
+        })
     }
 
     /// `lost`: the process that held the lock for us over a connection that is no more. It may not have noticed, and is ended
@@ -93,8 +102,7 @@ impl Writer {
     /// session. Between the loss and this call the checkpoints' compare-and-set keeps a second writer out.
     pub async fn keep_lock(&self) -> Result<(), Error> {
         let mut session = self.session.lock().await;
-        let ping = tokio::time::timeout(PING, session.connection.ping()).await;
-        if !matches!(ping, Ok(Ok(()))) {
+        if !answers(&mut session.connection).await {
             *session = self.archive.lock_session(session.holder.as_ref()).await?;
         }
         Ok(())
@@ -105,17 +113,69 @@ impl Writer {
         Ok(self.archive.pool.begin().await?)
     }
 
-    /// Begins a transaction for a page, with the [room's lock](lock_room), in one exchange with the server. A crash may
-    /// lose one that was committed, but never one before it: what it held is fetched again, because its checkpoint is lost
-    /// with it.
-    pub(super) async fn begin_in_room(&self, room_key: i32) -> Result<Transaction<'static, Postgres>, Error> {
-        let begin = format!(
-            "begin; set local synchronous_commit = off;
-             select pg_advisory_xact_lock_shared({ROOM_LOCK}, {ALL}), pg_advisory_xact_lock({ROOM_LOCK}, {room_key})"
-        );
-        // Numbers make it up.
-        Ok(self.archive.pool.begin_with(AssertSqlSafe(begin)).await?)
+    /// A connection to store a page over, to be [kept](Self::keep_page_connection) after its transaction has been committed.
+    pub(super) async fn page_connection(&self) -> Result<PgConnection, Error> {
+        self.page_connections.take(&self.archive.pool).await
     }
+
+    pub(super) fn keep_page_connection(&self, connection: PgConnection) {
+        self.page_connections.keep(connection);
+    }
+}
+
+/// Connections of their own for the pages, as many as are stored at once. The one that was used last is taken first: its
+/// server process has at hand what the next page needs, and so have the processor's caches. The pool would give one after
+/// the other, each tested as it comes back.
+#[derive(Debug, Default)]
+struct PageConnections(std::sync::Mutex<Vec<(PgConnection, Instant)>>);
+
+impl PageConnections {
+    async fn take(&self, pool: &PgPool) -> Result<PgConnection, Error> {
+        while let Some((mut connection, used)) = self.pop() {
+            if used.elapsed() <= FRESH || answers(&mut connection).await {
+                return Ok(connection);
+            }
+        }
+        Ok(pool.acquire().await?.detach())
+    }
+
+    fn keep(&self, connection: PgConnection) {
+        self.kept().push((connection, Instant::now()));
+    }
+
+    fn pop(&self) -> Option<(PgConnection, Instant)> {
+        self.kept().pop()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<(PgConnection, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a connection, and with it at once the transaction that has failed on it, which holds a room's lock: sqlx would undo
+/// that at the connection's next use.
+pub(super) async fn close(connection: PgConnection) {
+    // What cannot be told to the server, it finds out.
+    let _ = tokio::time::timeout(PING, connection.close()).await;
+}
+
+async fn answers(connection: &mut PgConnection) -> bool {
+    matches!(tokio::time::timeout(PING, connection.ping()).await, Ok(Ok(())))
+}
+
+/// Begins a transaction for a page, with the [room's lock](lock_room), in one exchange with the server. A crash may
+/// lose one that was committed, but never one before it: what it held is fetched again, because its checkpoint is lost
+/// with it.
+pub(super) async fn begin_in_room(
+    connection: &mut PgConnection,
+    room_key: i32,
+) -> Result<Transaction<'_, Postgres>, Error> {
+    let begin = format!(
+        "begin; set local synchronous_commit = off;
+         select pg_advisory_xact_lock_shared({ROOM_LOCK}, {ALL}), pg_advisory_xact_lock({ROOM_LOCK}, {room_key})"
+    );
+    // Numbers make it up.
+    Ok(connection.begin_with(AssertSqlSafe(begin)).await?)
 }
 
 /// Makes the transaction the only one at work in the room. Without it, a redaction in one transaction and its target

@@ -78,6 +78,11 @@ impl Event {
         if in_content(room_version) { content.or(top) } else { top.or(content) }
     }
 
+    /// The event whose content this one repeats.
+    pub fn replaced(&self) -> Option<&str> {
+        self.prev_content.as_ref().and(self.replaces_state.as_deref())
+    }
+
     /// Whether this is state of that type with an empty key.
     pub fn is_state(&self, event_type: &str) -> bool {
         self.event_type == event_type && self.state_key.as_deref() == Some("")

@@ -16,7 +16,7 @@ pub(in crate::archive) async fn prune_repeats(
     if targets.is_empty() {
         return Ok(());
     }
-    // Lateral, and fenced by its offset, for the same reason as in `event::known`.
+    // Lateral, and fenced by its offset, for the same reason as in `found::look_up`.
     let repeats = sqlx::query!(
         r#"select repeat.event_id as "event_id!", repeat.type as "event_type!", repeat.prev_content::text as "prev_content!",
                   t.content::text as "content?"

@@ -1,0 +1,169 @@
+//! What the archive has of an answer's events before they are stored.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+
+use super::{
+    Error, Kind, Walk,
+    redaction::{self, Redactions},
+    timeline::{Below, Place},
+};
+use crate::matrix::Event;
+
+/// For more events than these, a room's waiting redactions are read rather than looked up by their targets.
+const MANY: usize = 500;
+/// But not more of them than these.
+const FEW_WAITING: usize = 2000;
+
+/// A stored event.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) position: Option<i64>,
+    pub(super) has_prev_content: bool,
+    pub(super) stable_sha256: Vec<u8>,
+}
+
+/// Stored events by id.
+pub(super) type KnownEvents = HashMap<String, Known>;
+
+/// What is there of some events.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Those that are stored, and what they redact.
+    pub(super) known: KnownEvents,
+    /// Redactions that were recorded for the events, and for those whose content they repeat; perhaps for others.
+    pub(super) redactions: Redactions,
+    /// The neighbour below the position that was asked about.
+    pub(super) below: Option<Below>,
+}
+
+/// Which events of a page are looked up before it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LookUp {
+    All,
+    /// State, and what redactions redact: a room's history is new but for the state, which its bootstrap told. Should
+    /// another be known, the table's keys refuse it.
+    State,
+}
+
+impl LookUp {
+    /// What is likely to be enough for the next page of `walk`: the first one meets what came live.
+    pub(super) fn before(walk: &Walk) -> Self {
+        let fresh = walk.kind == Kind::History && !walk.restarted && walk.pages > 0 && walk.known_pages == 0;
+        if fresh { Self::State } else { Self::All }
+    }
+
+    fn includes(self, event: &Event) -> bool {
+        self == Self::All || event.state_key.is_some() || event.event_type == "m.room.redaction"
+    }
+}
+
+/// Looks up `events`, which must be [distinct](super::event::distinct), in one exchange with the server, and what is below
+/// `upper` in the room. The transaction must hold the room's lock.
+pub(super) async fn look_up(
+    connection: &mut PgConnection,
+    room_key: i32,
+    events: &[&Event],
+    which: LookUp,
+    upper: Option<i64>,
+) -> Result<Found, Error> {
+    if events.is_empty() {
+        return Ok(Found::default());
+    }
+    let is_many = events.len() > MANY;
+    let ids = || events.iter().map(|event| event.event_id.as_str());
+    let asked: Vec<&str> =
+        events.iter().filter(|event| which.includes(event)).flat_map(|event| concerned(event)).collect();
+    let unstored: Vec<&str> =
+        events.iter().filter_map(|event| event.replaced()).chain(ids().filter(|_| !is_many)).collect();
+    let most_waiting = if is_many { FEW_WAITING } else { 0 };
+    // Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a
+    // room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id. Arrays:
+    // reading them costs a tenth of as many rows. Of several redactions the first counts; of those that wait it comes last.
+    let row = sqlx::query!(
+        r#"select known.event_ids as "event_ids!", known.positions as "positions!: Vec<Option<i64>>",
+                  known.have_prev_content as "have_prev_content!", known.stable_sha256 as "stable_sha256!",
+                  known.redactions as "known_redactions!: Vec<Option<String>>",
+                  unstored.targets as "targets!", unstored.redactions as "redactions!",
+                  waiting.targets as "waiting_targets!", waiting.redactions as "waiting_redactions!",
+                  (select e.position from archive.events e
+                   where e.room_key = $1 and e.position < $5
+                   order by e.position desc limit 1) as below
+           from (
+               select coalesce(array_agg(stored.event_id), '{}') as event_ids,
+                      coalesce(array_agg(stored.position), '{}') as positions,
+                      coalesce(array_agg(stored.prev_content is not null), '{}') as have_prev_content,
+                      coalesce(array_agg(stored.stable_sha256), '{}') as stable_sha256,
+                      coalesce(array_agg(stored.redaction_event_id), '{}') as redactions
+               from unnest($2::text[]) as asked (event_id)
+               cross join lateral (
+                   select e.event_id, e.position, e.prev_content, e.stable_sha256,
+                          (select r.redaction_event_id from archive.redactions r
+                           where r.room_key = $1 and r.target_event_id = asked.event_id and r.state <> 'refused'
+                           order by r.recorded_at, r.redaction_event_id limit 1) as redaction_event_id
+                   from archive.events e
+                   where e.room_key = $1 and e.event_id = asked.event_id
+                   limit 1
+               ) as stored
+           ) as known
+           cross join (
+               select coalesce(array_agg(link.target_event_id), '{}') as targets,
+                      coalesce(array_agg(link.redaction_event_id), '{}') as redactions
+               from unnest($3::text[]) as asked (event_id)
+               cross join lateral (
+                   select r.target_event_id, r.redaction_event_id from archive.redactions r
+                   where r.room_key = $1 and r.target_event_id = asked.event_id and r.state <> 'refused'
+                   order by r.recorded_at, r.redaction_event_id
+                   limit 1
+               ) as link
+           ) as unstored
+           cross join (
+               select coalesce(array_agg(few.target_event_id), '{}') as targets,
+                      coalesce(array_agg(few.redaction_event_id), '{}') as redactions
+               from (
+                   select target_event_id, redaction_event_id from archive.redactions
+                   where room_key = $1 and state = 'pending'
+                   order by recorded_at desc, redaction_event_id desc
+                   limit $4
+               ) as few
+           ) as waiting"#,
+        room_key,
+        &asked as &[&str],
+        &unstored as &[&str],
+        i64::try_from(most_waiting).unwrap_or(i64::MAX),
+        upper
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let mut redactions: Redactions = row.waiting_targets.into_iter().zip(row.waiting_redactions).collect();
+    if is_many && redactions.len() >= FEW_WAITING {
+        let ids: Vec<&str> = ids().collect();
+        redactions = redaction::recorded(connection, room_key, &ids).await?;
+    }
+    redactions.extend(row.targets.into_iter().zip(row.redactions));
+    let mut known = KnownEvents::with_capacity(row.event_ids.len());
+    let stored = row.event_ids.into_iter().zip(row.positions).zip(row.have_prev_content);
+    for (((event_id, position), has_prev_content), (stable_sha256, redaction)) in
+        stored.zip(row.stable_sha256.into_iter().zip(row.known_redactions))
+    {
+        redactions.extend(redaction.map(|redaction| (event_id.clone(), redaction)));
+        known.insert(event_id, Known { position, has_prev_content, stable_sha256 });
+    }
+    let below = upper.map(|upper| Below { upper, position: row.below });
+    Ok(Found { known, redactions, below })
+}
+
+/// An event's id and, if it is a redaction, its target's in either of the places that name it.
+fn concerned(event: &Event) -> impl Iterator<Item = &str> {
+    let targets = [event.redacts.as_deref(), event.content_redacts.as_deref()];
+    let is_redaction = event.event_type == "m.room.redaction";
+    let targets = targets.into_iter().flatten().filter(move |_| is_redaction);
+    std::iter::once(event.event_id.as_str()).chain(targets)
+}
+
+/// The places of `events` as a walk sees them.
+pub(super) fn places(events: &[&Event], known: &KnownEvents) -> Vec<Place> {
+    let position = |event: &Event| known.get(&event.event_id).and_then(|known| known.position);
+    events.iter().map(|event| position(event).map_or(Place::Open, Place::At)).collect()
+}
