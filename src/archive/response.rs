@@ -70,8 +70,10 @@ impl Writer {
             && told.section == Section::Leave
             && create.is_none()
             && own(told, &response.account.user_id, "join").next().is_none()
+            && (response.full || !told.limited)
         {
-            // An invite or knock came to nothing: there is no history that this account may see, nor is it to be looked for.
+            // An invite or knock came to nothing: there is no history that this account may see, nor is it to be looked for. Where
+            // the timeline leaves something out, that may be the account's time in the room, which a whole state tells.
             room.watched = true;
             return room::update(connection, &before, &room).await;
         }
@@ -258,7 +260,8 @@ impl Writer {
             };
             gap::open(connection, &gap).await?;
             // What was out of reach may be visible now.
-            if before.membership != "join" && before.history_state == "truncated" {
+            let is_back = before.membership != "join" || !before.watched;
+            if is_back && before.history_state == "truncated" {
                 self.open_history(connection, room, response.next_batch, None).await?;
             }
         }

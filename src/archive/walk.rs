@@ -295,7 +295,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, just above all that is placed by then. The place
+    /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, above all that is placed by then, and all gaps. The place
     /// is stored with the first event only: a walk that does not get that far begins once more.
     pub async fn begin_at_since(&self, walk: &Walk) -> Result<Walk, Error> {
         let begun = sqlx::query!(
@@ -306,15 +306,18 @@ impl Writer {
                from (select since from archive.accounts order by account_key limit 1) a
                where w.walk_id = $1 and w.pages = $2 and w.upper_position is null and w.state = 'open'
                returning w.cursor, a.since is not null as "at_since!",
-                         (select max(e.position) from archive.events e where e.room_key = w.room_key) as newest"#,
+                         (select max(e.position) from archive.events e where e.room_key = w.room_key) as newest,
+                         (select max(g.upper_position) from archive.gaps g
+                          where g.room_key = w.room_key and g.state <> 'closed') as upper_edge"#,
             walk.walk_id,
             walk.pages
         )
         .fetch_optional(&self.archive().pool)
         .await?
         .ok_or(Error::Superseded)?;
-        let upper_position =
-            if begun.at_since { Some(timeline::just_above(begun.newest)) } else { walk.upper_position };
+        // All of a gap may be to be placed, and just above the newest event there is no room for that.
+        let above = Some(timeline::just_above(begun.newest)).max(begun.upper_edge);
+        let upper_position = if begun.at_since { above } else { walk.upper_position };
         Ok(Walk {
             cursor: begun.cursor,
             upper_position,

@@ -5,8 +5,8 @@ use super::{
     script::{
         After, Case,
         Step::{
-            self, Ban, Burst, DeadToken, Fork, Kill, Late, LateState, Learn, Leave, Message, Once, Redact,
-            Rejoin, State,
+            self, Ban, Burst, DeadToken, Fork, Kill, Late, LateState, Learn, Leave, Message, Once, Pause,
+            Redact, Rejoin, State,
         },
         Style,
     },
@@ -387,4 +387,24 @@ async fn a_late_event_after_a_rejoin_and_the_loss_of_since() {
     ];
     let (style, state_after) = (Style::Overlap, After::Stable);
     play(&Case { style, state_after, page_size: 5, timeline_cap: 100, ..case(&steps) }).await;
+}
+
+/// The archive learns of the room by a leave.
+#[tokio::test]
+async fn a_room_joined_and_left_beyond_a_limited_timeline() {
+    let steps = [Once, Rejoin(0), Burst(1), Leave(0)];
+    play(&Case { rooms: vec!["1"], stranger: true, page_size: 40, ..case(&steps) }).await;
+}
+
+#[tokio::test]
+async fn a_history_refused_because_of_a_ban_that_was_lifted_during_a_pause() {
+    let steps = [Ban(0), Once, Pause(0), Rejoin(0), Once];
+    play(&Case { page_size: 40, timeline_cap: 100, ..case(&steps) }).await;
+}
+
+/// With less room than of a leap, eighty short pages use up all the places that there are.
+#[tokio::test]
+async fn a_pause_of_many_pages() {
+    let steps = [Once, Pause(0), Burst(0), Burst(0), Once];
+    play(&Case { style: Style::Overlap, timeline_cap: 100, ..case(&steps) }).await;
 }
