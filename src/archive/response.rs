@@ -238,6 +238,7 @@ impl Writer {
             // early is neither in it nor below its prev_batch (protocol 0.1).
             let from_end = rejoined || response.account.since.is_none();
             let end = given.iter().copied().flatten().max().or(top);
+            let lower_token = since.as_deref().filter(|_| before.watched);
             let gap = NewGap {
                 room_key: room.room_key,
                 reason,
@@ -246,10 +247,11 @@ impl Writer {
                     .as_ref()
                     .filter(|_| !from_end)
                     .map_or(Some(response.next_batch), |token| Some(token.as_str())),
-                lower_token: since.as_deref().filter(|_| before.watched),
+                lower_token,
                 upper_event_id: told.timeline.events.first().map(|event| event.event_id.as_str()),
-                upper_position: if from_end && told.section == Section::Leave {
-                    // The walk may not begin before the account is back: then it begins with what came after the leave.
+                upper_position: if (from_end && told.section == Section::Leave) || lower_token.is_none() {
+                    // The walk may not begin before the account is back: then it begins with what came after the leave. Or it
+                    // goes down from above the timeline, of which a late event may sort below all that is missing.
                     timeline::append(end, true).next()
                 } else {
                     lowest.or(first)

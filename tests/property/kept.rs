@@ -416,3 +416,10 @@ async fn a_pause_of_many_pages() {
     let steps = [Once, Pause(0), Burst(0), Burst(0), Once];
     play(&Case { style: Style::Overlap, timeline_cap: 100, ..case(&steps) }).await;
 }
+
+/// The one event of the first timeline after it sorts below all that is missing.
+#[tokio::test]
+async fn a_late_event_after_a_pause_of_many_pages() {
+    let steps = [Once, Burst(0), Burst(0), Burst(0), Pause(0), Once, LateState(0, 15, 3)];
+    play(&Case { style: Style::ShortPages, page_size: 10, timeline_cap: 100, ..case(&steps) }).await;
+}
