@@ -295,8 +295,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, above all that is placed by then, and all gaps. The place
-    /// is stored with the first event only: a walk that does not get that far begins once more.
+    /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, above all that is placed by then, and all gaps. The
+    /// place is stored with the first event only: a walk that does not get that far begins once more.
     pub async fn begin_at_since(&self, walk: &Walk) -> Result<Walk, Error> {
         let begun = sqlx::query!(
             r#"update archive.walks w
@@ -395,8 +395,9 @@ impl Writer {
     }
 }
 
-/// Moves the checkpoint from `before` to `after` in the caller's transaction, and counts the events in between. The place is kept as it was until the walk has
-/// passed an event, or does not begin anew any more: it stands just above all that is placed for the moment only.
+/// Moves the checkpoint from `before` to `after` in the caller's transaction, and counts the events in between. The place is
+/// kept as it was until the walk has passed an event, or does not begin anew any more: it stands just above all that is
+/// placed for the moment only.
 ///
 /// # Errors
 /// [`Error::Superseded`] if it is not where `before` says; the transaction must then be rolled back.
