@@ -4,4 +4,5 @@
 #   PROPTEST_CASES  random scripts (default 2000)
 set -euo pipefail
 export DOSE=${DOSE:-20} PROPTEST_CASES=${PROPTEST_CASES:-2000}
-exec "$(dirname "${BASH_SOURCE[0]}")/run.sh" --test it -- kills property
+# Else what a script's own thread says of a failure is shown only when all have ended.
+exec "$(dirname "${BASH_SOURCE[0]}")/run.sh" --test it -- kills property --nocapture
