@@ -62,7 +62,7 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
     let mut failure = Ok(());
     while !context.shutdown.is_cancelled() {
         health::within(Duration::ZERO);
-        let walks = match context.writer.archive().open_walks(context.allows_later_passes()).await {
+        let walks = match context.writer.archive().open_walks(context.is_abreast()).await {
             Ok(walks) => walks,
             Err(error) => {
                 context.recover(error.into(), &mut backoff).await?;
@@ -151,6 +151,9 @@ async fn walk_room(context: &Context, mut walk: Walk, manner: &mut Manner) -> Re
     let progress = context.progress.room(walk.name.as_deref().unwrap_or(&walk.room_id));
     progress.update(reached(&walk));
     if walk.begins_at_since() {
+        if !context.is_abreast() {
+            return Ok(());
+        }
         match context.writer.begin_at_since(&walk).await {
             Ok(walk_now) => walk = walk_now,
             Err(error) => return store_failed(context, &walk, error, &mut manner.backoff).await,
@@ -158,7 +161,7 @@ async fn walk_room(context: &Context, mut walk: Walk, manner: &mut Manner) -> Re
     }
     while walk.state == WalkState::Open {
         context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
-        if context.shutdown.is_cancelled() || (walk.kind.gives_way() && !context.allows_later_passes()) {
+        if context.shutdown.is_cancelled() || (walk.kind.gives_way() && !context.is_abreast()) {
             return Ok(());
         }
         let fetched = if let Some(fetched) = ahead.take() {

@@ -156,10 +156,11 @@ impl Context {
         }
     }
 
-    /// Whether the later passes through gaps may be made: not while `/sync` may have a newer gap to tell. Such a pass could
-    /// be led into it by a late event, and would place below the older gap what lies above.
-    pub fn allows_later_passes(&self) -> bool {
-        self.once || self.abreast.load(Ordering::Relaxed)
+    /// Whether `/sync` was heard last. While it may have more to tell, no later pass through a gap is made: it could be led
+    /// into a newer gap by a late event, and would place below the older one what lies above. And no walk begins at `since`:
+    /// what the server has learnt belongs between events that no response has told yet, and would be placed below them.
+    pub fn is_abreast(&self) -> bool {
+        self.abreast.load(Ordering::Relaxed)
     }
 
     /// When to try again what may pass, for who has other things to do until then; `None` if [`Context::recover`] is to see to
@@ -244,7 +245,7 @@ pub async fn run(
     .await
 }
 
-/// Does what `open` opens and whatever else is due, without following `/sync`.
+/// Does what `open` opens and whatever else is due that does not [go by `/sync`](Context::is_abreast), which is not followed.
 ///
 /// # Errors
 /// What no retry helps against.

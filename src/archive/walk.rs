@@ -69,7 +69,7 @@ impl Walk {
     /// Whether the next request is to be made from the account's `since` of that moment, whatever it was when the walk was
     /// opened: it has passed no event yet. All that `/sync` has told is known on the way then, so that what the server has
     /// learnt meanwhile is found between its neighbours: an older token shows it on top, without those that are newer. And
-    /// what is newer than `since` comes with `/sync`, and would count as found here.
+    /// what is newer than `since` comes with `/sync`, and would count as found here. So it begins only when `/sync` was heard.
     pub fn begins_at_since(&self) -> bool {
         let does = match self.kind {
             Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk => true,
@@ -180,9 +180,9 @@ pub(super) async fn reopen_stalled(
 
 impl Archive {
     /// For each watched room one open walk: the first pass through its newest gap, to which later passes give way, else the
-    /// one due first. One walk a room at a time: two would make the server do its work twice (P17). `later_passes`: whether
-    /// to take those that give way.
-    pub async fn open_walks(&self, later_passes: bool) -> Result<Vec<Walk>, Error> {
+    /// one due first. One walk a room at a time: two would make the server do its work twice (P17). `abreast`: whether to take
+    /// also the later passes through gaps, and walks that are yet to [begin](Walk::begins_at_since) at `since`.
+    pub async fn open_walks(&self, abreast: bool) -> Result<Vec<Walk>, Error> {
         let walks = sqlx::query_as!(
             Walk,
             // Each figure of a room is one look into an index. A join with the views would be up to the planner, which reads
@@ -199,7 +199,13 @@ impl Archive {
                    select distinct on (w.room_key) w.*, r.room_id, r.membership
                    from archive.walks w
                    join archive.rooms r using (room_key)
-                   where w.state = $1 and r.watched and ($2 or w.kind not in ('gap_known', 'gap_recheck'))
+                   where w.state = $1 and r.watched
+                     and ($2 or case
+                         when w.kind in ('gap_known', 'gap_recheck') then false
+                         when w.kind = 'rewalk' then w.upper_position is not null
+                         when w.kind = 'history' then w.upper_position is not null or w.cursor is null
+                         else true
+                     end)
                    order by w.room_key, case w.kind when 'gap_since' then w.gap_id end desc nulls last, w.not_before, w.walk_id
                ) f
                left join lateral (
@@ -218,7 +224,7 @@ impl Archive {
                order by f.not_before, f.walk_id"#,
             // A parameter, so that the plan is made anew: without any, PostgreSQL keeps the one that it made first.
             WalkState::Open.as_str(),
-            later_passes
+            abreast
         )
         .fetch_all(&self.pool)
         .await?;

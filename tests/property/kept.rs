@@ -5,8 +5,8 @@ use super::{
     script::{
         After, Case,
         Step::{
-            self, Ban, Burst, DeadToken, Fork, Invite, Kill, Late, LateState, Learn, Leave, Message, Once,
-            Pause, Redact, Rejoin, State,
+            self, Ban, Burst, DeadToken, Fork, Invite, Kill, KillWalk, Late, LateState, Learn, Leave,
+            Message, Once, Pause, Redact, Rejoin, State,
         },
         Style,
     },
@@ -422,4 +422,12 @@ async fn a_pause_of_many_pages() {
 async fn a_late_event_after_a_pause_of_many_pages() {
     let steps = [Once, Burst(0), Burst(0), Burst(0), Pause(0), Once, LateState(0, 15, 3)];
     play(&Case { style: Style::ShortPages, page_size: 10, timeline_cap: 100, ..case(&steps) }).await;
+}
+
+/// The bootstrap's walk was killed before it had a page, and `backfill` hears no `/sync`: from `since`, what the server has
+/// learnt shows without the message that it belongs after.
+#[tokio::test]
+async fn what_the_server_learnt_before_a_walk_without_a_sync() {
+    let steps = [Kill(4, 0), Message(0), Learn(0, 4), KillWalk(0, 5, 1)];
+    play(&case(&steps)).await;
 }
