@@ -168,10 +168,7 @@ impl Writer {
         .fetch_all(&mut *connection)
         .await?;
         for row in left {
-            let alias = known_alias(&mut connection, row.room_key).await?;
-            if room::is_wanted(rooms, &row.room_id, alias.as_deref().into_iter()) {
-                room::set_suspect(&mut connection, row.room_key, true).await?;
-            }
+            doubt_left_room(&mut connection, rooms, row.room_key, &row.room_id).await?;
         }
         Ok(())
     }
@@ -245,6 +242,20 @@ impl Writer {
         };
         gap::open(connection, &gap).await
     }
+}
+
+/// Has the state asked for of a room that the account has left, if it is wanted as far as the archive knows its alias.
+pub(super) async fn doubt_left_room(
+    connection: &mut PgConnection,
+    rooms: &Rooms,
+    room_key: i32,
+    room_id: &str,
+) -> Result<(), Error> {
+    let alias = known_alias(connection, room_key).await?;
+    if room::is_wanted(rooms, room_id, alias.as_deref().into_iter()) {
+        room::set_suspect(connection, room_key, true).await?;
+    }
+    Ok(())
 }
 
 /// The content of the room's canonical alias, as far as the archive knows.

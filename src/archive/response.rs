@@ -4,7 +4,7 @@
 use sqlx::PgConnection;
 
 use super::{
-    Account, Error, Kind, SyncOutcome, Writer, event,
+    Account, Error, Kind, SyncOutcome, Writer, choice, event,
     found::{self, LookUp, look_up},
     gap::{self, NewGap},
     ingest::with_positions,
@@ -61,7 +61,8 @@ impl Writer {
             }
             return room::update(connection, &before, &room).await;
         }
-        if matches!(before.membership.as_str(), "invite" | "knock") {
+        let was_asked_in = matches!(before.membership.as_str(), "invite" | "knock");
+        if was_asked_in {
             room::set_stripped(connection, &room, &[]).await?;
         }
         let create = state_events(told).find(|event| event.is_state("m.room.create"));
@@ -87,6 +88,10 @@ impl Writer {
             return Ok(());
         }
         if !room.watched {
+            if was_asked_in && told.section == Section::Leave {
+                // It may have been taken up again meanwhile, which an invite or knock leaves open.
+                choice::doubt_left_room(connection, response.rooms, room.room_key, &room.room_id).await?;
+            }
             return room::update(connection, &before, &room).await;
         }
         if let Some(create) = create {
@@ -97,7 +102,7 @@ impl Writer {
         }
         room.bootstrapped = true;
         room::update(connection, &before, &room).await?;
-        if matches!(before.membership.as_str(), "invite" | "knock" | "ban") && room.membership == "leave" {
+        if (was_asked_in || before.membership == "ban") && room.membership == "leave" {
             // Refused while nothing but an invite, or a ban, told who the account is to the room: who has left may read again.
             walk::reopen_stalled(connection, Some(room.room_key)).await?;
         }

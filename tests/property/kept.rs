@@ -6,7 +6,7 @@ use super::{
         After, Case,
         Step::{
             self, Ban, Burst, DeadToken, Fork, Invite, Kill, KillWalk, Late, LateState, Learn, Leave,
-            Message, Once, Pause, Redact, Rejoin, State,
+            Message, Once, Pause, Redact, Rejoin, Resume, State,
         },
         Style,
     },
@@ -429,5 +429,13 @@ async fn a_late_event_after_a_pause_of_many_pages() {
 #[tokio::test]
 async fn what_the_server_learnt_before_a_walk_without_a_sync() {
     let steps = [Kill(4, 0), Message(0), Learn(0, 4), KillWalk(0, 5, 1)];
+    play(&case(&steps)).await;
+}
+
+/// Of a room that is resumed while there is an invite to it, no answer tells that it is archived again.
+#[tokio::test]
+async fn a_room_resumed_while_invited_and_the_invite_declined() {
+    let steps =
+        [Once, Leave(0), Message(0), Pause(0), Invite(0), Once, Resume(0), Once, Message(0), Leave(0)];
     play(&case(&steps)).await;
 }
