@@ -269,7 +269,7 @@ async fn fetch(
     let request = MessagesRequest {
         room_id,
         from,
-        to: walk.to_token.as_deref(),
+        to: walk.to(),
         limit: size.limit(context.lively.is_lively(room_id)),
         most_bytes: size.most_bytes(),
         filter: None,

@@ -23,9 +23,11 @@ pub struct Walk {
     pub membership: String,
     /// The gap that it fills.
     pub gap_id: Option<i64>,
+    /// Position of that gap's upper edge.
+    pub gap_upper_position: Option<i64>,
     /// Why.
     pub kind: Kind,
-    /// `to` of its requests.
+    /// Where it is to end.
     pub to_token: Option<String>,
     /// `from` of the next request: the checkpoint.
     pub cursor: Option<String>,
@@ -79,6 +81,14 @@ impl Walk {
         };
         // The operator's `prev_batch` has a place.
         does && self.upper_position.is_none() && self.pages < BEGIN_ANEW && !self.restarted
+    }
+
+    /// `to` of the next request. It hides what the server has fetched from others (P48), also where a timeline has told that:
+    /// then what belongs below would seem to belong above. So there is none while the walk comes down through the timeline above
+    /// its gap.
+    pub fn to(&self) -> Option<&str> {
+        let is_above = self.gap_upper_position.is_some_and(|edge| self.upper_position > Some(edge));
+        self.to_token.as_deref().filter(|_| !is_above)
     }
 }
 
@@ -188,6 +198,7 @@ impl Archive {
             // Each figure of a room is one look into an index. A join with the views would be up to the planner, which reads
             // the whole archive where it does not know it yet.
             r#"select f.walk_id, f.room_key, f.room_id, f.membership, f.gap_id, f.kind, f.to_token, f.cursor, f.upper_position,
+                      (select g.upper_position from archive.gaps g where g.gap_id = f.gap_id) as gap_upper_position,
                       f.pages, f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark, f.restarted,
                       f.state, f.round, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
                       coalesce(told.name, told.alias) as name,

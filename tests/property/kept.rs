@@ -439,3 +439,10 @@ async fn a_room_resumed_while_invited_and_the_invite_declined() {
         [Once, Leave(0), Message(0), Pause(0), Invite(0), Once, Resume(0), Once, Message(0), Leave(0)];
     play(&case(&steps)).await;
 }
+
+/// A timeline tells it, and `to` hides it from the walk that begins above that.
+#[tokio::test]
+async fn what_the_server_learnt_in_a_timeline_above_a_gap() {
+    let steps = [Once, Leave(0), Once, Burst(0), Learn(0, 11), Message(0), Rejoin(0)];
+    play(&case(&steps)).await;
+}
