@@ -10,8 +10,8 @@ use crate::matrix::Event;
 pub(super) struct Overlap {
     /// How many events it has.
     pub(super) len: usize,
-    /// What stands below counts neither for its end nor as a neighbour.
-    floor: Option<i64>,
+    /// Which of the timeline's events count for its end and as neighbours.
+    counts: Vec<bool>,
 }
 
 /// An event and its position.
@@ -21,18 +21,26 @@ impl Overlap {
     /// After a rejoin, or the loss of `since`, a timeline tells again what the archive has, with what the archive does not
     /// have yet between that and below it.
     pub(super) fn of_all(places: &[Place]) -> Self {
-        Self::above(None, places)
+        Self::of(places, vec![true; places.len()])
     }
 
+    /// Of a timeline in the order of arrival: what is placed below `floor`, or below an event that arrived before it, came late
+    /// and tells nothing of where its neighbours belong.
     fn above(floor: Option<i64>, places: &[Place]) -> Self {
-        let mut overlap = Self { len: 0, floor };
-        let is_placed = |place: &Place| place.position().is_some_and(|position| overlap.counts(position));
-        overlap.len = places.iter().rposition(is_placed).map_or(0, |last| last + 1);
-        overlap
+        let mut top = floor;
+        let counts = places.iter().map(|place| {
+            let counts = place.position().is_none_or(|position| Some(position) > top);
+            top = top.max(place.position());
+            counts
+        });
+        Self::of(places, counts.collect())
     }
 
-    fn counts(&self, position: i64) -> bool {
-        Some(position) > self.floor
+    fn of(places: &[Place], counts: Vec<bool>) -> Self {
+        let mut ends =
+            places.iter().zip(&counts).map(|(place, counts)| *counts && place.position().is_some());
+        let len = ends.rposition(|is_end| is_end).map_or(0, |last| last + 1);
+        Self { len, counts }
     }
 
     /// Positions for its events, oldest first, as a walk would give them that has come down to it.
@@ -42,19 +50,19 @@ impl Overlap {
         room_key: i32,
         places: &[Place],
     ) -> Result<Vec<Option<i64>>, Error> {
-        let counts = |place: &Place| place.position().is_none_or(|position| self.counts(position));
-        let newest_first: Vec<Place> = places.iter().rev().copied().filter(counts).collect();
+        let counted = places.iter().zip(&self.counts).filter(|(_, counts)| **counts);
+        let newest_first: Vec<Place> = counted.map(|(place, _)| *place).rev().collect();
         let placement = walk_down(connection, room_key, i64::MAX, &newest_first, None).await?;
         let mut given = placement.positions.into_iter().rev();
+        let places = places.iter().zip(&self.counts);
         Ok(places
-            .iter()
-            .map(|place| if counts(place) { given.next().flatten() } else { place.position() })
+            .map(|(place, counts)| if *counts { given.next().flatten() } else { place.position() })
             .collect())
     }
 
     /// Where it begins, of the positions given to it.
     pub(super) fn lowest(&self, given: &[Option<i64>]) -> Option<i64> {
-        given.iter().copied().flatten().find(|position| self.counts(*position))
+        given.iter().zip(&self.counts).filter(|(_, counts)| **counts).find_map(|(position, _)| *position)
     }
 }
 

@@ -207,10 +207,14 @@ impl Writer {
         let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
         let places = found::places(&events, &found.known);
         let tells_again = tells_again(response, told, rejoined, &found.known);
-        let (overlap, newest) = if hole.is_some() && tells_again {
+        let in_graph_order = rejoined || response.account.since.is_none();
+        let (overlap, newest) = if hole.is_some() && in_graph_order {
             (Some(Overlap::of_all(&places)), newest)
         } else {
-            overlap::ahead(connection, room.room_key, newest, &events, &places).await?
+            match overlap::ahead(connection, room.room_key, newest, &events, &places).await? {
+                (None, newest) if hole.is_some() && tells_again => (Some(Overlap::of_all(&places)), newest),
+                found => found,
+            }
         };
         let (again, fresh) = places.split_at(overlap.as_ref().map_or(0, |overlap| overlap.len));
         let mut given = match &overlap {

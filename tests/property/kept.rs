@@ -6,7 +6,7 @@ use super::{
         After, Case,
         Step::{
             self, Ban, Burst, DeadToken, Fork, Invite, Kill, KillWalk, Late, LateState, Learn, Leave,
-            Message, Once, Pause, Redact, Rejoin, Resume, State,
+            Message, Once, Pause, Redact, Rejoin, Resume, State, Walk,
         },
         Style,
     },
@@ -445,4 +445,11 @@ async fn a_room_resumed_while_invited_and_the_invite_declined() {
 async fn what_the_server_learnt_in_a_timeline_above_a_gap() {
     let steps = [Once, Leave(0), Once, Burst(0), Learn(0, 11), Message(0), Rejoin(0)];
     play(&case(&steps)).await;
+}
+
+/// The timeline after the return has it among what arrived since the leave, which the walk did not see.
+#[tokio::test]
+async fn what_arrived_late_before_a_walk_and_a_return_without_a_sync() {
+    let steps = [Once, Message(0), Leave(0), Message(0), LateState(0, 4, 1), Walk(0), Rejoin(0), Message(0)];
+    play(&Case { rooms: vec!["1"], page_size: 5, timeline_cap: 10, ..case(&steps) }).await;
 }
