@@ -207,6 +207,7 @@ impl Writer {
         let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
         let places = found::places(&events, &found.known);
         let tells_again = tells_again(response, told, rejoined, &found.known);
+        // Else what is new comes as it arrived, also where it follows what is told again.
         let in_graph_order = rejoined || response.account.since.is_none();
         let (overlap, newest) = if hole.is_some() && in_graph_order {
             (Some(Overlap::of_all(&places)), newest)
