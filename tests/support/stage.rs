@@ -123,6 +123,15 @@ impl Stage {
 
     /// What is still to be done in a room, or differs between the archive and what the account may see.
     pub(crate) async fn difference(&self, room: &str) -> Option<String> {
+        if let Some(unfinished) = self.unfinished(room).await {
+            return Some(unfinished);
+        }
+        let difference = self.content_difference(room).await.or(self.state_difference(room).await);
+        // A response that was stored meanwhile may have brought all that was missing, and a gap.
+        difference.or(self.unfinished(room).await)
+    }
+
+    async fn unfinished(&self, room: &str) -> Option<String> {
         let unfinished = self
             .database
             .column(&format!(
@@ -136,10 +145,7 @@ impl Stage {
                  select 'no such room' where not exists (select from rooms where room_id = '{room}')"
             ))
             .await;
-        if !unfinished.is_empty() {
-            return Some(unfinished.join(", "));
-        }
-        self.content_difference(room).await.or(self.state_difference(room).await)
+        (!unfinished.is_empty()).then(|| unfinished.join(", "))
     }
 
     /// How events or their contents differ.
