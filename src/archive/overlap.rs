@@ -50,8 +50,7 @@ impl Overlap {
         room_key: i32,
         places: &[Place],
     ) -> Result<Vec<Option<i64>>, Error> {
-        let counted = places.iter().zip(&self.counts).filter(|(_, counts)| **counts);
-        let newest_first: Vec<Place> = counted.map(|(place, _)| *place).rev().collect();
+        let newest_first: Vec<Place> = self.counted(places).rev().copied().collect();
         let placement = walk_down(connection, room_key, i64::MAX, &newest_first, None).await?;
         let mut given = placement.positions.into_iter().rev();
         let places = places.iter().zip(&self.counts);
@@ -62,7 +61,11 @@ impl Overlap {
 
     /// Where it begins, of the positions given to it.
     pub(super) fn lowest(&self, given: &[Option<i64>]) -> Option<i64> {
-        given.iter().zip(&self.counts).filter(|(_, counts)| **counts).find_map(|(position, _)| *position)
+        self.counted(given).find_map(|position| *position)
+    }
+
+    fn counted<'a, T>(&'a self, events: &'a [T]) -> impl DoubleEndedIterator<Item = &'a T> {
+        events.iter().zip(&self.counts).filter(|(_, counts)| **counts).map(|(event, _)| event)
     }
 }
 

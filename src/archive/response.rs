@@ -207,9 +207,10 @@ impl Writer {
         let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
         let places = found::places(&events, &found.known);
         let tells_again = tells_again(response, told, rejoined, &found.known);
-        // Else what is new comes as it arrived, also where it follows what is told again.
+        // An initial timeline has the graph's order, and so does a rejoined room's: what arrived late but sorts early is neither
+        // in it nor below its prev_batch (protocol 0.1). In any other, what is new comes as it arrived.
         let in_graph_order = rejoined || response.account.since.is_none();
-        let (overlap, newest) = if hole.is_some() && in_graph_order {
+        let (overlap, newest) = if in_graph_order {
             (Some(Overlap::of_all(&places)), newest)
         } else {
             match overlap::ahead(connection, room.room_key, newest, &events, &places).await? {
@@ -244,9 +245,6 @@ impl Writer {
                 walk::rewalk_now(connection, room.room_key).await?;
             }
             let since = if rejoined { &before.left_since } else { &response.account.since };
-            // An initial timeline has the graph's order, and so does a rejoined room's: what arrived late but sorts
-            // early is neither in it nor below its prev_batch (protocol 0.1).
-            let from_end = rejoined || response.account.since.is_none();
             let end = given.iter().copied().flatten().max().or(top);
             let lower_token = since.as_deref().filter(|_| before.watched);
             let gap = NewGap {
@@ -255,11 +253,12 @@ impl Writer {
                 upper_token: told
                     .prev_batch
                     .as_ref()
-                    .filter(|_| !from_end)
+                    .filter(|_| !in_graph_order)
                     .map_or(Some(response.next_batch), |token| Some(token.as_str())),
                 lower_token,
                 upper_event_id: told.timeline.events.first().map(|event| event.event_id.as_str()),
-                upper_position: if (from_end && told.section == Section::Leave) || lower_token.is_none() {
+                upper_position: if (in_graph_order && told.section == Section::Leave) || lower_token.is_none()
+                {
                     // The walk may not begin before the account is back: then it begins with what came after the leave. Or it
                     // goes down from above the timeline, of which a late event may sort below all that is missing.
                     timeline::append(end, true).next()
@@ -267,7 +266,8 @@ impl Writer {
                     lowest.or(first)
                 },
                 // What arrives until that is walked may belong between the timeline's events.
-                from_position: (from_end && told.section == Section::Join).then(|| timeline::just_above(end)),
+                from_position: (in_graph_order && told.section == Section::Join)
+                    .then(|| timeline::just_above(end)),
                 lower: newest,
             };
             gap::open(connection, &gap).await?;
