@@ -9,7 +9,7 @@ use crate::{config::Config, daemon, matrix::Token, telemetry::Telemetry};
 /// Walk one room's history from a pagination token, or all of it anew.
 ///
 /// Events that are in the archive already stay as they are. An interrupted walk is gone on with by the next `run` or
-/// `backfill`.
+/// `backfill`; what goes by what /sync tells, such as the later passes through a gap, waits for `run`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Backfill {
     /// Room id, such as '!abc:example.org'
