@@ -34,7 +34,7 @@ pub(super) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Res
             let upper_position = gap.from_position.or(gap.upper_position);
             (Kind::GapSince, upper_position, lowest.or_else(|| Some(token.to_owned())))
         }
-        None => (Kind::GapKnown, None, None),
+        None => (Kind::GapWhole, None, None),
     };
     let gap_id = insert(connection, gap, "open").await?;
     let walk = NewWalk {
@@ -150,21 +150,20 @@ pub(super) async fn passed(connection: &mut PgConnection, walk: &Walk) -> Result
 /// The position below which the gap is no more, as far as a walk of this kind can tell; `None`: it goes on until the server
 /// gives no more.
 ///
-/// With `to`, that may be far below the gap, where late events stand among what other walks have placed. Without `to`
-/// and without any token below the gap, nothing else tells how far down events arrived in the meantime.
+/// With `to`, that may be far below the gap, where late events stand among what other walks have placed. Without any token
+/// below the gap, nothing tells how far down events arrived in the meantime.
 pub(super) async fn lower_position(
     connection: &mut PgConnection,
     gap_id: i64,
     kind: Kind,
 ) -> Result<Option<i64>, Error> {
-    let position = sqlx::query_scalar!(
-        "select case when lower_token is not null or $2 then lower_position end from archive.gaps where gap_id = $1",
-        gap_id,
-        kind == Kind::GapRecheck
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(position.filter(|_| kind != Kind::GapSince))
+    if !matches!(kind, Kind::GapKnown | Kind::GapRecheck) {
+        return Ok(None);
+    }
+    let position = sqlx::query_scalar!("select lower_position from archive.gaps where gap_id = $1", gap_id)
+        .fetch_one(connection)
+        .await?;
+    Ok(position)
 }
 
 /// Whether a walk that has come down to `upper` has passed the gap: has come to what was archived below it when it was opened,
@@ -180,18 +179,27 @@ pub(super) async fn is_passed(connection: &mut PgConnection, gap_id: i64, upper:
     Ok(passed)
 }
 
-/// Whether a gap of the room has not been walked at all to its end. Without `to`, a page of an older gap's walk may lead
-/// to what belongs into a newer one, where the server has learnt events above the older: it must be known by then.
-pub(super) async fn awaits_first_pass(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
-    let awaits = sqlx::query_scalar!(
-        r#"select exists (select from archive.walks where room_key = $1 and state = $2 and kind = $3) as "awaits!""#,
-        room_key,
+/// Whether `walk` is to let another go first: a later pass the first one through whichever gap, the first one without a lower
+/// token that through a newer gap. Without `to`, a page of an older gap's walk may lead to what belongs into a newer one, where
+/// the server has learnt events above the older: it must be known by then.
+pub(super) async fn is_overtaken(connection: &mut PgConnection, walk: &Walk) -> Result<bool, Error> {
+    let newer_than = match walk.kind {
+        Kind::GapWhole => walk.gap_id,
+        kind if kind.gives_way() => None,
+        _ => return Ok(false),
+    };
+    let is_overtaken = sqlx::query_scalar!(
+        r#"select exists (
+               select from archive.walks
+               where room_key = $1 and state = $2 and kind in ('gap_since', 'gap_whole') and gap_id > coalesce($3::bigint, 0)
+           ) as "is_overtaken!""#,
+        walk.room_key,
         WalkState::Open.as_str(),
-        Kind::GapSince.as_str()
+        newer_than
     )
     .fetch_one(connection)
     .await?;
-    Ok(awaits)
+    Ok(is_overtaken)
 }
 
 /// What follows a gap's finished walk: the next pass, or the gap is closed.
@@ -204,7 +212,7 @@ pub(super) async fn walked(
     let next = match kind {
         Kind::GapSince => Some((Kind::GapKnown, 0.0)),
         // The server may have fetched from others since (P16).
-        Kind::GapKnown => Some((Kind::GapRecheck, recheck_after_s)),
+        Kind::GapWhole | Kind::GapKnown => Some((Kind::GapRecheck, recheck_after_s)),
         Kind::GapRecheck | Kind::History | Kind::Operator | Kind::Rewalk => None,
     };
     let Some((kind, delay_s)) = next else {

@@ -172,7 +172,7 @@ impl Writer {
         if !room.watched {
             return Err(Error::Unwatched);
         }
-        if walk.kind.gives_way() && gap::awaits_first_pass(&mut transaction, walk.room_key).await? {
+        if gap::is_overtaken(&mut transaction, walk).await? {
             return Err(Error::Overtaken);
         }
         for section in [&page.chunk, &page.state] {

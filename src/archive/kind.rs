@@ -9,6 +9,8 @@ pub enum Kind {
     Operator,
     /// A gap, with `to` set to the old `since`: rigorous for what arrived live.
     GapSince,
+    /// A gap without a token below, through the room's whole past.
+    GapWhole,
     /// A gap, without `to`: for what the server itself fetched from others, which `to` hides (P48).
     GapKnown,
     /// That once more, later.
@@ -24,6 +26,7 @@ impl Kind {
             Self::History => "history",
             Self::Operator => "operator",
             Self::GapSince => "gap_since",
+            Self::GapWhole => "gap_whole",
             Self::GapKnown => "gap_known",
             Self::GapRecheck => "gap_recheck",
             Self::Rewalk => "rewalk",
@@ -36,7 +39,7 @@ impl Kind {
     }
 
     pub(super) fn fills_gap(self) -> bool {
-        matches!(self, Self::GapSince | Self::GapKnown | Self::GapRecheck)
+        matches!(self, Self::GapSince | Self::GapWhole | Self::GapKnown | Self::GapRecheck)
     }
 }
 
@@ -45,6 +48,7 @@ impl From<String> for Kind {
         match kind.as_str() {
             "operator" => Self::Operator,
             "gap_since" => Self::GapSince,
+            "gap_whole" => Self::GapWhole,
             "gap_known" => Self::GapKnown,
             "gap_recheck" => Self::GapRecheck,
             "rewalk" => Self::Rewalk,

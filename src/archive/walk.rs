@@ -74,7 +74,7 @@ impl Walk {
     /// what is newer than `since` comes with `/sync`, and would count as found here. So it begins only when `/sync` was heard.
     pub fn begins_at_since(&self) -> bool {
         let does = match self.kind {
-            Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk => true,
+            Kind::GapWhole | Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk => true,
             // Not through all that there is, from the newest event.
             Kind::History => self.cursor.is_some(),
             Kind::GapSince | Kind::Operator => false,
@@ -189,9 +189,9 @@ pub(super) async fn reopen_stalled(
 }
 
 impl Archive {
-    /// For each watched room one open walk: the first pass through its newest gap, to which later passes give way, else the
-    /// one due first. One walk a room at a time: two would make the server do its work twice (P17). `abreast`: whether to take
-    /// also the later passes through gaps, and walks that are yet to [begin](Walk::begins_at_since) at `since`.
+    /// For each watched room one open walk: the first pass through its newest gap, to which others give way, else the one due
+    /// first. One walk a room at a time: two would make the server do its work twice (P17). `abreast`: whether to take also the
+    /// later passes through gaps, and walks that are yet to [begin](Walk::begins_at_since) at `since`.
     pub async fn open_walks(&self, abreast: bool) -> Result<Vec<Walk>, Error> {
         let walks = sqlx::query_as!(
             Walk,
@@ -217,7 +217,8 @@ impl Archive {
                          when w.kind = 'history' then w.upper_position is not null or w.cursor is null
                          else true
                      end)
-                   order by w.room_key, case w.kind when 'gap_since' then w.gap_id end desc nulls last, w.not_before, w.walk_id
+                   order by w.room_key, case when w.kind in ('gap_since', 'gap_whole') then w.gap_id end desc nulls last,
+                            w.not_before, w.walk_id
                ) f
                left join lateral (
                    select max(e.content ->> 'name') filter (where s.type = 'm.room.name') as name,
@@ -232,6 +233,8 @@ impl Archive {
                    where s.room_key = f.room_key and s.state_key = ''
                      and s.type in ('m.room.name', 'm.room.canonical_alias', 'm.room.create')
                ) told on true
+               -- Here, because no older gap of the room is to be walked instead.
+               where $2 or f.kind <> 'gap_whole' or f.upper_position is not null
                order by f.not_before, f.walk_id"#,
             // A parameter, so that the plan is made anew: without any, PostgreSQL keeps the one that it made first.
             WalkState::Open.as_str(),

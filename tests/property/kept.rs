@@ -5,8 +5,8 @@ use super::{
     script::{
         After, Case,
         Step::{
-            self, Ban, Burst, DeadToken, Fork, Invite, Kill, KillWalk, Late, LateState, Learn, Leave,
-            Message, Once, Pause, Redact, Rejoin, Resume, State, Walk,
+            self, Ban, Burst, DeadCursors, DeadToken, Fork, Invite, Kill, KillWalk, Late, LateState, Learn,
+            Leave, Message, Once, Pause, Redact, Rejoin, Resume, State, Walk,
         },
         Style,
     },
@@ -452,4 +452,15 @@ async fn what_the_server_learnt_in_a_timeline_above_a_gap() {
 async fn what_arrived_late_before_a_walk_and_a_return_without_a_sync() {
     let steps = [Once, Message(0), Leave(0), Message(0), LateState(0, 4, 1), Walk(0), Rejoin(0), Message(0)];
     play(&Case { rooms: vec!["1"], page_size: 5, timeline_cap: 10, ..case(&steps) }).await;
+}
+
+#[tokio::test]
+async fn a_pause_while_the_first_pass_through_an_older_gap_was_killed() {
+    let before =
+        [Once, State(2, 1), Late(1, 140), Learn(0, 81), State(2, 1), State(0, 3), Rejoin(2), DeadCursors];
+    let gap =
+        [State(0, 1), Learn(0, 121), Late(2, 32), Rejoin(0), Message(2), LateState(2, 44, 1), Late(2, 27)];
+    let after = [Message(1), Kill(8, 13), Rejoin(1), Burst(2), Learn(0, 44), Pause(1)];
+    let steps = [&before[..], &gap, &after].concat();
+    play(&Case { rooms: vec!["1"], style: Style::IgnoresTo, ..case(&steps) }).await;
 }
