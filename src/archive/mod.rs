@@ -4,6 +4,7 @@ mod anchor;
 mod checkpoint;
 mod choice;
 mod copy;
+mod detour;
 mod erase;
 mod event;
 mod found;
