@@ -1,5 +1,7 @@
 //! Two real Synapses that federate over loopback, one of which is archived: what arrives late, out of order, or loses.
 
+mod script;
+
 use reqwest::Method;
 use serde_json::json;
 
