@@ -1,6 +1,7 @@
 //! Forwards: follows `/sync` from `since`.
 
 mod pace;
+mod stay;
 mod touch;
 
 use std::{
@@ -9,16 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ruma::RoomId;
+
 use self::{pace::Pace, touch::Touch};
 use crate::{
     Error, Retry,
-    archive::{Account, SyncOutcome},
+    archive::{Account, Suspect, SyncOutcome},
     backoff::Backoff,
     config::Rooms,
     daemon::Context,
     edits,
     health::{self, Homeserver},
-    matrix::{self, SyncBatch, SyncRequest},
+    matrix::{self, Events, SyncBatch, SyncRequest},
     metrics, vanished,
 };
 
@@ -250,17 +253,20 @@ impl<'c> Follower<'c> {
         if *states_after > Instant::now() {
             return Ok(());
         }
-        for (room_key, room_id, is_watched) in context.writer.archive().suspect_rooms().await? {
-            let Ok(parsed) = room_id.as_str().try_into() else { continue };
+        for room in context.writer.archive().suspect_rooms().await? {
+            let Suspect { room_key, ref room_id, watched, bootstrapped } = room;
+            let Ok(parsed) = RoomId::parse(room_id) else { continue };
             if postponed.get(&room_key).is_some_and(|room| room.until > Instant::now()) {
                 continue;
             }
-            let Some(state) = context.unless_stopped(context.client.state(parsed)).await else {
+            let Some(state) =
+                context.unless_stopped(state_of(context, &account.user_id, &room, &parsed)).await
+            else {
                 return Ok(());
             };
             let state = match state {
-                Ok(state) => Some(state),
-                Err(error) if error.is_forbidden() || (!is_watched && error.is_not_found()) => None,
+                Ok(state) => state,
+                Err(error) if error.is_forbidden() || (!watched && error.is_not_found()) => None,
                 Err(error @ matrix::Error::RateLimited { .. }) => {
                     // Of the account, not of the room.
                     let pause = if let Retry::After(pause) = error.retry() { pause } else { STATE_AGAIN };
@@ -281,17 +287,32 @@ impl<'c> Follower<'c> {
                 }
             };
             postponed.remove(&room_key);
-            match (state, is_watched) {
-                (state, false) => {
+            match state {
+                None if watched => context.writer.leave_state(room_key).await?,
+                Some(state) if watched && bootstrapped => context.writer.reconcile(room_key, &state).await?,
+                state => {
                     context.writer.take_up_left_room(account, rooms, room_key, state.as_ref()).await?;
                     context.walks_opened.notify_one();
                 }
-                (Some(state), true) => context.writer.reconcile(room_key, &state).await?,
-                (None, true) => context.writer.leave_state(room_key).await?,
             }
         }
         Ok(())
     }
+}
+
+/// The state of a room; `None`: the account was never in it, nor does the archive have anything of it.
+async fn state_of(
+    context: &Context,
+    user_id: &str,
+    room: &Suspect,
+    room_id: &RoomId,
+) -> Result<Option<Events>, matrix::Error> {
+    let state = context.client.state(room_id).await?;
+    let is_new = room.watched && !room.bootstrapped;
+    if is_new && !stay::was_in(&context.client, user_id, room_id).await? {
+        return Ok(None);
+    }
+    Ok(Some(state))
 }
 
 /// Lets the room's state be asked for later: with the next response, the first time. Returns how much later.

@@ -195,8 +195,17 @@ async fn what_an_invite_or_a_knock_shows_is_kept_apart() {
     let body = json!({ "preset": "private_chat", "name": "behind a door", "initial_state": [rule] });
     let knocked = synapse.create_room(&alice, "10", body).await;
     let refused = synapse.create_room(&alice, "11", json!({ "initial_state": [rule] })).await;
-    let left = synapse.create_room(&alice, "12", json!({ "preset": "public_chat" })).await;
+    let open = || json!({ "preset": "public_chat" });
+    let left = synapse.create_room(&alice, "12", open()).await;
     synapse.join(&archiver, &left).await;
+    // Of both the archive hears first by an invite, which is declined: one hides a stay.
+    let strange = synapse.create_room(&alice, "10", open()).await;
+    let hidden = synapse.create_room(&alice, "11", open()).await;
+    synapse.join(&archiver, &hidden).await;
+    synapse.leave(&archiver, &hidden).await;
+    for id in [&strange, &hidden] {
+        synapse.invite(&alice, id, &archiver).await;
+    }
     let database = TestDatabase::new().await;
     let backscroll = backscroll(&synapse, &archiver, Some(database.url()));
     backscroll.once().await;
@@ -226,7 +235,13 @@ async fn what_an_invite_or_a_knock_shows_is_kept_apart() {
 
     synapse.kick(&alice, &refused, &archiver).await;
     synapse.invite(&alice, &knocked, &archiver).await;
+    for id in [&strange, &hidden] {
+        synapse.leave(&archiver, id).await;
+    }
     backscroll.once().await;
+    assert_eq!(room(database.url(), &strange, "event_count").await, "0");
+    assert_agrees(database.url(), &synapse, &archiver, &hidden).await;
+    assert_eq!(history(database.url(), &hidden).await, "complete");
     assert_eq!(room(database.url(), &refused, "membership").await, "leave");
     assert_eq!(room(database.url(), &refused, "event_count").await, "0");
     assert_eq!(room(database.url(), &knocked, "membership").await, "invite");

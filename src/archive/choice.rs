@@ -156,13 +156,13 @@ impl Archive {
 }
 
 impl Writer {
-    /// Has the states asked for of the rooms that are wanted now and that the account has left while they were not: no
-    /// `/sync` tells of them any more, not even with the whole state. [`Writer::take_up_left_room`] does the rest.
+    /// Has the states asked for of the rooms that are wanted now and that the account has left while they were not, or before the
+    /// archive knew them: no `/sync` tells of them any more, not even with the whole state. [`Writer::take_up_left_room`] does the rest.
     pub async fn doubt_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
         let mut connection = self.archive().pool.acquire().await?;
         let left = sqlx::query!(
             "select room_key, room_id from archive.rooms
-             where not watched and membership in ('leave', 'ban')
+             where (not watched or not bootstrapped) and membership in ('leave', 'ban')
              order by room_key"
         )
         .fetch_all(&mut *connection)
@@ -188,7 +188,9 @@ impl Writer {
         lock_room(&mut transaction, room_key).await?;
         let room = room::get(&mut transaction, room_key).await?;
         // Else it is still to be looked at, by what was decided last.
-        if room.watched || !checkpoint::is_up_to_date(&mut transaction, account).await? {
+        if (room.watched && room.bootstrapped)
+            || !checkpoint::is_up_to_date(&mut transaction, account).await?
+        {
             return Ok(());
         }
         room::set_suspect(&mut transaction, room_key, false).await?;

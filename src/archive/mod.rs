@@ -46,7 +46,7 @@ pub use gauges::Gauges;
 pub use ingest::SyncOutcome;
 pub use kind::{Kind, WalkState};
 pub use resequence::{PageRead, Resequence};
-pub use status::{GapCounts, RoomStatus, Status};
+pub use status::{GapCounts, RoomStatus, Status, Suspect};
 pub use walk::Walk;
 pub use writer::Writer;
 

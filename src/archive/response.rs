@@ -73,8 +73,11 @@ impl Writer {
             && own(told, &response.account.user_id, "join").next().is_none()
             && (response.full || !told.limited)
         {
-            // An invite or knock came to nothing: there is no history that this account may see, nor is it to be looked for. Where
-            // the timeline leaves something out, that may be the account's time in the room, which a whole state tells.
+            // An invite or knock came to nothing. That it hid the account's time in the room from all answers before, only the
+            // room's history tells. Where the timeline leaves something out, it may be in that, which a whole state tells.
+            if was_asked_in {
+                choice::doubt_left_room(connection, response.rooms, room.room_key, &room.room_id).await?;
+            }
             room.watched = true;
             return room::update(connection, &before, &room).await;
         }

@@ -69,6 +69,19 @@ pub struct RoomStatus {
     pub last_error: Option<String>,
 }
 
+/// A room whose state is to be asked for.
+#[derive(Clone, Debug)]
+pub struct Suspect {
+    /// Internal key.
+    pub room_key: i32,
+    /// Room id.
+    pub room_id: String,
+    /// Whether it is archived, or would be if there were something to archive.
+    pub watched: bool,
+    /// Whether the archive has had its whole state.
+    pub bootstrapped: bool,
+}
+
 impl Archive {
     /// Whether there is an archive in the database: it has been migrated at least once.
     pub async fn exists(&self) -> Result<bool, Error> {
@@ -108,17 +121,16 @@ impl Archive {
         })
     }
 
-    /// The rooms (key, id, whether it is archived) whose current state is to be compared with the server's, or, where the
-    /// account has left one, to tell whether it is to be archived.
-    pub async fn suspect_rooms(&self) -> Result<Vec<(i32, String, bool)>, Error> {
-        let rooms = sqlx::query!(
-            "select room_key, room_id, watched from archive.rooms
+    /// The rooms whose current state is to be compared with the server's, or, where the account has left one, to tell whether
+    /// it is to be archived.
+    pub async fn suspect_rooms(&self) -> Result<Vec<Suspect>, Error> {
+        let rooms = sqlx::query_as!(
+            Suspect,
+            "select room_key, room_id, watched, bootstrapped from archive.rooms
              where state_suspect and (watched or membership in ('leave', 'ban'))
              order by room_key"
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rooms.into_iter().map(|room| (room.room_key, room.room_id, room.watched)).collect())
+        );
+        Ok(rooms.fetch_all(&self.pool).await?)
     }
 
     /// How many rooms the account is in that are archived.

@@ -405,7 +405,6 @@ async fn a_history_refused_because_of_a_ban_that_was_lifted_during_a_pause() {
 /// No answer of `/sync` tells that the account was in the room; `/state` does not either: Synapse gives it also to who has
 /// declined an invite without ever having been there.
 #[tokio::test]
-#[ignore = "what was left before the archive began is not looked for when an invite to it is declined"]
 async fn an_invite_to_a_room_left_before_the_first_sync_declined() {
     play(&case(&[Leave(0), Invite(0), Once, Leave(0)])).await;
 }

@@ -200,12 +200,8 @@ impl<'a> Play<'a> {
             Step::Unban(room) => self.unban(self.index(room)),
             Step::Invite(room) => {
                 let index = self.index(room);
-                // What was left before the archive heard of the room, and is shown again only by a declined invite, is not looked
-                // for: see kept::an_invite_to_a_room_left_before_the_first_sync_declined.
-                let id = &self.rooms[index].id;
-                let is_known = self.server.visible_ids(id).is_empty() || self.is_bootstrapped(id).await;
                 let room = &mut self.rooms[index];
-                if room.account == Account::Left && is_known {
+                if room.account == Account::Left {
                     room.events.push(self.server.invite(&room.id, ARCHIVER));
                     room.account = Account::Invited;
                 }
@@ -231,12 +227,6 @@ impl<'a> Play<'a> {
             Step::Kill(requests, ms) => self.kill(requests, ms).await,
             Step::Fault(wrong, place, after) => self.fault(wrong, place, after),
         }
-    }
-
-    async fn is_bootstrapped(&self, room: &str) -> bool {
-        let bootstrapped =
-            format!("select exists (select from archive.rooms where bootstrapped and room_id = '{room}')");
-        self.database.value(&bootstrapped).await == "t"
     }
 
     fn index(&self, room: u8) -> usize {
