@@ -46,8 +46,10 @@ struct Script {
     punctual: Vec<String>,
     /// Events that may be redacted, each with the text that goes with it.
     texts: Vec<(String, String)>,
-    /// Those that were, on one server at least.
+    /// Those that were since the archive agreed last, on one server at least.
     redacted: Vec<(String, String)>,
+    /// Those that were before.
+    gone: Vec<(String, String)>,
 }
 
 impl Script {
@@ -65,6 +67,7 @@ impl Script {
             punctual: Vec::new(),
             texts: Vec::new(),
             redacted: Vec::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -276,6 +279,7 @@ impl Script {
                 difference => difference,
             })
             .await;
+        self.gone.append(&mut self.redacted);
         let query = "select event_id from events where position is not null order by position";
         let archived = self.federation.database.column(query).await;
         let mut order = archived.iter();
@@ -319,6 +323,7 @@ async fn whatever_happens_on_two_servers() {
     }
     script.daemon.take().unwrap().stop().await;
     let federation = &script.federation;
+    assert_eq!(still_said(federation, &script.gone).await, None);
     let resequenced = federation.backscroll.run(&["resequence", &federation.room]).await;
     assert!(resequenced.status.success(), "{}", resequenced.stderr);
     assert_agrees(federation.database.url(), &federation.near, &federation.archivist, &federation.room).await;
