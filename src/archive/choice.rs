@@ -242,7 +242,12 @@ impl Writer {
             from_position: None,
             lower: newest,
         };
-        gap::open(connection, &gap).await
+        gap::open(connection, &gap).await?;
+        if room.history_state == "truncated" {
+            // What was out of reach may be visible now.
+            self.open_history(connection, &room, since, None).await?;
+        }
+        Ok(())
     }
 }
 

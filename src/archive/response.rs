@@ -167,7 +167,7 @@ impl Writer {
         self.open_history(connection, room, from_token, operator.map(|_| 0)).await
     }
 
-    async fn open_history(
+    pub(super) async fn open_history(
         &self,
         connection: &mut PgConnection,
         room: &Room,

@@ -402,6 +402,12 @@ async fn a_history_refused_because_of_a_ban_that_was_lifted_during_a_pause() {
     play(&Case { page_size: 40, timeline_cap: 100, ..case(&steps) }).await;
 }
 
+#[tokio::test]
+async fn a_history_refused_because_of_a_ban_and_a_room_left_during_a_pause() {
+    let steps = [Ban(0), Once, Pause(0), Rejoin(0), Leave(0), Once, Resume(0), Once];
+    play(&Case { page_size: 40, timeline_cap: 100, ..case(&steps) }).await;
+}
+
 /// No answer of `/sync` tells that the account was in the room; `/state` does not either: Synapse gives it also to who has
 /// declined an invite without ever having been there.
 #[tokio::test]
