@@ -73,7 +73,7 @@ impl Writer {
         let restarted = sqlx::query!(
             "update archive.walks
              set cursor = null, from_token = null, to_token = null, restarted = true, upper_position = null, landmark = null,
-                 ends = 0, repeats = 0
+                 lower_reached = lower_reached and kind <> 'history', ends = 0, repeats = 0
              where walk_id = $1 and pages = $2 and cursor is not distinct from $3 and state = 'open'",
             walk.walk_id,
             walk.pages,

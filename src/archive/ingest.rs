@@ -203,7 +203,7 @@ impl Writer {
             events: events.len(),
             new,
             bottom_passed: bottom_passed(&mut transaction, walk, page, upper).await?,
-            lower_passed: lower_passed(&mut transaction, walk, upper).await?,
+            lower_passed: lower_passed(&mut transaction, walk, &known, upper).await?,
         };
         let pause_s = step::after_page(&mut transaction, &mut after, &passed, settings).await?;
         if after.cursor == walk.cursor {
@@ -349,8 +349,17 @@ async fn bottom_passed(
     gap::is_passed(connection, gap_id, upper).await
 }
 
-/// Whether a gap's walk has come down to what was archived before the gap.
-async fn lower_passed(connection: &mut PgConnection, walk: &Walk, upper: Option<i64>) -> Result<bool, Error> {
+/// Whether a gap's walk has come down to what was archived before the gap, or one through the whole past to what others have
+/// placed.
+async fn lower_passed(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    known: &[Place],
+    upper: Option<i64>,
+) -> Result<bool, Error> {
+    if walk.kind == Kind::History {
+        return Ok(known.iter().any(|place| place.position().is_some()));
+    }
     let (Some(gap_id), Some(upper)) = (walk.gap_id, upper) else { return Ok(false) };
     let lower = gap::lower_position(connection, gap_id, walk.kind).await?;
     Ok(lower.is_some_and(|lower| upper <= lower))

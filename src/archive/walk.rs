@@ -41,7 +41,7 @@ pub struct Walk {
     pub oldest_ts: Option<i64>,
     /// Pages in a row without anything new.
     pub known_pages: i32,
-    /// Whether the lower edge of the gap was passed.
+    /// Whether the lower edge of the gap was passed; of a room's whole past, whether something was met that had its place.
     pub lower_reached: bool,
     /// Answers without `end` at this cursor.
     pub ends: i32,
@@ -189,8 +189,9 @@ pub(super) async fn reopen_stalled(
 }
 
 impl Archive {
-    /// For each watched room one open walk: the first pass through its newest gap, to which others give way, else the one due
-    /// first. One walk a room at a time: two would make the server do its work twice (P17). `abreast`: whether to take also the
+    /// For each watched room one open walk: one from the newest event that has met nothing yet that had its place, because it
+    /// alone tells of what lies between what it has placed and what `/sync` had told; else the first pass through the newest
+    /// gap, to which others give way; else the one due first. One walk a room at a time: two would make the server do its work twice (P17). `abreast`: whether to take also the
     /// later passes through gaps, and walks that are yet to [begin](Walk::begins_at_since) at `since`.
     pub async fn open_walks(&self, abreast: bool) -> Result<Vec<Walk>, Error> {
         let walks = sqlx::query_as!(
@@ -217,7 +218,10 @@ impl Archive {
                          when w.kind = 'history' then w.upper_position is not null or w.cursor is null
                          else true
                      end)
-                   order by w.room_key, case when w.kind in ('gap_since', 'gap_whole') then w.gap_id end desc nulls last,
+                   order by w.room_key,
+                            w.kind = 'history' and w.from_token is null and w.upper_position is not null
+                                and not w.lower_reached desc,
+                            case when w.kind in ('gap_since', 'gap_whole') then w.gap_id end desc nulls last,
                             w.not_before, w.walk_id
                ) f
                left join lateral (

@@ -469,3 +469,12 @@ async fn a_pause_while_the_first_pass_through_an_older_gap_was_killed() {
     let steps = [&before[..], &gap, &after].concat();
     play(&Case { rooms: vec!["1"], style: Style::IgnoresTo, ..case(&steps) }).await;
 }
+
+#[tokio::test]
+async fn a_late_event_in_what_a_walk_has_placed_ahead_of_a_limited_timeline() {
+    let before = [Rejoin(1), Late(0, 21), Once, State(1, 0), State(0, 0), State(1, 0), Message(0)];
+    let ahead = [Late(0, 162), LateState(0, 85, 1), State(2, 3), KillWalk(0, 5, 15), Message(0)];
+    let steps = [&before[..], &ahead].concat();
+    let rooms = vec!["12", "1", "12"];
+    play(&Case { rooms, style: Style::ShortPages, state_after: After::Stable, ..case(&steps) }).await;
+}
