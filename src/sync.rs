@@ -254,7 +254,7 @@ impl<'c> Follower<'c> {
             return Ok(());
         }
         for room in context.writer.archive().suspect_rooms().await? {
-            let Suspect { room_key, ref room_id, watched, bootstrapped } = room;
+            let Suspect { room_key, ref room_id, watched, .. } = room;
             let Ok(parsed) = RoomId::parse(room_id) else { continue };
             if postponed.get(&room_key).is_some_and(|room| room.until > Instant::now()) {
                 continue;
@@ -266,7 +266,7 @@ impl<'c> Follower<'c> {
             };
             let state = match state {
                 Ok(state) => state,
-                Err(error) if error.is_forbidden() || (!watched && error.is_not_found()) => None,
+                Err(error) if error.is_forbidden() || (!room.is_archived() && error.is_not_found()) => None,
                 Err(error @ matrix::Error::RateLimited { .. }) => {
                     // Of the account, not of the room.
                     let pause = if let Retry::After(pause) = error.retry() { pause } else { STATE_AGAIN };
@@ -289,7 +289,7 @@ impl<'c> Follower<'c> {
             postponed.remove(&room_key);
             match state {
                 None if watched => context.writer.leave_state(room_key).await?,
-                Some(state) if watched && bootstrapped => context.writer.reconcile(room_key, &state).await?,
+                Some(state) if room.is_archived() => context.writer.reconcile(room_key, &state).await?,
                 state => {
                     context.writer.take_up_left_room(account, rooms, room_key, state.as_ref()).await?;
                     context.walks_opened.notify_one();
@@ -308,8 +308,8 @@ async fn state_of(
     room_id: &RoomId,
 ) -> Result<Option<Events>, matrix::Error> {
     let state = context.client.state(room_id).await?;
-    let is_new = room.watched && !room.bootstrapped;
-    if is_new && !stay::was_in(&context.client, user_id, room_id).await? {
+    let is_declined = room.watched && !room.is_archived();
+    if is_declined && !stay::was_in(&context.client, user_id, room_id).await? {
         return Ok(None);
     }
     Ok(Some(state))

@@ -157,7 +157,8 @@ impl Archive {
 
 impl Writer {
     /// Has the states asked for of the rooms that are wanted now and that the account has left while they were not, or before the
-    /// archive knew them: no `/sync` tells of them any more, not even with the whole state. [`Writer::take_up_left_room`] does the rest.
+    /// archive knew them: no `/sync` tells of them any more, not even with the whole state. [`Writer::take_up_left_room`] does
+    /// the rest.
     pub async fn doubt_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
         let mut connection = self.archive().pool.acquire().await?;
         let left = sqlx::query!(

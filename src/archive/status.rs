@@ -82,6 +82,13 @@ pub struct Suspect {
     pub bootstrapped: bool,
 }
 
+impl Suspect {
+    /// Whether the archive has a state that may be wrong.
+    pub fn is_archived(&self) -> bool {
+        self.watched && self.bootstrapped
+    }
+}
+
 impl Archive {
     /// Whether there is an archive in the database: it has been migrated at least once.
     pub async fn exists(&self) -> Result<bool, Error> {

@@ -191,8 +191,9 @@ pub(super) async fn reopen_stalled(
 impl Archive {
     /// For each watched room one open walk: one from the newest event that has met nothing yet that had its place, because it
     /// alone tells of what lies between what it has placed and what `/sync` had told; else the first pass through the newest
-    /// gap, to which others give way; else the one due first. One walk a room at a time: two would make the server do its work twice (P17). `abreast`: whether to take also the
-    /// later passes through gaps, and walks that are yet to [begin](Walk::begins_at_since) at `since`.
+    /// gap, to which others give way; else the one due first. One walk a room at a time: two would make the server do its work
+    /// twice (P17). `abreast`: whether to take also the later passes through gaps, and walks that are yet to
+    /// [begin](Walk::begins_at_since) at `since`.
     pub async fn open_walks(&self, abreast: bool) -> Result<Vec<Walk>, Error> {
         let walks = sqlx::query_as!(
             Walk,

@@ -11,8 +11,8 @@ const MOST_BYTES: usize = 8 << 20;
 /// After as many pages the account counts as having been there: rather too much is archived than too little.
 const MOST_PAGES: usize = 10_000;
 
-/// Whether the account was in a room that it is not in now: the room's history holds its join. No answer of `/sync` may tell, where
-/// an invite has taken the leave's place; and Synapse gives the state also to who has declined an invite and nothing more.
+/// Whether the account was in a room that it is not in now: the room's history holds its join. No answer of `/sync` may tell,
+/// where an invite has taken the leave's place; and Synapse gives the state also to who has declined an invite and nothing more.
 pub(super) async fn was_in(client: &Client, user_id: &str, room_id: &RoomId) -> Result<bool, Error> {
     let filter = serde_json::json!({ "types": ["m.room.member"], "senders": [user_id] }).to_string();
     let is_join = |event: &Event| event.membership() == Some((user_id, "join".to_owned()));
