@@ -244,11 +244,7 @@ impl Writer {
             lower: newest,
         };
         gap::open(connection, &gap).await?;
-        if room.history_state == "truncated" {
-            // What was out of reach may be visible now.
-            self.open_history(connection, &room, since, None).await?;
-        }
-        Ok(())
+        self.reopen_history(connection, &room, since).await
     }
 }
 

@@ -167,7 +167,20 @@ impl Writer {
         self.open_history(connection, room, from_token, operator.map(|_| 0)).await
     }
 
-    pub(super) async fn open_history(
+    /// Walks a truncated history again: what was out of reach may be visible now.
+    pub(super) async fn reopen_history(
+        &self,
+        connection: &mut PgConnection,
+        room: &Room,
+        now: &str,
+    ) -> Result<(), Error> {
+        if room.history_state != "truncated" {
+            return Ok(());
+        }
+        self.open_history(connection, room, now, None).await
+    }
+
+    async fn open_history(
         &self,
         connection: &mut PgConnection,
         room: &Room,
@@ -274,10 +287,8 @@ impl Writer {
                 lower: newest,
             };
             gap::open(connection, &gap).await?;
-            // What was out of reach may be visible now.
-            let is_back = before.membership != "join" || !before.watched;
-            if is_back && before.history_state == "truncated" {
-                self.open_history(connection, room, response.next_batch, None).await?;
+            if before.membership != "join" || !before.watched {
+                self.reopen_history(connection, before, response.next_batch).await?;
             }
         }
         Ok(new)
