@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Federation;
 use crate::support::{
     agreement::assert_agrees,
-    archive::mentions,
+    archive::{mentions, timeline},
     daemon::Daemon,
     random,
     synapse::{Refused, Synapse, User, segment},
@@ -245,9 +245,7 @@ impl Script {
             self.put_out("unban").await;
             let Federation { near, far, bob, room, .. } = &self.federation;
             // He may be in it, or his server may believe so.
-            let server = segment(near.name());
-            let path = format!("/join/{}?server_name={server}&via={server}", segment(room));
-            drop(far.call(Method::POST, &path, Some(bob), Some(json!({}))).await);
+            drop(far.try_join_through(bob, room, near).await);
         }
         self.say(Side::Near, 1).await;
     }
@@ -280,8 +278,7 @@ impl Script {
             })
             .await;
         self.gone.append(&mut self.redacted);
-        let query = "select event_id from events where position is not null order by position";
-        let archived = self.federation.database.column(query).await;
+        let archived = timeline(&self.federation.database, &self.federation.room).await;
         let mut order = archived.iter();
         for event_id in &self.punctual {
             assert!(

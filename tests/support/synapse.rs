@@ -273,9 +273,19 @@ impl Synapse {
 
     /// Joins a room that `other` knows.
     pub(crate) async fn join_through(&self, user: &User, room: &str, other: &Self) {
+        self.try_join_through(user, room, other).await.expect("join");
+    }
+
+    /// The same where the server may refuse it.
+    pub(crate) async fn try_join_through(
+        &self,
+        user: &User,
+        room: &str,
+        other: &Self,
+    ) -> Result<Value, Refused> {
         let server = segment(other.name());
         let path = format!("/join/{}?server_name={server}&via={server}", segment(room));
-        self.call(Method::POST, &path, Some(user), Some(json!({}))).await.expect("join");
+        self.call(Method::POST, &path, Some(user), Some(json!({}))).await
     }
 
     pub(crate) async fn leave(&self, user: &User, room: &str) {
