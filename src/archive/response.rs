@@ -223,16 +223,16 @@ impl Writer {
         let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
         let places = found::places(&events, &found.known);
         let tells_again = tells_again(response, told, rejoined, &found.known);
-        // An initial timeline has the graph's order, and so does a rejoined room's: what arrived late but sorts early is neither
-        // in it nor below its prev_batch (protocol 0.1). In any other, what is new comes as it arrived.
-        let in_graph_order = rejoined || response.account.since.is_none();
+        // An initial timeline has the graph's order, and so does that of a room that the account is back in: what arrived late but
+        // sorts early is neither in it nor below its prev_batch (protocol 0.1). In any other, also of a room that it has left
+        // again, what is new comes as it arrived, and what came late tells nothing of where its neighbours belong.
+        let is_initial = response.account.since.is_none();
+        let in_graph_order = is_initial || (rejoined && told.section == Section::Join);
+        let from_end = is_initial || rejoined;
         let (overlap, newest) = if in_graph_order {
             (Some(Overlap::of_all(&places)), newest)
         } else {
-            match overlap::ahead(connection, room.room_key, newest, &events, &places).await? {
-                (None, newest) if hole.is_some() && tells_again => (Some(Overlap::of_all(&places)), newest),
-                found => found,
-            }
+            overlap::ahead(connection, room.room_key, newest, &events, &places).await?
         };
         let (again, fresh) = places.split_at(overlap.as_ref().map_or(0, |overlap| overlap.len));
         let mut given = match &overlap {
@@ -269,12 +269,11 @@ impl Writer {
                 upper_token: told
                     .prev_batch
                     .as_ref()
-                    .filter(|_| !in_graph_order)
+                    .filter(|_| !from_end)
                     .map_or(Some(response.next_batch), |token| Some(token.as_str())),
                 lower_token,
                 upper_event_id: told.timeline.events.first().map(|event| event.event_id.as_str()),
-                upper_position: if (in_graph_order && told.section == Section::Leave) || lower_token.is_none()
-                {
+                upper_position: if (from_end && told.section == Section::Leave) || lower_token.is_none() {
                     // The walk may not begin before the account is back: then it begins with what came after the leave. Or it
                     // goes down from above the timeline, of which a late event may sort below all that is missing.
                     timeline::append(end, true).next()
@@ -282,8 +281,7 @@ impl Writer {
                     lowest.or(first)
                 },
                 // What arrives until that is walked may belong between the timeline's events.
-                from_position: (in_graph_order && told.section == Section::Join)
-                    .then(|| timeline::just_above(end)),
+                from_position: (from_end && told.section == Section::Join).then(|| timeline::just_above(end)),
                 lower: newest,
             };
             gap::open(connection, &gap).await?;
