@@ -1,5 +1,7 @@
 //! Backwards: takes open walks from the database and walks them, one a room, several rooms at once.
 
+mod ahead;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -9,14 +11,15 @@ use std::{
 use ruma::OwnedRoomId;
 use tokio::task::JoinSet;
 
+use ahead::Ahead;
+pub use ahead::SparePages;
+
 use crate::{
     Error, Retry,
     archive::{self, Kind, Walk, WalkState},
     backoff::Backoff,
     daemon::Context,
-    edits, health,
-    matrix::{self, MessagesRequest, Page},
-    metrics,
+    health, matrix, metrics,
     page_size::PageSize,
     telemetry::Reached,
 };
@@ -139,15 +142,24 @@ fn waits_for(walk: &Walk, due_in: Duration) -> bool {
     }
 }
 
-/// One page and the time that it took.
-type Fetched = Result<(Page, Duration), Error>;
-
-/// Walks one room until its walk is not open any more, or is to give way to others. Page n+1 is fetched while page n is
-/// stored.
-async fn walk_room(context: &Context, mut walk: Walk, manner: &mut Manner) -> Result<(), Error> {
+/// Walks one room until its walk is not open any more, or is to give way to others.
+async fn walk_room(context: &Context, walk: Walk, manner: &mut Manner) -> Result<(), Error> {
     let room_id = OwnedRoomId::try_from(walk.room_id.as_str())
         .map_err(|_| archive::Error::NoSuchRoom(walk.room_id.clone()))?;
-    let mut ahead: Option<Fetched> = None;
+    let mut ahead = Ahead::new(context, &room_id);
+    let walked = Box::pin(walk_pages(context, &room_id, walk, manner, &mut ahead)).await;
+    ahead.rest().await;
+    walked
+}
+
+/// Page n+1 is fetched while page n is stored.
+async fn walk_pages(
+    context: &Context,
+    room_id: &OwnedRoomId,
+    mut walk: Walk,
+    manner: &mut Manner,
+    ahead: &mut Ahead<'_>,
+) -> Result<(), Error> {
     let progress = context.progress.room(walk.name.as_deref().unwrap_or(&walk.room_id));
     progress.update(reached(&walk));
     if walk.begins_at_since() {
@@ -164,15 +176,9 @@ async fn walk_room(context: &Context, mut walk: Walk, manner: &mut Manner) -> Re
         if context.shutdown.is_cancelled() || (walk.kind.gives_way() && !context.is_abreast()) {
             return Ok(());
         }
-        let fetched = if let Some(fetched) = ahead.take() {
-            fetched
-        } else {
-            let page = fetch(context, &room_id, &walk, walk.cursor.as_deref(), &manner.page_size);
-            let Some(fetched) = context.unless_stopped(page).await else { return Ok(()) };
-            fetched
-        };
-        let (page, fetch_time) = match fetched {
-            Ok(fetched) => fetched,
+        let Some(fetched) = ahead.next(&walk, &mut manner.page_size).await else { return Ok(()) };
+        let page = match fetched.page {
+            Ok(page) => page,
             Err(Error::Archive(error)) => {
                 return store_failed(context, &walk, error, &mut manner.backoff).await;
             }
@@ -180,7 +186,7 @@ async fn walk_room(context: &Context, mut walk: Walk, manner: &mut Manner) -> Re
                 if manner.page_size.after_error(&error) {
                     continue;
                 }
-                match failed(context, &room_id, &walk, error, manner).await {
+                match failed(context, room_id, &walk, error, manner).await {
                     Ok(Some(walk_now)) => walk = walk_now,
                     Ok(None) => return Ok(()),
                     Err(Error::Archive(error)) => {
@@ -193,27 +199,20 @@ async fn walk_room(context: &Context, mut walk: Walk, manner: &mut Manner) -> Re
         };
         manner.backoff.reset();
         manner.refusals.reset();
-        manner.page_size.after_page(&page, fetch_time);
-        let end = page.end.clone();
-        let next = end.as_ref().map(matrix::Token::as_str).filter(|end| Some(*end) != walk.cursor.as_deref());
-        let store = context.turns.page(async {
+        let store = Box::pin(context.turns.page(async {
             let start = Instant::now();
-            let stored = context.writer.apply_page(&walk, &page, fetch_time, &context.config.backfill);
+            let stored = context.writer.apply_page(&walk, &page, fetched.took, &context.config.backfill);
             stored.await.map(|walk| (walk, start.elapsed()))
-        });
-        let fetch_next = async {
-            context.unless_stopped(fetch(context, &room_id, &walk, Some(next?), &manner.page_size)).await
-        };
-        let (stored, fetched) = tokio::join!(store, fetch_next);
+        }));
+        let stored = ahead.during(store, &walk, &page, &mut manner.page_size).await;
         let event_count = page.chunk.events.len();
         // On a thread of its own: to free some ten thousand strings takes as long as three exchanges with the database.
         drop(tokio::task::spawn_blocking(move || drop(page)));
         match stored {
             Ok((walk_now, store_time)) => {
-                // Fetched for the cursor that the walk now has; after a pause it would be asked again.
-                ahead = fetched.filter(|_| walk_now.cursor.as_deref() == next && walk_now.due_in_s <= 0.0);
-                let new = u64::try_from(walk_now.events - walk.events).unwrap_or_default();
-                metrics::stored_page(new, store_time);
+                let new = |now: i64, before: i64| u64::try_from(now - before).unwrap_or_default();
+                let page_count = new(walk_now.pages, walk.pages);
+                metrics::stored_pages(page_count, new(walk_now.events, walk.events), store_time);
                 walk = walk_now;
                 progress.update(reached(&walk));
                 tracing::debug!(
@@ -256,28 +255,6 @@ fn reached(walk: &Walk) -> Reached {
         newest_ts: walk.newest_ts,
         created_ts: walk.created_ts,
     }
-}
-
-async fn fetch(
-    context: &Context,
-    room_id: &OwnedRoomId,
-    walk: &Walk,
-    from: Option<&str>,
-    size: &PageSize,
-) -> Fetched {
-    let start = Instant::now();
-    let request = MessagesRequest {
-        room_id,
-        from,
-        to: walk.to(),
-        limit: size.limit(context.lively.is_lively(room_id)),
-        most_bytes: size.most_bytes(),
-        filter: None,
-        forward: false,
-    };
-    let mut page = context.client.messages(&request).await?;
-    edits::undo(context, room_id, &mut page.chunk).await?;
-    Ok((page, start.elapsed()))
 }
 
 /// What follows from a request that failed: a pause, or another walk; `None` if this one has ended, for now at least. The

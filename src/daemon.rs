@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, Retry,
     archive::{self, Account, Archive, Writer},
-    backfill,
+    backfill::{self, SparePages},
     backoff::Backoff,
     config::Config,
     health::{self, Health, Homeserver},
@@ -116,6 +116,8 @@ pub struct Context {
     pub turns: Turns,
     /// Where people talk now.
     pub lively: Lively,
+    /// Memory for what is fetched ahead.
+    pub spare_pages: SparePages,
     /// What is shown of the work.
     pub progress: Progress,
     /// Whether the loops live.
@@ -298,6 +300,7 @@ async fn with_context(
         client,
         writer,
         turns: Turns::default(),
+        spare_pages: SparePages::default(),
         lively: Lively::default(),
         progress: progress.clone(),
         health,

@@ -30,6 +30,12 @@ impl Lively {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.get(room_id).is_some_and(|at| at.elapsed() < LASTING)
     }
+
+    /// Whether people talk in any room.
+    pub fn is_anywhere(&self) -> bool {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.values().any(|at| at.elapsed() < LASTING)
+    }
 }
 
 #[cfg(test)]
@@ -43,7 +49,7 @@ mod tests {
         let lively = Lively::default();
         lively.told([room_id!("!talk:hs"), room_id!("!old:hs")].into_iter());
         assert!(lively.is_lively(room_id!("!talk:hs")));
-        assert!(!lively.is_lively(room_id!("!quiet:hs")));
+        assert!(!lively.is_lively(room_id!("!quiet:hs")) && lively.is_anywhere());
         let long_ago = Instant::now().checked_sub(LASTING).expect("the machine runs for longer");
         lively.0.lock().expect("no panic").insert(room_id!("!old:hs").to_owned(), long_ago);
         assert!(!lively.is_lively(room_id!("!old:hs")));

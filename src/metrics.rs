@@ -62,9 +62,9 @@ pub fn stored_sync(event_count: usize, commit: Duration) {
     histogram!(COMMIT, "kind" => "sync").record(commit);
 }
 
-/// Counts a page of history that was stored, with so many new events.
-pub fn stored_page(event_count: u64, commit: Duration) {
-    counter!(PAGES).increment(1);
+/// Counts pages of history that were stored in one transaction, with so many new events.
+pub fn stored_pages(page_count: u64, event_count: u64, commit: Duration) {
+    counter!(PAGES).increment(page_count);
     counter!(EVENTS, "source" => Source::Backfill.as_str()).increment(event_count);
     histogram!(COMMIT, "kind" => "page").record(commit);
 }

@@ -1,6 +1,7 @@
 //! History, walked backwards on the model homeserver.
 
 mod access;
+mod ahead;
 mod operator;
 mod pagination;
 

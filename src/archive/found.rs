@@ -1,11 +1,10 @@
 //! What the archive has of an answer's events before they are stored.
 
-use std::collections::HashMap;
-
+use foldhash::{HashMap, HashMapExt as _};
 use sqlx::PgConnection;
 
 use super::{
-    Error, Kind, Walk,
+    Error, Walk,
     redaction::{self, Redactions},
     timeline::{Below, Place},
 };
@@ -48,10 +47,9 @@ pub(super) enum LookUp {
 }
 
 impl LookUp {
-    /// What is likely to be enough for the next page of `walk`: the first one meets what came live.
+    /// What is likely to be enough for the next page of `walk`.
     pub(super) fn before(walk: &Walk) -> Self {
-        let fresh = walk.kind == Kind::History && !walk.restarted && walk.pages > 0 && walk.known_pages == 0;
-        if fresh { Self::State } else { Self::All }
+        if walk.is_fresh() { Self::State } else { Self::All }
     }
 
     fn includes(self, event: &Event) -> bool {

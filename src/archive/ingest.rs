@@ -129,7 +129,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores a page of `walk` and moves its checkpoint, in one transaction. `busy` is the time that the page took.
+    /// Stores a page of `walk`, or [several as one](Page::append), and moves its checkpoint, in one transaction. `busy` is the
+    /// time that fetching it took.
     /// Returns the walk as it is now.
     ///
     /// # Errors
@@ -200,6 +201,7 @@ impl Writer {
         }
         let passed = Passed {
             end: page.end.as_ref(),
+            answers: page.answers,
             events: events.len(),
             new,
             bottom_passed: bottom_passed(&mut transaction, walk, page, upper).await?,

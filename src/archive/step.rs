@@ -15,6 +15,8 @@ const ASK_AGAIN_PAUSE_S: f64 = 1.0;
 pub(super) struct Passed<'a> {
     /// The server's `end`.
     pub(super) end: Option<&'a Token>,
+    /// How many answers the page is made of.
+    pub(super) answers: usize,
     /// Events on the page.
     pub(super) events: usize,
     /// Those that were new.
@@ -32,7 +34,8 @@ pub(super) async fn after_page(
     passed: &Passed<'_>,
     settings: &Backfill,
 ) -> Result<f64, Error> {
-    walk.pages += 1;
+    let before = walk.pages;
+    walk.pages += i64::try_from(passed.answers).unwrap_or(i64::MAX);
     walk.events += i64::try_from(passed.new).unwrap_or(i64::MAX);
     walk.last_error = None;
     walk.known_pages = if passed.new == 0 && passed.events > 0 { walk.known_pages + 1 } else { 0 };
@@ -57,7 +60,7 @@ pub(super) async fn after_page(
         return Ok(0.0);
     }
     // Brent's way to find a circle of any length: the landmark moves on at every power of two.
-    if walk.pages.count_ones() == 1 {
+    if walk.pages.checked_ilog2() > before.checked_ilog2() {
         walk.landmark.clone_from(&walk.cursor);
     }
     // Beyond the gap and one page further nothing was new.

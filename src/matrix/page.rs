@@ -39,7 +39,7 @@ pub struct Events {
     pub malformed: Vec<Malformed>,
 }
 
-/// An answer to `/messages`: for `dir=b`, newest first.
+/// An answer to `/messages`, or several that follow each other: for `dir=b`, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// The timeline.
@@ -50,6 +50,8 @@ pub struct Page {
     pub end: Option<Token>,
     /// Length of the answer.
     pub bytes: usize,
+    /// How many answers it is made of.
+    pub answers: usize,
 }
 
 /// An answer to `/sync`.
@@ -119,6 +121,11 @@ impl Events {
         }
         events
     }
+
+    fn append(&mut self, mut next: Self) {
+        self.events.append(&mut next.events);
+        self.malformed.append(&mut next.malformed);
+    }
 }
 
 /// The body as text; what is no UTF-8 becomes U+FFFD.
@@ -153,7 +160,17 @@ impl Page {
             chunk: Events::read(room_id, &wire.chunk),
             state: Events::read(room_id, &wire.state.unwrap_or_default()),
             end: wire.end.and_then(Token::new),
+            answers: 1,
         })
+    }
+
+    /// Makes one page of this and `next`, which was asked for from this one's `end`.
+    pub fn append(&mut self, next: Self) {
+        self.chunk.append(next.chunk);
+        self.state.append(next.state);
+        self.end = next.end;
+        self.bytes += next.bytes;
+        self.answers += next.answers;
     }
 }
 

@@ -85,7 +85,8 @@ async fn tokens_in_a_circle_stall_the_walk() {
         stage.once().await;
         is_stalled(&stage, &room, "go in a circle").await;
         let asked = stage.server.requests("/messages").len();
-        assert!(asked <= 4 * circle, "a circle of {circle}: {asked} requests");
+        // Four more are fetched while pages are stored together.
+        assert!(asked <= 4 * circle + 4, "a circle of {circle}: {asked} requests");
         assert_eq!(stage.content_difference_of_archived(&room).await, None, "what came before is kept");
     }
 }
