@@ -1,7 +1,6 @@
 //! Rows of `archive.events`.
 
-use std::collections::{HashMap, HashSet};
-
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 use sqlx::PgConnection;
 
 use super::{
@@ -111,12 +110,17 @@ pub(super) async fn store(
         return Ok(0);
     }
     let tombstones = Tombstones::of(&room.erased_users);
-    let covered: Vec<_> = events.iter().map(|placed| tombstones.cover(room, placed.event)).collect();
-    let events: Vec<_> = covered
-        .iter()
-        .zip(events)
-        .map(|(event, placed)| Placed { event, position: placed.position })
-        .collect();
+    let covered: Vec<_>;
+    let events: Vec<Placed<'_>> = if tombstones.is_empty() {
+        events.to_vec()
+    } else {
+        covered = events.iter().map(|placed| tombstones.cover(room, placed.event)).collect();
+        covered
+            .iter()
+            .zip(events)
+            .map(|(event, placed)| Placed { event, position: placed.position })
+            .collect()
+    };
     let all: Vec<&Event> = events.iter().map(|placed| placed.event).collect();
     let links = redaction::links(room, &all);
     for (target, redaction) in &links {

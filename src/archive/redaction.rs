@@ -4,8 +4,7 @@
 mod prune;
 mod repeats;
 
-use std::collections::HashMap;
-
+use foldhash::{HashMap, HashMapExt as _};
 use serde::Deserialize;
 use sqlx::PgConnection;
 
