@@ -135,11 +135,12 @@ impl World {
 
     fn joined(&mut self, id: &str, asked: &Asked) -> Option<String> {
         let room = &self.rooms[id];
-        let before = asked.since.map(|since| room.membership(ARCHIVER, &room.state_at(since)));
-        let news = match (asked.since, before.flatten().as_deref()) {
-            (Some(since), Some("join")) => self.news(room, since, self.stream, asked),
-            (Some(_), _) => News { limited: true, ..self.overview(room, room.graph.len(), asked) },
-            (None, _) => self.overview(room, room.graph.len(), asked),
+        let news = match asked.since {
+            Some(since) if !self.came_back(room, since, self.stream) => {
+                self.news(room, since, self.stream, asked)
+            }
+            Some(_) => News { limited: true, ..self.overview(room, room.graph.len(), self.stream, asked) },
+            None => self.overview(room, room.graph.len(), self.stream, asked),
         };
         let moved = asked.since.is_none_or(|since| room.state_moved(since, self.stream));
         let silent = news.timeline.is_empty() && !news.limited && news.state.is_empty() && !moved;
@@ -154,10 +155,13 @@ impl World {
         let refused = room.access(ARCHIVER) == Access::Denied && room.membership_is("leave");
         let news = match asked.since {
             None if !asked.include_leave || refused => return None,
-            None => self.overview(room, room.position(leave) + 1, asked),
+            None => self.overview(room, room.position(leave) + 1, self.stream, asked),
             Some(since) if until <= since => return None,
             Some(_) if refused => {
                 News { limited: false, prev_batch: until - 1, timeline: vec![leave], state: vec![] }
+            }
+            Some(since) if self.came_back(room, since, until) => {
+                News { limited: true, ..self.overview(room, room.graph.len(), until, asked) }
             }
             Some(since) if asked.state_after.is_some() && self.habits.drops_left_state => {
                 News { state: vec![], ..self.news(room, since, until, asked) }
@@ -183,6 +187,27 @@ impl World {
         Some(format!(r#"{{"invite_state":{{"events":[{}]}}}}"#, stripped.join(",")))
     }
 
+    /// Whether the account joined the room in a part of the stream, as a server sees it that retells returns; else, whether it
+    /// is in the room and was not before.
+    fn came_back(&self, room: &Room, since: i64, until: i64) -> bool {
+        let was_in = room.membership(ARCHIVER, &room.state_at(since)).as_deref() == Some("join");
+        if !self.habits.retells_returns {
+            return !was_in && room.membership_is("join");
+        }
+        let own = |index: &usize| {
+            let event = &room.events[*index].event;
+            event.slot().is_some_and(|(kind, key)| kind == "m.room.member" && key == ARCHIVER)
+        };
+        let moves = room.arrived(since, until).filter(own);
+        let mut joins =
+            moves.map(|index| room.events[index].event.content_text("membership").as_deref() == Some("join"));
+        if was_in {
+            room.membership_is("join") && joins.any(|joins| !joins)
+        } else {
+            joins.any(|joins| joins)
+        }
+    }
+
     /// What arrived in a part of the stream, in order of arrival: history fetched from others never does (P47).
     fn news(&self, room: &Room, since: i64, until: i64, asked: &Asked) -> News {
         let hole = room.gaps.iter().copied().filter(|gap| since < *gap && *gap <= until).max();
@@ -203,9 +228,9 @@ impl World {
 
     /// What an initial sync says: the newest events in *graph* order, and yet a `prev_batch` made of the first one's
     /// place in the *stream*. What arrived late but sorts early is in neither (finding 1).
-    fn overview(&self, room: &Room, readable: usize, asked: &Asked) -> News {
-        let all: Vec<_> =
-            room.graph[..readable].iter().copied().filter(|&index| room.events[index].is_kept()).collect();
+    fn overview(&self, room: &Room, readable: usize, until: i64, asked: &Asked) -> News {
+        let is_there = |index: &usize| room.events[*index].is_kept() && room.events[*index].stream <= until;
+        let all: Vec<_> = room.graph[..readable].iter().copied().filter(is_there).collect();
         let recent = &all[all.len().saturating_sub(asked.limit)..];
         let timeline: Vec<_> = recent.iter().copied().filter(|&index| self.shows(room, index)).collect();
         let start = recent.first().map_or(0, |&index| room.position(index));
