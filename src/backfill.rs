@@ -172,7 +172,10 @@ async fn walk_pages(
         }
     }
     while walk.state == WalkState::Open {
-        context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
+        // Without one, what was said of the time that a request under way may take is still to hold.
+        if walk.due_in_s > 0.0 {
+            context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
+        }
         if context.shutdown.is_cancelled() || (walk.kind.gives_way() && !context.is_abreast()) {
             return Ok(());
         }

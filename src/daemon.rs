@@ -140,7 +140,7 @@ impl Context {
     /// Waits, or returns early on shutdown.
     pub async fn pause(&self, pause: Duration) {
         health::within(pause);
-        // Tokio's shortest sleep is a millisecond, which is much for a page.
+        // Tokio's shortest sleep is a millisecond, which is much where none is due.
         if pause.is_zero() {
             return;
         }
