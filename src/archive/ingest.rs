@@ -1,7 +1,7 @@
 //! The transactions: what one answer of the server becomes, with the token that accounts for it.
 //!
-//! Invariants: one answer, one transaction; the token moves in it by compare-and-set, so the checkpoint is never ahead
-//! of the rows; the rooms' locks are taken in ascending order; nothing in here swallows an error.
+//! Invariants: an answer is in one transaction as a whole; the token moves in it by compare-and-set, so the checkpoint is never
+//! ahead of the rows; the rooms' locks are taken in ascending order; nothing in here swallows an error.
 
 use std::{collections::HashMap, time::Duration};
 
