@@ -224,8 +224,9 @@ impl Writer {
         let places = found::places(&events, &found.known);
         let tells_again = tells_again(response, told, rejoined, &found.known);
         // An initial timeline has the graph's order, and so does that of a room that the account is back in: what arrived late but
-        // sorts early is neither in it nor below its prev_batch (protocol 0.1). In any other, also of a room that it has left
-        // again, what is new comes as it arrived, and what came late tells nothing of where its neighbours belong.
+        // sorts early is neither in it nor below its prev_batch (protocol 0.1). In any other what is new may come as it arrived,
+        // also where the account has left again, or has left and returned (Synapse gives the graph's order there too): what came
+        // late tells nothing of where its neighbours belong.
         let is_initial = response.account.since.is_none();
         let in_graph_order = is_initial || (rejoined && told.section == Section::Join);
         let from_end = is_initial || rejoined;

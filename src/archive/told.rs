@@ -104,9 +104,8 @@ pub(super) fn last_of_own<'a>(told: &'a RoomBatch, user_id: &str) -> Option<&'a 
     told.timeline.events.iter().rfind(|event| room::own_membership(event, user_id).is_some())
 }
 
-/// Whether the timeline tells again what the account was told before: after the loss of `since` and after a return, in the
-/// graph's order; after a return from a leave since the last response, what is new as it arrived. Any other timeline tells only
-/// what is new.
+/// Whether the timeline may tell again what the account was told before: after the loss of `since` and after a return, in the
+/// graph's order; after a return from a leave since the last response, in either order. Any other timeline tells only what is new.
 pub(super) fn tells_again(
     response: &Response<'_>,
     told: &RoomBatch,
