@@ -210,6 +210,7 @@ impl Writer {
         told: &RoomBatch,
         rejoined: bool,
     ) -> Result<usize, Error> {
+        let tells_again = tells_again(connection, response, room.room_key, told, rejoined).await?;
         let newest = position::newest(connection, room.room_key).await?;
         let top = gap::top(connection, room.room_key, newest.as_ref()).await?;
         let hole = discontinuity(response, before, told, rejoined);
@@ -222,7 +223,6 @@ impl Writer {
         let events = event::distinct(&told.timeline.events);
         let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
         let places = found::places(&events, &found.known);
-        let tells_again = tells_again(response, told, rejoined, &found.known);
         // An initial timeline has the graph's order, and so does that of a room that the account is back in: what arrived late but
         // sorts early is neither in it nor below its prev_batch (protocol 0.1). In any other what is new may come as it arrived,
         // also where the account has left again, or has left and returned (Synapse gives the graph's order there too): what came

@@ -4,8 +4,8 @@
 use sqlx::PgConnection;
 
 use super::{
-    Error,
-    found::{KnownEvents, LookUp, look_up},
+    Error, event,
+    found::{LookUp, look_up},
     gap,
     response::Response,
     room::{self, Room},
@@ -84,9 +84,17 @@ pub(super) async fn rejoined(
         return Ok(false);
     }
     // Some servers tell of the same leave again and again.
-    let leaves: Vec<&Event> = own(told, user_id, "leave").collect();
-    let known = look_up(connection, before.room_key, &leaves, LookUp::All, None).await?.known;
-    Ok(leaves.iter().any(|leave| !known.contains_key(&leave.event_id)))
+    has_unknown(connection, before.room_key, own(told, user_id, "leave")).await
+}
+
+async fn has_unknown(
+    connection: &mut PgConnection,
+    room_key: i32,
+    events: impl Iterator<Item = &Event>,
+) -> Result<bool, Error> {
+    let events = event::distinct(events);
+    let known = look_up(connection, room_key, &events, LookUp::All, None).await?.known;
+    Ok(events.iter().any(|event| !known.contains_key(&event.event_id)))
 }
 
 /// The account's own membership events of the timeline of that kind.
@@ -106,15 +114,18 @@ pub(super) fn last_of_own<'a>(told: &'a RoomBatch, user_id: &str) -> Option<&'a 
 
 /// Whether the timeline may tell again what the account was told before: after the loss of `since` and after a return, in the
 /// graph's order; after a return from a leave since the last response, in either order. Any other timeline tells only what is new.
-pub(super) fn tells_again(
+/// To be asked before anything of the response is stored: the return may stand in its state, too.
+pub(super) async fn tells_again(
+    connection: &mut PgConnection,
     response: &Response<'_>,
+    room_key: i32,
     told: &RoomBatch,
     rejoined: bool,
-    known: &KnownEvents,
-) -> bool {
-    response.account.since.is_none()
-        || rejoined
-        || own(told, &response.account.user_id, "join").any(|join| !known.contains_key(&join.event_id))
+) -> Result<bool, Error> {
+    if response.account.since.is_none() || rejoined {
+        return Ok(true);
+    }
+    has_unknown(connection, room_key, own(told, &response.account.user_id, "join")).await
 }
 
 /// Whether the current state may not be what the response says, though all that it says was followed.

@@ -494,3 +494,11 @@ async fn what_arrived_late_before_a_walk_and_a_return_in_a_limited_timeline() {
     let steps = [Once, Leave(0), Message(0), Late(0, 2), Walk(0), Rejoin(0)];
     play(&Case { style: Style::Dendrite, ..case(&steps) }).await;
 }
+
+/// The return stands in the state after the timeline, too, which is stored first. What came late is far below the gap: only a walk
+/// through the whole room finds it.
+#[tokio::test]
+async fn what_arrived_late_before_a_leave_and_a_return_told_with_the_state_after() {
+    let steps = [Burst(0), Burst(0), Burst(0), Once, Once, Late(0, 65), Leave(0), Invite(0)];
+    play(&Case { state_after: After::Stable, page_size: 40, timeline_cap: 100, ..case(&steps) }).await;
+}
