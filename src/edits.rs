@@ -9,7 +9,7 @@ use crate::{
     Error,
     backoff::Backoff,
     daemon::Context,
-    matrix::{self, Event, Events, RoomBatch},
+    matrix::{self, Event, Events, MessagesRequest, Page, RoomBatch},
 };
 
 /// How often an event is asked for that the server fails to give, before it stays as it was served.
@@ -42,7 +42,17 @@ pub async fn undo(context: &Context, room_id: &RoomId, events: &mut Events) -> R
     Ok(())
 }
 
-/// The same for what `/sync` told.
+/// A page of a room's history, with the events' own content.
+///
+/// # Errors
+/// As [`undo`].
+pub async fn page(context: &Context, request: &MessagesRequest<'_>) -> Result<Page, Error> {
+    let mut page = context.client.messages(request).await?;
+    undo(context, request.room_id, &mut page.chunk).await?;
+    Ok(page)
+}
+
+/// As [`undo`], for what `/sync` told.
 ///
 /// # Errors
 /// As [`undo`].

@@ -102,10 +102,6 @@ async fn fetch(
         filter: None,
         forward: false,
     };
-    let page = async {
-        let mut page = context.client.messages(&request).await?;
-        edits::undo(context, room_id, &mut page.chunk).await?;
-        Ok((page, start.elapsed()))
-    };
-    context.unless_stopped(page).await
+    let page = context.unless_stopped(edits::page(context, &request)).await?;
+    Some(page.map(|page| (page, start.elapsed())))
 }

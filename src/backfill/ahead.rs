@@ -161,7 +161,7 @@ impl<'c> Ahead<'c> {
             let request =
                 MessagesRequest { room_id, from, to, limit, most_bytes, filter: None, forward: false };
             let start = Instant::now();
-            let page = context.unless_stopped(fetch(context, &request)).await?;
+            let page = context.unless_stopped(edits::page(context, &request)).await?;
             Some(Fetched { from: asked_from, page, took: start.elapsed(), spare })
         });
         self.asked = Some(Asked { from, answer });
@@ -180,12 +180,6 @@ impl<'c> Ahead<'c> {
     fn may_have_more(&self, walk: &Walk) -> bool {
         walk.is_fresh() && walk.upper_position.is_some() && !self.context.lively.is_anywhere()
     }
-}
-
-async fn fetch(context: &Context, request: &MessagesRequest<'_>) -> Result<Page, Error> {
-    let mut page = context.client.messages(request).await?;
-    edits::undo(context, request.room_id, &mut page.chunk).await?;
-    Ok(page)
 }
 
 /// How many of these pages, each asked for from the `end` of the one before, are no more than one longer page: something is

@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::support::stage::Stage;
 
-/// Pages that are stored together at most, and those of them beyond the next one.
+/// Pages that are stored together at most.
 const TOGETHER: usize = 4;
 /// Time for a request that should not be made.
 const A_WHILE: Duration = Duration::from_millis(500);
