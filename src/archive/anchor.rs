@@ -102,9 +102,10 @@ pub(super) async fn remember(
     last.sort_by_key(|(_, event)| std::cmp::Reverse(event.origin_server_ts));
     let (room_keys, event_ids): (Vec<i32>, Vec<String>) =
         last.into_iter().take(ROOMS).map(|(room_key, event)| (room_key, event.event_id.clone())).unzip();
-    forget(connection).await?;
     sqlx::query!(
-        "insert into archive.anchors (room_key, event_id) select * from unnest($1::int[], $2::text[])",
+        "with forgotten as (delete from archive.anchors where room_key <> all($1))
+         insert into archive.anchors (room_key, event_id) select * from unnest($1::int[], $2::text[])
+         on conflict (room_key) do update set event_id = excluded.event_id",
         &room_keys,
         &event_ids
     )

@@ -5,8 +5,7 @@ use sqlx::{PgConnection, postgres::PgListener};
 
 use super::{
     Account, Archive, Error, Writer, checkpoint,
-    gap::{self, NewGap},
-    position,
+    gap::{self, NewGap, Top},
     room::{self, Room},
     state::Cause,
     timeline, tombstone,
@@ -231,8 +230,7 @@ impl Writer {
         if is_new {
             return self.begin_history(connection, rooms, &room, since).await;
         }
-        let newest = position::newest(connection, room.room_key).await?;
-        let top = gap::top(connection, room.room_key, newest.as_ref()).await?;
+        let Top { newest, position: top } = gap::top(connection, room.room_key).await?;
         let gap = NewGap {
             room_key: room.room_key,
             reason: gap::NOT_WATCHED,

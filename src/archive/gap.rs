@@ -97,13 +97,32 @@ async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: &str) ->
 /// Why a room that is taken up again has a gap.
 pub(super) const NOT_WATCHED: &str = "the room was not watched";
 
-/// Above what live events must stand: `newest`, the room's newest event, and its highest unfilled gap.
-pub(super) async fn top(
-    connection: &mut PgConnection,
-    room_key: i32,
-    newest: Option<&(String, i64)>,
-) -> Result<Option<i64>, Error> {
-    Ok(newest.map(|(_, position)| *position).max(upper_edge(connection, room_key).await?))
+/// Where a room's timeline ends.
+#[derive(Debug)]
+pub(super) struct Top {
+    /// Its newest event, and that one's position.
+    pub(super) newest: Option<(String, i64)>,
+    /// Above what live events must stand: the newest event, and the [highest unfilled gap](upper_edge).
+    pub(super) position: Option<i64>,
+}
+
+/// Where the room's timeline ends now.
+pub(super) async fn top(connection: &mut PgConnection, room_key: i32) -> Result<Top, Error> {
+    let row = sqlx::query!(
+        r#"select newest.event_id as "event_id?", newest.position as "position?",
+                  (select max(upper_position) from archive.gaps where room_key = $1 and state <> 'closed') as upper_edge
+           from (select) as room
+           left join lateral (
+               select event_id, position from archive.events
+               where room_key = $1 and position is not null
+               order by position desc
+               limit 1
+           ) as newest on true"#,
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Top { newest: row.event_id.zip(row.position), position: row.position.max(row.upper_edge) })
 }
 
 /// The upper edge of the room's highest gap that is not filled, also one that was left by the operator.

@@ -6,10 +6,10 @@ use sqlx::PgConnection;
 use super::{
     Account, Error, Kind, SyncOutcome, Writer, choice, event,
     found::{self, LookUp, look_up},
-    gap::{self, NewGap},
+    gap::{self, NewGap, Top},
     ingest::with_positions,
     overlap::{self, Overlap},
-    position, redaction,
+    redaction,
     room::{self, Room},
     state::{self, Cause, Pointers},
     timeline,
@@ -211,8 +211,7 @@ impl Writer {
         rejoined: bool,
     ) -> Result<usize, Error> {
         let tells_again = tells_again(connection, response, room.room_key, told, rejoined).await?;
-        let newest = position::newest(connection, room.room_key).await?;
-        let top = gap::top(connection, room.room_key, newest.as_ref()).await?;
+        let Top { newest, position: top } = gap::top(connection, room.room_key).await?;
         let hole = discontinuity(response, before, told, rejoined);
         let mut positions = timeline::append(top, hole.is_some()).peekable();
         let first = positions.peek().copied();
