@@ -3,7 +3,7 @@
 
 use sqlx::PgConnection;
 
-use super::{Error, ingest::walk_down, position, timeline::Place};
+use super::{Error, ingest::walk_down, position, timeline::Place, walk};
 use crate::matrix::Event;
 
 /// That part, from the timeline's beginning.
@@ -12,6 +12,9 @@ pub(super) struct Overlap {
     pub(super) len: usize,
     /// Which of the timeline's events count for its end and as neighbours.
     counts: Vec<bool>,
+    /// The last positions passed by walks that began above it and are not at their end. What they came by without meeting it
+    /// is below these, also below events that no response tells.
+    passed: Vec<i64>,
 }
 
 /// An event and its position.
@@ -21,26 +24,26 @@ impl Overlap {
     /// After a rejoin, or the loss of `since`, a timeline tells again what the archive has, with what the archive does not
     /// have yet between that and below it.
     pub(super) fn of_all(places: &[Place]) -> Self {
-        Self::of(places, vec![true; places.len()])
+        Self::of(places, vec![true; places.len()], Vec::new())
     }
 
     /// Of a timeline in the order of arrival: what is placed below `floor`, or below an event that arrived before it, came late
     /// and tells nothing of where its neighbours belong.
-    fn above(floor: Option<i64>, places: &[Place]) -> Self {
+    fn above(floor: Option<i64>, places: &[Place], passed: Vec<i64>) -> Self {
         let mut top = floor;
         let counts = places.iter().map(|place| {
             let counts = place.position().is_none_or(|position| Some(position) > top);
             top = top.max(place.position());
             counts
         });
-        Self::of(places, counts.collect())
+        Self::of(places, counts.collect(), passed)
     }
 
-    fn of(places: &[Place], counts: Vec<bool>) -> Self {
+    fn of(places: &[Place], counts: Vec<bool>, passed: Vec<i64>) -> Self {
         let mut ends =
             places.iter().zip(&counts).map(|(place, counts)| *counts && place.position().is_some());
         let len = ends.rposition(|is_end| is_end).map_or(0, |last| last + 1);
-        Self { len, counts }
+        Self { len, counts, passed }
     }
 
     /// Positions for its events, oldest first, as a walk would give them that has come down to it.
@@ -50,13 +53,29 @@ impl Overlap {
         room_key: i32,
         places: &[Place],
     ) -> Result<Vec<Option<i64>>, Error> {
-        let newest_first: Vec<Place> = self.counted(places).rev().copied().collect();
+        let told: Vec<Place> = self.counted(places).rev().copied().collect();
+        let (newest_first, is_told) = self.with_passed(&told);
         let placement = walk_down(connection, room_key, i64::MAX, &newest_first, None).await?;
-        let mut given = placement.positions.into_iter().rev();
+        let given = placement.positions.into_iter().zip(is_told).rev();
+        let mut given = given.filter(|(_, is_told)| *is_told).map(|(position, _)| position);
         let places = places.iter().zip(&self.counts);
         Ok(places
             .map(|(place, counts)| if *counts { given.next().flatten() } else { place.position() })
             .collect())
+    }
+
+    /// `told`, newest first, and among them what is [passed](Self::passed), each below the last event above it; and which
+    /// of these was told.
+    fn with_passed(&self, told: &[Place]) -> (Vec<Place>, Vec<bool>) {
+        let (mut newest_first, mut is_told) = (told.to_vec(), vec![true; told.len()]);
+        for &passed in &self.passed {
+            let is_above = |place: &Place| place.position() >= Some(passed);
+            if let Some(last) = newest_first.iter().rposition(is_above) {
+                newest_first.insert(last + 1, Place::At(passed));
+                is_told.insert(last + 1, false);
+            }
+        }
+        (newest_first, is_told)
     }
 
     /// Where it begins, of the positions given to it.
@@ -85,5 +104,31 @@ pub(super) async fn ahead(
     }
     let before = position::newest_before(connection, room_key, events).await?;
     let floor = before.as_ref().map(|(_, position)| *position);
-    Ok((Some(Overlap::above(floor, places)), before))
+    let passed = walk::passed_from_newest(connection, room_key, floor).await?;
+    Ok((Some(Overlap::above(floor, places, passed)), before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Place::{At, Open};
+
+    #[test]
+    fn what_a_walk_has_passed_stands_above_what_it_did_not_get_to() {
+        let told = [At(90), Open, At(70), Open, At(20), Open];
+        let cases: [(&[i64], &[Place]); 5] = [
+            (&[], &told),
+            (&[60], &[At(90), Open, At(70), At(60), Open, At(20), Open]),
+            (&[70], &[At(90), Open, At(70), At(70), Open, At(20), Open]),
+            (&[95], &told),
+            (&[60, 10], &[At(90), Open, At(70), At(60), Open, At(20), At(10), Open]),
+        ];
+        for (passed, expected) in cases {
+            let overlap = Overlap::above(None, &[], passed.to_vec());
+            let (newest_first, is_told) = overlap.with_passed(&told);
+            assert_eq!(newest_first, expected, "{passed:?}");
+            let kept = newest_first.iter().zip(&is_told).filter(|(_, is_told)| **is_told);
+            assert!(kept.map(|(place, _)| place).eq(&told), "{passed:?}");
+        }
+    }
 }

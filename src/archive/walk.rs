@@ -193,6 +193,24 @@ pub(super) async fn reopen_stalled(
     Ok(reopened.len())
 }
 
+/// How far down walks from the newest event have come that are not at their end, as far as that is above `floor`.
+pub(super) async fn passed_from_newest(
+    connection: &mut PgConnection,
+    room_key: i32,
+    floor: Option<i64>,
+) -> Result<Vec<i64>, Error> {
+    let passed = sqlx::query_scalar!(
+        r#"select upper_position as "upper_position!" from archive.walks
+           where room_key = $1 and state <> 'done' and from_token is null
+             and upper_position is not null and ($2::bigint is null or upper_position > $2)"#,
+        room_key,
+        floor
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(passed)
+}
+
 impl Archive {
     /// For each watched room one open walk: one from the newest event that has met nothing yet that had its place, because it
     /// alone tells of what lies between what it has placed and what `/sync` had told; else the first pass through the newest

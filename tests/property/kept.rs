@@ -502,3 +502,17 @@ async fn what_arrived_late_before_a_leave_and_a_return_told_with_the_state_after
     let steps = [Burst(0), Burst(0), Burst(0), Once, Once, Late(0, 65), Leave(0), Invite(0)];
     play(&Case { state_after: After::Stable, page_size: 40, timeline_cap: 100, ..case(&steps) }).await;
 }
+
+/// A walk ahead of `/sync` has found it, and was killed: what it did not get to is below that.
+#[tokio::test]
+async fn what_the_server_learnt_on_the_last_page_of_a_walk_that_was_killed() {
+    let steps = [Once, Message(0), Message(0), Leave(0), Learn(0, 4), KillWalk(0, 5, 11)];
+    play(&Case { timeline_cap: 100, ..case(&steps) }).await;
+}
+
+/// It is above the leave in the graph, which the timeline of a return and a leave does not show.
+#[tokio::test]
+async fn what_the_server_learnt_above_the_second_leave() {
+    let steps = [Leave(0), Once, Rejoin(0), Leave(0), Learn(0, 6)];
+    play(&case(&steps)).await;
+}

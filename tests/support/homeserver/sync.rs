@@ -161,7 +161,7 @@ impl World {
                 News { limited: false, prev_batch: until - 1, timeline: vec![leave], state: vec![] }
             }
             Some(since) if self.came_back(room, since, until) => {
-                News { limited: true, ..self.overview(room, room.graph.len(), until, asked) }
+                News { limited: true, ..self.overview(room, room.position(leave) + 1, until, asked) }
             }
             Some(since) if asked.state_after.is_some() && self.habits.drops_left_state => {
                 News { state: vec![], ..self.news(room, since, until, asked) }
