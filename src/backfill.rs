@@ -202,7 +202,7 @@ async fn walk_pages(
         };
         manner.backoff.reset();
         manner.refusals.reset();
-        let store = Box::pin(context.turns.page(async {
+        let store = Box::pin(context.turns.page(context.lively.is_anywhere(), async {
             let start = Instant::now();
             let stored = context.writer.apply_page(&walk, &page, fetched.took, &context.config.backfill);
             stored.await.map(|walk| (walk, start.elapsed()))

@@ -5,7 +5,8 @@ use std::{num::NonZero, thread::available_parallelism};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Lets as many pages be stored at once as there are processors: more of them would each take longer, and no page would
-/// be done sooner. What `/sync` brings waits for nobody, and no page is begun beside it.
+/// be done sooner. Where people talk half as many: each keeps a processor busy on the server's side and in part one on ours.
+/// What `/sync` brings waits for nobody, and no page is begun beside it.
 #[derive(Debug)]
 pub struct Turns {
     pages: Semaphore,
@@ -20,9 +21,9 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Stores a page when its turn has come.
-    pub async fn page<T>(&self, store: impl Future<Output = T>) -> T {
-        let _turn = self.take(1).await;
+    /// Stores a page when its turn has come. `talk`: whether people talk in any room.
+    pub async fn page<T>(&self, talk: bool, store: impl Future<Output = T>) -> T {
+        let _turns = self.take(if talk { self.at_once.min(2) } else { 1 }).await;
         store.await
     }
 
@@ -48,6 +49,7 @@ impl Turns {
 mod tests {
     use std::{cell::RefCell, time::Duration};
 
+    use futures_util::{FutureExt as _, future::join_all};
     use tokio::sync::Notify;
 
     use super::*;
@@ -61,7 +63,7 @@ mod tests {
         let turns = of(1);
         let (live_begins, order) = (Notify::new(), RefCell::new(Vec::new()));
         let did = |what| order.borrow_mut().push(what);
-        let first = turns.page(async {
+        let first = turns.page(false, async {
             live_begins.notified().await;
             did("the page in hand");
         });
@@ -73,19 +75,35 @@ mod tests {
             }
             did("what is live");
         });
-        let next = turns.page(async { did("the next page") });
+        let next = turns.page(false, async { did("the next page") });
         tokio::join!(first, live, next);
         assert_eq!(order.into_inner(), ["the page in hand", "what is live", "the next page"]);
+    }
+
+    #[tokio::test]
+    async fn half_as_many_pages_at_once_where_people_talk() {
+        for (at_once, talk, expected) in [(4, false, 4), (4, true, 2), (3, true, 1), (1, true, 1)] {
+            let (turns, begun) = (of(at_once), RefCell::new(0));
+            let pages: [_; 5] = std::array::from_fn(|_| {
+                turns.page(talk, async {
+                    *begun.borrow_mut() += 1;
+                    std::future::pending::<()>().await;
+                })
+            });
+            let all = join_all(pages);
+            assert!(all.now_or_never().is_none());
+            assert_eq!(begun.into_inner(), expected, "{talk} of {at_once}");
+        }
     }
 
     #[tokio::test]
     async fn a_live_store_that_ends_first_leaves_the_turns_to_the_pages() {
         let turns = of(2);
         let other_done = Notify::new();
-        let in_hand = turns.page(other_done.notified());
+        let in_hand = turns.page(false, other_done.notified());
         let others = async {
             turns.live(async {}).await;
-            turns.page(async {}).await;
+            turns.page(false, async {}).await;
             other_done.notify_one();
         };
         let all = async { tokio::join!(in_hand, others) };
