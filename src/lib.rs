@@ -14,8 +14,9 @@
 //! `main.rs` → [`daemon`] (connect, lock, start the loops) → [`sync`] (forwards) and [`backfill`] (backwards) →
 //! [`matrix::Page`] ([`edits`] undone) → [`archive::Writer::apply_sync`] and [`archive::Writer::apply_page`] →
 //! `migrations/`. [`matrix`] knows HTTP and no SQL, [`archive`] SQL and no HTTP. [`turns`] lets `/sync` go before the
-//! pages, which [`lively`] keeps short where people talk. Where nobody does, and the server is faster than the database, a few
-//! pages are fetched ahead and stored as one. [`vanished`] finds the rooms that `/sync` says nothing of any more.
+//! pages, of which fewer are stored at once while people talk, and [`lively`] keeps them short in their rooms. Where nobody
+//! does, and the server is faster than the database, a few pages are fetched ahead and stored as one. [`vanished`] finds the
+//! rooms that `/sync` says nothing of any more.
 //! [`postgres`] runs a private server where no database is configured. [`health`] knows whether the loops live;
 //! [`service`] tells systemd, [`http`] whoever asks.
 //!

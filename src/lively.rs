@@ -1,5 +1,5 @@
 //! Which rooms people talk in now: what `/sync` tells of them waits for the page in hand of the same room, so that is to be
-//! a short one.
+//! a short one, and shares the processors with the pages of the others, so these are to be few.
 
 use std::{
     collections::HashMap,
