@@ -5,7 +5,7 @@ use sqlx::{PgConnection, postgres::PgListener};
 
 use super::{
     Account, Archive, Error, Writer, checkpoint,
-    gap::{self, NewGap, Top},
+    gap::{self, NewGap},
     room::{self, Room},
     state::Cause,
     timeline, tombstone,
@@ -230,7 +230,8 @@ impl Writer {
         if is_new {
             return self.begin_history(connection, rooms, &room, since).await;
         }
-        let Top { newest, position: top } = gap::top(connection, room.room_key).await?;
+        let top = gap::top(connection, room.room_key).await?;
+        let (top, newest) = (top.position(), top.newest);
         let gap = NewGap {
             room_key: room.room_key,
             reason: gap::NOT_WATCHED,

@@ -102,8 +102,15 @@ pub(super) const NOT_WATCHED: &str = "the room was not watched";
 pub(super) struct Top {
     /// Its newest event, and that one's position.
     pub(super) newest: Option<(String, i64)>,
-    /// Above what live events must stand: the newest event, and the [highest unfilled gap](upper_edge).
-    pub(super) position: Option<i64>,
+    /// The upper edge of its highest gap that is not filled, also one that was left by the operator.
+    pub(super) upper_edge: Option<i64>,
+}
+
+impl Top {
+    /// Above what live events must stand.
+    pub(super) fn position(&self) -> Option<i64> {
+        self.newest.as_ref().map(|(_, position)| *position).max(self.upper_edge)
+    }
 }
 
 /// Where the room's timeline ends now.
@@ -122,18 +129,7 @@ pub(super) async fn top(connection: &mut PgConnection, room_key: i32) -> Result<
     )
     .fetch_one(connection)
     .await?;
-    Ok(Top { newest: row.event_id.zip(row.position), position: row.position.max(row.upper_edge) })
-}
-
-/// The upper edge of the room's highest gap that is not filled, also one that was left by the operator.
-pub(super) async fn upper_edge(connection: &mut PgConnection, room_key: i32) -> Result<Option<i64>, Error> {
-    let edge = sqlx::query_scalar!(
-        "select max(upper_position) from archive.gaps where room_key = $1 and state <> 'closed'",
-        room_key
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(edge)
+    Ok(Top { newest: row.event_id.zip(row.position), upper_edge: row.upper_edge })
 }
 
 /// The upper edge of a hole that the operator left, if `walk` begins or ends at one of its tokens.

@@ -11,7 +11,8 @@ use super::{
     Account, Error, Kind, Walk, WalkState, Writer, anchor, checkpoint,
     event::{self, Placed},
     found::{self, LookUp, look_up},
-    gap, position, redaction,
+    gap::{self, Top},
+    position, redaction,
     response::{Response, claim_rooms},
     room::{self, Room},
     state::{Cause, Pointers},
@@ -321,9 +322,10 @@ async fn edge_above(
         return Ok(Some(edge));
     }
     let from_top = walk.cursor.is_none() || walk.kind != Kind::Operator;
-    match position::newest(connection, walk.room_key).await? {
+    let Top { newest, upper_edge } = gap::top(connection, walk.room_key).await?;
+    match newest {
         Some((_, newest)) if from_top => position::above(connection, walk.room_key, newest).await.map(Some),
-        Some(_) if gap::upper_edge(connection, walk.room_key).await?.is_some() => Ok(None),
+        Some(_) if upper_edge.is_some() => Ok(None),
         Some(_) if position::create_position(connection, walk.room_key).await?.is_some() => Ok(None),
         _ => position::lowest(connection, walk.room_key).await.map(Some),
     }

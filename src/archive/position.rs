@@ -7,22 +7,7 @@ use sqlx::PgConnection;
 use super::Error;
 use crate::matrix::Event;
 
-/// The room's highest position.
-pub(super) async fn newest(
-    connection: &mut PgConnection,
-    room_key: i32,
-) -> Result<Option<(String, i64)>, Error> {
-    let newest = sqlx::query!(
-        r#"select event_id, position as "position!" from archive.events
-           where room_key = $1 and position is not null order by position desc limit 1"#,
-        room_key
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(newest.map(|row| (row.event_id, row.position)))
-}
-
-/// The same of what was there when the last response of `/sync` was stored, but for `events`.
+/// The room's newest event of what was there when the last response of `/sync` was stored, but for `events`, and its position.
 pub(super) async fn newest_before(
     connection: &mut PgConnection,
     room_key: i32,

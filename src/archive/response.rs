@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::{
     Account, Error, Kind, SyncOutcome, Writer, choice, event,
     found::{self, LookUp, look_up},
-    gap::{self, NewGap, Top},
+    gap::{self, NewGap},
     ingest::with_positions,
     overlap::{self, Overlap},
     redaction,
@@ -211,7 +211,8 @@ impl Writer {
         rejoined: bool,
     ) -> Result<usize, Error> {
         let tells_again = tells_again(connection, response, room.room_key, told, rejoined).await?;
-        let Top { newest, position: top } = gap::top(connection, room.room_key).await?;
+        let top = gap::top(connection, room.room_key).await?;
+        let (top, newest) = (top.position(), top.newest);
         let hole = discontinuity(response, before, told, rejoined);
         let mut positions = timeline::append(top, hole.is_some()).peekable();
         let first = positions.peek().copied();
