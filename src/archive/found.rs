@@ -4,7 +4,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use sqlx::PgConnection;
 
 use super::{
-    Error, Walk,
+    Error, Kind, Walk,
     redaction::{self, Redactions},
     timeline::{Below, Place},
 };
@@ -41,19 +41,25 @@ pub(super) struct Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LookUp {
     All,
-    /// State, and what redactions redact: a room's history is new but for the state, which its bootstrap told. Should
-    /// another be known, the table's keys refuse it.
+    /// All, most of which stand next below `upper`: a walk meets again what one before it has placed.
+    Again,
+    /// State, and what redactions redact: what a first walk meets is new but for the state, which its bootstrap or the sync
+    /// told. Should another be known, the table's keys refuse it.
     State,
 }
 
 impl LookUp {
     /// What is likely to be enough for the next page of `walk`.
     pub(super) fn before(walk: &Walk) -> Self {
-        if walk.is_fresh() { Self::State } else { Self::All }
+        match walk.kind {
+            Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk | Kind::Operator => Self::Again,
+            Kind::History | Kind::GapSince | Kind::GapWhole if walk.is_fresh() => Self::State,
+            Kind::History | Kind::GapSince | Kind::GapWhole => Self::All,
+        }
     }
 
     fn includes(self, event: &Event) -> bool {
-        self == Self::All || event.state_key.is_some() || event.event_type == "m.room.redaction"
+        self != Self::State || event.state_key.is_some() || event.event_type == "m.room.redaction"
     }
 }
 
@@ -76,11 +82,21 @@ pub(super) async fn look_up(
     let unstored: Vec<&str> =
         events.iter().filter_map(|event| event.replaced()).chain(ids().filter(|_| !is_many)).collect();
     let most_waiting = if is_many { FEW_WAITING } else { 0 };
+    let most_near = if which == LookUp::Again { events.len() } else { 0 };
     // Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a
-    // room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id. Arrays:
-    // reading them costs a tenth of as many rows. Of several redactions the first counts; of those that wait it comes last.
+    // room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id. What is
+    // near by position is read at a third of the cost; `not in`, so that the two meet by hash, again whatever the statistics
+    // say. Arrays: reading them costs a tenth of as many rows. Of several redactions the first counts; of those that wait it
+    // comes last.
     let row = sqlx::query!(
-        r#"select known.event_ids as "event_ids!", known.positions as "positions!: Vec<Option<i64>>",
+        r#"with near as materialized (
+               select e.event_id, e.position, e.prev_content is not null as has_prev_content, e.stable_sha256, e.redacted_by
+               from archive.events e
+               where e.room_key = $1 and e.position < $5
+               order by e.position desc
+               limit $6
+           )
+           select known.event_ids as "event_ids!", known.positions as "positions!: Vec<Option<i64>>",
                   known.have_prev_content as "have_prev_content!", known.stable_sha256 as "stable_sha256!",
                   known.redactions as "known_redactions!: Vec<Option<String>>",
                   unstored.targets as "targets!", unstored.redactions as "redactions!",
@@ -91,18 +107,25 @@ pub(super) async fn look_up(
            from (
                select coalesce(array_agg(stored.event_id), '{}') as event_ids,
                       coalesce(array_agg(stored.position), '{}') as positions,
-                      coalesce(array_agg(stored.prev_content is not null), '{}') as have_prev_content,
+                      coalesce(array_agg(stored.has_prev_content), '{}') as have_prev_content,
                       coalesce(array_agg(stored.stable_sha256), '{}') as stable_sha256,
-                      coalesce(array_agg(stored.redaction_event_id), '{}') as redactions
-               from unnest($2::text[]) as asked (event_id)
-               cross join lateral (
-                   select e.event_id, e.position, e.prev_content, e.stable_sha256,
+                      coalesce(array_agg(case when stored.redacted_by is not null then
                           (select r.redaction_event_id from archive.redactions r
-                           where r.room_key = $1 and r.target_event_id = asked.event_id and r.state <> 'refused'
-                           order by r.recorded_at, r.redaction_event_id limit 1) as redaction_event_id
-                   from archive.events e
-                   where e.room_key = $1 and e.event_id = asked.event_id
-                   limit 1
+                           where r.room_key = $1 and r.target_event_id = stored.event_id and r.state <> 'refused'
+                           order by r.recorded_at, r.redaction_event_id limit 1)
+                      end), '{}') as redactions
+               from (
+                   select * from near where event_id = any($2)
+                   union all
+                   select elsewhere.*
+                   from unnest($2::text[]) as asked (event_id)
+                   cross join lateral (
+                       select e.event_id, e.position, e.prev_content is not null, e.stable_sha256, e.redacted_by
+                       from archive.events e
+                       where e.room_key = $1 and e.event_id = asked.event_id
+                       limit 1
+                   ) as elsewhere
+                   where asked.event_id not in (select event_id from near)
                ) as stored
            ) as known
            cross join (
@@ -130,7 +153,8 @@ pub(super) async fn look_up(
         &asked as &[&str],
         &unstored as &[&str],
         i64::try_from(most_waiting).unwrap_or(i64::MAX),
-        upper
+        upper,
+        i64::try_from(most_near).unwrap_or(i64::MAX)
     )
     .fetch_one(&mut *connection)
     .await?;

@@ -83,9 +83,11 @@ impl Walk {
         does && self.upper_position.is_none() && self.pages < BEGIN_ANEW && !self.restarted
     }
 
-    /// Whether all that comes is likely to be new to the archive: only the first page of a history meets what came live.
+    /// Whether all that comes is likely to be new to the archive: only the first page of a room's or a gap's first walk meets
+    /// what came live.
     pub fn is_fresh(&self) -> bool {
-        self.kind == Kind::History && !self.restarted && self.pages > 0 && self.known_pages == 0
+        let is_first = matches!(self.kind, Kind::History | Kind::GapSince | Kind::GapWhole);
+        is_first && !self.restarted && self.pages > 0 && self.known_pages == 0
     }
 
     /// `to` of the next request. It hides what the server has fetched from others (P48), also where a timeline has told that:

@@ -166,12 +166,15 @@ async fn answers(connection: &mut PgConnection) -> bool {
 /// Begins a transaction for a page, with the [room's lock](lock_room), in one exchange with the server. A crash may
 /// lose one that was committed, but never one before it: what it held is fetched again, because its checkpoint is lost
 /// with it.
+///
+/// Without bitmap scans: what is read in order is read by the index of that order and no further than the limit. In a table
+/// that its statistics do not know yet, PostgreSQL takes a room for small and sorts all of it.
 pub(super) async fn begin_in_room(
     connection: &mut PgConnection,
     room_key: i32,
 ) -> Result<Transaction<'_, Postgres>, Error> {
     let begin = format!(
-        "begin; set local synchronous_commit = off;
+        "begin; set local synchronous_commit = off; set local enable_bitmapscan = off;
          select pg_advisory_xact_lock_shared({ROOM_LOCK}, {ALL}), pg_advisory_xact_lock({ROOM_LOCK}, {room_key})"
     );
     // Numbers make it up.

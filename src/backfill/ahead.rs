@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     Error,
-    archive::Walk,
+    archive::{Kind, Walk},
     daemon::Context,
     edits,
     matrix::{MessagesRequest, Page, Token},
@@ -175,10 +175,11 @@ impl<'c> Ahead<'c> {
         self.fetched.extend(fetched);
     }
 
-    /// Whether several pages may be stored together: only where all that comes is new, so that each has its place below the
-    /// one before, and where nobody talks, whose messages would wait for them.
+    /// Whether several pages may be stored together: only in a history where all that comes is new, so that each has its place
+    /// below the one before, and where nobody talks, whose messages would wait for them.
     fn may_have_more(&self, walk: &Walk) -> bool {
-        walk.is_fresh() && walk.upper_position.is_some() && !self.context.lively.is_anywhere()
+        let is_history = walk.kind == Kind::History && walk.is_fresh();
+        is_history && walk.upper_position.is_some() && !self.context.lively.is_anywhere()
     }
 }
 
