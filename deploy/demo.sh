@@ -116,7 +116,8 @@ install_postgres() {
 }
 
 build() {
-    cargo build --release --locked --manifest-path "$repository/Cargo.toml"
+    # There it is looked for, wherever the surroundings have cargo build.
+    cargo build --release --locked --manifest-path "$repository/Cargo.toml" --target-dir "$repository/target"
 }
 
 # The token file is written last: without it the conversation is not whole, and is begun again.
