@@ -86,8 +86,8 @@ pub(super) async fn look_up(
     // Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a
     // room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id. What is
     // near by position is read at a third of the cost; `not in`, so that the two meet by hash, again whatever the statistics
-    // say. Arrays: reading them costs a tenth of as many rows. Of several redactions the first counts; of those that wait it
-    // comes last.
+    // say. Arrays: reading them costs a tenth of as many rows. An event that has a redaction was redacted by it, in the
+    // transaction that stored the later of the two. Of several redactions the first counts; of those that wait it comes last.
     let row = sqlx::query!(
         r#"with near as materialized (
                select e.event_id, e.position, e.prev_content is not null as has_prev_content, e.stable_sha256, e.redacted_by
