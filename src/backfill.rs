@@ -4,6 +4,7 @@ mod ahead;
 
 use std::{
     collections::{HashMap, HashSet},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -49,14 +50,16 @@ impl Manner {
     }
 }
 
-/// Walks until shutdown; with `until_done`, until no walk is left that is due.
+/// Walks until shutdown; or, once nobody opens walks any more, until none is left that is due.
 ///
 /// # Errors
-/// One that no retry helps against; with `until_done` also the first of a room that was given up.
+/// One that no retry helps against; with `--once` also the first of a room that was given up.
 ///
 /// # Panics
 /// If a walk does.
-pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> {
+pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -> Result<(), Error> {
+    let mut all_opened = pin!(all_opened);
+    let mut to_end = false;
     let mut backoff = Backoff::default();
     let mut tasks = JoinSet::new();
     let mut active = HashSet::new();
@@ -92,16 +95,18 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
                     let walked = health.watch("a walk", walk_room(&context, walk, &mut manner)).await;
                     (room_key, manner, walked)
                 });
-            } else if !until_done || waits_for(&walk, due_in) {
+            } else if !context.once || waits_for(&walk, due_in) {
                 next_due = next_due.min(Some(due_in)).or(Some(due_in));
             }
         }
-        if until_done && tasks.is_empty() && next_due.is_none() {
+        if to_end && tasks.is_empty() && next_due.is_none() {
             return failure;
         }
         health::resting();
         tokio::select! {
             () = context.shutdown.cancelled() => {}
+            // What was opened last is read before this ends.
+            () = &mut all_opened, if !to_end => to_end = true,
             () = context.walks_opened.notified() => {}
             () = tokio::time::sleep(next_due.unwrap_or_default()), if next_due.is_some() => {}
             Some(ended) = tasks.join_next() => {
@@ -111,7 +116,7 @@ pub async fn run(context: &Arc<Context>, until_done: bool) -> Result<(), Error> 
                     put_off.insert(room_key, manner);
                 }
                 match walked {
-                    Err(error) if until_done && is_of_one_room(context, &error).await => {
+                    Err(error) if context.once && is_of_one_room(context, &error).await => {
                         given_up.insert(room_key);
                         failure = failure.and(Err(error));
                     }

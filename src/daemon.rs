@@ -116,17 +116,29 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     with_context(config, telemetry, once, shutdown, async |context, account| {
-        if once {
-            // Boxed, as below: they are large.
-            Box::pin(sync::once(&context, account)).await?;
-            return backfill::run(&context, true).await;
-        }
-        // Whichever ends first ends the other, which finishes the transaction that it is in.
+        // Whichever fails ends the other, which finishes the transaction that it is in.
+        let all_told = CancellationToken::new();
         let forward = async {
-            Box::pin(sync::follow(&context, account)).await.inspect_err(|_| context.shutdown.cancel())
+            // Boxed, as what the walks do: they are large.
+            let followed = if once {
+                Box::pin(sync::once(&context, account)).await
+            } else {
+                Box::pin(sync::follow(&context, account)).await
+            };
+            all_told.cancel();
+            followed.inspect_err(|_| context.shutdown.cancel())
         };
-        let backward =
-            async { backfill::run(&context, false).await.inspect_err(|_| context.shutdown.cancel()) };
+        let backward = async {
+            if once {
+                // What is new first, and beside the walks no more than the states that are asked for after it.
+                tokio::select! {
+                    () = context.walks_opened.notified() => {}
+                    () = all_told.cancelled() => {}
+                }
+            }
+            let walked = backfill::run(&context, all_told.cancelled()).await;
+            walked.inspect_err(|_| context.shutdown.cancel())
+        };
         let health = &context.health;
         let (forward, backward) =
             tokio::join!(health.watch("following", forward), health.watch("walking", backward));
@@ -147,7 +159,7 @@ pub async fn walk(
 ) -> anyhow::Result<()> {
     with_context(config, telemetry, true, shutdown, async |context, _| {
         open(&context).await?;
-        backfill::run(&context, true).await
+        backfill::run(&context, std::future::ready(())).await
     })
     .await
 }
