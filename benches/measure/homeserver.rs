@@ -19,7 +19,7 @@ use crate::{
     archiver::Archiver,
     data::Room,
     database::Database,
-    say,
+    process, say,
     table::{self, Row},
 };
 
@@ -44,6 +44,12 @@ impl Synapse {
         // Backscroll's client has seen to it that there is a provider of TLS, which reqwest wants even for http.
         Client::new(&url)?;
         Ok(Self { directory, http: reqwest::Client::builder().no_proxy().build()?, url })
+    }
+
+    /// Processor time that it has taken.
+    fn cpu(&self) -> anyhow::Result<Duration> {
+        let pid = std::fs::read_to_string(self.directory.path().join("synapse.pid"))?;
+        Ok(process::cpu(pid.trim().parse()?))
     }
 
     /// Calls as the user that everybody in here is: through the application service, which no limit holds back.
@@ -93,15 +99,15 @@ fn script() -> PathBuf {
 }
 
 /// Fetches what an archive of everything needs, each room's pages one after the other and the rooms side by side.
-/// Returns the events and the time.
-async fn fetch(synapse: &Synapse, token: &str) -> anyhow::Result<(usize, Duration)> {
-    let start = Instant::now();
+/// Returns the events, the time, and Synapse's processor time in it.
+async fn fetch(synapse: &Synapse, token: &str) -> anyhow::Result<(usize, Duration, Duration)> {
+    let (start, cpu) = (Instant::now(), synapse.cpu()?);
     let client = Client::new(&synapse.url)?;
     client.set_token(token.to_owned().into());
     let batch = client.sync(&SyncRequest { since: None, full_state: true, timeout: Duration::ZERO }).await?;
     let rooms = batch.rooms.iter().map(|room| walk(&client, &room.room_id, batch.next_batch.as_str()));
     let events = try_join_all(rooms).await?.into_iter().sum();
-    Ok((events, start.elapsed()))
+    Ok((events, start.elapsed(), synapse.cpu()?.saturating_sub(cpu)))
 }
 
 async fn walk(client: &Client, room_id: &OwnedRoomId, from: &str) -> anyhow::Result<usize> {
@@ -140,30 +146,36 @@ pub(crate) async fn print(database: &Database, events: u64, repetitions: usize) 
     try_join_all(rooms.iter().map(|room| synapse.fill(room))).await?;
     say(&format!("  {ROOMS} rooms of {events} messages were said in {:.0?}", start.elapsed()));
     // Fills Synapse's caches.
-    let (total, _) = fetch(&synapse, &token).await?;
-    let (mut ratios, mut archived, mut fetched) = (vec![], vec![], vec![]);
+    let (total, ..) = fetch(&synapse, &token).await?;
+    let (mut ratios, mut archived, mut fetched, mut busy) = (vec![], vec![], vec![], vec![]);
     for repetition in 0..repetitions {
         let mut only = None;
         if repetition % 2 == 0 {
-            only = Some(fetch(&synapse, &token).await?.1);
+            only = Some(fetch(&synapse, &token).await?);
         }
         let url = database.fresh("archived").await?;
+        let before = synapse.cpu()?;
         let run = Archiver::with_token(&synapse.url, &token, &url)?.once()?;
+        let cpu = synapse.cpu()?.saturating_sub(before);
         let stored = database.number("archived", "select count(*)::text from archive.events").await?;
         anyhow::ensure!(stored == i64::try_from(total)?, "{stored} of {total} events were archived");
-        let only = match only {
+        let (_, only, only_cpu) = match only {
             Some(only) => only,
-            None => fetch(&synapse, &token).await?.1,
+            None => fetch(&synapse, &token).await?,
         };
         say(&format!("  archived in {:.2?}, fetched in {only:.2?}", run.took));
         ratios.push(run.took.as_secs_f64() / only.as_secs_f64());
         archived.push(run.took.as_secs_f64());
         fetched.push(only.as_secs_f64());
+        busy.push(cpu.as_secs_f64() / only_cpu.as_secs_f64());
     }
     let row = Row::new(format!("{ROOMS} rooms of {events}"))
         .quartiles(&ratios, 3)
         .quartiles(&archived, 2)
-        .quartiles(&fetched, 2);
-    table::print(&["behind Synapse", "archiving / fetching", "archiving, s", "fetching, s"], &[row]);
+        .quartiles(&fetched, 2)
+        .quartiles(&busy, 3);
+    let heads =
+        ["behind Synapse", "archiving / fetching", "archiving, s", "fetching, s", "Synapse's CPU, the same"];
+    table::print(&heads, &[row]);
     Ok(())
 }
