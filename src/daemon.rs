@@ -22,7 +22,7 @@ use crate::{
     backfill::{self, SparePages},
     backoff::Backoff,
     config::Config,
-    health::{Health, Homeserver},
+    health::{self, Health, Homeserver},
     lively::Lively,
     matrix::{self, Identity},
     postgres,
@@ -131,6 +131,7 @@ pub async fn run(
         let backward = async {
             if once {
                 // What is new first, and beside the walks no more than the states that are asked for after it.
+                health::resting();
                 tokio::select! {
                     () = context.walks_opened.notified() => {}
                     () = all_told.cancelled() => {}
