@@ -20,8 +20,7 @@
 //! [`postgres`] runs a private server where no database is configured. [`health`] knows whether the loops live;
 //! [`service`] tells systemd, [`http`] whoever asks.
 //!
-//! Numbers such as (P71) count the traps of the Matrix protocol in the developers' notes; the sentence before each says
-//! which one it is.
+//! Numbers such as (P71) name facts about the Matrix protocol: see [`matrix::protocol`].
 //!
 //! # Invariants
 //!

@@ -1,16 +1,17 @@
-//! The two edges of the program stay apart.
+//! What the source must keep to, beyond what the compiler checks.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
-fn sources(directory: &str) -> Vec<(String, String)> {
+/// The files below a folder of the repository, each with its text.
+fn files(directory: &str) -> Vec<(String, String)> {
     let mut sources = Vec::new();
-    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(directory)];
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)];
     while let Some(directory) = directories.pop() {
         for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
                 directories.push(path);
-            } else {
-                sources.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                sources.push((path.display().to_string(), text));
             }
         }
     }
@@ -22,10 +23,52 @@ fn matrix_knows_no_sql_and_archive_no_http() {
     for (directory, foreign) in
         [("matrix", ["sqlx", "crate::archive"]), ("archive", ["reqwest", "matrix::Client"])]
     {
-        let sources = sources(directory);
+        let sources = files(&format!("src/{directory}"));
         assert!(sources.len() > 4, "{directory} holds the edge's files");
         for (path, source) in sources {
             assert!(foreign.iter().all(|word| !source.contains(word)), "{path} knows {foreign:?}");
         }
     }
+}
+
+/// The numbers in a text: `P4`, and of a range such as `P4-P7` or `P4–P7` each one.
+fn cited(text: &str) -> BTreeSet<u32> {
+    let mut numbers = BTreeSet::new();
+    let mut open = None;
+    for (at, _) in text.match_indices('P') {
+        let before = text[..at].chars().next_back().unwrap_or(' ');
+        let digits: String = text[at + 1..].chars().take_while(char::is_ascii_digit).collect();
+        let rest = &text[at + 1 + digits.len()..];
+        let is_word = before.is_alphanumeric()
+            || before == '_'
+            || rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        let Some(number) = digits.parse::<u32>().ok().filter(|_| !is_word) else { continue };
+        numbers.extend(open.take().unwrap_or(number)..=number);
+        open = (rest.starts_with("-P") || rest.starts_with("–P")).then_some(number);
+    }
+    numbers
+}
+
+#[test]
+fn each_cited_fact_of_the_protocol_stands_in_its_notes_and_each_of_these_is_cited() {
+    const NOTES: &str = "src/matrix/protocol.md";
+    let notes = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(NOTES)).unwrap();
+    let explained: Vec<u32> = notes
+        .lines()
+        .filter_map(|line| line.strip_prefix("* **P")?.split_once("**")?.0.parse().ok())
+        .collect();
+    let distinct: BTreeSet<u32> = explained.iter().copied().collect();
+    assert_eq!(distinct.len(), explained.len(), "each number stands there once");
+    let mut used = BTreeSet::new();
+    for (path, text) in ["src", "tests", "migrations", "benches"].iter().flat_map(|folder| files(folder)) {
+        if path.ends_with(NOTES) || path.ends_with("tests/boundaries.rs") || path.contains("/target/") {
+            continue;
+        }
+        let here = cited(&text);
+        let missing: Vec<_> = here.difference(&distinct).collect();
+        assert!(missing.is_empty(), "{path} cites {missing:?}, which {NOTES} does not explain");
+        used.extend(here);
+    }
+    assert_eq!(distinct.difference(&used).collect::<Vec<_>>(), Vec::<&u32>::new(), "cited nowhere");
+    assert!(cited(&notes).is_subset(&distinct), "the notes refer to themselves");
 }

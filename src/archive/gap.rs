@@ -27,7 +27,7 @@ pub(super) struct NewGap<'a> {
 
 /// Opens a gap and the first walk that is to fill it.
 pub(super) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
-    // Down to the old token where there is one (protocol 4.2); else down to the room's start, from above all that is known.
+    // Down to the old token where there is one (P161); else down to the room's start, from above all that is known.
     let (kind, upper_position, to_token) = match gap.lower_token {
         Some(token) => {
             let lowest = lowest_unwalked(connection, gap.room_key).await?;

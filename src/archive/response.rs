@@ -135,7 +135,7 @@ impl Writer {
     ) -> Result<usize, Error> {
         let new = self.store_unplaced(connection, room, state_events(told)).await?;
         // From next_batch, not prev_batch: events that arrived late but sort early are below neither the latter nor in
-        // this timeline (protocol 0.1).
+        // this timeline (P160).
         self.begin_history(connection, response.rooms, room, response.next_batch).await?;
         Ok(new)
     }
@@ -224,7 +224,7 @@ impl Writer {
         let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
         let places = found::places(&events, &found.known);
         // An initial timeline has the graph's order, and so does that of a room that the account is back in: what arrived late but
-        // sorts early is neither in it nor below its prev_batch (protocol 0.1). In any other what is new may come as it arrived,
+        // sorts early is neither in it nor below its prev_batch (P160). In any other what is new may come as it arrived,
         // also where the account has left again, or has left and returned (Synapse gives the graph's order there too): what came
         // late tells nothing of where its neighbours belong.
         let is_initial = response.account.since.is_none();

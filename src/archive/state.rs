@@ -1,7 +1,7 @@
 //! The current state of a room and the log of its moves.
 //!
 //! Invariant: only the server's word moves it (`/sync`, `/state`), never a page of history; and it may move back to an
-//! older event (protocol 4.3).
+//! older event (P162).
 
 use std::collections::{BTreeMap, BTreeSet};
 

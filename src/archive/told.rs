@@ -139,6 +139,6 @@ pub(super) fn told_in_part(response: &Response<'_>, before: &Room, told: &RoomBa
         // and a timeline may hold what came too late to count.
         return rejoined;
     }
-    // Beyond a hole a key may have lost its event, which only a whole state tells (protocol 4.3).
+    // Beyond a hole a key may have lost its event, which only a whole state tells (P93).
     discontinuity(response, before, told, rejoined).is_some()
 }

@@ -9,6 +9,8 @@ mod join;
 pub(crate) mod json;
 mod login;
 mod page;
+#[doc = include_str!("protocol.md")]
+pub mod protocol {}
 
 pub use client::{Client, MessagesRequest, SyncRequest, Whoami};
 pub use error::Error;

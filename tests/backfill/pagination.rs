@@ -166,7 +166,7 @@ async fn invisible_events_neither_end_nor_hold_up_a_walk() {
         stage.server.message(&room, ALICE, "open");
         stage.server.behave(|now| *now = habits);
         stage.once().await;
-        // Dendrite ends at its first page of invisible events (finding 4): the server then gives no more.
+        // Dendrite ends at its first page of invisible events (P4): the server then gives no more.
         let expected = if habits.hides_truncation { "truncated" } else { "complete" };
         assert_eq!(stage.history(&room).await, expected);
         if expected == "complete" {

@@ -1,4 +1,4 @@
-//! Walks that look again (protocol 4.1, 4.5): what the server itself learns late is in no `/sync`.
+//! Walks that look again (P47, P161): what the server itself learns late is in no `/sync`.
 
 use crate::support::{
     archive::updated_rows,

@@ -1,4 +1,4 @@
-//! The current state: the server's, whatever way it went (protocol 4.3).
+//! The current state: the server's, whatever way it went (P162).
 
 use crate::support::{
     homeserver::{ALICE, BOB, Fault, StateAfter},

@@ -10,7 +10,7 @@
 //!   what is found later and belongs below such an event stands below it. Excused is also one whose pages overlap, where it
 //!   learns more between two pages than a page holds: nothing on the second tells then that it goes on above the first's end;
 //! * one that no `/sync` told and that the last walk through the whole room has found stands between those of its
-//!   neighbours in the graph that were not late (protocol 4.4);
+//!   neighbours in the graph that were not late (P163);
 //! * the current state is the server's, the history is complete, and nothing is open or miscounted.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -249,7 +249,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// `unsigned`, and behind it the copies old clients expect at the top level (finding 7).
+    /// `unsigned`, and behind it the copies old clients expect at the top level (P58).
     pub(super) fn fields(&self, stored: &Stored) -> Vec<(&'static str, String)> {
         let mut volatile = vec![("age", self.age.to_string())];
         if let Some(id) = &stored.replaces {
@@ -367,7 +367,7 @@ fn with_both_redacts(version: &str, event: &Json) -> Json {
     }
 }
 
-/// What may be compared between any two served copies of an event (protocol 4.8): type, state key, sender, time and
+/// What may be compared between any two served copies of an event (P164): type, state key, sender, time and
 /// content, the last without the copy of `redacts` that rooms up to version 10 get. Numbers stand as they were sent.
 ///
 /// Nothing if the bytes are no JSON object the model can read; then only the bytes themselves can be compared.

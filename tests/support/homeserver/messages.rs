@@ -70,7 +70,7 @@ struct Walk {
 impl Walk {
     /// The events on the way, at `most` so many, the nearest first: later pages are all below the cursor, whenever their events arrived
     /// (P15); only the first page, from a live token, looks at the stream. `to` hides what the server fetched from
-    /// others, for its place in the stream is negative (P48, finding 2).
+    /// others, for its place in the stream is negative (P48).
     fn events(self, room: &Room, readable: usize, most: usize) -> Option<Vec<usize>> {
         let from = bounds(room, self.from, self.backward)?;
         let to = match self.to {
@@ -114,7 +114,7 @@ pub(crate) enum LastPage {
     #[default]
     Extra,
     /// As Dendrite: no `end` on the page that holds the create event, nor on any page whose events were all invisible
-    /// (P3, finding 4).
+    /// (P3, P4).
     HoldsCreate,
     /// As Dendrite with its `TopologyToken`: `"end":""` (P5).
     EmptyString,

@@ -1,7 +1,7 @@
 //! A homeserver to test against: a model with state, not a set of canned replies.
 //!
 //! A test says what happens in rooms; the model serves it as Synapse would, with two orders of events, its limits, its
-//! tokens and its lies. The numbers (P1-P159, "finding n") are those of the protocol notes.
+//! tokens and its lies. Numbers such as (P71) are those of `src/matrix/protocol.md`.
 //!
 //! ```ignore
 //! let server = Homeserver::start().await;

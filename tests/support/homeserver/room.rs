@@ -28,7 +28,7 @@ pub(super) struct Room {
     pub(super) forgotten: bool,
 }
 
-/// One step of a current-state pointer; often without any event in the timeline (finding 6, P93).
+/// One step of a current-state pointer; often without any event in the timeline (P93).
 #[derive(Debug)]
 struct Move {
     stream: i64,

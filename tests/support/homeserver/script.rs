@@ -77,7 +77,7 @@ impl Homeserver {
     }
 
     /// The server has fetched an event from others: it never comes down /sync, only /messages finds it, and only
-    /// without `to` (P47, finding 2). It moves no state.
+    /// without `to` (P47, P48). It moves no state.
     pub(crate) fn backfill_insert_after(&self, room: &str, earlier: &str, event: Event) -> String {
         self.change(|world| {
             let (id, stream) = (world.id_for(room, &event), world.next_backward());
@@ -147,7 +147,7 @@ impl Homeserver {
     }
 
     /// Current state moves to an event the room has, be it older or newer, without anything in the timeline
-    /// (finding 6, P93).
+    /// (P93).
     pub(crate) fn set_state(&self, room: &str, kind: &str, key: &str, event: &str) {
         self.move_state(room, kind, key, Some(event));
     }
@@ -167,7 +167,7 @@ impl Homeserver {
     }
 
     /// A state event that loses state resolution: it appears in the timeline, replacing what the current one
-    /// replaced on its own branch, and the current one stays (finding 5, P86).
+    /// replaced on its own branch, and the current one stays (P86).
     pub(crate) fn fork_state(&self, room: &str, kind: &str, key: &str, content: &str) -> String {
         self.losing_state(room, Event::state(kind, key, content), |winner| winner.replaces.clone())
     }

@@ -227,7 +227,7 @@ impl World {
     }
 
     /// What an initial sync says: the newest events in *graph* order, and yet a `prev_batch` made of the first one's
-    /// place in the *stream*. What arrived late but sorts early is in neither (finding 1).
+    /// place in the *stream*. What arrived late but sorts early is in neither (P160).
     fn overview(&self, room: &Room, readable: usize, until: i64, asked: &Asked) -> News {
         let is_there = |index: &usize| room.events[*index].is_kept() && room.events[*index].stream <= until;
         let all: Vec<_> = room.graph[..readable].iter().copied().filter(is_there).collect();
