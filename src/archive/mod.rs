@@ -13,6 +13,7 @@ mod gauges;
 mod ingest;
 pub mod inspect;
 mod kind;
+mod nodelay;
 mod overlap;
 mod position;
 mod precedence;
@@ -211,6 +212,7 @@ impl Archive {
             // first million events, until PostgreSQL analyzes the table.
             .after_connect(|connection, _| {
                 Box::pin(async move {
+                    nodelay::send_at_once();
                     connection.execute("set plan_cache_mode = force_custom_plan").await?;
                     Ok(())
                 })
