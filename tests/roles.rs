@@ -314,3 +314,53 @@ async fn every_view_is_there_for_readers_of_some_rooms() {
         group by table_name, column_name having count(*) <> 2";
     assert_eq!(database.column(differing).await, [""; 0]);
 }
+
+/// One migration behind, or made by a newer Backscroll: the writer may do nothing about either, and is told who may.
+#[tokio::test]
+async fn the_writer_says_what_is_wrong_with_the_schema() {
+    let stage = Stage::new().await;
+    let database = &stage.database;
+    let writer = role(database, "writer").await;
+    granted(&stage, &["grant-writer", &writer]).await;
+    let url = database.url_as(&writer);
+    let owner = database.value("select current_user").await;
+    let newest = database.value("select max(version) from archive._sqlx_migrations").await;
+    let stage = stage.set("database.url", &url);
+    for (change, code, says) in [
+        (
+            format!("delete from archive._sqlx_migrations where version = {newest}"),
+            77,
+            format!(
+                "needs {newest}, and the role \"{writer}\" may not change it; run `backscroll migrate` as the owner, \"{owner}\""
+            ),
+        ),
+        (
+            "insert into archive._sqlx_migrations (version, description, success, checksum, execution_time)
+             values (9999, 'from the future', true, '', 0)"
+                .to_owned(),
+            78,
+            "its schema is of version 9999".to_owned(),
+        ),
+    ] {
+        stage.database.run(&change).await;
+        for command in [&["run", "--once"] as &[&str], &["migrate"], &["erase", "--room", "!a:b", "--yes"]] {
+            let outcome = stage.backscroll.run(command).await;
+            assert_eq!(outcome.status.code(), Some(code), "{command:?}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains(&says), "{command:?}: {}", outcome.stderr);
+            assert!(!outcome.stderr.contains("permission denied"), "{command:?}: {}", outcome.stderr);
+        }
+    }
+    dropped(&stage.database, &writer).await;
+}
+
+#[tokio::test]
+async fn a_word_of_sql_is_refused_as_a_role() {
+    let stage = Stage::new().await;
+    for command in ["grant-reader", "grant-writer"] {
+        for name in ["public", "PUBLIC", "none", "current_user", "session_user", "pg_monitor"] {
+            let outcome = stage.backscroll.run(&[command, name]).await;
+            assert_eq!(outcome.status.code(), Some(64), "{command} {name}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains("is no role"), "{command} {name}: {}", outcome.stderr);
+        }
+    }
+}

@@ -98,13 +98,37 @@ async fn inspect(connection: &mut PgConnection) -> Result<Inspection, Error> {
     })
 }
 
-/// Whether the schema is exactly what this Backscroll makes.
-pub(super) async fn is_current(connection: &mut PgConnection) -> Result<bool, Error> {
+/// Whether the schema is exactly what this Backscroll makes; else the role may make it so.
+///
+/// # Errors
+/// [`Error::NewerSchema`]; and [`Error::OlderSchema`] where the tables are somebody else's.
+pub(super) async fn is_up_to_date(connection: &mut PgConnection) -> Result<bool, Error> {
     if !is_migrated(connection).await? {
         return Ok(false);
     }
-    let schema = schema(connection).await?;
-    Ok(schema.missing == 0 && schema.found == schema.known && schema.broken.is_none())
+    let Schema { found, known, missing, broken } = schema(connection).await?;
+    if found > known {
+        return Err(Error::NewerSchema { found, known });
+    }
+    if let Some(version) = broken {
+        return Err(Error::Migrate(MigrateError::VersionMismatch(version)));
+    }
+    if missing == 0 {
+        return Ok(true);
+    }
+    let owner = sqlx::query!(
+        r#"select pg_get_userbyid(c.relowner)::text as "name!", current_user::text as "role!",
+                  pg_has_role(c.relowner, 'usage') as "is_ours!"
+           from pg_class c join pg_namespace n on n.oid = c.relnamespace
+           where n.nspname = 'archive' and c.relname = '_sqlx_migrations'"#
+    )
+    .fetch_one(connection)
+    .await?;
+    if owner.is_ours {
+        Ok(false)
+    } else {
+        Err(Error::OlderSchema { found, known, role: owner.role, owner: owner.name })
+    }
 }
 
 async fn is_migrated(connection: &mut PgConnection) -> Result<bool, Error> {

@@ -84,6 +84,21 @@ pub enum Error {
         /// Ours.
         known: i64,
     },
+    /// The database lacks migrations, and this role may not apply them.
+    #[error(
+        "open the database: its schema is of version {found}, this Backscroll needs {known}, and the role {role:?} may \
+         not change it; run `backscroll migrate` as the owner, {owner:?}"
+    )]
+    OlderSchema {
+        /// The database's version.
+        found: i64,
+        /// Ours.
+        known: i64,
+        /// Who asked.
+        role: String,
+        /// Whose tables they are.
+        owner: String,
+    },
     /// Another Backscroll writes to this database.
     #[error(
         "become the writer of this database: another Backscroll is at work (server process {pid}, connected since \
@@ -158,6 +173,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Database(error) if denied(error) => 77,
+            Self::OlderSchema { .. } => 77,
             Self::Database(_) | Self::Superseded | Self::Unwatched | Self::Overtaken => 69,
             Self::AnotherWriter { .. } => 75,
             Self::NoSuchRoom(_) | Self::NotJoined(_) | Self::NotWatched(_) | Self::ErasedRoom(_) => 64,
@@ -232,7 +248,7 @@ impl Archive {
     ///
     /// A database that lacks none is not written to, so a role without the right to make tables will do.
     pub async fn migrate(&self) -> Result<(), Error> {
-        if inspect::is_current(&mut *self.pool.acquire().await?).await? {
+        if inspect::is_up_to_date(&mut *self.pool.acquire().await?).await? {
             return Ok(());
         }
         let migrator = migrator();

@@ -10,6 +10,8 @@ use super::status::text;
 
 /// The longest name that PostgreSQL does not cut.
 const LONGEST_NAME: usize = 63;
+/// What stands in SQL where a role's name might, and is none: everybody, nobody, oneself.
+const NO_ROLES: [&str; 6] = ["public", "none", "current_user", "current_role", "session_user", "user"];
 
 /// Let a database role read the archive: the views, and nothing else.
 ///
@@ -72,8 +74,27 @@ async fn grant(
 }
 
 fn role(name: &str) -> Result<String, String> {
-    if name.is_empty() || name.len() > LONGEST_NAME || name.starts_with("pg_") {
-        return Err(format!("a role's name has 1 to {LONGEST_NAME} bytes and does not begin with pg_"));
+    if name.is_empty() || name.len() > LONGEST_NAME {
+        return Err(format!("a role's name has 1 to {LONGEST_NAME} bytes"));
+    }
+    let lower = name.to_ascii_lowercase();
+    if lower.starts_with("pg_") || NO_ROLES.contains(&lower.as_str()) {
+        return Err(format!("PostgreSQL keeps the name {name} for itself: it is no role; name another"));
     }
     Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_sql_is_no_role() {
+        for name in NO_ROLES.into_iter().chain(["PUBLIC", "pg_monitor", "PG_x", "", &"x".repeat(64)]) {
+            assert!(role(name).is_err(), "{name}");
+        }
+        for name in ["reader", "Reader", "a public", "nobody", "pgx", &"x".repeat(63)] {
+            assert_eq!(role(name).as_deref(), Ok(name));
+        }
+    }
 }
