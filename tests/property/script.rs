@@ -1,10 +1,14 @@
 //! What may happen, as values that proptest makes and shrinks.
 
+mod steps;
+
 use proptest::{
     collection::vec,
     prelude::{Just, Strategy, any},
     prop_oneof,
 };
+
+pub(super) use self::steps::{killed_at, room};
 
 /// A server, its rooms, and what happens.
 #[derive(Clone, Debug)]
@@ -43,8 +47,9 @@ pub(super) enum After {
     Unstable,
 }
 
-/// One thing that happens. The first number names a room, the second an event that it has, both modulo their count.
-#[derive(Clone, Copy, Debug)]
+/// One thing that happens. The first number names a room, the second an event that it has, both modulo their count. Printed as
+/// [`room`] and [`killed_at`] make it.
+#[derive(Clone, Copy)]
 pub(super) enum Step {
     Message(u8),
     /// A change of one of a few state keys.
@@ -121,7 +126,7 @@ pub(super) fn cases() -> impl Strategy<Value = Case> {
     let cap = prop_oneof![Just(3_usize), Just(10), Just(100)];
     let binary = prop_oneof![9 => Just(false), 1 => Just(true)];
     let rooms = (vec(versions(), 1..=3), proptest::bool::weighted(0.2));
-    (rooms, style, after, pages, cap, binary, vec(steps(), 1..40)).prop_map(
+    (rooms, style, after, pages, cap, binary, vec(any_step(), 1..40)).prop_map(
         |((rooms, stranger), style, state_after, page_size, timeline_cap, binary, steps)| Case {
             rooms,
             stranger,
@@ -136,31 +141,31 @@ pub(super) fn cases() -> impl Strategy<Value = Case> {
 }
 
 /// The number of a room.
-fn room() -> impl Strategy<Value = u8> {
+fn any_room() -> impl Strategy<Value = u8> {
     any::<u8>().prop_map(|room| room % 3)
 }
 
-fn steps() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = Step> {
     let event = || 0..200_u16;
     let wrong = prop_oneof![Just(Wrong::TooMany), Just(Wrong::BadGateway), Just(Wrong::CutBody)];
     let place = prop_oneof![Just(Where::Sync), Just(Where::Messages), Just(Where::State)];
     prop_oneof![
-        6 => room().prop_map(Step::Message),
-        5 => (room(), 0..4_u8).prop_map(|(room, key)| Step::State(room, key)),
-        4 => (room(), event()).prop_map(|(room, event)| Step::Redact(room, event)),
-        4 => (room(), event()).prop_map(|(room, event)| Step::Late(room, event)),
-        2 => (room(), event(), 0..4_u8).prop_map(|(room, event, key)| Step::LateState(room, event, key)),
-        1 => (room(), 0..4_u8).prop_map(|(room, key)| Step::Fork(room, key)),
-        3 => room().prop_map(Step::Burst),
-        2 => (room(), event()).prop_map(|(room, event)| Step::Learn(room, event)),
-        1 => room().prop_map(Step::Hole),
-        1 => (room(), 0..4_u8).prop_map(|(room, key)| Step::Unset(room, key)),
+        6 => any_room().prop_map(Step::Message),
+        5 => (any_room(), 0..4_u8).prop_map(|(room, key)| Step::State(room, key)),
+        4 => (any_room(), event()).prop_map(|(room, event)| Step::Redact(room, event)),
+        4 => (any_room(), event()).prop_map(|(room, event)| Step::Late(room, event)),
+        2 => (any_room(), event(), 0..4_u8).prop_map(|(room, event, key)| Step::LateState(room, event, key)),
+        1 => (any_room(), 0..4_u8).prop_map(|(room, key)| Step::Fork(room, key)),
+        3 => any_room().prop_map(Step::Burst),
+        2 => (any_room(), event()).prop_map(|(room, event)| Step::Learn(room, event)),
+        1 => any_room().prop_map(Step::Hole),
+        1 => (any_room(), 0..4_u8).prop_map(|(room, key)| Step::Unset(room, key)),
         10 => moves(),
         1 => prop_oneof![Just(Step::DeadToken), Just(Step::DeadCursors)],
-        2 => prop_oneof![room().prop_map(Step::Pause), room().prop_map(Step::Resume)],
+        2 => prop_oneof![any_room().prop_map(Step::Pause), any_room().prop_map(Step::Resume)],
         5 => Just(Step::Once),
-        1 => room().prop_map(Step::Walk),
-        1 => (room(), 0..12_u8, 0..20_u8).prop_map(|(room, requests, ms)| Step::KillWalk(room, requests, ms)),
+        1 => any_room().prop_map(Step::Walk),
+        1 => (any_room(), 0..12_u8, 0..20_u8).prop_map(|(room, requests, ms)| Step::KillWalk(room, requests, ms)),
         3 => (0..30_u8, 0..20_u8).prop_map(|(requests, ms)| Step::Kill(requests, ms)),
         1 => (wrong, place, 0..4_u8).prop_map(|(wrong, place, after)| Step::Fault(wrong, place, after)),
     ]
@@ -169,10 +174,10 @@ fn steps() -> impl Strategy<Value = Step> {
 /// What the account does, and what is done to it.
 fn moves() -> impl Strategy<Value = Step> {
     prop_oneof![
-        2 => room().prop_map(Step::Leave),
-        1 => room().prop_map(Step::Ban),
-        1 => room().prop_map(Step::Unban),
-        2 => room().prop_map(Step::Invite),
-        4 => room().prop_map(Step::Rejoin),
+        2 => any_room().prop_map(Step::Leave),
+        1 => any_room().prop_map(Step::Ban),
+        1 => any_room().prop_map(Step::Unban),
+        2 => any_room().prop_map(Step::Invite),
+        4 => any_room().prop_map(Step::Rejoin),
     ]
 }
