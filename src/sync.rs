@@ -189,6 +189,13 @@ impl<'c> Follower<'c> {
         let Some(batch) = ask(context, &request, account).await? else { return Ok(None) };
         let start = Instant::now();
         context.health.homeserver_is(Homeserver::Answers);
+        if batch.rooms_unread {
+            if full_state {
+                // A room that is quiet is told of in no other response.
+                return Err(matrix::Error::Malformed("/sync: the rooms are no object".to_owned()).into());
+            }
+            context.writer.open_gaps_everywhere(account, batch.next_batch.as_str()).await?;
+        }
         let store = context.writer.apply_sync(account, &batch, &rooms, full_state);
         let outcome = if full_state {
             health::within(FULL_STORE);

@@ -3,4 +3,5 @@
 
 mod database;
 mod login;
+mod parts;
 mod wire;

@@ -11,10 +11,7 @@ use super::{
     room::Room,
     tombstone::Tombstones,
 };
-use crate::matrix::{
-    Event, Malformed,
-    json::{Json, Text},
-};
+use crate::matrix::Event;
 
 const COPY: &str = "copy archive.events (room_key, event_id, position, type, sender, state_key, origin_server_ts, content, \
                     redacts, redacted_by, replaces_state, prev_content, relates_to, rel_type, raw, stable_sha256) \
@@ -240,51 +237,5 @@ async fn complete(
     )
     .execute(connection)
     .await?;
-    Ok(())
-}
-
-/// The id that what could not be an event claims to have.
-pub(super) fn event_id(raw: &str) -> Option<String> {
-    Json::parse(raw).get("event_id").and_then(Json::as_text).and_then(Text::as_str).map(str::to_owned)
-}
-
-/// Keeps what could not be an event, byte for byte, unless it concerns an erased user or was redacted.
-pub(super) async fn quarantine(
-    connection: &mut PgConnection,
-    policy: Policy,
-    room: &Room,
-    malformed: &[Malformed],
-) -> Result<(), Error> {
-    if malformed.is_empty() {
-        return Ok(());
-    }
-    let tombstones = Tombstones::of(&room.erased_users);
-    let event_ids: Vec<String> = malformed.iter().filter_map(|bad| event_id(&bad.raw)).collect();
-    let event_ids: Vec<&str> = event_ids.iter().map(String::as_str).collect();
-    let redactions = redaction::recorded(connection, room.room_key, &event_ids).await?;
-    let is_gone = |bad: &&Malformed| {
-        let redacted =
-            policy == Policy::Honour && event_id(&bad.raw).is_some_and(|id| redactions.contains_key(&id));
-        redacted || tombstones.mentioned(&bad.raw)
-    };
-    for bad in malformed.iter().filter(|bad| !is_gone(bad)) {
-        let kept = sqlx::query!(
-            "insert into archive.quarantine (room_key, raw, raw_sha256, reason) values ($1, $2, $3, $4)
-             on conflict do nothing",
-            room.room_key,
-            bad.raw.as_bytes(),
-            bad.own_sha256.as_slice(),
-            bad.reason
-        )
-        .execute(&mut *connection)
-        .await?;
-        if kept.rows_affected() > 0 {
-            tracing::warn!(
-                room.key = room.room_key,
-                reason = bad.reason,
-                "an event could not be read; quarantined"
-            );
-        }
-    }
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::{
     event::{self, Placed},
     found::{self, LookUp, look_up},
     gap::{self, Top},
-    position, redaction,
+    position, quarantine, redaction,
     response::{Response, claim_rooms},
     room::{self, Room},
     state::{Cause, Pointers},
@@ -55,6 +55,7 @@ impl Writer {
         let response = Response { account, next_batch: batch.next_batch.as_str(), rooms, full };
         let mut outcome = SyncOutcome { room_count: batch.rooms.len(), ..SyncOutcome::default() };
         let mut transaction = self.begin().await?;
+        quarantine::keep_roomless(&mut transaction, &batch.set_aside).await?;
         let told = claim_rooms(&mut transaction, &response, &batch.rooms).await?;
         anchor::remember(&mut transaction, &told).await?;
         let mut last = None;
@@ -91,7 +92,12 @@ impl Writer {
             // Paused or removed while the server was asked.
             return Ok(());
         }
-        self.store_state(&mut transaction, &room, state, Cause::Reconcile).await?;
+        let mut known = room.clone();
+        // Of a room whose state could not be read when it was new.
+        let create = state.events.iter().find(|event| event.is_state("m.room.create"));
+        known.room_version = room.room_version.clone().or_else(|| create.map(room::declared_version));
+        room::update(&mut transaction, &room, &known).await?;
+        self.store_state(&mut transaction, &known, state, Cause::Reconcile).await?;
         room::set_suspect(&mut transaction, room_key, false).await?;
         transaction.commit().await?;
         Ok(())
@@ -105,7 +111,7 @@ impl Writer {
         state: &Events,
         cause: Cause,
     ) -> Result<(), Error> {
-        event::quarantine(connection, self.policy(), room, &state.malformed).await?;
+        quarantine::keep(connection, self.policy(), room, &state.malformed).await?;
         // Whether a copy in this answer tells what the event replaced depends on what the server happens to remember, and
         // so on how often it was asked.
         let told: Vec<Event> =
@@ -178,7 +184,7 @@ impl Writer {
             return Err(Error::Overtaken);
         }
         for section in [&page.chunk, &page.state] {
-            event::quarantine(&mut transaction, self.policy(), &room, &section.malformed).await?;
+            quarantine::keep(&mut transaction, self.policy(), &room, &section.malformed).await?;
         }
         self.store_unplaced(&mut transaction, &room, &page.state.events).await?;
 

@@ -17,6 +17,7 @@ mod nodelay;
 mod overlap;
 mod position;
 mod precedence;
+mod quarantine;
 mod redaction;
 mod resequence;
 mod response;
@@ -28,6 +29,7 @@ mod step;
 mod timeline;
 mod told;
 mod tombstone;
+mod unread;
 mod walk;
 mod writer;
 

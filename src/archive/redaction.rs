@@ -11,8 +11,9 @@ use sqlx::PgConnection;
 pub(super) use self::{prune::pruned, repeats::prune_repeats};
 use super::{
     Error,
-    event::{self, StoredEvent},
+    event::StoredEvent,
     found::{KnownEvents, LookUp, look_up},
+    quarantine,
     room::Room,
 };
 use crate::{config::RedactionPolicy as Policy, matrix::Event};
@@ -78,7 +79,8 @@ pub(super) async fn record(
     .fetch_all(&mut *connection)
     .await?;
     let is_target = |raw: &[u8]| {
-        str::from_utf8(raw).ok().and_then(event::event_id).is_some_and(|id| targets.contains(&id.as_str()))
+        let event_ids = str::from_utf8(raw).map(quarantine::event_ids).unwrap_or_default();
+        event_ids.iter().any(|event_id| targets.contains(&event_id.as_str()))
     };
     let theirs: Vec<i64> =
         quarantined.into_iter().filter(|row| is_target(&row.raw)).map(|row| row.quarantine_id).collect();

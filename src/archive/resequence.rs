@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::{
-    Error, Writer, event, redaction,
+    Error, Writer, quarantine, redaction,
     room::{self, Room},
     walk,
     writer::{begin_in_room, lock_room},
@@ -87,7 +87,7 @@ impl Writer {
         let mut transaction = begin_in_room(&mut connection, at.room_key).await?;
         let room = room::get(&mut transaction, at.room_key).await?;
         for section in [&page.chunk, &page.state] {
-            event::quarantine(&mut transaction, self.policy(), &room, &section.malformed).await?;
+            quarantine::keep(&mut transaction, self.policy(), &room, &section.malformed).await?;
             if redaction::state_names_no_target(&mut transaction, &room, section.events.iter()).await? {
                 walk::rewalk_now(&mut transaction, room.room_key).await?;
             }

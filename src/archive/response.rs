@@ -9,7 +9,7 @@ use super::{
     gap::{self, NewGap},
     ingest::with_positions,
     overlap::{self, Overlap},
-    redaction,
+    quarantine, redaction,
     room::{self, Room},
     state::{self, Cause, Pointers},
     timeline,
@@ -56,6 +56,9 @@ impl Writer {
             let wanted = room::is_wanted(response.rooms, &room.room_id, aliases);
             let shown = if wanted { told.stripped.as_slice() } else { &[] };
             room::set_stripped(connection, &room, shown).await?;
+            if wanted {
+                quarantine::keep(connection, self.policy(), &room, &told.set_aside).await?;
+            }
             if !before.bootstrapped {
                 room.watched = wanted;
             }
@@ -69,6 +72,7 @@ impl Writer {
         if !before.bootstrapped
             && before.membership != "join"
             && told.section == Section::Leave
+            && !told.is_unread()
             && create.is_none()
             && own(told, &response.account.user_id, "join").next().is_none()
             && (response.full || !told.limited)
@@ -109,10 +113,11 @@ impl Writer {
             // Refused while nothing but an invite, or a ban, told who the account is to the room: who has left may read again.
             walk::reopen_stalled(connection, Some(room.room_key)).await?;
         }
+        quarantine::keep(connection, self.policy(), &room, &told.set_aside).await?;
         for section in
             [Some(&told.state), Some(&told.timeline), told.state_after.as_ref()].into_iter().flatten()
         {
-            event::quarantine(connection, self.policy(), &room, &section.malformed).await?;
+            quarantine::keep(connection, self.policy(), &room, &section.malformed).await?;
         }
         outcome.event_count += if before.bootstrapped {
             self.follow(connection, response, &before, &room, told, rejoined).await?
@@ -229,7 +234,8 @@ impl Writer {
         // late tells nothing of where its neighbours belong.
         let is_initial = response.account.since.is_none();
         let in_graph_order = is_initial || (rejoined && told.section == Section::Join);
-        let from_end = is_initial || rejoined;
+        // Events that could not be read may belong between those that could.
+        let from_end = is_initial || rejoined || told.timeline_unread;
         let (overlap, newest) = if in_graph_order {
             (Some(Overlap::of_all(&places)), newest)
         } else {
@@ -325,6 +331,7 @@ impl Writer {
             || branched
             || dropped
             || undone
+            || told.is_unread()
             || told_in_part(response, before, told, rejoined);
         pointers.save(connection).await?;
         Ok(suspicious)

@@ -162,6 +162,17 @@ pub(super) async fn set_suspect(
     Ok(())
 }
 
+/// The same for every room that the account is in.
+pub(super) async fn doubt_states(connection: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.rooms set state_suspect = true
+             where watched and bootstrapped and membership = 'join' and not state_suspect"
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 impl Archive {
     /// The rooms that the account is in, as far as it was told.
     pub async fn joined_rooms(&self) -> Result<Vec<String>, Error> {
@@ -191,13 +202,7 @@ impl Writer {
 
     /// Has the current state of every room that the account is in compared with the server's.
     pub async fn doubt_states(&self) -> Result<(), Error> {
-        sqlx::query!(
-            "update archive.rooms set state_suspect = true
-             where watched and bootstrapped and membership = 'join' and not state_suspect"
-        )
-        .execute(&self.archive().pool)
-        .await?;
-        Ok(())
+        doubt_states(&mut *self.archive().pool.acquire().await?).await
     }
 }
 
@@ -286,17 +291,14 @@ pub(super) fn is_wanted<'a>(
 }
 
 fn aliases<'a>(contents: impl Iterator<Item = &'a str>) -> Vec<String> {
-    #[derive(Deserialize)]
-    struct CanonicalAlias {
-        #[serde(default)]
-        alias: Option<String>,
-        #[serde(default)]
-        alt_aliases: Vec<String>,
-    }
-    contents
-        .filter_map(|content| serde_json::from_str::<CanonicalAlias>(content).ok())
-        .flat_map(|content| content.alias.into_iter().chain(content.alt_aliases))
-        .collect()
+    let aliases = |content: &str| {
+        let content: serde_json::Value = serde_json::from_str(content).ok()?;
+        let others = content.get("alt_aliases").and_then(|others| others.as_array());
+        let all = content.get("alias").into_iter().chain(others.into_iter().flatten());
+        // Whoever may set them may set anything: one that is none does not hide the others.
+        Some(all.filter_map(|alias| alias.as_str()).map(str::to_owned).collect::<Vec<_>>())
+    };
+    contents.filter_map(aliases).flatten().collect()
 }
 
 /// The membership that a member event gives `user_id`, if it is theirs.

@@ -25,6 +25,8 @@ pub(super) fn discontinuity(
         Some(gap::NOT_WATCHED)
     } else if rejoined {
         Some("the account was not in the room")
+    } else if told.timeline_unread {
+        Some("the room's timeline in a sync response could not be read")
     } else if told.limited {
         Some("the server left events out of the sync (limited timeline)")
     } else {

@@ -14,10 +14,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 #[derive(Deserialize)]
 struct StandardError {
     errcode: String,
+    // Of any type: the code is what counts.
     #[serde(default)]
-    error: String,
+    error: serde_json::Value,
     #[serde(default)]
-    soft_logout: bool,
+    soft_logout: serde_json::Value,
     retry_after_ms: Option<serde_json::Value>,
 }
 
@@ -94,12 +95,12 @@ fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Er
     }
     match error {
         Some(error) if matches!(error.errcode.as_str(), "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => {
-            Error::LoggedOut { soft: error.soft_logout }
+            Error::LoggedOut { soft: error.soft_logout == true }
         }
         Some(error) if !status.is_server_error() => Error::Api {
             status,
             errcode: escape(&error.errcode).into_owned(),
-            message: escape(&error.error).chars().take(300).collect(),
+            message: escape(error.error.as_str().unwrap_or_default()).chars().take(300).collect(),
         },
         _ => Error::Server { status },
     }
@@ -142,5 +143,8 @@ mod tests {
         assert!(told(400, None, r#"{"errcode":"M_UNKNOWN"}"#).is_bad_token());
         let out = told(401, None, r#"{"errcode":"M_UNKNOWN_TOKEN","soft_logout":true}"#);
         assert!(matches!(out, Error::LoggedOut { soft: true }));
+        let out = told(401, None, r#"{"errcode":"M_UNKNOWN_TOKEN","error":null,"soft_logout":"true"}"#);
+        assert!(matches!(out, Error::LoggedOut { soft: false }));
+        assert!(told(403, None, r#"{"errcode":"M_FORBIDDEN","error":{"text":"no"}}"#).is_forbidden());
     }
 }

@@ -11,8 +11,10 @@ use serde_json::value::RawValue;
 use super::{
     Error, Event,
     answer::send,
-    page::{Events, Page, SyncBatch, parse_state},
+    object,
+    page::{Events, Page, parse_state},
     parse_event,
+    sync_response::SyncBatch,
 };
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -71,7 +73,14 @@ pub struct Whoami {
     /// The account.
     pub user_id: OwnedUserId,
     /// The device, if the token belongs to one.
+    #[serde(default, deserialize_with = "text_or_none")]
     pub device_id: Option<String>,
+}
+
+/// A text; `None` for anything else.
+fn text_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let value = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(object::string(value.get()))
 }
 
 impl Client {
@@ -105,10 +114,10 @@ impl Client {
     pub async fn versions(&self) -> Result<Vec<String>, Error> {
         #[derive(Deserialize)]
         struct Versions {
-            versions: Vec<String>,
+            versions: Vec<Box<RawValue>>,
         }
         let answer: Versions = self.get_json("/versions", &["versions"], &[]).await?;
-        Ok(answer.versions)
+        Ok(answer.versions.iter().filter_map(|version| object::string(version.get())).collect())
     }
 
     /// Whose token this is.
@@ -116,14 +125,15 @@ impl Client {
         self.get_json("/account/whoami", &["v3", "account", "whoami"], &[]).await
     }
 
-    /// The rooms that the account has joined.
+    /// The rooms that the account has joined. What cannot be a room's id is left out: the archive has no such room.
     pub async fn joined_rooms(&self) -> Result<Vec<OwnedRoomId>, Error> {
         #[derive(Deserialize)]
         struct JoinedRooms {
-            joined_rooms: Vec<OwnedRoomId>,
+            joined_rooms: Vec<Box<RawValue>>,
         }
         let answer: JoinedRooms = self.get_json("/joined_rooms", &["v3", "joined_rooms"], &[]).await?;
-        Ok(answer.joined_rooms)
+        let ids = answer.joined_rooms.iter().filter_map(|id| object::string(id.get()));
+        Ok(ids.filter_map(|id| id.try_into().ok()).collect())
     }
 
     /// The users whom the account ignores: their messages are never served to it (P103).

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{
     edit,
     json::{self, Json, Member, Text},
-    page::Stripped,
+    sync_response::Stripped,
 };
 
 /// Longest Matrix identifier in bytes (specification, appendices, "Common Identifier Format").
@@ -56,7 +56,7 @@ pub struct Event {
     pub stable_sha256: [u8; 32],
 }
 
-/// What was served as an event and cannot be one.
+/// What was served as an event and cannot be one, or as a part of an answer and cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
     /// The bytes as served.
@@ -65,6 +65,34 @@ pub struct Malformed {
     pub own_sha256: [u8; 32],
     /// Why, naming the field and never its content.
     pub reason: &'static str,
+}
+
+impl Malformed {
+    /// A part of an answer. One that holds nothing but a number or a text is the same whatever that is: a homeserver that
+    /// errs once errs in every answer.
+    pub(super) fn part(raw: &str, reason: &'static str) -> Self {
+        let mut own = Json::parse(raw);
+        let mut text = reason.to_owned();
+        if matches!(own, Json::Object(_) | Json::Array(_)) {
+            remove_derived(&mut own);
+            own.write_canonical(&mut text);
+        }
+        Self { raw: raw.into(), own_sha256: Sha256::digest(text.as_bytes()).into(), reason }
+    }
+}
+
+/// Removes what [is derived](is_derived) from all events within.
+fn remove_derived(value: &mut Json<'_>) {
+    match value {
+        Json::Array(items) => items.iter_mut().for_each(remove_derived),
+        Json::Object(members) => {
+            members.retain(|(name, _)| !is_derived(name));
+            for (_, value) in members {
+                remove_derived(value);
+            }
+        }
+        Json::Literal(_) | Json::Number(_) | Json::String(_) | Json::Deep(_) => {}
+    }
 }
 
 impl Event {

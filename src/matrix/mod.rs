@@ -8,13 +8,16 @@ mod event;
 mod join;
 pub(crate) mod json;
 mod login;
+mod object;
 mod page;
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
+mod sync_response;
 
 pub use client::{Client, MessagesRequest, SyncRequest, Whoami};
 pub use error::Error;
 pub(crate) use event::parse as parse_event;
 pub use event::{Event, Malformed};
 pub use login::{Identity, Session};
-pub use page::{Events, Page, RoomBatch, Section, Stripped, SyncBatch, Token};
+pub use page::{Events, Page, Token};
+pub use sync_response::{RoomBatch, Section, Stripped, SyncBatch};

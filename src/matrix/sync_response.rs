@@ -1,0 +1,453 @@
+//! What the server answers to `/sync`. A room, a section or a field of it that cannot be read is set aside as it was
+//! served, and the rest is taken: one bad room never costs the others, for as long as it stands.
+
+use ruma::OwnedRoomId;
+use serde_json::value::RawValue;
+
+use super::{
+    Error,
+    event::{self, Malformed},
+    json::Member,
+    object::{self, Object, boolean, string},
+    page::{Events, Token, text},
+};
+
+/// An answer to `/sync`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncBatch {
+    /// `since` of the next request.
+    pub next_batch: Token,
+    /// Rooms with something to tell, in the order of their ids. One that was listed twice is here twice, in the order
+    /// served.
+    pub rooms: Vec<RoomBatch>,
+    /// What could not be read and belongs to no room that there can be.
+    pub set_aside: Vec<Malformed>,
+    /// Whether that may hold news of any room that the account is in.
+    pub rooms_unread: bool,
+}
+
+/// The account's membership as a section of `/sync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// `rooms.join`.
+    Join,
+    /// `rooms.leave`: left, kicked or banned.
+    Leave,
+    /// `rooms.invite`.
+    Invite,
+    /// `rooms.knock`.
+    Knock,
+}
+
+/// What one `/sync` answer tells of one room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomBatch {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Where it was listed.
+    pub section: Section,
+    /// New events in the order of arrival.
+    pub timeline: Events,
+    /// Whether events are missing before the timeline, or may be among what was [set aside](Self::timeline_unread). False
+    /// does not prove that none are (P28).
+    pub limited: bool,
+    /// Token before the timeline.
+    pub prev_batch: Option<Token>,
+    /// State changes up to the timeline's start.
+    pub state: Events,
+    /// State changes up to the timeline's end; if present, the only source of state (P87).
+    pub state_after: Option<Events>,
+    /// Stripped state of an invite or knock: no event ids (P105).
+    pub stripped: Vec<Stripped>,
+    /// What could not be read, but for single events.
+    pub set_aside: Vec<Malformed>,
+    /// Whether events of the timeline may be among that: they are between `since` and `next_batch`, wherever.
+    pub timeline_unread: bool,
+    /// Whether state may be among that.
+    pub state_unread: bool,
+}
+
+/// A stripped state event (specification, "Stripped state").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stripped {
+    /// Event type.
+    pub event_type: String,
+    /// State key.
+    pub state_key: String,
+    /// Claimed sender.
+    pub sender: String,
+    /// Content as text that `jsonb` accepts.
+    pub content: String,
+}
+
+impl Section {
+    const ALL: [(&'static str, Self); 4] =
+        [("join", Self::Join), ("leave", Self::Leave), ("invite", Self::Invite), ("knock", Self::Knock)];
+
+    /// Whether rooms in it have a timeline.
+    fn has_timelines(self) -> bool {
+        matches!(self, Self::Join | Self::Leave)
+    }
+}
+
+impl SyncBatch {
+    /// Reads the body of a `/sync` answer.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it is no object, or without a usable `next_batch`: nothing else of it costs the whole.
+    pub fn parse(body: &[u8]) -> Result<Self, Error> {
+        let body = text(body);
+        let body: &RawValue =
+            serde_json::from_str(&body).map_err(|error| Error::malformed("/sync", &error))?;
+        let answer =
+            Object::read(body.get()).ok_or_else(|| Error::Malformed("/sync: it is no object".into()))?;
+        let next_batch = answer.get("next_batch").and_then(string).and_then(Token::new);
+        let next_batch =
+            next_batch.ok_or_else(|| Error::Malformed("/sync: next_batch is missing or no token".into()))?;
+        let mut batch = Self { next_batch, rooms: Vec::new(), set_aside: Vec::new(), rooms_unread: false };
+        for rooms in answer.all("rooms") {
+            batch.read_rooms(rooms);
+        }
+        batch.rooms.sort_by(|left, right| left.room_id.cmp(&right.room_id));
+        Ok(batch)
+    }
+
+    fn read_rooms(&mut self, json: &str) {
+        let Some(sections) = Object::read(json) else {
+            self.set_aside.push(Malformed::part(json, "rooms is no object"));
+            self.rooms_unread = true;
+            return;
+        };
+        for (name, section) in Section::ALL {
+            for listed in sections.all(name) {
+                self.read_section(section, listed);
+            }
+        }
+    }
+
+    fn read_section(&mut self, section: Section, json: &str) {
+        let Some(listed) = Object::read(json) else {
+            self.set_aside.push(Malformed::part(json, "a section of rooms is no object"));
+            self.rooms_unread |= section.has_timelines();
+            return;
+        };
+        for member in listed.members() {
+            match RoomBatch::read(section, member) {
+                Ok(room) => self.rooms.push(room),
+                Err(malformed) => self.set_aside.push(malformed),
+            }
+        }
+    }
+}
+
+impl RoomBatch {
+    /// Whether events or state of the room may be among what could not be read.
+    pub fn is_unread(&self) -> bool {
+        self.timeline_unread || self.state_unread
+    }
+
+    /// Reads what a section of the answer has of one room: its id and the value.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the id is none, so that the room cannot be archived. Nothing else costs the whole room.
+    pub(super) fn read(section: Section, member: &Member<'_>) -> Result<Self, Malformed> {
+        let room_id = member.name.as_str().and_then(|id| OwnedRoomId::try_from(id).ok());
+        let room_id = room_id.ok_or_else(|| {
+            Malformed::part(&format!("{{{}}}", member.whole), "the id of a room of a sync response is none")
+        })?;
+        let mut batch = Self {
+            room_id,
+            section,
+            timeline: Events::default(),
+            limited: false,
+            prev_batch: None,
+            state: Events::default(),
+            state_after: None,
+            stripped: Vec::new(),
+            set_aside: Vec::new(),
+            timeline_unread: false,
+            state_unread: false,
+        };
+        if let Some(room) = Object::read(member.value) {
+            batch.read_parts(&room);
+        } else {
+            batch.lacks_timeline(member.value, "what a sync response has of the room is no object");
+            batch.state_unread = true;
+        }
+        Ok(batch)
+    }
+
+    fn read_parts(&mut self, room: &Object<'_>) {
+        if let Some(timeline) = self.only(room, "timeline", Self::lacks_timeline) {
+            match Object::read(timeline) {
+                Some(timeline) => self.read_timeline(&timeline),
+                None => self.lacks_timeline(timeline, "timeline is no object"),
+            }
+        }
+        self.state = self.read_state(room, "state").unwrap_or_default();
+        let unstable = "org.matrix.msc4222.state_after";
+        self.state_after = self.read_state(room, "state_after").or_else(|| self.read_state(room, unstable));
+        let stripped = room.get("invite_state").or_else(|| room.get("knock_state"));
+        if let Some(stripped) = stripped {
+            match events_of(stripped) {
+                Some(events) => {
+                    self.stripped = events.iter().filter_map(|raw| event::parse_stripped(raw)).collect();
+                }
+                None => self.set_aside.push(Malformed::part(stripped, "stripped state is no list of events")),
+            }
+        }
+    }
+
+    fn read_timeline(&mut self, timeline: &Object<'_>) {
+        if let Some(events) = self.only(timeline, "events", Self::lacks_timeline) {
+            match object::items(events) {
+                Some(events) => self.timeline = Events::read(self.room_id.as_str(), &events),
+                None => self.lacks_timeline(events, "timeline.events is no list"),
+            }
+        }
+        if let Some(limited) = timeline.get("limited") {
+            let read = boolean(limited);
+            if read.is_none() {
+                self.set_aside.push(Malformed::part(limited, "timeline.limited is no boolean"));
+            }
+            // Rather a gap that there is not than one that nobody looks into.
+            self.limited |= read.unwrap_or(true);
+        }
+        if let Some(prev_batch) = timeline.get("prev_batch") {
+            let read = string(prev_batch);
+            if read.is_none() {
+                self.set_aside.push(Malformed::part(prev_batch, "timeline.prev_batch is no text"));
+            }
+            self.prev_batch = read.and_then(Token::new);
+        }
+    }
+
+    fn read_state(&mut self, room: &Object<'_>, name: &str) -> Option<Events> {
+        let state = self.only(room, name, Self::lacks_state)?;
+        let events = events_of(state);
+        if events.is_none() {
+            self.lacks_state(state, "state is no list of events");
+        }
+        Some(Events::read(self.room_id.as_str(), &events?))
+    }
+
+    /// The value of that name. Of several the last; the others are set aside.
+    fn only<'a>(
+        &mut self,
+        object: &Object<'a>,
+        name: &str,
+        set_aside: impl Fn(&mut Self, &str, &'static str),
+    ) -> Option<&'a str> {
+        let mut last = None;
+        for value in object.all(name) {
+            if let Some(before) = last.replace(value) {
+                set_aside(self, before, "a part of the room that a sync response has twice");
+            }
+        }
+        last
+    }
+
+    fn lacks_timeline(&mut self, raw: &str, reason: &'static str) {
+        self.set_aside.push(Malformed::part(raw, reason));
+        if self.section.has_timelines() {
+            self.timeline_unread = true;
+            self.limited = true;
+        }
+    }
+
+    fn lacks_state(&mut self, raw: &str, reason: &'static str) {
+        self.set_aside.push(Malformed::part(raw, reason));
+        self.state_unread = true;
+    }
+}
+
+/// The events of a part of a room's, which may have none; `None` if it is no such part.
+fn events_of(json: &str) -> Option<Vec<&RawValue>> {
+    Object::read(json)?.get("events").map_or_else(|| Some(Vec::new()), object::items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(body: &str) -> SyncBatch {
+        SyncBatch::parse(body.as_bytes()).expect("a batch")
+    }
+
+    /// The room `!r:hs` with this value in `rooms.join`, beside one that is well.
+    fn room(value: &str) -> RoomBatch {
+        let batch = batch(&format!(
+            r#"{{"next_batch":"s","rooms":{{"join":{{"!r:hs":{value},"!s:hs":{{"timeline":{{"limited":true}}}}}}}}}}"#
+        ));
+        assert!(batch.set_aside.is_empty() && !batch.rooms_unread);
+        let [room, neighbour] = batch.rooms.as_slice() else { panic!("two rooms") };
+        assert!(neighbour.limited && neighbour.set_aside.is_empty());
+        room.clone()
+    }
+
+    fn reasons(set_aside: &[Malformed]) -> Vec<&str> {
+        set_aside.iter().map(|malformed| malformed.reason).collect()
+    }
+
+    const EVENT: &str = r#"{"type":"t","sender":"s","event_id":"$1","content":{},"origin_server_ts":1}"#;
+
+    /// What a server leaves empty in its own way, or tells under both names, costs nothing of the rest.
+    #[test]
+    fn a_sync_may_hold_nulls_and_both_names() {
+        let room = room(
+            r#"{"timeline":{"events":null,"limited":null,"prev_batch":null},"state":{"events":null},
+            "state_after":{"events":[]},"org.matrix.msc4222.state_after":{"events":[]}}"#,
+        );
+        assert!(!room.limited && room.prev_batch.is_none() && room.state_after.is_some());
+        assert!(room.set_aside.is_empty());
+        let empty = batch(r#"{"next_batch":"s","rooms":{"leave":null,"join":{}}}"#);
+        assert!(empty.rooms.is_empty() && !empty.rooms_unread);
+    }
+
+    #[test]
+    fn sync_sections_are_all_optional() {
+        for quiet in [
+            r#"{"next_batch":"s1"}"#,
+            r#"{"next_batch":"s1","rooms":null}"#,
+            r#"{"next_batch":"s0","next_batch":"s1","rooms":{"peek":[1]},"to_device":7}"#,
+        ] {
+            let quiet = batch(quiet);
+            assert!(quiet.rooms.is_empty() && quiet.set_aside.is_empty());
+            assert_eq!(quiet.next_batch.as_str(), "s1");
+        }
+        let batch = batch(
+            r#"{"next_batch":"s2","rooms":{"join":{"!b:hs":{"timeline":{"limited":true,"prev_batch":"p","events":[]},
+                "org.matrix.msc4222.state_after":{"events":[]}}},"invite":{"!a:hs":{"invite_state":{"events":[
+                {"type":"m.room.name","state_key":"","sender":"@x:hs","content":{"name":"n"}}]}}}}}"#,
+        );
+        let [invite, join] = batch.rooms.as_slice() else { panic!("two rooms") };
+        assert_eq!((invite.section, invite.stripped.len()), (Section::Invite, 1));
+        assert!(join.limited && join.state_after.is_some() && join.prev_batch.is_some());
+    }
+
+    #[test]
+    fn only_what_cannot_be_followed_is_refused() {
+        for body in [
+            "",
+            "[]",
+            "7",
+            "{}",
+            "<html>",
+            r#"{"next_batch":""}"#,
+            r#"{"next_batch":7}"#,
+            r#"{"next_batch":null}"#,
+            r#"{"next_batch":"a\u0000"}"#,
+            r#"{"next_batch":"\ud800"}"#,
+            r#"{"next_batch":"s","rooms":{"join":{"!r:hs":{}"#,
+        ] {
+            assert!(SyncBatch::parse(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_room_without_an_id_leaves_its_neighbours() {
+        let long = format!("!{}:hs", "x".repeat(290));
+        for id in [long.as_str(), "", "r:hs", "#r:hs", r"!r\u0000:hs", r"!\ud800:hs"] {
+            for section in ["join", "leave", "invite", "knock"] {
+                let batch = batch(&format!(
+                    r#"{{"next_batch":"s","rooms":{{"{section}":{{"{id}":{{}},"!s:hs":{{}}}}}}}}"#
+                ));
+                let [neighbour] = batch.rooms.as_slice() else { panic!("{id}: one room") };
+                assert_eq!(neighbour.room_id, "!s:hs");
+                assert_eq!(
+                    reasons(&batch.set_aside),
+                    ["the id of a room of a sync response is none"],
+                    "{id}"
+                );
+                assert!(!batch.rooms_unread);
+            }
+        }
+    }
+
+    #[test]
+    fn a_section_of_another_type_leaves_the_others() {
+        for (section, unread) in [("join", true), ("leave", true), ("invite", false), ("knock", false)] {
+            for value in [r#"["!r:hs"]"#, r#""none""#, "7", "[]", "true"] {
+                let other = if section == "knock" { "invite" } else { "knock" };
+                let batch = batch(&format!(
+                    r#"{{"next_batch":"s","rooms":{{"{section}":{value},"{other}":{{"!s:hs":{{}}}}}}}}"#
+                ));
+                assert_eq!((batch.rooms.len(), batch.set_aside.len()), (1, 1), "{section} {value}");
+                assert_eq!(batch.rooms_unread, unread, "{section} {value}");
+            }
+        }
+        let batch = batch(r#"{"next_batch":"s","rooms":[]}"#);
+        assert!(batch.rooms_unread && reasons(&batch.set_aside) == ["rooms is no object"]);
+    }
+
+    #[test]
+    fn a_timeline_that_cannot_be_read_counts_as_left_out() {
+        for value in [
+            "null",
+            "7",
+            "[]",
+            r#"{"timeline":"none"}"#,
+            r#"{"timeline":[]}"#,
+            r#"{"timeline":{"events":{"0":1},"prev_batch":"p"}}"#,
+            r#"{"timeline":{"events":"none","limited":false}}"#,
+            r#"{"timeline":{"events":[]},"timeline":{"events":[]}}"#,
+            r#"{"timeline":{"events":[],"events":[]}}"#,
+        ] {
+            let room = room(value);
+            assert!(room.timeline_unread && room.limited, "{value}");
+            assert_eq!(room.set_aside.len(), 1, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_another_type_leaves_the_events() {
+        let timeline = |field: &str| room(&format!(r#"{{"timeline":{{"events":[{EVENT},3],{field}}}}}"#));
+        for (field, limited) in [
+            (r#""limited":"true""#, true),
+            (r#""limited":0"#, true),
+            (r#""limited":false,"prev_batch":7"#, false),
+            (r#""prev_batch":{}"#, false),
+            (r#""prev_batch":"a\u0000""#, false),
+        ] {
+            let room = timeline(field);
+            assert_eq!((room.timeline.events.len(), room.timeline.malformed.len()), (1, 1), "{field}");
+            assert_eq!((room.limited, room.set_aside.len()), (limited, 1), "{field}");
+            assert!(room.prev_batch.is_none() && !room.timeline_unread, "{field}");
+        }
+    }
+
+    #[test]
+    fn state_of_another_type_is_to_be_asked_for() {
+        for value in [
+            r#"{"state":[]}"#,
+            r#"{"state":{"events":{}}}"#,
+            r#"{"state_after":"none"}"#,
+            r#"{"state":{},"state":{}}"#,
+        ] {
+            let room = room(value);
+            assert!(room.state_unread && room.state_after.is_none() && !room.limited, "{value}");
+            assert_eq!(room.set_aside.len(), 1, "{value}");
+        }
+        assert!(!room(r#"{"state":null,"state_after":{}}"#).state_unread);
+        let invite =
+            batch(r#"{"next_batch":"s","rooms":{"invite":{"!r:hs":{"invite_state":{"events":7}}}}}"#);
+        assert_eq!(reasons(&invite.rooms[0].set_aside), ["stripped state is no list of events"]);
+    }
+
+    #[test]
+    fn a_room_that_is_listed_twice_is_read_twice() {
+        let join = |events: &str| format!(r#""!r:hs":{{"timeline":{{"events":[{events}]}}}}"#);
+        let batch =
+            batch(&format!(r#"{{"next_batch":"s","rooms":{{"join":{{{},{}}}}}}}"#, join(EVENT), join("")));
+        let counts: Vec<_> = batch.rooms.iter().map(|room| room.timeline.events.len()).collect();
+        assert_eq!(counts, [1, 0]);
+    }
+
+    #[test]
+    fn what_stands_is_set_aside_once() {
+        let own = |raw: &str| Malformed::part(raw, "no list").own_sha256;
+        assert_eq!(own("7"), own(r#""later""#));
+        assert_eq!(own(r#"{"a":[{"unsigned":{"age":1},"b":1}]}"#), own(r#"{"a":[{"b":1,"age":2}]}"#));
+        assert_ne!(own(r#"{"a":1}"#), own(r#"{"a":2}"#));
+    }
+}
