@@ -1,6 +1,7 @@
 //! Backwards: takes open walks from the database and walks them, one a room, several rooms at once.
 
 mod ahead;
+pub mod operator;
 
 use std::{
     collections::{HashMap, HashSet},

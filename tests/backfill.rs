@@ -2,6 +2,7 @@
 
 mod access;
 mod ahead;
+mod new_rooms;
 mod operator;
 mod pagination;
 

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     agreement::{self, Compared, assert_agrees, assert_settled},
@@ -47,7 +47,7 @@ async fn room(url: &str, room_id: &str, column: &str) -> String {
     rows(url, &query).await.concat().concat()
 }
 
-fn text(body: &str) -> serde_json::Value {
+fn text(body: &str) -> Value {
     json!({ "msgtype": "m.text", "body": body })
 }
 
@@ -433,4 +433,81 @@ async fn leaving_in_every_way_keeps_what_was_seen() {
     for id in [left, kicked] {
         assert_agrees(database.url(), &synapse, &archiver, id).await;
     }
+}
+
+/// Rooms that the archive does not have yet, and what the account may read of them on a real server.
+#[tokio::test]
+async fn a_new_room_is_backfilled_from_a_token_whoever_is_in_it() {
+    let synapse = Synapse::start().await;
+    let (archiver, owner) = (synapse.register("archiver").await, synapse.register("owner").await);
+    let make = async |name: &str, visibility: &str, invite: Value| {
+        let body = json!({
+            "preset": "public_chat", "room_alias_name": name, "name": name, "invite": invite,
+            "initial_state": [{
+                "type": "m.room.history_visibility", "state_key": "", "content": { "history_visibility": visibility },
+            }],
+        });
+        let room = synapse.call(Method::POST, "/createRoom", Some(&owner), Some(body)).await.unwrap();
+        room["room_id"].as_str().unwrap().to_owned()
+    };
+    let talk = async |room: &str, what: &str, count: usize| {
+        let mut said = Vec::new();
+        for number in 0..count {
+            said.push(synapse.send(&owner, room, "m.room.message", text(&format!("{what} {number}"))).await);
+        }
+        said
+    };
+    let joined = make("joined", "shared", json!([])).await;
+    let public = make("public", "world_readable", json!([])).await;
+    let private = make("private", "shared", json!([])).await;
+    let invited = make("invited", "shared", json!([archiver.user_id])).await;
+    synapse.join(&archiver, &joined).await;
+
+    let database = TestDatabase::new().await;
+    let backscroll = backscroll(&synapse, &archiver, Some(database.url()));
+    let count =
+        format!("select count(*) from messages m join rooms r using (room_id) where r.room_id = '{public}'");
+    for room in [&joined, &public] {
+        talk(room, "older", 130).await;
+        let page = format!("/rooms/{}/messages?dir=b&limit=1", segment(room));
+        let token = synapse.call(Method::GET, &page, Some(&owner), None).await.unwrap();
+        talk(room, "newer", 30).await;
+        let from = token["start"].as_str().unwrap();
+        let walked = backscroll.run(&["backfill", room, "--from", from]).await;
+        assert!(walked.status.success(), "{}", walked.stderr);
+        let old = format!("select count(*), count(position) from messages where room_id = '{room}'");
+        assert_eq!(database.rows(&old).await, [["130", "130"]], "{room}");
+        let state = format!("select string_agg(distinct state, ' ') from gaps where room_id = '{room}'");
+        assert_eq!(database.value(&state).await, "skipped");
+        let refused = backscroll.run(&["backfill", room, "--from", "rubbish"]).await;
+        assert_eq!(refused.status.code(), Some(64), "{}", refused.stderr);
+    }
+    for room in [private.as_str(), &invited, "#private:localhost", "!nowhere:localhost", "#nowhere:localhost"]
+    {
+        let refused = backscroll.run(&["backfill", room]).await;
+        assert_eq!(refused.status.code(), Some(64), "{room}: {}", refused.stderr);
+        assert!(refused.stderr.contains(room), "{}", refused.stderr);
+    }
+    assert_eq!(database.value("select count(*) from archive.rooms").await, "2");
+
+    // What was not asked for comes with `run` where the account is in the room, and when it is walked again where it is not.
+    backscroll.once().await;
+    assert_eq!(database.value(&count).await, "130");
+    let again = backscroll.run(&["backfill", "#public:localhost"]).await;
+    assert!(again.status.success(), "{}", again.stderr);
+    assert_eq!(database.value(&count).await, "160");
+    talk(&public, "newest", 130).await;
+    database.run("update archive.walks set not_before = now() where kind = 'rewalk'").await;
+    backscroll.once().await;
+    assert_eq!(database.value(&count).await, "290");
+    let order = format!(
+        "select count(*) from (select position, lag(position) over (order by sent_at, position) as before
+         from messages where room_id = '{public}') m where position < before or position is null"
+    );
+    assert_eq!(database.value(&order).await, "0");
+
+    synapse.join(&archiver, &public).await;
+    talk(&public, "live", 10).await;
+    backscroll.once().await;
+    assert_all_agree(database.url(), &synapse, &archiver).await;
 }

@@ -44,6 +44,7 @@ impl Writer {
                from (select since from archive.accounts order by account_key limit 1) a
                where w.walk_id = $1 and w.pages = $2 and w.upper_position is null and w.state = 'open'
                returning w.cursor, a.since is not null as "at_since!",
+                         (select r.membership = 'join' from archive.rooms r where r.room_key = w.room_key) as "is_joined!",
                          (select max(e.position) from archive.events e where e.room_key = w.room_key) as newest,
                          (select max(g.upper_position) from archive.gaps g
                           where g.room_key = w.room_key and g.state <> 'closed') as upper_edge"#,
@@ -53,8 +54,10 @@ impl Writer {
         .fetch_optional(&self.archive().pool)
         .await?
         .ok_or(Error::Superseded)?;
-        // All of a gap may be to be placed, and just above the newest event there is no room for that.
-        let above = Some(timeline::just_above(begun.newest)).max(begun.upper_edge);
+        // All of a gap may be to be placed, and just above the newest event there is no room for that. Nor for what is new in a
+        // room that the account is not in: no response tells of it.
+        let top = timeline::append(begun.newest, true).next().filter(|_| !begun.is_joined);
+        let above = top.or(Some(timeline::just_above(begun.newest))).max(begun.upper_edge);
         let upper_position = if begun.at_since { above } else { walk.upper_position };
         Ok(Walk {
             cursor: begun.cursor,

@@ -146,16 +146,36 @@ pub(super) async fn edge_at(connection: &mut PgConnection, walk: &Walk) -> Resul
     Ok(edge.flatten())
 }
 
-/// Closes the holes that the operator left and that a finished walk of theirs, one from the newest event or a rewalk, which
-/// begins above them all, has passed.
-pub(super) async fn passed(connection: &mut PgConnection, walk: &Walk) -> Result<(), Error> {
+/// Lets the hole that the operator left at the top of a room end at `token`, from which it is to be walked.
+pub(super) async fn begin_at(connection: &mut PgConnection, room_key: i32, token: &str) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.gaps set upper_token = $2
+         where room_key = $1 and state = 'skipped' and upper_token is null",
+        room_key,
+        token
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Closes the holes that the operator left and that a finished walk of theirs has passed, or one that begins above them all:
+/// at the newest event, a history, one through a gap without a lower token, or a rewalk. `all`: whatever there is below it; else those that
+/// it has come below.
+pub(super) async fn passed(connection: &mut PgConnection, walk: &Walk, all: bool) -> Result<(), Error> {
     sqlx::query!(
         "update archive.gaps g set state = 'closed', closed_at = now()
          from archive.walks w
          where w.walk_id = $1 and g.room_key = w.room_key and g.state = 'skipped'
-           and (w.kind = 'rewalk' or coalesce(w.from_token = g.upper_token, true))
-           and coalesce(w.to_token = g.lower_token, true)",
-        walk.walk_id
+           -- A history that does not begin at the operator's token below begins above them all, maybe at a later token than then.
+           and (w.kind in ('rewalk', 'gap_whole') or w.from_token is null or w.from_token = g.upper_token
+                or (w.kind = 'history' and w.from_token is distinct from g.lower_token))
+           and coalesce(w.to_token = g.lower_token, true)
+           -- Below a hole in a room that had no other event before, the first walk has placed what is older below 0.
+           and ($2 or coalesce(g.lower_position, 0) >= $3)",
+        walk.walk_id,
+        all,
+        walk.upper_position
     )
     .execute(connection)
     .await?;

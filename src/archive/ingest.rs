@@ -176,13 +176,14 @@ impl Writer {
         asked: LookUp,
     ) -> Result<Walk, Error> {
         let mut transaction = begin_in_room(connection, walk.room_key).await?;
-        let room = room::get(&mut transaction, walk.room_key).await?;
+        let mut room = room::get(&mut transaction, walk.room_key).await?;
         if !room.watched {
             return Err(Error::Unwatched);
         }
         if gap::is_overtaken(&mut transaction, walk).await? {
             return Err(Error::Overtaken);
         }
+        room::learn_version(&mut transaction, &mut room, &page.chunk.events).await?;
         for section in [&page.chunk, &page.state] {
             quarantine::keep(&mut transaction, self.policy(), &room, &section.malformed).await?;
         }

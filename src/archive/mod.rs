@@ -14,6 +14,7 @@ mod ingest;
 pub mod inspect;
 mod kind;
 mod nodelay;
+mod operator;
 mod overlap;
 mod position;
 mod precedence;
@@ -48,6 +49,7 @@ pub use erase::{Erased, Subject};
 pub use gauges::Gauges;
 pub use ingest::SyncOutcome;
 pub use kind::{Kind, WalkState};
+pub use operator::{Shown, Span};
 pub use resequence::{PageRead, Resequence};
 pub use status::{GapCounts, RoomStatus, Status, Suspect};
 pub use walk::Walk;
@@ -136,6 +138,31 @@ pub enum Error {
         "find the room {0} in the archive: it is not there (yet); `backscroll run --once` looks for rooms"
     )]
     NoSuchRoom(String),
+    /// An alias leads nowhere.
+    #[error("find the room {0}: neither the archive nor the homeserver knows this alias")]
+    NoSuchAlias(String),
+    /// The account may not read a room that is to be archived.
+    #[error(
+        "archive the room {room}: the account is not in it, and the homeserver does not show it to others ({answer}); join it \
+         with a client or with `backscroll rooms add --join {room}`"
+    )]
+    NotReadable {
+        /// The room, as it was named.
+        room: String,
+        /// What the homeserver says.
+        answer: String,
+    },
+    /// The homeserver refuses a token of the operator's.
+    #[error(
+        "begin a walk in the room {room}: the homeserver refuses the token ({answer}); one is good on the homeserver that gave it, \
+         as `prev_batch` in an answer to /sync, or as `end` in one to /messages of this room"
+    )]
+    RefusedToken {
+        /// The room.
+        room: String,
+        /// What the homeserver says.
+        answer: String,
+    },
     /// The account is not in a room that is to be added.
     #[error("add the room {0}: the account is not in it; join it with a client, or add --join")]
     NotJoined(String),
@@ -178,7 +205,13 @@ impl Error {
             Self::OlderSchema { .. } => 77,
             Self::Database(_) | Self::Superseded | Self::Unwatched | Self::Overtaken => 69,
             Self::AnotherWriter { .. } => 75,
-            Self::NoSuchRoom(_) | Self::NotJoined(_) | Self::NotWatched(_) | Self::ErasedRoom(_) => 64,
+            Self::NoSuchRoom(_)
+            | Self::NoSuchAlias(_)
+            | Self::NotReadable { .. }
+            | Self::RefusedToken { .. }
+            | Self::NotJoined(_)
+            | Self::NotWatched(_)
+            | Self::ErasedRoom(_) => 64,
             Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,
         }
     }

@@ -8,6 +8,7 @@ use super::{
     found::{self, LookUp, look_up},
     gap::{self, NewGap},
     ingest::with_positions,
+    operator,
     overlap::{self, Overlap},
     quarantine, redaction,
     room::{self, Room},
@@ -139,6 +140,7 @@ impl Writer {
         told: &RoomBatch,
     ) -> Result<usize, Error> {
         let new = self.store_unplaced(connection, room, state_events(told)).await?;
+        operator::hand_over(connection, room.room_key, response.next_batch).await?;
         // From next_batch, not prev_batch: events that arrived late but sort early are below neither the latter nor in
         // this timeline (P160).
         self.begin_history(connection, response.rooms, room, response.next_batch).await?;
@@ -172,14 +174,15 @@ impl Writer {
         self.open_history(connection, room, from_token, operator.map(|_| 0)).await
     }
 
-    /// Walks a truncated history again: what was out of reach may be visible now.
+    /// Walks a truncated history again: what was out of reach may be visible now. And a history of which only a part was
+    /// walked, as the operator asked.
     pub(super) async fn reopen_history(
         &self,
         connection: &mut PgConnection,
         room: &Room,
         now: &str,
     ) -> Result<(), Error> {
-        if room.history_state != "truncated" {
+        if !matches!(room.history_state.as_str(), "truncated" | "none") {
             return Ok(());
         }
         self.open_history(connection, room, now, None).await

@@ -267,6 +267,21 @@ pub(super) fn declared_version(create: &Event) -> String {
     create.and_then(|create| create.room_version).unwrap_or_else(|| "1".to_owned())
 }
 
+/// Notes the version of a room whose state the server keeps back, once the create event is among `events`.
+pub(super) async fn learn_version(
+    connection: &mut PgConnection,
+    room: &mut Room,
+    events: &[Event],
+) -> Result<(), Error> {
+    let is_create = |event: &&Event| event.is_state("m.room.create");
+    let Some(create) = events.iter().find(is_create).filter(|_| room.room_version.is_none()) else {
+        return Ok(());
+    };
+    let before = room.clone();
+    room.room_version = Some(declared_version(create));
+    update(connection, &before, room).await
+}
+
 /// The contents of a room's canonical alias among these events.
 pub(super) fn alias_contents(events: &[Event]) -> impl Iterator<Item = &str> {
     events.iter().filter(|event| event.is_state("m.room.canonical_alias")).map(|event| event.content.as_str())

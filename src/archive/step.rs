@@ -108,12 +108,14 @@ async fn finish(
     settings: &Backfill,
 ) -> Result<(), Error> {
     walk.state = WalkState::Done;
+    if walk.kind == Kind::GapWhole {
+        gap::passed(connection, walk, true).await?;
+    }
     if let Some(gap_id) = walk.gap_id {
         return gap::walked(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
     }
-    if walk.kind != Kind::Rewalk || truncated.is_none() {
-        gap::passed(connection, walk).await?;
-    }
+    // Of a room's start that is hidden from the account, a rewalk may not get as far as to a hole.
+    gap::passed(connection, walk, walk.kind != Kind::Rewalk || truncated.is_none()).await?;
     if walk.kind == Kind::History {
         let state = if truncated.is_some() { "truncated" } else { "complete" };
         room::set_history(connection, walk.room_key, state, truncated).await?;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Archive, Error, Kind, WalkState, Writer, room, tombstone};
-use crate::matrix::Token;
+use super::{Archive, Error, Kind, WalkState, Writer};
 
 /// How many pages without an event a walk may leave behind to begin anew. With more it might never get through them.
 const BEGIN_ANEW: i64 = 32;
@@ -195,6 +194,18 @@ pub(super) async fn reopen_stalled(
     Ok(reopened.len())
 }
 
+/// Ends the walks through a room's past, because another one passes all that they were to pass.
+pub(super) async fn finish_all(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.walks set state = 'done', updated_at = now()
+         where room_key = $1 and state <> 'done' and kind in ('history', 'operator')",
+        room_key
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// How far down walks from the newest event have come that are not at their end, as far as that is above `floor`.
 pub(super) async fn passed_from_newest(
     connection: &mut PgConnection,
@@ -277,45 +288,6 @@ impl Archive {
 }
 
 impl Writer {
-    /// Opens a walk that the operator asks for: between tokens, or through the room's whole past.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchRoom`] if the archive does not know the room, [`Error::ErasedRoom`] if it was erased,
-    /// [`Error::NotWatched`] if it is not archived now.
-    pub async fn open_operator_walk(
-        &self,
-        room_id: &str,
-        from: Option<&Token>,
-        to: Option<&Token>,
-    ) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        let Some(room) = room::find(&mut transaction, room_id).await? else {
-            let is_erased = tombstone::is_erased(&mut transaction, room_id).await?;
-            let room_id = room_id.to_owned();
-            return Err(if is_erased { Error::ErasedRoom(room_id) } else { Error::NoSuchRoom(room_id) });
-        };
-        if !room.watched {
-            return Err(Error::NotWatched(room_id.to_owned()));
-        }
-        // Only a walk from the newest event without a bound can tell that the whole history is there.
-        let whole = from.is_none() && to.is_none();
-        let walk = NewWalk {
-            room_key: room.room_key,
-            gap_id: None,
-            kind: if whole { Kind::History } else { Kind::Operator },
-            from_token: from.map(Token::as_str),
-            to_token: to.map(Token::as_str),
-            upper_position: None,
-            delay_s: 0.0,
-        };
-        open(&mut transaction, &walk).await?;
-        if whole {
-            room::set_history(&mut transaction, room.room_key, "walking", None).await?;
-        }
-        transaction.commit().await?;
-        Ok(())
-    }
-
     /// Opens again what had stalled; the operator asks for it by starting the daemon.
     pub async fn reopen_stalled(&self) -> Result<usize, Error> {
         reopen_stalled(&mut *self.archive().pool.acquire().await?, None).await

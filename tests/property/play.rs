@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use backscroll::{
     archive,
+    backfill::operator,
     config::{Config, Environment, Overrides},
     daemon,
     telemetry::Telemetry,
 };
+use ruma::RoomOrAliasId;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -330,20 +332,20 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// `backfill ROOM`. In the middle of a script the archive may not know the room, or not watch it.
+    /// `backfill ROOM`. In the middle of a script the account may not be able to read the room, or the archive not watch it.
     async fn walk(&self, index: usize, midway: bool) {
         let Room { id, account, .. } = &self.rooms[index];
         if matches!(account, Account::Banned | Account::Invited) {
             return;
         }
         self.patiently(async || {
-            let open = async |context: &daemon::Context| {
-                context.writer.open_operator_walk(id, None, None).await.map_err(Into::into)
-            };
+            let room = <&RoomOrAliasId>::try_from(id.as_str()).unwrap();
+            let whole = archive::Span { from: None, to: None };
+            let open = async |context: &daemon::Context| operator::open(context, room, whole).await;
             let telemetry = Telemetry::new(false, false);
             let walked = daemon::walk(self.config(), &telemetry, CancellationToken::new(), open);
             walked.await.or_else(|error| match of_archive(&error) {
-                Some(archive::Error::NoSuchRoom(_) | archive::Error::NotWatched(_)) if midway => Ok(()),
+                Some(archive::Error::NotReadable { .. } | archive::Error::NotWatched(_)) if midway => Ok(()),
                 _ => Err(error),
             })
         })

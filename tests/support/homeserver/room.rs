@@ -1,7 +1,7 @@
 //! A room: its events in two orders, its state over time, and what the archiver's account may see of it.
 
 use super::event::{Edits, Setting, Shape, Slot, Stored, content_now, render};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Which event is current for each (type, state key).
 pub(crate) type State = BTreeMap<Slot, usize>;
@@ -10,6 +10,8 @@ pub(crate) type State = BTreeMap<Slot, usize>;
 /// two differ as soon as one event arrives late (P18).
 #[derive(Debug)]
 pub(super) struct Room {
+    /// The events that everybody may see.
+    public: HashSet<usize>,
     pub(super) id: String,
     pub(super) version: String,
     pub(super) events: Vec<Stored>,
@@ -42,6 +44,8 @@ pub(super) enum Access {
     Joined,
     /// May read up to its leave event, the one given (P98).
     Left(usize),
+    /// Not in it, and may read what everybody may (specification, "Room history visibility": `world_readable`).
+    Public,
     /// Banned, forgotten, only invited, or never there (P98, P100, P101).
     Denied,
 }
@@ -58,6 +62,7 @@ impl Room {
         Self {
             id,
             version: version.to_owned(),
+            public: HashSet::new(),
             events: Vec::new(),
             by_id: HashMap::new(),
             by_stream: BTreeMap::new(),
@@ -235,8 +240,17 @@ impl Room {
             _ if self.forgotten => Access::Denied,
             Some("join") => Access::Joined,
             Some("leave") => self.left(user),
-            _ => Access::Denied,
+            _ => self.to_others(),
         }
+    }
+
+    fn to_others(&self) -> Access {
+        if self.visibility().as_deref() == Some("world_readable") { Access::Public } else { Access::Denied }
+    }
+
+    fn visibility(&self) -> Option<String> {
+        let slot = ("m.room.history_visibility".to_owned(), String::new());
+        self.state.get(&slot).and_then(|&i| self.events[i].event.content_text("history_visibility"))
     }
 
     /// A rejected invitation leaves a `leave` too, but no right to read.
@@ -246,13 +260,13 @@ impl Room {
             event.state_key.as_deref() == Some(user)
                 && event.content_text("membership").as_deref() == Some("join")
         });
-        member_event(user, &self.state).filter(|_| was_joined).map_or(Access::Denied, Access::Left)
+        member_event(user, &self.state).filter(|_| was_joined).map_or(self.to_others(), Access::Left)
     }
 
     /// How much of the graph the account may read, seen from the oldest event: nothing, all, or up to its leave.
     pub(super) fn readable(&self, user: &str) -> usize {
         match self.access(user) {
-            Access::Joined => self.graph.len(),
+            Access::Joined | Access::Public => self.graph.len(),
             Access::Left(leave) => self.position(leave) + 1,
             Access::Denied => 0,
         }
@@ -262,7 +276,8 @@ impl Room {
     pub(super) fn shows(&self, index: usize) -> bool {
         let stored = &self.events[index];
         let never_served = ["m.room.aliases", "org.matrix.dummy_event"].contains(&stored.event.kind.as_str());
-        stored.is_kept() && !stored.concealed && !never_served && !self.withholds(index)
+        let to_others = self.access(super::ARCHIVER) == Access::Public && !self.public.contains(&index);
+        stored.is_kept() && !stored.concealed && !to_others && !never_served && !self.withholds(index)
     }
 
     /// From version 3 on a redaction is withheld until its target is known in the room (P73).
@@ -273,9 +288,10 @@ impl Room {
 
     /// Under `joined` or `invited` visibility what happens while the account is away stays hidden from it (P102).
     fn conceal_by_visibility(&mut self, index: usize) {
-        let slot = ("m.room.history_visibility".to_owned(), String::new());
-        let setting =
-            self.state.get(&slot).and_then(|&i| self.events[i].event.content_text("history_visibility"));
+        let setting = self.visibility();
+        if setting.as_deref() == Some("world_readable") {
+            self.public.insert(index);
+        }
         let private = setting.is_some_and(|setting| ["joined", "invited"].contains(&setting.as_str()));
         let away = self.membership(super::ARCHIVER, &self.state).as_deref() != Some("join");
         let own = self.events[index].event.state_key.as_deref() == Some(super::ARCHIVER);

@@ -34,6 +34,11 @@ impl Homeserver {
         room
     }
 
+    /// Everybody may read what happens in the room from now on, without being in it.
+    pub(crate) fn open_to_all(&self, room: &str) {
+        self.state(room, "m.room.history_visibility", "", r#"{"history_visibility":"world_readable"}"#);
+    }
+
     /// An event arrives, and is the newest in the graph too. State becomes current.
     pub(crate) fn append(&self, room: &str, event: Event) -> String {
         self.change(|world| world.append(room, event))

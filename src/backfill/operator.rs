@@ -1,0 +1,130 @@
+//! A walk that the operator asks for, and what the homeserver has to say to it before it begins.
+
+use ruma::{OwnedRoomId, RoomAliasId, RoomId, RoomOrAliasId};
+
+use crate::{
+    Error,
+    archive::{self, Shown, Span},
+    backoff::Backoff,
+    daemon::Context,
+    matrix::{self, Events, MessagesRequest},
+};
+
+/// As many bytes of a page of one event as are taken: an event is far smaller (specification, "Size limits").
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Opens a walk in a room. One that the archive does not have is taken up, if the account is in it or the homeserver shows it
+/// to others too.
+///
+/// # Errors
+/// What stands against it, and what to do; nothing was written then.
+pub async fn open(context: &Context, room: &RoomOrAliasId, span: Span<'_>) -> Result<(), Error> {
+    let archive = context.writer.archive();
+    let Some(room_id) = find(context, room).await? else { return Ok(()) };
+    let is_followed = archive.is_followed(room_id.as_str()).await?;
+    let Some(joined) = ask(context, || context.client.joined_rooms()).await? else { return Ok(()) };
+    let is_joined = joined?.contains(&room_id);
+    if !is_joined || span.from.is_some() || span.to.is_some() {
+        let Some(tried) = ask_for_one(context, &room_id, span).await? else { return Ok(()) };
+        match tried {
+            // Another server's refusal can come through, so one is no proof where the account is in the room.
+            Err(error) if !is_joined && (error.is_forbidden() || error.is_not_found()) => {
+                let (room, answer) = (room.to_string(), words(&error));
+                return Err(archive::Error::NotReadable { room, answer }.into());
+            }
+            Err(error) if error.is_bad_token() => {
+                let (room, answer) = (room.to_string(), words(&error));
+                return Err(archive::Error::RefusedToken { room, answer }.into());
+            }
+            _ => {}
+        }
+    }
+    let state = if is_followed {
+        None
+    } else {
+        let Some(state) = state(context, &room_id).await? else { return Ok(()) };
+        Some(state)
+    };
+    let shown = state.as_ref().map(|state| Shown { is_joined, state: state.as_ref() });
+    let Some(account) = archive.account().await? else { return Ok(()) };
+    let (choices, _) = archive.choices(account.account_key).await?;
+    let rooms = context.config.rooms.with_choices(choices);
+    context.writer.open_operator_walk(&account, &rooms, room_id.as_str(), span, shown).await?;
+    Ok(())
+}
+
+/// The room's id: an alias is looked for in the archive, then at the homeserver. `None` if the daemon is to stop.
+async fn find(context: &Context, room: &RoomOrAliasId) -> Result<Option<OwnedRoomId>, Error> {
+    let Ok(alias) = <&RoomAliasId>::try_from(room.as_str()) else {
+        let room_id =
+            RoomId::parse(room.as_str()).map_err(|_| archive::Error::NoSuchRoom(room.to_string()))?;
+        return Ok(Some(room_id));
+    };
+    let known = context.writer.archive().room_called(alias.as_str()).await?;
+    if let Some(room_id) = known.and_then(|room_id| RoomId::parse(room_id).ok()) {
+        return Ok(Some(room_id));
+    }
+    match ask(context, || context.client.resolve(alias)).await? {
+        None => Ok(None),
+        Some(Err(error)) if error.is_not_found() || error.is_bad_token() => {
+            Err(archive::Error::NoSuchAlias(alias.to_string()).into())
+        }
+        Some(answer) => Ok(Some(answer?)),
+    }
+}
+
+/// Asks for one event from where the walk is to begin.
+async fn ask_for_one(
+    context: &Context,
+    room_id: &RoomId,
+    span: Span<'_>,
+) -> Result<Option<Result<(), matrix::Error>>, Error> {
+    let request = MessagesRequest {
+        room_id,
+        from: span.from.map(matrix::Token::as_str),
+        to: span.to.map(matrix::Token::as_str),
+        limit: 1,
+        most_bytes: PAGE_BYTES,
+        filter: None,
+        forward: false,
+    };
+    let tried = ask(context, || context.client.messages(&request)).await?;
+    Ok(tried.map(|tried| tried.map(|_| ())))
+}
+
+/// The room's state, as far as the account may see it. The outer `None`: the daemon is to stop.
+async fn state(context: &Context, room_id: &RoomId) -> Result<Option<Option<Events>>, Error> {
+    match ask(context, || context.client.state(room_id)).await? {
+        None => Ok(None),
+        Some(Err(error)) if error.is_forbidden() || error.is_not_found() => Ok(Some(None)),
+        Some(answer) => Ok(Some(Some(answer?))),
+    }
+}
+
+/// Asks until there is an answer, of which one that refuses what was asked for is one. `None` if the daemon is to stop.
+async fn ask<T, R>(
+    context: &Context,
+    request: impl Fn() -> R,
+) -> Result<Option<Result<T, matrix::Error>>, Error>
+where
+    R: Future<Output = Result<T, matrix::Error>>,
+{
+    let mut backoff = Backoff::default();
+    loop {
+        let Some(answer) = context.unless_stopped(request()).await else { return Ok(None) };
+        match answer {
+            Err(error) if !(error.is_forbidden() || error.is_not_found() || error.is_bad_token()) => {
+                context.recover(error.into(), &mut backoff).await?;
+            }
+            answer => return Ok(Some(answer)),
+        }
+    }
+}
+
+/// What the homeserver says.
+fn words(error: &matrix::Error) -> String {
+    match error {
+        matrix::Error::Api { status, errcode, message } => format!("{status} {errcode}: {message}"),
+        error => format!("failed to {error}"),
+    }
+}
