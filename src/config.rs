@@ -18,6 +18,7 @@ mod database;
 mod document;
 mod environment;
 mod error;
+mod file;
 mod keys;
 mod layers;
 mod rooms;

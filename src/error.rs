@@ -68,3 +68,45 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the texts of errors that are shown after "failed to" may begin with.
+    const VERBS: [&str; 20] = [
+        "add", "archive", "ask", "become", "begin", "do", "find", "get", "hold", "log", "migrate", "move",
+        "open", "reach", "read", "store", "take", "use", "walk", "write",
+    ];
+
+    /// The text of each variant as it stands in a source file, its fields not filled in.
+    fn texts(source: &str) -> Vec<String> {
+        let attributes = source.split("#[error(").skip(1);
+        attributes
+            .map(|attribute| {
+                let text = attribute.split_once('"').expect("an error has a text").1;
+                text.split_once('"').expect("a text ends").0.to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_error_can_follow_failed_to() {
+        for source in [include_str!("archive/mod.rs"), include_str!("matrix/error.rs")] {
+            let texts = texts(source);
+            assert!(texts.len() > 9, "each variant has one");
+            for text in texts {
+                let first = text.split(' ').next().unwrap_or_default();
+                assert!(VERBS.contains(&first), "failed to {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_secret_makes_a_sentence() {
+        let problem = "the access token in /etc/token is empty".to_owned();
+        let error = Error::from(matrix::Error::Credentials(problem));
+        assert_eq!(error.to_string(), "failed to log in: the access token in /etc/token is empty");
+        assert_eq!(error.exit_code(), 78);
+    }
+}

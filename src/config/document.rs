@@ -1,6 +1,7 @@
 //! One TOML file: its values for figment and the line each key stands on.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Map};
@@ -8,7 +9,10 @@ use figment::{Metadata, Profile, Provider};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Error;
+use super::{Error, file};
+
+/// No file of settings is longer; one that is must be something else.
+const LONGEST: u64 = 1 << 20;
 
 /// A file that is valid TOML.
 pub(super) struct Document {
@@ -19,8 +23,7 @@ pub(super) struct Document {
 
 impl Document {
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+        let text = read_text(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
         Self::parse(path, &text)
     }
 
@@ -41,6 +44,19 @@ impl Document {
         let line = self.lines.get(key).copied();
         line.or_else(|| self.line(around?))
     }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let (file, _) = file::open(path)?;
+    let mut text = String::new();
+    file.take(LONGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is far too long: is that the right file?",
+        ));
+    }
+    Ok(text)
 }
 
 impl Provider for &Document {

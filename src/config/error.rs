@@ -19,7 +19,7 @@ pub enum Error {
         named_by: &'static str,
     },
     /// A configuration file is there and cannot be read.
-    #[error("configuration file {} cannot be read: {source}", .path.display())]
+    #[error("configuration file {} cannot be read: {source}{}", .path.display(), super::file::remedy(source))]
     Unreadable {
         /// The file.
         path: PathBuf,

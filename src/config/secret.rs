@@ -1,14 +1,13 @@
 //! Secrets: where they are, and reading them when they are needed.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Error, Origin};
+use super::{Error, Origin, file};
 
 /// No token, password or URL is longer; a file that is must be something else.
 const LONGEST: u64 = 16 * 1024;
@@ -99,9 +98,10 @@ impl SecretSource {
     }
 
     fn open(&self, path: &Path, guarded: Option<&[PathBuf]>) -> Result<SecretString, Error> {
-        let unreadable = |error: io::Error| self.problem(format!("cannot be read: {error}"));
-        let file = File::open(path).map_err(unreadable)?;
-        let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+        let unreadable =
+            |error: io::Error| self.problem(format!("cannot be read: {error}{}", file::remedy(&error)));
+        let (file, metadata) = file::open(path).map_err(unreadable)?;
+        let mode = metadata.permissions().mode();
         if mode & 0o077 != 0 && !guarded.is_none_or(|guarded| lies_in(path, guarded)) {
             return Err(self.problem(format!(
                 "may be read by others (mode {:04o}): run `chmod 600` on it",
@@ -115,14 +115,18 @@ impl SecretSource {
                 Err(self.problem("is far too long: is that the right file?"))
             }
             Ok(_) => self.check(without_newline(&text)),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(self.problem("is not text")),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(self.problem("is not text in UTF-8: is that the right file?"))
+            }
             Err(error) => Err(unreadable(error)),
         }
     }
 
     fn check(&self, text: &str) -> Result<SecretString, Error> {
         if text.is_empty() {
-            Err(self.problem("is empty"))
+            Err(self.problem("is empty: write it there"))
+        } else if text.starts_with('\u{feff}') {
+            Err(self.problem("begins with a byte order mark: save it as UTF-8 without one"))
         } else if text.chars().all(|c| self.kind.allows(c)) {
             Ok(text.into())
         } else {
@@ -188,11 +192,36 @@ mod tests {
             assert!(error.contains("cannot have"), "{error}");
             assert!(!error.contains("syt_a"), "{error}");
         }
-        assert!(read("", 0o600).unwrap_err().ends_with("is empty"));
-        assert!(read("\n", 0o600).unwrap_err().ends_with("is empty"));
-        assert!(read([0xff, 0xfe], 0o600).unwrap_err().ends_with("is not text"));
+        assert!(read("", 0o600).unwrap_err().ends_with("is empty: write it there"));
+        assert!(read("\r\n", 0o600).unwrap_err().ends_with("is empty: write it there"));
+        assert!(read([0xff, 0xfe], 0o600).unwrap_err().contains("is not text"));
+        assert!(read("\u{feff}syt_a\n", 0o600).unwrap_err().contains("byte order mark"));
         let long = "a".repeat(20_000);
         assert!(read(long, 0o600).unwrap_err().contains("too long"));
+    }
+
+    /// Nobody writes into the pipe: to open it as a file would be to wait for ever.
+    #[test]
+    fn what_is_no_file_is_called_by_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let inside = |name: &str| directory.path().join(name);
+        nix::unistd::mkfifo(&inside("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(inside("socket")).unwrap();
+        for (path, what) in [
+            (inside("pipe"), "it is a pipe"),
+            (inside("socket"), "it is a socket"),
+            (directory.path().to_owned(), "it is a directory"),
+            (PathBuf::from("/dev/zero"), "it is a device"),
+            (inside("missing"), "create it, or correct the path"),
+        ] {
+            for source in [
+                SecretSource::file(Kind::Password, path.clone(), None),
+                SecretSource::credential(Kind::AccessToken, path),
+            ] {
+                let error = source.read().unwrap_err().to_string();
+                assert!(error.contains("cannot be read: ") && error.contains(what), "{error}");
+            }
+        }
     }
 
     #[test]

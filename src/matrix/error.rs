@@ -73,7 +73,7 @@ pub enum Error {
     #[error("use the homeserver URL: {0}")]
     Url(&'static str),
     /// The file with the token or password cannot be read.
-    #[error("{0}")]
+    #[error("log in: {0}")]
     Credentials(String),
 }
 
