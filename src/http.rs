@@ -8,7 +8,7 @@ use std::{
     fmt::Write as _,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,10 +17,10 @@ use hyper::{
     Method, Request, Response, StatusCode, body::Bytes, header::CONTENT_TYPE, server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 
 use crate::{
@@ -28,9 +28,11 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Who probes needs one connection; more than so many at once wait.
-const MOST_CONNECTIONS: usize = 32;
-/// For one request and its answer: a connection that sends nothing does not stay.
+/// A probe needs one connection. At this limit the connection that matters least is closed for the newcomer.
+const MOST_CONNECTIONS: usize = 64;
+/// For a request to arrive: its head is a few lines.
+const HEADER_DEADLINE: Duration = Duration::from_secs(5);
+/// For one request and its answer, from the first byte to the last.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// For the numbers that the database knows; scrapers wait ten seconds.
 const GAUGES: Duration = Duration::from_secs(5);
@@ -91,31 +93,85 @@ impl Listener {
 
     /// Serves until it is dropped.
     pub async fn serve(self, service: Service) {
-        let mut connections = JoinSet::new();
+        let mut tasks = JoinSet::new();
+        let mut connections = Connections::default();
         loop {
-            while connections.len() >= MOST_CONNECTIONS || connections.try_join_next().is_some() {
-                if connections.len() >= MOST_CONNECTIONS {
-                    connections.join_next().await;
-                }
-            }
-            match self.listener.accept().await {
-                Ok((stream, _)) => drop(connections.spawn(serve_one(stream, service.clone()))),
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "a connection to http.listen could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
                 }
-            }
+            };
+            while tasks.try_join_next().is_some() {}
+            connections.make_space();
+            let progress = Arc::new(Mutex::new(Progress::default()));
+            let task = tasks.spawn(serve_one(stream, service.clone(), Arc::clone(&progress)));
+            connections.open.push(Connection { task, progress });
         }
     }
 }
 
-async fn serve_one(stream: TcpStream, service: Service) {
+/// How far a connection is. What comes first is closed first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Progress {
+    /// The request has not arrived.
+    #[default]
+    Idle,
+    /// The answer is there, and the client takes it slowly.
+    Sending,
+    /// The answer is being made.
+    Answering,
+}
+
+#[derive(Debug)]
+struct Connection {
+    task: AbortHandle,
+    progress: Arc<Mutex<Progress>>,
+}
+
+/// The open connections, the oldest first.
+#[derive(Debug, Default)]
+struct Connections {
+    open: Vec<Connection>,
+}
+
+impl Connections {
+    /// Forgets what has ended. If there are too many still, closes the oldest of those that are least far.
+    fn make_space(&mut self) {
+        self.open.retain(|connection| !connection.task.is_finished());
+        if self.open.len() < MOST_CONNECTIONS {
+            return;
+        }
+        let progress = |connection: &Connection| *lock(&connection.progress);
+        let oldest = self.open.iter().enumerate().min_by_key(|(_, connection)| progress(connection));
+        if let Some((index, _)) = oldest {
+            self.open.remove(index).task.abort();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve_one(stream: TcpStream, service: Service, progress: Arc<Mutex<Progress>>) {
     let answer = service_fn(|request| {
-        let service = service.clone();
-        async move { Ok::<_, Infallible>(service.answer(&request).await) }
+        let (service, progress) = (service.clone(), Arc::clone(&progress));
+        async move {
+            *lock(&progress) = Progress::Answering;
+            let answer = service.answer(&request).await;
+            *lock(&progress) = Progress::Sending;
+            Ok::<_, Infallible>(answer)
+        }
     });
-    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), answer);
-    // Whoever hangs up or is slow gets no answer; there is nobody to tell.
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_DEADLINE)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), answer);
+    // A client that hangs up or is too slow gets no answer, and there is nobody to report that to.
     let _ = tokio::time::timeout(DEADLINE, connection).await;
 }
 
@@ -195,6 +251,35 @@ pub fn reachable(listen: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_of_the_least_far_gives_way() {
+        let mut tasks = JoinSet::new();
+        let mut connections = Connections::default();
+        for number in 0..MOST_CONNECTIONS {
+            let progress = match number {
+                1 => Progress::Sending,
+                2 | 3 => Progress::Idle,
+                _ => Progress::Answering,
+            };
+            let task = tasks.spawn(std::future::pending::<()>());
+            connections.open.push(Connection { task, progress: Arc::new(Mutex::new(progress)) });
+        }
+        let mut closed = Vec::new();
+        for _ in 0..4 {
+            let before: Vec<_> = connections.open.iter().map(|connection| connection.task.id()).collect();
+            connections.make_space();
+            let after: Vec<_> = connections.open.iter().map(|connection| connection.task.id()).collect();
+            let gone: Vec<_> = before.iter().filter(|id| !after.contains(id)).copied().collect();
+            assert_eq!(gone.len(), 1, "room for one more");
+            let task = tasks.spawn(std::future::pending::<()>());
+            let progress = Arc::new(Mutex::new(Progress::Answering));
+            connections.open.push(Connection { task, progress });
+            closed.push(before.iter().position(|id| *id == gone[0]).unwrap());
+        }
+        // Both idle ones, the one that is read slowly, and only then one that waits for its answer.
+        assert_eq!(closed, [2, 2, 1, 0]);
+    }
 
     #[test]
     fn a_listener_at_all_addresses_is_reached_at_loopback() {

@@ -1,6 +1,10 @@
 //! `/livez`, `/readyz`, `/metrics` and `backscroll healthcheck`.
 
-use std::net::TcpListener;
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    time::Duration,
+};
 
 use super::{get, listening, metric, until_ready};
 use crate::support::{homeserver::Fault, stage::Stage};
@@ -58,6 +62,37 @@ async fn a_listener_is_opt_in_and_its_address_must_be_free() {
     assert!(run.stderr.contains(&format!("`http.listen` {address} cannot be listened at")), "{}", run.stderr);
     // A cron job's run does not listen.
     stage.once().await;
+}
+
+/// As many as would keep every place taken for minutes, were they waited for.
+#[tokio::test]
+async fn clients_that_say_nothing_keep_no_probe_waiting() {
+    let (stage, address) = listening().await;
+    let mut daemon = stage.follow();
+    until_ready(&mut daemon, address).await;
+    let half = |number: usize| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        // Nothing at all, half a head, and a whole one whose answer nobody reads.
+        let said = ["", "GET /livez HTTP/1.1\r\nHost: te", "GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n"]
+            [number % 3];
+        stream.write_all(said.as_bytes()).unwrap();
+        stream
+    };
+    let streams: Vec<_> = (0..400).map(half).collect();
+    let mut probe = TcpStream::connect(address).unwrap();
+    probe.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    probe.write_all(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).expect("an answer long before the others' time is over");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // Nor are they waited for: each is closed.
+    for mut stream in streams.into_iter().rev().take(60) {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let ended = stream.read_to_end(&mut Vec::new());
+        let is_reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+        assert!(ended.as_ref().is_ok() || ended.as_ref().is_err_and(is_reset), "{ended:?}");
+    }
+    daemon.stop().await;
 }
 
 #[tokio::test]
