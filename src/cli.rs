@@ -23,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, archive,
     config::{Config, Overrides},
+    daemon::{NoArchive, Stalled},
     http, matrix, postgres,
+    requirements::Unmet,
     telemetry::{self, escape},
 };
 
@@ -167,6 +169,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         .or_else(|| Some(error.downcast_ref::<crate::config::Error>()?.exit_code()))
         .or_else(|| Some(error.downcast_ref::<postgres::Error>()?.exit_code()))
         .or_else(|| Some(error.downcast_ref::<http::Error>()?.exit_code()))
+        .or_else(|| Some(error.downcast_ref::<Unmet>()?.exit_code()))
+        .or_else(|| error.downcast_ref::<Stalled>().map(|_| Stalled::EXIT_CODE))
+        .or_else(|| error.downcast_ref::<NoArchive>().map(|_| NoArchive::EXIT_CODE))
         .or_else(|| error.downcast_ref::<telemetry::Error>().map(|_| 78))
         .or_else(|| error.downcast_ref::<std::io::Error>().map(|_| 74))
         .unwrap_or(70)

@@ -54,6 +54,8 @@ pub struct Config {
     pub database: Database,
     /// Where the embedded database and all else of ours lies; absolute.
     pub data_dir: PathBuf,
+    /// Why it is that directory: a file and line, a variable, or the default of whom.
+    pub data_dir_origin: Origin,
     /// Which rooms are archived.
     pub rooms: Rooms,
     /// How history is fetched.
@@ -235,7 +237,7 @@ fn find(environment: &Environment, path: Option<&Path>) -> Result<Option<PathBuf
 }
 
 /// Whether a host name or address, in brackets or not, is this machine.
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     let address = host.parse::<std::net::IpAddr>();
     host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|a| a.is_loopback())

@@ -1,6 +1,9 @@
 //! Brings the parts up in order, runs the loops, and takes the parts down.
 
 mod context;
+mod no_archive;
+mod stalled;
+mod store;
 
 use std::{
     convert::Infallible,
@@ -14,8 +17,13 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub use self::context::Context;
 use self::context::pause_before_retry;
+pub use self::{
+    context::Context,
+    no_archive::{NoArchive, in_database},
+    stalled::Stalled,
+    store::Store,
+};
 use crate::{
     Error,
     archive::{Account, Archive, Writer},
@@ -26,84 +34,17 @@ use crate::{
     lively::Lively,
     matrix::{self, Identity},
     postgres,
+    requirements::{self, Unmet},
     service::Services,
     sync,
     telemetry::{Progress, Telemetry},
     turns::Turns,
 };
 
-/// Connections beside those of the walks: the loops' own reads, `/sync`, the listener, and a reserve.
-const SPARE_CONNECTIONS: usize = 4;
 /// How often progress is shown.
 const TICK: Duration = Duration::from_secs(1);
 /// How long after the signal to stop what is in hand may take: systemd and Docker soon kill who does not end.
 const LAST_CALL: Duration = Duration::from_millis(3500);
-/// For connections to end; one that waits for a lock does not.
-const CLOSE: Duration = Duration::from_millis(500);
-
-/// The database, and the server that runs it where that is ours.
-#[derive(Debug)]
-pub struct Store {
-    /// The archive in it.
-    pub archive: Archive,
-    /// Its URL, for `psql`.
-    pub url: String,
-    server: Option<postgres::Server>,
-}
-
-impl Store {
-    /// Connects to the configured database, or starts the embedded one. Nothing is migrated.
-    ///
-    /// # Errors
-    /// Of the configuration, of the embedded server, or of the database.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let (server, url) = if let Some(url) = config.database.url()? {
-            if let Some(warning) = url.warning() {
-                tracing::warn!("{warning}");
-            }
-            (None, url.expose().to_owned())
-        } else {
-            let server = start_server(config).await?;
-            let url = server.url();
-            (Some(server), url)
-        };
-        let connections = config.backfill.concurrency + SPARE_CONNECTIONS;
-        let connected = Archive::connect(&url, u32::try_from(connections).unwrap_or(u32::MAX)).await;
-        match connected {
-            Ok(archive) => Ok(Self { archive, url, server }),
-            Err(error) => {
-                stop_server(server).await?;
-                Err(Error::from(error).into())
-            }
-        }
-    }
-
-    /// The embedded server, if that is where the archive is.
-    pub fn server(&self) -> Option<&postgres::Server> {
-        self.server.as_ref()
-    }
-
-    /// Closes the connections and stops the server, if it is ours.
-    pub async fn close(self) -> anyhow::Result<()> {
-        let _ = tokio::time::timeout(CLOSE, self.archive.close()).await;
-        stop_server(self.server).await
-    }
-}
-
-async fn start_server(config: &Config) -> anyhow::Result<postgres::Server> {
-    let settings =
-        postgres::Settings { data_dir: config.data_dir.clone(), bin_dir: config.postgres_bin.clone() };
-    let server = postgres::Server::start(&settings).await?;
-    tracing::debug!(adopted = server.adopted(), url = server.url(), "the embedded PostgreSQL is up");
-    Ok(server)
-}
-
-async fn stop_server(server: Option<postgres::Server>) -> anyhow::Result<()> {
-    if let Some(server) = server {
-        server.stop().await?;
-    }
-    Ok(())
-}
 
 /// Runs the daemon until shutdown; with `once`, until one `/sync` response and every walk that is due are in.
 ///
@@ -143,7 +84,11 @@ pub async fn run(
         let health = &context.health;
         let (forward, backward) =
             tokio::join!(health.watch("following", forward), health.watch("walking", backward));
-        forward.and(backward)
+        forward.and(backward)?;
+        if once && !context.shutdown.is_cancelled() {
+            Stalled::must_be_none(context.writer.archive()).await?;
+        }
+        Ok(())
     })
     .await
 }
@@ -158,11 +103,12 @@ pub async fn walk(
     shutdown: CancellationToken,
     open: impl AsyncFnOnce(&Context) -> Result<(), Error>,
 ) -> anyhow::Result<()> {
-    with_context(config, telemetry, true, shutdown, async |context, _| {
+    let work = async |context: Arc<Context>, _| {
         open(&context).await?;
-        backfill::run(&context, std::future::ready(())).await
-    })
-    .await
+        Ok(backfill::run(&context, std::future::ready(())).await?)
+    };
+    // Boxed: it is large.
+    Box::pin(with_context(config, telemetry, true, shutdown, work)).await
 }
 
 /// Brings everything up in order, does `work`, and takes everything down, whatever came of it.
@@ -171,7 +117,7 @@ async fn with_context(
     telemetry: &Telemetry,
     once: bool,
     shutdown: CancellationToken,
-    work: impl AsyncFnOnce(Arc<Context>, Account) -> Result<(), Error>,
+    work: impl AsyncFnOnce(Arc<Context>, Account) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let progress = telemetry.progress();
     let health = Arc::new(Health::default());
@@ -193,6 +139,8 @@ async fn with_context(
         up = up => up?,
         () = shutdown.cancelled() => return services.stop().await,
     };
+    let mut config = config;
+    config.backfill.concurrency = usize::try_from(store.connections.walks)?;
     health.homeserver_is(Homeserver::Answers);
     services.ready();
     let stopping = shutdown.clone();
@@ -222,7 +170,7 @@ async fn with_context(
     services.stop().await?;
     progress.close();
     store.close().await?;
-    Ok(result?)
+    result
 }
 
 /// Resolves when what was in hand at the signal to stop is to be left: the database undoes it, and the checkpoint has not
@@ -273,11 +221,27 @@ async fn open_patiently(config: &Config, once: bool) -> anyhow::Result<Store> {
             Ok(store) => return Ok(store),
             Err(failure) => failure,
         };
-        let error = failure.downcast::<Error>()?;
-        match pause_before_retry(&error, once, &mut backoff) {
-            Some(pause) => tokio::time::sleep(pause).await,
-            None => return Err(error.into()),
-        }
+        let pause = match failure.downcast::<Unmet>() {
+            Ok(unmet) if unmet.may_pass() && !once => {
+                let pause = backoff.pause();
+                tracing::warn!(error = %unmet, retry_in_s = pause.as_secs_f32(), "waiting for the database");
+                pause
+            }
+            Ok(unmet) => return Err(unmet.into()),
+            Err(failure) => {
+                let error = failure.downcast::<Error>()?;
+                pause_before_retry(&error, once, &mut backoff).ok_or_else(|| in_words(error))?
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The error with what `check` says of it.
+fn in_words(error: Error) -> anyhow::Error {
+    match error {
+        Error::Archive(error) => Unmet::from(requirements::unreachable(&error)).into(),
+        error @ Error::Matrix(_) => error.into(),
     }
 }
 

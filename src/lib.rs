@@ -33,6 +33,7 @@
 pub mod archive;
 pub mod backfill;
 pub mod backoff;
+pub(crate) mod child;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -45,6 +46,7 @@ pub mod matrix;
 pub mod metrics;
 pub mod page_size;
 pub mod postgres;
+pub mod requirements;
 pub mod resequence;
 pub mod service;
 pub mod sync;

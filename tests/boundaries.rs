@@ -18,6 +18,15 @@ fn files(directory: &str) -> Vec<(String, String)> {
     sources
 }
 
+/// A child would inherit the access token and passwords that are in our environment.
+#[test]
+fn child_processes_are_made_in_one_place() {
+    for (path, source) in files("src") {
+        let makes = source.contains("Command::new(");
+        assert_eq!(makes, path.ends_with("/src/child.rs"), "{path}: use child::command");
+    }
+}
+
 #[test]
 fn matrix_knows_no_sql_and_archive_no_http() {
     for (directory, foreign) in

@@ -390,6 +390,115 @@ async fn a_number_that_now_belongs_to_us_does_not_stop_the_start() {
     zombie.wait().unwrap();
 }
 
+/// As a full disk, a power cut or a restored copy leaves them.
+#[tokio::test]
+async fn what_a_crash_leaves_behind_does_not_stop_the_start() {
+    let place = Place::new();
+    place.start().await.stop().await.unwrap();
+    let cluster = place.cluster();
+    let pid_file = cluster.join("postmaster.pid");
+    let owner = fs::metadata(&cluster).unwrap();
+    let (uid, gid) = (Some(owner.uid()), Some(owner.gid()));
+    let me = std::process::id();
+    let foreign = format!("{me}\n{}\n1700000000\n5432\n/nonexistent\n\n  1 2\nready   \n", cluster.display());
+    let mut sleeper = Command::new("sleep").arg("600").current_dir(cluster.join("..")).spawn().unwrap();
+    let other = foreign.replacen(&me.to_string(), &sleeper.id().to_string(), 1);
+    let garbage = [
+        &b""[..],
+        b"\n\n",
+        b"no number",
+        b"\xff\xfe\x00\x01",
+        b"0\n",
+        b"-0",
+        foreign.as_bytes(),
+        other.as_bytes(),
+    ];
+    for (number, text) in garbage.into_iter().enumerate() {
+        fs::write(&pid_file, text).unwrap();
+        // Postgres would refuse it if it could not read it, too.
+        fs::set_permissions(
+            &pid_file,
+            fs::Permissions::from_mode(if number % 2 == 0 { 0o600 } else { 0o000 }),
+        )
+        .unwrap();
+        fs::write(cluster.join("postmaster.opts"), b"\xff garbage").unwrap();
+        for name in ["postmaster.pid", "postmaster.opts"] {
+            std::os::unix::fs::chown(cluster.join(name), uid, gid).unwrap();
+        }
+        let server = place.start().await;
+        assert!(!server.adopted(), "{number}");
+        assert_eq!(psql(&server, "select 1"), "1");
+        server.stop().await.unwrap();
+    }
+    // A link is removed, and what it leads to stays.
+    let precious = place.dir.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, &pid_file).unwrap();
+    place.start().await.stop().await.unwrap();
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_written_through_a_planted_link() {
+    let place = Place::new();
+    place.start().await.stop().await.unwrap();
+    let precious = place.dir.path().join("precious");
+    // Larger than the log may be: it would be emptied.
+    fs::write(&precious, vec![b'x'; 9 * 1024 * 1024]).unwrap();
+    for name in ["postgres.log", "postgres.lock", "run"] {
+        let path = place.path().join(name);
+        // A start that has failed leaves its socket's directory.
+        let _ = if name == "run" { fs::remove_dir(&path) } else { fs::remove_file(&path) };
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        let started = Server::start(&place.settings()).await;
+        // For the socket there are other places.
+        if name != "run" {
+            let error = started.as_ref().unwrap_err();
+            assert!(error.to_string().contains("symbolic link, which is not followed"), "{error}");
+            assert_eq!(error.exit_code(), 78);
+        }
+        if let Ok(server) = started {
+            server.stop().await.unwrap();
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(fs::metadata(&precious).unwrap().len(), 9 * 1024 * 1024, "{name}");
+    }
+    // Where the old log goes.
+    fs::write(place.path().join("postgres.log"), vec![b'x'; 9 * 1024 * 1024]).unwrap();
+    fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, place.path().join("postgres.log.1")).unwrap();
+    place.start().await.stop().await.unwrap();
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    assert!(fs::symlink_metadata(place.path().join("postgres.log.1")).unwrap().is_file());
+}
+
+#[tokio::test]
+async fn a_place_that_others_may_write_in_is_refused() {
+    let place = Place::new();
+    let parent = place.dir.path().to_owned();
+    let refused = async || {
+        let error = Server::start(&place.settings()).await.unwrap_err();
+        assert!(matches!(error, Error::Unsafe { .. }), "{error}");
+        assert_eq!(error.exit_code(), 78);
+        assert!(error.to_string().contains("chmod go-w"), "{error}");
+        error.to_string()
+    };
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(refused().await.contains(&*parent.to_string_lossy()));
+    assert!(!place.path().exists(), "nothing is made there");
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o711)).unwrap();
+    place.start().await.stop().await.unwrap();
+    // A sticky bit keeps nobody from making files.
+    for mode in [0o777, 0o1777, 0o713] {
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(mode)).unwrap();
+        refused().await;
+    }
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    place.start().await.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn the_server_is_out_of_reach_of_the_terminal() {
     let place = Place::new();

@@ -129,7 +129,7 @@ async fn a_walk_that_is_not_done_goes_on_where_it_stood() {
     let refused = || Fault::error(404, "M_NOT_FOUND", "No such room").on("/messages");
     // The second pass, without `to`.
     stage.server.inject(refused().when(|request: &Request| request.query("to").is_none()).after(2));
-    stage.once().await;
+    stage.once_with_stalled_rooms().await;
     let cursor = "select cursor from archive.walks where state = 'stalled'";
     let cursor = stage.database.value(cursor).await;
     stage.server.heal();

@@ -1,14 +1,20 @@
 //! A look at a database that changes nothing: could an archive be here, and is there one?
 
+mod connections;
+mod names;
+mod pooler;
+
 use std::time::Duration;
 
 use sqlx::{
-    Connection, PgConnection,
+    Connection, PgConnection, Row as _,
     migrate::{Migrate as _, MigrateError},
     postgres::PgConnectOptions,
 };
 
 use super::{Archive, Error, migrator, writer::WRITER_LOCK};
+
+pub use self::connections::{ConnectionLimit, Limited};
 
 const MIGRATIONS: &str = "archive._sqlx_migrations";
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -26,10 +32,18 @@ pub struct Inspection {
     pub role: String,
     /// The database's encoding.
     pub encoding: String,
-    /// Whether nothing can be written, as on a standby.
-    pub read_only: bool,
+    /// Whether something can be written.
+    pub access: Access,
+    /// The narrowest limit of connections.
+    pub connections: ConnectionLimit,
+    /// Why the server gave no second connection, if it did not.
+    pub no_second: Option<String>,
+    /// What others have made under names that migrations need, such as `table public.events`.
+    pub taken: Vec<String>,
     /// The version of the schema and its fitness; `None`: there is no archive yet.
     pub schema: Option<Schema>,
+    /// Who owns the archive, where the role does not have that one's rights.
+    pub foreign_owner: Option<String>,
     /// A schema `archive` is there that Backscroll did not make.
     pub foreign_schema: bool,
     /// Whether the role may do what is to be done: make the schema, bring it up to date, or write to it.
@@ -38,6 +52,17 @@ pub struct Inspection {
     pub writer: Option<(i32, String)>,
     /// Whose archive it is.
     pub account: Option<String>,
+}
+
+/// Whether something can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It can.
+    Writable,
+    /// `default_transaction_read_only` is on.
+    ReadOnly,
+    /// The server is a standby, until it is promoted.
+    Standby,
 }
 
 /// The migrations that the database has had.
@@ -59,7 +84,9 @@ impl Archive {
         let look = async {
             let options = url.parse::<PgConnectOptions>()?.application_name("backscroll check");
             let mut connection = PgConnection::connect_with(&options).await?;
-            let found = inspect(&mut connection).await?;
+            // Before anything is prepared: behind a pooler that would last, and get in the way of others.
+            let no_second = pooler::must_have_sessions(&options, &mut connection).await?;
+            let found = inspect(&mut connection, no_second).await?;
             // What was to be known is known.
             let _ = connection.close().await;
             Ok(found)
@@ -69,7 +96,29 @@ impl Archive {
     }
 }
 
-async fn inspect(connection: &mut PgConnection) -> Result<Inspection, Error> {
+/// The rows of a query in the simple protocol, in which every column comes as text.
+async fn rows(connection: &mut PgConnection, sql: &'static str) -> Result<Vec<Vec<String>>, Error> {
+    let rows = sqlx::raw_sql(sql).fetch_all(connection).await?;
+    let columns = |row: &sqlx::postgres::PgRow| {
+        (0..row.len()).map(|column| row.try_get_unchecked::<String, _>(column)).collect::<Result<_, _>>()
+    };
+    Ok(rows.iter().map(columns).collect::<Result<_, _>>()?)
+}
+
+async fn row(connection: &mut PgConnection, sql: &'static str) -> Result<Vec<String>, Error> {
+    let row = rows(connection, sql).await?.into_iter().next();
+    Ok(row.ok_or(sqlx::Error::RowNotFound)?)
+}
+
+async fn text(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
+    Ok(row(connection, sql).await?.into_iter().next().unwrap_or_default())
+}
+
+async fn inspect(connection: &mut PgConnection, no_second: Option<String>) -> Result<Inspection, Error> {
+    // PostgreSQL notices the end of the second connection a little later.
+    let own = if no_second.is_none() { 2 } else { 1 };
+    let connections = connections::limit(connection, own).await?;
+    let standby = text(connection, "select pg_is_in_recovery()::text").await? == "true";
     let server = sqlx::query!(
         r#"select current_setting('server_version') as "version!",
                   current_setting('server_version_num')::int / 10000 as "major!",
@@ -83,7 +132,23 @@ async fn inspect(connection: &mut PgConnection) -> Result<Inspection, Error> {
     let migrated = is_migrated(connection).await?;
     let schema = if migrated { Some(schema(connection).await?) } else { None };
     let current = schema.as_ref().is_some_and(|schema| schema.missing == 0);
+    let applied = if migrated { applied(connection).await? } else { Vec::new() };
+    let migrator = migrator();
+    let text_of = |is_applied: bool| {
+        let applied = &applied;
+        let of = migrator.iter().filter(move |migration| applied.contains(&migration.version) == is_applied);
+        of.map(|migration| migration.sql.as_str())
+    };
     Ok(Inspection {
+        taken: names::taken(connection, text_of(true), text_of(false)).await?,
+        foreign_owner: if migrated { foreign_owner(connection).await?.map(|(_, owner)| owner) } else { None },
+        access: match (standby, server.read_only) {
+            (true, _) => Access::Standby,
+            (false, true) => Access::ReadOnly,
+            (false, false) => Access::Writable,
+        },
+        connections,
+        no_second,
         foreign_schema: server.has_schema && !migrated && has_tables(connection).await?,
         permitted: permitted(connection, current).await?,
         writer: writer(connection).await?,
@@ -93,7 +158,6 @@ async fn inspect(connection: &mut PgConnection) -> Result<Inspection, Error> {
         database: server.database,
         role: server.role,
         encoding: server.encoding,
-        read_only: server.read_only,
         schema,
     })
 }
@@ -116,6 +180,14 @@ pub(super) async fn is_up_to_date(connection: &mut PgConnection) -> Result<bool,
     if missing == 0 {
         return Ok(true);
     }
+    match foreign_owner(connection).await? {
+        None => Ok(false),
+        Some((role, owner)) => Err(Error::OlderSchema { found, known, role, owner }),
+    }
+}
+
+/// Our role and the owner of the archive's tables, where the role does not have the owner's rights.
+async fn foreign_owner(connection: &mut PgConnection) -> Result<Option<(String, String)>, Error> {
     let owner = sqlx::query!(
         r#"select pg_get_userbyid(c.relowner)::text as "name!", current_user::text as "role!",
                   pg_has_role(c.relowner, 'usage') as "is_ours!"
@@ -124,11 +196,7 @@ pub(super) async fn is_up_to_date(connection: &mut PgConnection) -> Result<bool,
     )
     .fetch_one(connection)
     .await?;
-    if owner.is_ours {
-        Ok(false)
-    } else {
-        Err(Error::OlderSchema { found, known, role: owner.role, owner: owner.name })
-    }
+    Ok((!owner.is_ours).then_some((owner.role, owner.name)))
 }
 
 async fn is_migrated(connection: &mut PgConnection) -> Result<bool, Error> {
@@ -159,6 +227,14 @@ async fn schema(connection: &mut PgConnection) -> Result<Schema, Error> {
         missing: migrator.iter().filter(|migration| !is_applied(migration.version)).count(),
         broken: unfinished.or(altered.map(|applied| applied.version)),
     })
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
+    match connection.list_applied_migrations(MIGRATIONS).await {
+        Ok(applied) => Ok(applied.iter().map(|applied| applied.version).collect()),
+        Err(MigrateError::Execute(error)) => Err(Error::Database(error)),
+        Err(error) => Err(Error::Migrate(error)),
+    }
 }
 
 async fn has_tables(connection: &mut PgConnection) -> Result<bool, Error> {

@@ -74,6 +74,12 @@ pub enum Error {
     /// Any error of the database or the way to it.
     #[error("use the database: {}", describe(.0))]
     Database(#[from] sqlx::Error),
+    /// What answers is no session of PostgreSQL of our own.
+    #[error(
+        "use the database: a connection pooler answers that hands out another session for each transaction ({0}); connect to \
+         PostgreSQL itself, or set the pooler to session mode"
+    )]
+    Pooler(String),
     /// A migration failed.
     #[error("migrate the database: {0}")]
     Migrate(#[source] MigrateError),
@@ -212,7 +218,7 @@ impl Error {
             | Self::NotJoined(_)
             | Self::NotWatched(_)
             | Self::ErasedRoom(_) => 64,
-            Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,
+            Self::Pooler(_) | Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,
         }
     }
 }

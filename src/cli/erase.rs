@@ -54,7 +54,7 @@ struct Whom {
 
 impl Erase {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let store = Store::open(config).await?;
+        let store = Store::open_archive(config).await?;
         let erased = self.erase(&store, config).await;
         store.close().await?;
         erased

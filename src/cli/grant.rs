@@ -63,7 +63,7 @@ async fn grant(
     config: &Config,
     grant: impl AsyncFnOnce(&archive::Archive) -> Result<(), archive::Error>,
 ) -> anyhow::Result<()> {
-    let store = Store::open(config).await?;
+    let store = Store::open_archive(config).await?;
     let granted = async {
         store.archive.migrate().await?;
         grant(&store.archive).await

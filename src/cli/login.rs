@@ -13,7 +13,7 @@ use console::Term;
 use secrecy::SecretString;
 
 use crate::{
-    Error,
+    Error, child,
     config::{Config, Credentials, Origin},
     matrix::{self, Client, Session},
     telemetry::{Printable, escape},
@@ -134,7 +134,7 @@ async fn ask(prompt: &str) -> anyhow::Result<String> {
         line = line => Ok(line??),
         _ = interrupt.recv() => {
             // The other thread cannot be stopped in its read, so this ends the process.
-            let _ = std::process::Command::new("stty").arg("echo").status();
+            let _ = child::command("stty").arg("echo").status();
             eprintln!();
             std::process::exit(130);
         }

@@ -12,7 +12,7 @@ pub(super) struct Migrate {}
 
 impl Migrate {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let store = Store::open(config).await?;
+        let store = Store::open_existing(config).await?;
         let migrated = store.archive.migrate().await;
         store.close().await?;
         migrated.map_err(Error::from)?;

@@ -2,12 +2,18 @@
 
 use std::{
     ffi::OsString,
-    process::{ExitCode, ExitStatus},
+    path::Path,
+    process::{Command, ExitCode, ExitStatus},
 };
 
 use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
 
-use crate::{config::Config, daemon::Store};
+use crate::{
+    child,
+    config::{Config, DatabaseUrl},
+    daemon::{Store, in_database},
+};
 
 /// Open psql in the archive, or run it with ARGS.
 ///
@@ -22,9 +28,13 @@ pub(super) struct Psql {
 
 impl Psql {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let store = Store::open(config).await?;
+        let store = Store::open_existing(config).await?;
+        if !store.archive.exists().await.map_err(crate::Error::from)? {
+            eprintln!("backscroll: {}", in_database(&store.url));
+        }
         let program = store.server().map_or_else(|| "psql".into(), |server| server.bin_dir().join("psql"));
-        let status = self.spawn(&program, &store.url).await;
+        let command = self.command(&program, &store.url, store.server().is_none());
+        let status = run(command).await;
         store.close().await?;
         let status = status.with_context(|| {
             format!("failed to run {}: install PostgreSQL's client programs", program.display())
@@ -32,49 +42,28 @@ impl Psql {
         Ok(ExitCode::from(code(status)))
     }
 
-    async fn spawn(self, program: &std::path::Path, url: &str) -> std::io::Result<ExitStatus> {
-        let mut command = tokio::process::Command::new(program);
-        // The list of processes shows arguments to everybody, so a password goes another way.
-        let (url, password) = without_password(url);
-        command.arg(url).args(self.arguments).envs(password.map(|password| ("PGPASSWORD", password)));
-        // Ctrl-C cancels a query in psql; we wait for psql's end.
-        let _interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-        command.status().await
+    /// Arguments are shown to everybody by the list of processes, so the password goes by the environment, and without our
+    /// own secrets. `foreign`: the server is the operator's, so that their variables for PostgreSQL count.
+    fn command(self, program: &Path, url: &DatabaseUrl, foreign: bool) -> Command {
+        let mut command = child::command(program);
+        child::pass(&mut command, |name| {
+            child::TERMINAL.contains(&name)
+                || name.starts_with("LC_")
+                || name.starts_with("PSQL")
+                || foreign && name.starts_with("PG") && !name.starts_with("PGSERVICE")
+        });
+        command.arg(url.without_password()).args(self.arguments);
+        command.envs(url.password().map(|password| ("PGPASSWORD", password.expose_secret())));
+        command
     }
 }
 
-fn without_password(url: &str) -> (String, Option<String>) {
-    let Ok(mut parsed) = reqwest::Url::parse(url) else { return (url.to_owned(), None) };
-    let Some(password) = parsed.password() else { return (url.to_owned(), None) };
-    let password = percent_decode(password);
-    // Cannot fail: a URL that has a password has a host.
-    let _ = parsed.set_password(None);
-    (parsed.into(), Some(password))
-}
-
-/// Decodes percent-encoding, by way of the one decoder that a URL has: that of its query.
-fn percent_decode(text: &str) -> String {
-    let query = format!("p={}", text.replace('+', "%2B"));
-    let mut url = reqwest::Url::parse("p:/").expect("a URL");
-    url.set_query(Some(&query));
-    url.query_pairs().next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+async fn run(command: Command) -> std::io::Result<ExitStatus> {
+    // Ctrl-C cancels a query in psql; we wait for psql's end.
+    let _interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    tokio::process::Command::from(command).status().await
 }
 
 fn code(status: ExitStatus) -> u8 {
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_taken_out_of_the_url() {
-        assert_eq!(
-            without_password("postgres://me:p%40s+s@db:5432/archive?sslmode=require"),
-            ("postgres://me@db:5432/archive?sslmode=require".to_owned(), Some("p@s+s".to_owned()))
-        );
-        let socket = "postgres:///backscroll?host=%2Frun%2Fx&port=5432&user=backscroll";
-        assert_eq!(without_password(socket), (socket.to_owned(), None));
-    }
 }

@@ -4,7 +4,12 @@ use std::process::ExitCode;
 
 use ruma::OwnedRoomId;
 
-use crate::{config::Config, daemon, resequence, telemetry::Telemetry};
+use crate::{
+    config::Config,
+    daemon::{self, Store},
+    resequence,
+    telemetry::Telemetry,
+};
 
 /// Give a room exactly the homeserver's order.
 ///
@@ -20,6 +25,8 @@ pub(super) struct Resequence {
 
 impl Resequence {
     pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
+        // An archive that is not there is not made for this.
+        Store::open_archive(&config).await?.close().await?;
         let read = async |context: &daemon::Context| {
             if let Some(event_count) = resequence::run(context, &self.room).await? {
                 tracing::info!(room.id = %self.room, event_count, "the room has the homeserver's order");

@@ -61,7 +61,13 @@ struct Room {
 
 impl Rooms {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let store = Store::open(config).await?;
+        let store = if let Action::Add { .. } = self.action {
+            // What is missing then is found out before an archive is made.
+            config.homeserver.url()?;
+            Store::open(config).await?
+        } else {
+            Store::open_archive(config).await?
+        };
         let done = self.action.act(config, &store.archive).await;
         store.close().await?;
         text::print(&done?)?;

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use crate::{
     Error, archive,
     config::{Config, RedactionPolicy},
-    daemon::Store,
+    daemon::{NoArchive, Store},
     telemetry::needs_escape,
 };
 
@@ -34,8 +34,8 @@ impl Status {
         let status = read(config).await?;
         let text = match &status {
             _ if self.json => json(&status.unwrap_or_default())?,
-            None => format!("Nothing is archived yet.\n\n{FIRST_STEPS}"),
-            Some(status) => {
+            Err(missing) => format!("Nothing is archived yet: {missing}\n\n{FIRST_STEPS}"),
+            Ok(status) => {
                 render::page(status, config.redactions == RedactionPolicy::Retain, Canvas::stdout())
             }
         };
@@ -47,28 +47,19 @@ impl Status {
 const FIRST_STEPS: &str = "  backscroll check   says whether everything is set up\n  \
                              backscroll run     archives until you stop it\n";
 
-/// The archive's status; `None` where there is no archive yet.
-async fn read(config: &Config) -> anyhow::Result<Option<archive::Status>> {
-    if config.database.source().is_none() && !embedded_exists(config) {
-        return Ok(None);
-    }
-    let store = Store::open(config).await?;
-    let status = async {
-        let exists = store.archive.exists().await?;
-        if exists { store.archive.status().await.map(Some) } else { Ok(None) }
+/// The archive's status; or that there is no archive yet, and where it was looked for.
+async fn read(config: &Config) -> anyhow::Result<Result<archive::Status, NoArchive>> {
+    let store = match Store::open_archive(config).await {
+        Ok(store) => store,
+        Err(error) => return Ok(Err(error.downcast::<NoArchive>()?)),
     };
-    let status = status.await;
+    let status = store.archive.status().await;
     store.close().await?;
     match status {
         Err(error) if is_other_schema(&error) => Err(Error::from(error))
             .context("the archive's schema is another version's: `backscroll check` says which, `backscroll migrate` updates an older one"),
-        status => Ok(status.map_err(Error::from)?),
+        status => Ok(Ok(status.map_err(Error::from)?)),
     }
-}
-
-/// Whether the embedded database was ever made: looking must not make it. In doubt it was.
-pub(super) fn embedded_exists(config: &Config) -> bool {
-    config.data_dir.join("postgres").try_exists().unwrap_or(true)
 }
 
 /// A table or column that we expect is not there.

@@ -1,10 +1,13 @@
-//! The database URL, whose password is never shown.
+//! The database URL. This is the one place that knows its forms, what in it is secret, and who may have which part.
 
-use std::fmt;
+mod connection_string;
+mod parameter;
 
-use reqwest::Url;
+use std::{fmt, net::Ipv6Addr};
+
 use secrecy::{ExposeSecret, SecretString};
 
+use self::connection_string::{Parts, encode};
 use super::secret::SecretSource;
 use super::{Error, is_loopback};
 
@@ -20,7 +23,7 @@ pub struct Database {
 impl Database {
     /// The URL of the operator's own server; `None` means the embedded one.
     pub fn url(&self) -> Result<Option<DatabaseUrl>, Error> {
-        let read = |source: &SecretSource| DatabaseUrl::parse(source, source.read()?);
+        let read = |source: &SecretSource| DatabaseUrl::parse(source, &source.read()?);
         self.url.as_ref().map(read).transpose()
     }
 
@@ -30,56 +33,121 @@ impl Database {
     }
 }
 
-/// A `postgres://` URL. Shown, its password is `***`.
+/// Where a PostgreSQL is and who we are there. Shown, its password is `***`.
 #[derive(Clone)]
 pub struct DatabaseUrl {
-    url: SecretString,
-    masked: Url,
+    parts: Parts,
 }
 
 impl DatabaseUrl {
-    pub(super) fn parse(source: &SecretSource, text: SecretString) -> Result<Self, Error> {
-        let example = "write it as postgres://user:password@host:5432/database";
-        let mut url = Url::parse(text.expose_secret())
-            .map_err(|error| source.problem(format!("is not a URL ({error}): {example}")))?;
-        if !matches!(url.scheme(), "postgres" | "postgresql") {
-            return Err(source.problem(format!("is not a PostgreSQL URL: {example}")));
-        }
-        mask(&mut url);
-        Ok(Self { url: text, masked: url })
+    pub(super) fn parse(source: &SecretSource, text: &SecretString) -> Result<Self, Error> {
+        Self::read(text.expose_secret()).map_err(|problem| source.problem(problem))
     }
 
-    /// The whole URL, for the driver alone.
-    pub fn expose(&self) -> &str {
-        self.url.expose_secret()
+    /// A URL that holds no secret and is well-formed, such as that of the embedded server.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(text: &str) -> Result<Self, String> {
+        Parts::parse(text).map(|parts| Self { parts })
+    }
+
+    /// The URL for the driver alone: with the password, and without a parameter that the driver does not know.
+    pub fn expose(&self) -> String {
+        let password = self.parts.password.as_ref();
+        self.write(password.map(|password| encode(password.expose_secret(), "")).as_deref(), Form::Driver)
+    }
+
+    /// The same for psql, without the password: everybody may read the arguments of a process.
+    pub fn without_password(&self) -> String {
+        self.write(None, Form::Libpq)
+    }
+
+    /// The password alone.
+    pub fn password(&self) -> Option<&SecretString> {
+        self.parts.password.as_ref()
     }
 
     /// What a careful operator would want to know about it.
-    pub fn warning(&self) -> Option<String> {
-        let query = |name: &str| {
-            let mut pairs = self.masked.query_pairs();
-            pairs.find(|(key, _)| key == name).map(|(_, value)| value)
-        };
-        let host = query("host").map_or_else(
-            || self.masked.host_str().unwrap_or_default().to_owned(),
-            std::borrow::Cow::into_owned,
-        );
-        let local = host.is_empty()
-            || host.starts_with('/')
-            || host.to_ascii_lowercase().starts_with("%2f")
-            || is_loopback(&host);
-        let mode = query("sslmode").or_else(|| query("ssl-mode"));
-        (!local && mode.as_deref() != Some("verify-full")).then(|| {
-            "the database is on another host and its identity is not checked: \
-             add sslmode=verify-full to database.url"
-                .to_owned()
-        })
+    pub fn warnings(&self) -> Vec<String> {
+        let host = self.parts.get("host").unwrap_or_default();
+        let local = host.is_empty() || host.starts_with('/') || is_loopback(host);
+        let unchecked = !local && self.parts.get("sslmode") != Some("verify-full");
+        let ignored = self.parts.ignored.iter().map(|name| format!("`{name}` in database.url has no effect"));
+        ignored
+            .chain(unchecked.then(|| {
+                "the database is on another host and its identity is not checked: \
+                 add sslmode=verify-full to database.url"
+                    .to_owned()
+            }))
+            .collect()
+    }
+
+    /// `password` is percent-encoded.
+    fn write(&self, password: Option<&str>, form: Form) -> String {
+        let given = |name| self.parts.get(name);
+        let mut parameters = Vec::new();
+        let mut authority = String::new();
+        if let Some(host) = given("host").and_then(|host| authority_host(host, form)) {
+            let encoded = |name| given(name).map(|value| encode(value, "")).unwrap_or_default();
+            let password = password.map(|password| format!(":{password}")).unwrap_or_default();
+            let login = encoded("user") + &password;
+            let port = given("port").map(|port| format!(":{port}")).unwrap_or_default();
+            let at = if login.is_empty() { "" } else { "@" };
+            authority = format!("{login}{at}{host}{port}");
+        } else {
+            let named = ["host", "port", "user"].map(|name| (name, given(name)));
+            let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
+            parameters.extend(named.map(|(name, value)| format!("{name}={}", encode(value, form.kept()))));
+            parameters.extend(password.map(|password| format!("password={password}")));
+        }
+        let others = self.parts.settings.iter().filter(|(name, _)| {
+            let is_driver_only = **name == "statement-cache-capacity" && form == Form::Libpq;
+            !is_driver_only && !["host", "port", "user", "dbname"].contains(name)
+        });
+        parameters.extend(others.map(|(name, value)| format!("{name}={}", encode(value, form.kept()))));
+        let dbname = given("dbname").map(|dbname| format!("/{}", encode(dbname, ""))).unwrap_or_default();
+        let dbname = if dbname.is_empty() && authority.is_empty() { "/".to_owned() } else { dbname };
+        let question = if parameters.is_empty() { "" } else { "?" };
+        format!("postgres://{authority}{dbname}{question}{}", parameters.join("&"))
+    }
+}
+
+/// For whom a URL is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Driver,
+    Libpq,
+    Person,
+}
+
+impl Form {
+    /// What need not be escaped in a parameter.
+    const fn kept(self) -> &'static str {
+        match self {
+            Self::Driver | Self::Libpq => "",
+            Self::Person => "/:,",
+        }
+    }
+}
+
+/// The host as it stands before the path; `None` where it can only be a parameter: a socket's directory, and what the driver
+/// would not read there.
+fn authority_host(host: &str, form: Form) -> Option<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if host.chars().all(is_name) {
+        Some(host.to_owned())
+    } else if form == Form::Driver {
+        None
+    } else {
+        host.parse::<Ipv6Addr>().ok().map(|address| format!("[{address}]"))
     }
 }
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.masked.as_str())
+        let mask = self.parts.password.as_ref().map(|_| MASK);
+        f.write_str(&self.write(mask, Form::Person))
     }
 }
 
@@ -89,80 +157,5 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// In the authority and in the query, where libpq's names allow them too.
-fn mask(url: &mut Url) {
-    if url.password().is_some() {
-        // It has a password, so it has a host and can have another password.
-        let _ = url.set_password(Some(MASK));
-    }
-    let secret = |name: &str| matches!(name, "password" | "sslpassword");
-    if url.query_pairs().any(|(name, _)| secret(&name)) {
-        let pairs: Vec<_> = url
-            .query_pairs()
-            .map(|(name, value)| {
-                let value = if secret(&name) { MASK.into() } else { value };
-                (name.into_owned(), value.into_owned())
-            })
-            .collect();
-        url.query_pairs_mut().clear().extend_pairs(pairs);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::Origin;
-    use super::super::secret::Kind;
-    use super::*;
-
-    fn parse(text: &str) -> Result<DatabaseUrl, Error> {
-        let origin = Origin::Environment("DATABASE_URL".to_owned());
-        let source = SecretSource::value(Kind::DatabaseUrl, origin, text)?;
-        DatabaseUrl::parse(&source, source.read()?)
-    }
-
-    #[test]
-    fn the_password_is_masked_wherever_it_stands() {
-        for text in [
-            "postgres://u:hunter2@db.example.org:5433/archive?sslmode=verify-full",
-            "postgresql://u@h/archive?password=hunter2",
-            "postgres://u:hunter2@%2Frun%2Fpostgresql/archive",
-            "postgres://u@h/a?sslpassword=hunter2&password=hunter2",
-        ] {
-            let url = parse(text).unwrap();
-            assert_eq!(url.expose(), text);
-            for shown in [url.to_string(), format!("{url:?}")] {
-                assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
-            }
-        }
-        assert_eq!(
-            parse("postgres://u:x@h/a?sslmode=require").unwrap().to_string(),
-            "postgres://u:***@h/a?sslmode=require"
-        );
-        assert_eq!(parse("postgres:///archive").unwrap().to_string(), "postgres:///archive");
-    }
-
-    #[test]
-    fn anything_else_is_refused_without_being_quoted() {
-        for text in
-            ["mysql://u:hunter2@h/a", "hunter2", "postgres://u:hunter2@h:99999/a", "host=h password=hunter2"]
-        {
-            let error = parse(text).unwrap_err();
-            let shown = format!("{error} {error:?}");
-            assert!(!shown.contains("hunter2"), "{shown}");
-            assert!(shown.starts_with("the database URL in environment variable DATABASE_URL"));
-        }
-    }
-
-    #[test]
-    fn a_distant_server_without_verification_is_worth_a_warning() {
-        let warns = |text| parse(text).unwrap().warning().is_some();
-        assert!(warns("postgres://u@db.example.org/a"));
-        assert!(warns("postgres://u@db.example.org/a?sslmode=require"));
-        assert!(!warns("postgres://u@db.example.org/a?sslmode=verify-full"));
-        assert!(!warns("postgres://u@localhost/a"));
-        assert!(!warns("postgres://u@[::1]/a"));
-        assert!(!warns("postgres://u@%2Frun%2Fpostgresql/a"));
-        assert!(!warns("postgres:///a?host=/run/postgresql"));
-        assert!(warns("postgres://localhost/a?host=db.example.org"));
-    }
-}
+mod tests;

@@ -22,7 +22,7 @@ pub(super) enum Kind {
     AccessToken,
     /// Any characters but control characters.
     Password,
-    /// A URL, looked at further by who reads it.
+    /// A connection string, whose reader looks further.
     DatabaseUrl,
 }
 
@@ -37,8 +37,8 @@ impl Kind {
 
     fn allows(self, c: char) -> bool {
         match self {
-            Self::AccessToken | Self::DatabaseUrl => c.is_ascii_graphic(),
-            Self::Password => !c.is_control(),
+            Self::AccessToken => c.is_ascii_graphic(),
+            Self::Password | Self::DatabaseUrl => !c.is_control(),
         }
     }
 }

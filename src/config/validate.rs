@@ -42,6 +42,10 @@ pub(super) fn config(environment: &Environment, layers: &Layers) -> Result<Confi
         homeserver,
         database,
         data_dir,
+        data_dir_origin: match layers.origin("data_dir") {
+            Origin::Default(_) => Origin::Default(data_dir_from),
+            origin => origin,
+        },
     };
     config.shown = show::collect(layers, &config, data_dir_from);
     Ok(config)
@@ -181,7 +185,7 @@ impl Check<'_> {
         let kind = Kind::DatabaseUrl;
         let source = self.secret(kind, "database_url", (VALUE, url), ("database.url_file", file))?;
         if let Some(source) = source.as_ref().filter(|source| source.is_value()) {
-            DatabaseUrl::parse(source, source.read()?)?;
+            DatabaseUrl::parse(source, &source.read()?)?;
         }
         Ok(Database { url: source })
     }
@@ -214,8 +218,7 @@ impl Check<'_> {
 
     fn secret_file(&self, kind: Kind, key: &str, text: &str) -> Result<SecretSource, Error> {
         let is_secret = TOKEN_LIKE.iter().any(|prefix| text.starts_with(prefix))
-            || text.starts_with("postgres:")
-            || text.starts_with("postgresql:");
+            || kind == Kind::DatabaseUrl && text.contains(['=', '@', ':']);
         if is_secret && !self.environment.absolute(Path::new(text)).exists() {
             return Err(self.invalid(key, "holds the secret itself: it must name a file that holds it"));
         }

@@ -16,6 +16,7 @@ use super::{
     parse_event,
     sync_response::SyncBatch,
 };
+use crate::config::is_loopback;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// For what a server answers from memory.
@@ -95,7 +96,12 @@ impl Client {
         }
         // The process-wide TLS provider; a second client finds it in place.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
+        // A proxy from the environment sees what goes over plain http, the access token included; of https it sees a tunnel.
+        // To this machine itself no way leads through a proxy.
+        let builder = reqwest::Client::builder();
+        let may_use_proxy = base.scheme() == "https" && !base.host_str().is_some_and(is_loopback);
+        let builder = if may_use_proxy { builder } else { builder.no_proxy() };
+        let http = builder
             .user_agent(concat!("backscroll/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT)
             .redirect(reqwest::redirect::Policy::none())

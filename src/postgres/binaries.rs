@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::Error;
 use super::owner::Owner;
@@ -162,7 +161,7 @@ impl Machine {
 
     fn pg_config(&self) -> Option<PathBuf> {
         let program = self.path_dirs().map(|dir| dir.join("pg_config")).find(|program| program.is_file())?;
-        let output = Command::new(program).arg("--bindir").output().ok()?;
+        let output = crate::child::command(program).arg("--bindir").output().ok()?;
         let dir = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim_end());
         dir.is_absolute().then_some(dir)
     }

@@ -119,7 +119,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_is_seen_and_the_drop_ends_it() {
-        let mut command = Command::new("sleep");
+        let mut command = crate::child::command("sleep");
         command.arg("60");
         let child = Child::spawn(command, Signal::SIGKILL).await.unwrap();
         assert!(child.ended().is_none());
@@ -130,7 +130,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_is_an_error() {
-        let command = Command::new("/nonexistent/postgres");
+        let command = crate::child::command("/nonexistent/postgres");
         let error = Child::spawn(command, Signal::SIGINT).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }

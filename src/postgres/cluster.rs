@@ -14,39 +14,45 @@ use tracing::{info, warn};
 
 use super::binaries::Binaries;
 use super::child::{Child, ended};
+use super::dir::Dir;
 use super::log::Log;
 use super::owner::Owner;
 use super::postmaster::{Lock, Postmaster};
-use super::{Error, USER, config};
+use super::{Error, USER, config, trust};
 
 /// The cluster at `<data_dir>/postgres`. It is there as a whole or not at all.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) data_dir: PathBuf,
+    /// The data directory, held open since it was looked at.
+    pub(super) data: Dir,
     pub(super) dir: PathBuf,
     pub(super) owner: Owner,
 }
 
 impl Cluster {
-    /// Makes the data directory if it is missing.
+    /// Makes the data directory if it is missing. Nobody but us, root and the server's own user may write in it or replace
+    /// it.
     pub(super) fn at(data_dir: &Path) -> Result<Self, Error> {
-        make_data_dir(data_dir)?;
-        let data_dir = fs::canonicalize(data_dir).map_err(Error::io("find the data directory", data_dir))?;
-        let dir = data_dir.join("postgres");
-        let owner = Owner::of(&dir)?;
-        Ok(Self { data_dir, dir, owner })
-    }
-
-    pub(super) fn lock_file(&self) -> PathBuf {
-        self.data_dir.join("postgres.lock")
+        let owner = Owner::of(&data_dir.join("postgres"))?;
+        let data_dir = trust::resolve(data_dir, owner.uid)?;
+        make_data_dir(&data_dir)?;
+        let data_dir = trust::resolve(&data_dir, owner.uid)?;
+        let data = Dir::open(&data_dir).map_err(Error::io("open", &data_dir))?;
+        let dir = trust::resolve(&data_dir.join("postgres"), owner.uid)?;
+        Ok(Self { data_dir, data, dir, owner })
     }
 
     pub(super) fn log(&self) -> Log {
-        Log::at(self.data_dir.join("postgres.log"))
+        Log::in_dir(self.data.clone())
     }
 
     pub(super) fn postmaster(&self) -> Option<Postmaster> {
-        Postmaster::read(&self.dir)
+        Postmaster::read(&self.open().ok()?)
+    }
+
+    pub(super) fn open(&self) -> Result<Dir, Error> {
+        Dir::open(&self.dir).map_err(Error::io("open", &self.dir))
     }
 
     /// The major version that made it; `None` if it is yet to be made.
@@ -67,18 +73,17 @@ impl Cluster {
 
     /// The settings of this release, over those of the last.
     pub(super) fn write_settings(&self) -> Result<(), Error> {
-        self.write_settings_in(&self.dir)
+        self.write_settings_in(&self.open()?)
     }
 
-    fn write_settings_in(&self, dir: &Path) -> Result<(), Error> {
+    fn write_settings_in(&self, dir: &Dir) -> Result<(), Error> {
         let files = [
             (config::SETTINGS_FILE, config::SETTINGS.to_owned()),
             ("pg_hba.conf", config::HBA.to_owned()),
             ("pg_ident.conf", config::ident(&self.owner.name)),
         ];
         for (name, text) in files {
-            let path = dir.join(name);
-            self.owner.write(&path, &text).map_err(Error::io("write", &path))?;
+            self.owner.write(dir, name, &text)?;
         }
         Ok(())
     }
@@ -116,10 +121,11 @@ impl Cluster {
             result => result?,
         }
         self.create_database(draft, binaries).await?;
-        let conf = draft.join("postgresql.conf");
-        let text = fs::read_to_string(&conf).map_err(Error::io("read", &conf))?;
-        self.owner.write(&conf, &(text + "\n" + config::INCLUDE)).map_err(Error::io("write", &conf))?;
-        self.write_settings_in(draft)?;
+        let dir = Dir::open(draft).map_err(Error::io("open", draft))?;
+        let conf = "postgresql.conf";
+        let text = dir.read(conf).map_err(Error::io("read", &dir.path(conf)))?;
+        self.owner.write(&dir, conf, &(text + "\n" + config::INCLUDE))?;
+        self.write_settings_in(&dir)?;
         // Everything so far was left to the page cache; this waits for all of it at once.
         let mut command = self.owner.command(&binaries.initdb());
         command.arg("--sync-only").arg("-D").arg(draft);
@@ -277,7 +283,8 @@ mod tests {
         let major = |cluster: &Path| {
             let owner = Owner::of(Path::new("/nonexistent")).unwrap();
             let data_dir = dir.path().to_owned();
-            Cluster { data_dir, dir: cluster.to_owned(), owner }.major()
+            let data = Dir::open(&data_dir).unwrap();
+            Cluster { data_dir, data, dir: cluster.to_owned(), owner }.major()
         };
         let cluster = dir.path().join("postgres");
         assert_eq!(major(&cluster).unwrap(), None);

@@ -59,6 +59,21 @@ pub enum Error {
         owner: String,
     },
 
+    /// Others may replace files of the archive.
+    #[error(
+        "{} is no safe place for the archive: {why}; {remedy}, or set data_dir to a directory that only you may write in, as \
+         all directories above it",
+        dir.display()
+    )]
+    Unsafe {
+        /// The directory, or the one above it that is the problem.
+        dir: PathBuf,
+        /// Who may do what.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+
     /// PostgreSQL refuses to run as root, and nobody else is there.
     #[error(
         "PostgreSQL does not run as root, and there is neither a user postgres nor nobody: \
@@ -184,12 +199,15 @@ impl Error {
             | Self::WrongMajor { .. }
             | Self::NotACluster(_)
             | Self::ForeignCluster { .. }
+            | Self::Unsafe { .. }
             | Self::NoUnprivilegedUser
             | Self::NamelessUser(_)
             | Self::CannotDrop { .. }
             | Self::Unreachable { .. }
             | Self::NoSocketDir { .. } => 78,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
+            // Something in the place of our file: see `dir`.
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => 78,
             Self::Io { .. }
             | Self::Failed { .. }
             | Self::Refused { .. }

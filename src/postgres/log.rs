@@ -1,43 +1,49 @@
 //! `postgres.log`, which holds what the server says about itself.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 
-use super::Error;
+use nix::fcntl::OFlag;
 
+use super::Error;
+use super::dir::Dir;
+
+const NAME: &str = "postgres.log";
+/// Where a log that has grown too large is put aside.
+const OLD: &str = "postgres.log.1";
 /// The size at which the log is put aside; one old log is kept.
 const LARGEST_LOG: u64 = 8 * 1024 * 1024;
 
 /// The log of one cluster.
 #[derive(Debug)]
 pub(super) struct Log {
-    path: PathBuf,
+    dir: Dir,
 }
 
 impl Log {
-    pub(super) fn at(path: PathBuf) -> Self {
-        Self { path }
+    pub(super) fn in_dir(dir: Dir) -> Self {
+        Self { dir }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn path(&self) -> PathBuf {
+        self.dir.path(NAME)
     }
 
     pub(super) fn len(&self) -> u64 {
-        fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+        let length = || self.dir.file(NAME, OFlag::O_RDONLY)?.metadata().map(|metadata| metadata.len());
+        length().unwrap_or(0)
     }
 
     /// For a child to write to. It need not be able to open the file itself.
     pub(super) fn append(&self) -> Result<Stdio, Error> {
-        let file = self.open().map_err(Error::io("open", &self.path))?;
+        let file = self.open().map_err(Error::io("open", &self.path()))?;
         Ok(Stdio::from(file))
     }
 
     fn open(&self) -> io::Result<File> {
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)
+        self.dir.file(NAME, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT)
     }
 
     /// Copies and empties a log that has grown too large. A server that writes to it goes on at the
@@ -46,9 +52,12 @@ impl Log {
         if self.len() <= LARGEST_LOG {
             return Ok(());
         }
-        let mut old = self.path.clone().into_os_string();
-        old.push(".1");
-        fs::copy(&self.path, old).and_then(|_| self.open()?.set_len(0)).map_err(Error::io("trim", &self.path))
+        let put_aside = || {
+            let mut log = self.open()?;
+            io::copy(&mut log, &mut self.dir.new_file(OLD)?)?;
+            log.set_len(0)
+        };
+        put_aside().map_err(Error::io("trim", &self.path()))
     }
 
     /// The error of a program that wrote to the log from `before` on.
@@ -58,7 +67,7 @@ impl Log {
     }
 
     fn read_from(&self, before: u64) -> io::Result<String> {
-        let mut file = File::open(&self.path)?;
+        let mut file = self.dir.file(NAME, OFlag::O_RDONLY)?;
         let end = file.metadata()?.len();
         file.seek(SeekFrom::Start(before.max(end.saturating_sub(16 * 1024))))?;
         let mut bytes = Vec::new();
@@ -95,13 +104,13 @@ mod tests {
     fn a_large_log_is_put_aside_under_a_writer() {
         use std::io::Write as _;
         let dir = tempfile::tempdir().unwrap();
-        let log = Log::at(dir.path().join("postgres.log"));
+        let log = Log::in_dir(Dir::open(dir.path()).unwrap());
         let mut writer = log.open().unwrap();
         writer.set_len(LARGEST_LOG + 1).unwrap();
         log.trim().unwrap();
         assert_eq!(log.len(), 0);
         writer.write_all(b"on").unwrap();
         assert_eq!(log.len(), 2);
-        assert_eq!(fs::metadata(dir.path().join("postgres.log.1")).unwrap().len(), LARGEST_LOG + 1);
+        assert_eq!(std::fs::metadata(dir.path().join("postgres.log.1")).unwrap().len(), LARGEST_LOG + 1);
     }
 }

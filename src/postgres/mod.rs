@@ -19,12 +19,14 @@ mod binaries;
 mod child;
 mod cluster;
 mod config;
+mod dir;
 mod error;
 mod log;
 mod owner;
 mod postmaster;
 mod server;
 mod socket;
+mod trust;
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -111,6 +113,14 @@ impl Server {
             "the private PostgreSQL is ready"
         );
         Ok(server)
+    }
+
+    /// The same where a cluster was made before; `None`: there is none, and none is made.
+    pub async fn start_existing(settings: &Settings) -> Result<Option<Self>, Error> {
+        match presence(&settings.data_dir) {
+            Presence::Missing => Ok(None),
+            Presence::There | Presence::Unknown => Self::start(settings).await.map(Some),
+        }
     }
 
     fn adopt(cluster: Cluster, binaries: Binaries, postmaster: Postmaster) -> Self {
@@ -257,6 +267,28 @@ impl Server {
 
     fn child(&self) -> MutexGuard<'_, Option<Arc<Child>>> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether there is a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// There is one, or something in its place.
+    There,
+    /// There is none.
+    Missing,
+    /// This user may not look.
+    Unknown,
+}
+
+/// Whether a data directory holds a cluster. Nothing is changed.
+pub fn presence(data_dir: &Path) -> Presence {
+    let dir = data_dir.join("postgres");
+    let is_empty = std::fs::read_dir(&dir).is_ok_and(|mut all| all.next().is_none());
+    match std::fs::metadata(&dir) {
+        Ok(_) if !is_empty => Presence::There,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Presence::Unknown,
+        Ok(_) | Err(_) => Presence::Missing,
     }
 }
 

@@ -1,12 +1,17 @@
 //! Who runs the cluster: the lock that every server of ours holds, and `postmaster.pid`.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use nix::fcntl::OFlag;
+
 use super::Error;
+use super::dir::Dir;
+
+const LOCK: &str = "postgres.lock";
+const PID_FILE: &str = "postmaster.pid";
 
 /// Held by whoever may write to the cluster.
 ///
@@ -21,19 +26,13 @@ pub(super) struct Lock {
 
 impl Lock {
     /// `None` while somebody else holds it.
-    pub(super) fn try_take(path: &Path) -> Result<Option<Self>, Error> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(Error::io("open", path))?;
+    pub(super) fn try_take(data: &Dir) -> Result<Option<Self>, Error> {
+        let path = data.path(LOCK);
+        let file = data.file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT).map_err(Error::io("open", &path))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { file, path: path.to_owned() })),
+            Ok(()) => Ok(Some(Self { file, path })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(Error::io("lock", path)(error)),
+            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
         }
     }
 
@@ -55,10 +54,8 @@ impl Lock {
 }
 
 /// The process that [signed](Lock::sign) last.
-fn signer(lock: &Path) -> Option<u32> {
-    let mut text = String::new();
-    File::open(lock).ok()?.read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+fn signer(data: &Dir) -> Option<u32> {
+    data.read(LOCK).ok()?.trim().parse().ok()
 }
 
 /// The server that `postmaster.pid` tells of. It may be long gone.
@@ -84,8 +81,8 @@ enum Process {
 }
 
 impl Postmaster {
-    pub(super) fn read(cluster: &Path) -> Option<Self> {
-        Self::parse(&fs::read_to_string(cluster.join("postmaster.pid")).ok()?)
+    pub(super) fn read(cluster: &Dir) -> Option<Self> {
+        Self::parse(&cluster.read(PID_FILE).ok()?)
     }
 
     /// Lines: process, data directory, start time, port, socket directory, addresses, shared memory,
@@ -110,43 +107,73 @@ impl Postmaster {
 
     /// It runs, but the backscroll that started it does not: it is about to end. To be asked only
     /// while the lock is held, which tells that it was a backscroll that started it.
-    pub(super) fn is_orphan(&self, cluster: &Path, lock: &Path) -> bool {
+    pub(super) fn is_orphan(&self, cluster: &Path, data: &Dir) -> bool {
         self.is_alive(cluster)
-            && match (parent(self.pid), signer(lock)) {
+            && match (parent(self.pid), signer(data)) {
                 (Some(parent), Some(signer)) => parent != signer,
                 _ => false,
             }
     }
 }
 
-/// Removes a `postmaster.pid` whose number now belongs to somebody else.
+/// Removes a `postmaster.pid` that tells of no server, and that PostgreSQL would not remove by itself.
 ///
-/// PostgreSQL decides over stale ones by itself, but takes any process of its user with that number
-/// for a server. In a container, where numbers repeat from start to start, that is often a thread
-/// of ours, or a zombie that nobody reaps, and the server would never start again.
-pub(super) fn remove_mistakable(_held: &Lock, cluster: &Path) -> Result<(), Error> {
-    let path = cluster.join("postmaster.pid");
-    let Ok(text) = fs::read_to_string(&path) else {
-        return Ok(());
+/// PostgreSQL decides over stale ones, but it gives up on one that is empty or garbage, as a full disk or a power cut leaves it,
+/// and takes any process of its user with that number for a server. In a container, where numbers repeat from start to
+/// start, that is often a thread of ours, or a zombie that nobody reaps, and the server would never start again.
+pub(super) fn remove_mistakable(_held: &Lock, cluster: &Dir, path: &Path) -> Result<(), Error> {
+    let is_mistakable = match cluster.read(PID_FILE) {
+        Ok(text) => is_mistakable(&text, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        // A link, a pipe, or a file that its owner may not read.
+        Err(_) => true,
     };
-    let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
-    match pid.map(|pid| process(pid, cluster)) {
-        Some(Process::Stranger) => fs::remove_file(&path).map_err(Error::io("remove", &path)),
-        _ => Ok(()),
+    if is_mistakable {
+        cluster.remove(PID_FILE).map_err(Error::io("remove", &cluster.path(PID_FILE)))?;
     }
+    Ok(())
+}
+
+fn is_mistakable(text: &str, cluster: &Path) -> bool {
+    // A server in single-user mode writes its number with a minus sign.
+    let number = |line: &str| line.trim().parse::<i32>().ok().map(i32::unsigned_abs).filter(|pid| *pid != 0);
+    let Some(pid) = text.lines().next().and_then(number) else { return true };
+    process(pid, cluster) == Process::Stranger && !holds_memory(text)
+}
+
+/// The server's processes share a memory segment, named in the seventh line by key and id. PostgreSQL refuses to start while
+/// some process has it, which may be all that is left of a server that was not ours.
+fn holds_memory(text: &str) -> bool {
+    let Some(segment) = text.lines().nth(6) else { return false };
+    let names: Vec<&str> = segment.split_whitespace().collect();
+    let all = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    // Columns: key, id, mode, size, creator, last user, number of processes (proc_sysvipc_shm(5)).
+    all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|columns| {
+        names.len() == 2 && columns.starts_with(&names) && columns.get(6).is_some_and(|count| *count != "0")
+    })
 }
 
 fn process(pid: u32, cluster: &Path) -> Process {
     let cluster = fs::canonicalize(cluster).unwrap_or_else(|_| cluster.to_owned());
     match fs::read_link(format!("/proc/{pid}/cwd")) {
-        Ok(dir) if dir == cluster => Process::Server,
-        Ok(_) => Process::Stranger,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // A zombie keeps its number but has no directory any more.
-            if Path::new("/proc").join(pid.to_string()).exists() { Process::Stranger } else { Process::Gone }
+        Ok(dir) if dir == cluster && is_postgres(pid) => Process::Server,
+        // A zombie keeps its number but has no directory any more.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && !Path::new(&format!("/proc/{pid}")).exists() =>
+        {
+            Process::Gone
         }
-        Err(_) => Process::Unknown,
+        Err(error) if error.kind() != io::ErrorKind::NotFound && is_postgres(pid) => Process::Unknown,
+        Ok(_) | Err(_) => Process::Stranger,
     }
+}
+
+/// Whether the process calls itself a server of PostgreSQL; in doubt it is one. Everybody may read that.
+fn is_postgres(pid: u32) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return true };
+    let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    let program = String::from_utf8_lossy(program);
+    program.contains("postgres") || program.contains("postmaster")
 }
 
 /// The fourth field of `/proc/PID/stat`; the second is a name in brackets that may hold anything.
@@ -180,18 +207,40 @@ mod tests {
 
     #[test]
     fn knows_processes_by_their_directory() {
+        use std::os::unix::process::CommandExt as _;
         let me = std::process::id();
         let here = fs::read_link("/proc/self/cwd").unwrap();
-        assert_eq!(process(me, &here), Process::Server);
+        let mut server = crate::child::command("sleep").arg0("postgres").arg("60").spawn().unwrap();
+        // It has its name from exec on, which `spawn` has waited for.
+        assert_eq!(process(server.id(), &here), Process::Server);
+        assert_eq!(process(server.id(), Path::new("/d/postgres")), Process::Stranger);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert_eq!(process(me, &here), Process::Stranger, "in that directory, and no server");
         assert_eq!(process(me, Path::new("/d/postgres")), Process::Stranger);
         assert_eq!(process(u32::MAX, &here), Process::Gone);
         assert_eq!(parent(me), Some(std::os::unix::process::parent_id()));
     }
 
     #[test]
+    fn a_file_that_names_no_server_is_mistakable() {
+        let (cluster, me) = (Path::new("/d/postgres"), std::process::id());
+        for text in ["", "\n", "garbage", "\0\0\0\0", "0\n", "99999999999999\n/d", "\u{fffd}\n"] {
+            assert!(is_mistakable(text, cluster), "{text:?}");
+        }
+        for sign in ["", "-"] {
+            assert!(is_mistakable(&format!("{sign}{me}\n/d/postgres\n"), cluster));
+            assert!(
+                !is_mistakable(&format!("{sign}{}\n/d/postgres\n", i32::MAX), cluster),
+                "PostgreSQL's own business"
+            );
+        }
+    }
+
+    #[test]
     fn the_lock_is_free_when_the_last_copy_is_closed() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
+        let path = Dir::open(dir.path()).unwrap();
         let mut lock = Lock::try_take(&path).unwrap().unwrap();
         lock.sign().unwrap();
         assert_eq!(signer(&path), Some(std::process::id()));

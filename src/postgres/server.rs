@@ -41,14 +41,13 @@ pub(super) enum Claim {
 
 /// Adopts a live server, waits for one that is coming or going, or takes the lock.
 pub(super) async fn claim(cluster: &Cluster) -> Result<Claim, Error> {
-    let lock_file = cluster.lock_file();
     let deadline = Instant::now() + CLAIM_PATIENCE;
     loop {
-        let lock = Lock::try_take(&lock_file)?;
+        let lock = Lock::try_take(&cluster.data)?;
         let postmaster = cluster.postmaster();
         let is_alive = postmaster.as_ref().is_some_and(|postmaster| postmaster.is_alive(&cluster.dir));
         if let Some(postmaster) = postmaster {
-            let is_dying = lock.is_none() && postmaster.is_orphan(&cluster.dir, &lock_file);
+            let is_dying = lock.is_none() && postmaster.is_orphan(&cluster.dir, &cluster.data);
             let may_answer = postmaster.is_ready && !is_dying;
             if may_answer && is_ready(&postmaster.socket_dir, postmaster.port).await? {
                 return Ok(Claim::Live(postmaster));
@@ -59,7 +58,7 @@ pub(super) async fn claim(cluster: &Cluster) -> Result<Claim, Error> {
             _ if Instant::now() > deadline => {
                 return Err(Error::Busy {
                     dir: cluster.dir.clone(),
-                    log: cluster.log().path().to_owned(),
+                    log: cluster.log().path(),
                     seconds: CLAIM_PATIENCE.as_secs(),
                 });
             }
@@ -84,7 +83,7 @@ pub(super) async fn launch(
     mut lock: Lock,
 ) -> Result<Child, Error> {
     cluster.write_settings()?;
-    remove_mistakable(&lock, &cluster.dir)?;
+    remove_mistakable(&lock, &cluster.open()?, &cluster.dir)?;
     remove_socket(socket_dir)?;
     let log = cluster.log();
     log.trim()?;
@@ -137,10 +136,7 @@ async fn wait_ready(child: &Child, cluster: &Cluster, socket_dir: &Path, before:
             return Ok(());
         }
         if begun.elapsed() > START_PATIENCE {
-            return Err(Error::NotReady {
-                log: cluster.log().path().to_owned(),
-                seconds: START_PATIENCE.as_secs(),
-            });
+            return Err(Error::NotReady { log: cluster.log().path(), seconds: START_PATIENCE.as_secs() });
         }
         if told.elapsed() > Duration::from_secs(10) {
             told = Instant::now();
@@ -183,7 +179,7 @@ pub(super) async fn stop(child: &Child) -> Result<(), Error> {
 
 /// Takes the empty socket directory away, unless the next server is already moving in.
 pub(super) fn tidy(cluster: &Cluster, socket_dir: &Path) {
-    if let Ok(Some(_lock)) = Lock::try_take(&cluster.lock_file()) {
+    if let Ok(Some(_lock)) = Lock::try_take(&cluster.data) {
         // Not ours alone to judge: a directory that is in use is not empty.
         let _ = fs::remove_dir(socket_dir);
     }

@@ -26,7 +26,7 @@ async fn each_start_may_begin_a_walk_anew() {
     let room = stage.room(45);
     let dead = || Fault::error(400, "M_UNKNOWN", "'from' parameter is invalid").on("/messages");
     stage.server.inject(dead().when(|request: &Request| request.query("from").is_some()).after(2));
-    stage.once().await;
+    stage.once_with_stalled_rooms().await;
     assert_eq!(stage.history(&room).await, "stalled");
     stage.server.heal();
 

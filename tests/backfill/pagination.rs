@@ -61,7 +61,8 @@ async fn an_end_that_repeats_for_ever_stalls_its_room_alone() {
     let token = stage.server.now();
     let page = format!(r#"{{"chunk":[],"start":"{token}","end":"{token}"}}"#);
     stage.server.inject(Fault::reply(200, &[], page).on("/messages").in_room(&sick));
-    stage.once().await;
+    let outcome = stage.once_with_stalled_rooms().await;
+    assert!(outcome.stderr.contains(&format!("{sick}: ")) && !outcome.stderr.contains(&format!("{sound}: ")));
     stage.is_archived(&sound).await;
     is_stalled(&stage, &sick, "`end` equal to `from`").await;
     let asked = stage.server.requests("/messages").iter().filter(|asked| asked.room() == Some(&sick)).count();
@@ -82,7 +83,7 @@ async fn tokens_in_a_circle_stall_the_walk() {
             habits.short_pages = Some(2);
             habits.cycle = Some(circle);
         });
-        stage.once().await;
+        stage.once_with_stalled_rooms().await;
         is_stalled(&stage, &room, "go in a circle").await;
         let asked = stage.server.requests("/messages").len();
         // Four more are fetched while pages are stored together.

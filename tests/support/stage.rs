@@ -49,6 +49,14 @@ impl Stage {
         self.backscroll.once().await
     }
 
+    /// `backscroll run --once`, which must archive all but rooms that have stalled, and say so.
+    pub(crate) async fn once_with_stalled_rooms(&self) -> Outcome {
+        let outcome = self.backscroll.run(&["run", "--once"]).await;
+        assert_eq!(outcome.status.code(), Some(65), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("stalled; what else was due is archived"), "{}", outcome.stderr);
+        outcome
+    }
+
     /// `backscroll run`, until the test stops it.
     pub(crate) fn follow(&self) -> Daemon {
         self.backscroll.start(&["run"])

@@ -51,7 +51,7 @@ fn a_user_logs_in_with_a_password_file() {
 
 #[test]
 fn a_database_comes_from_one_source() {
-    let url = |config: &Config| config.database.url().unwrap().map(|url| url.expose().to_owned());
+    let url = |config: &Config| config.database.url().unwrap().map(|url| url.expose());
     let plain = ("DATABASE_URL", "postgres://plain/d");
     let ours = ("BACKSCROLL_DATABASE__URL", "postgres://ours/d");
     let credentials = ("CREDENTIALS_DIRECTORY", "credentials");

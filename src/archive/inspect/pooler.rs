@@ -1,0 +1,59 @@
+//! Whether each connection has a session of its own. Behind a pooler that hands out sessions for a transaction at a time
+//! (PgBouncer's `pool_mode = transaction`, and the like of Odyssey, PgCat or RDS Proxy) neither prepared statements nor session
+//! settings nor locks of a session last.
+//!
+//! All is asked in the simple protocol, which such a pooler lets through.
+
+use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
+
+use super::{Error, text};
+
+/// A pooler with several sessions at hand may give a connection the same one twice.
+const ROUNDS: usize = 4;
+
+/// Opens a second connection beside the first and closes it again; `Some`: why the server gave none.
+///
+/// # Errors
+/// [`Error::Pooler`] where the two share a session.
+pub(super) async fn must_have_sessions(
+    options: &PgConnectOptions,
+    first: &mut PgConnection,
+) -> Result<Option<String>, Error> {
+    let mut second = match PgConnection::connect_with(options).await {
+        Ok(second) => second,
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("53300") => {
+            return Ok(Some(error.message().to_owned()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let shared = share(first, &mut second).await;
+    let _ = second.close().await;
+    shared.map(|()| None)
+}
+
+async fn share(first: &mut PgConnection, second: &mut PgConnection) -> Result<(), Error> {
+    const PROCESS: &str = "select pg_backend_pid()::text";
+    let pooler = |why: &str| Err(Error::Pooler(why.to_owned()));
+    for _ in 0..ROUNDS {
+        let before = text(first, PROCESS).await?;
+        if let Err(error) = sqlx::raw_sql("begin").execute(&mut *second).await {
+            return match error {
+                // A pooler that hands out sessions for a statement at a time takes no transactions.
+                sqlx::Error::Database(error) => pooler(error.message()),
+                error => Err(error.into()),
+            };
+        }
+        let beside = text(second, PROCESS).await?;
+        let after = text(first, PROCESS).await?;
+        sqlx::raw_sql("commit").execute(&mut *second).await?;
+        if before == beside || after == beside {
+            return pooler("two connections have shared a server process");
+        }
+        if before != after {
+            return pooler("one connection has had two server processes");
+        }
+    }
+    sqlx::raw_sql("set backscroll.probe = 'kept'").execute(&mut *first).await?;
+    let kept = text(first, "select coalesce(current_setting('backscroll.probe', true), '')").await?;
+    if kept == "kept" { Ok(()) } else { pooler("a setting of the session was lost") }
+}

@@ -1,0 +1,47 @@
+//! What `run --once` says of rooms that have stalled: all else is archived, and the exit code is not 0.
+
+use std::fmt::Write as _;
+
+use crate::{Error, archive::Archive, telemetry::escape};
+
+/// Rooms that are named one by one.
+const NAMED: usize = 5;
+
+/// Rooms whose history has stalled.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Stalled(String);
+
+impl Stalled {
+    /// The process's exit code (sysexits): what the homeserver or the database makes of these rooms cannot be used.
+    pub const EXIT_CODE: u8 = 65;
+
+    /// Looks for them.
+    ///
+    /// # Errors
+    /// That there are some; or of the database.
+    pub(super) async fn must_be_none(archive: &Archive) -> anyhow::Result<()> {
+        let rooms = archive.status().await.map_err(Error::from)?.rooms;
+        let stalled = rooms.into_iter().filter(|room| room.history_state == "stalled" && !room.paused);
+        let reasons: Vec<_> = stalled
+            .map(|room| {
+                let reason = room.history_reason.or(room.last_error).unwrap_or_default();
+                format!("{}: {}", escape(&room.room_id), escape(&reason))
+            })
+            .collect();
+        if reasons.is_empty() { Ok(()) } else { Err(Self(in_words(&reasons)).into()) }
+    }
+}
+
+fn in_words(reasons: &[String]) -> String {
+    let rooms =
+        if reasons.len() == 1 { "a room has".to_owned() } else { format!("{} rooms have", reasons.len()) };
+    let mut text = format!("{rooms} stalled; what else was due is archived");
+    for reason in reasons.iter().take(NAMED) {
+        let _ = write!(text, "\n  {reason}");
+    }
+    if reasons.len() > NAMED {
+        let _ = write!(text, "\n  and {} more", reasons.len() - NAMED);
+    }
+    text + "\n  `backscroll status` shows them, and the next run tries again"
+}
