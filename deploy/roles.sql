@@ -3,13 +3,13 @@
 --   createdb backscroll
 --   psql -d backscroll -f deploy/roles.sql
 --   DATABASE_URL='postgres:///backscroll?host=/run/postgresql&options=-c%20role%3Dbackscroll_owner' backscroll migrate
---   psql -d backscroll -c "select archive.grant_reader('backscroll_reader')" \
---        -c 'set role backscroll_owner' -c "select archive.grant_writer('backscroll_writer')"
+--   psql -d backscroll -c "select archive.grant_reader('backscroll_reader')" -c "select archive.grant_writer('backscroll_writer')"
 --   psql -d backscroll -c '\password backscroll_writer' -c '\password backscroll_reader'
 --
--- Only a superuser may set a reader's limits; the writer's rights come from the owner, for what later migrations make.
+-- Only a superuser may set a reader's defaults, and take from everybody what PostgreSQL lets everybody do: large objects, and
+-- what else migrations/0031_limits_of_roles.sql names. Whatever could not be taken away is warned of.
 -- The daemon then runs as backscroll_writer. `backscroll migrate` as the owner, as above, belongs to each upgrade.
--- What each may do is in migrations/0011_roles.sql.
+-- What each may do is in migrations/0011_roles.sql, 0030 and 0031.
 \set ON_ERROR_STOP 1
 begin;
 create role backscroll_owner nologin;

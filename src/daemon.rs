@@ -35,6 +35,7 @@ use crate::{
     matrix::{self, Identity},
     postgres,
     requirements::{self, Unmet},
+    retained,
     service::Services,
     sync,
     telemetry::{Progress, Telemetry},
@@ -82,9 +83,13 @@ pub async fn run(
             walked.inspect_err(|_| context.shutdown.cancel())
         };
         let health = &context.health;
-        let (forward, backward) =
-            tokio::join!(health.watch("following", forward), health.watch("walking", backward));
-        forward.and(backward)?;
+        let sweep = async {
+            let swept = Box::pin(retained::forget(&context)).await;
+            swept.inspect_err(|_| context.shutdown.cancel())
+        };
+        let (forward, backward, swept) =
+            tokio::join!(health.watch("following", forward), health.watch("walking", backward), sweep);
+        forward.and(backward).and(swept)?;
         if once && !context.shutdown.is_cancelled() {
             Stalled::must_be_none(context.writer.archive()).await?;
         }

@@ -48,6 +48,7 @@ pub mod page_size;
 pub mod postgres;
 pub mod requirements;
 pub mod resequence;
+pub mod retained;
 pub mod service;
 pub mod sync;
 pub mod telemetry;

@@ -302,6 +302,7 @@ mod tests {
             foreign_schema: false,
             permitted: true,
             writer: None,
+            wide_roles: Vec::new(),
             account: None,
         }
     }

@@ -2,11 +2,71 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-use crate::support::{postgres::TestDatabase, stage::Stage};
+use crate::support::{homeserver::Event, postgres::TestDatabase, stage::Stage};
 
 const RELATIONS: &str = "select format('%I.%I', n.nspname, c.relname)
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where n.nspname in ('archive', 'public', 'room_reader') and c.relkind in ('r', 'v') order by 1";
+     where n.nspname in ('archive', 'public', 'room_reader', 'room_reader_tables', 'room_reader_views')
+       and c.relkind in ('r', 'v') order by 1";
+
+/// Every function in our schemas that a role may call, and every sequence of ours that it may use.
+fn callable(role: &str) -> String {
+    format!(
+        "select format('%I.%I', n.nspname, p.proname)
+         from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+         where n.nspname in ('archive', 'public', 'room_reader', 'room_reader_tables', 'room_reader_views')
+           and has_schema_privilege('{role}', n.oid, 'usage') and has_function_privilege('{role}', p.oid, 'execute')
+         union
+         select format('%I.%I', n.nspname, c.relname)
+         from pg_class c join pg_namespace n on n.oid = c.relnamespace
+         where n.nspname = 'archive'
+           and case c.relkind when 'S' then has_sequence_privilege('{role}', c.oid, 'usage, update') end
+         order by 1"
+    )
+}
+
+/// What no reader and no writer may do to anything.
+const NEVER: &[&str] = &[
+    "create table archive.t ()",
+    "create table public.t ()",
+    "create view room_reader.t as select 1",
+    "create temporary table t ()",
+    "create temporary view t as select 1",
+    "create temporary sequence t",
+    "select 1 as a into temporary t",
+    "create function pg_temp.f() returns int language sql return 1",
+    "create type public.t as (a int)",
+    "create schema s",
+    "create extension hstore",
+    "create role r",
+    "create publication p for all tables",
+    "create language l handler f",
+    "alter database postgres set work_mem = '1GB'",
+    "alter role current_user superuser",
+    "alter role current_user connection limit 100",
+    "set temp_file_limit = -1",
+    "set session_replication_role = replica",
+    "comment on table archive.events is 'mine'",
+    "copy archive.reader_rooms from stdin",
+    "copy (select 1) to program 'cat'",
+    "copy (select 1) to '/tmp/t'",
+    "insert into archive.reader_rooms values (current_user, '!x')",
+    "select pg_read_file('/etc/passwd')",
+    "select pg_ls_dir('/')",
+    "select lo_from_bytea(0, 'x')",
+    "select lo_create(0)",
+    "select lo_creat(-1)",
+    "select lo_import('/etc/passwd')",
+    "select lo_put(1, 0, 'x')",
+    "select lo_open(1, 131072)",
+    "select lo_unlink(1)",
+    "select lo_export(1, '/tmp/t')",
+    "select lo_get(1)",
+    "select * from pg_largeobject",
+    "select txid_current()",
+    "select pg_current_xact_id()",
+    "select pg_logical_emit_message(false, 'x', 'y')",
+];
 
 /// Roles are the whole server's, so their names are this database's.
 async fn role(database: &TestDatabase, kind: &str) -> String {
@@ -49,7 +109,13 @@ async fn powers(database: &TestDatabase, role: &str) -> Vec<String> {
             }
         }
     }
+    let called = database.column(&callable(role)).await;
+    powers.extend(called.iter().map(|function| format!("call {function}")));
     powers
+}
+
+fn calls(functions: &[&str]) -> Vec<String> {
+    functions.iter().map(|function| format!("call {function}")).collect()
 }
 
 fn cross(verbs: &[&str], relations: &[String]) -> Vec<String> {
@@ -92,8 +158,10 @@ async fn each_role_may_do_exactly_what_it_needs() {
         relations.iter().filter(|relation| relation.starts_with(schema)).cloned().collect()
     };
     assert!(of("archive.").contains(&"archive.originals".to_owned()));
-    assert_eq!(powers(database, &reader).await, cross(&["select"], &of("public.")));
-    assert_eq!(powers(database, &guest).await, cross(&["select"], &of("room_reader.")));
+    let read =
+        |schema: &str| [cross(&["select"], &of(schema)), calls(&[&format!("{schema}room_key")])].concat();
+    assert_eq!(powers(database, &reader).await, read("public."));
+    assert_eq!(powers(database, &guest).await, read("room_reader."));
 
     let own =
         |relation: &String| relation != "archive._sqlx_migrations" && relation != "archive.reader_rooms";
@@ -102,30 +170,33 @@ async fn each_role_may_do_exactly_what_it_needs() {
     let looks = ["archive._sqlx_migrations", "public.current_state", "public.rooms"].map(str::to_owned);
     expected.extend(cross(&["select"], &looks));
     expected.sort();
-    let mut found = powers(database, &writer).await;
+    let (called, mut found): (Vec<_>, Vec<_>) =
+        powers(database, &writer).await.into_iter().partition(|power| power.starts_with("call "));
     found.sort();
     assert_eq!(found, expected);
+    // Functions that only compute are everybody's.
+    let of_the_owner =
+        ["grant_", "take_", "give_", "hold_", "renew_", "let_read", "check_role", "room_keys_of", "_seq"];
+    for called in called {
+        assert!(!of_the_owner.iter().any(|function| called.contains(function)), "{called}");
+    }
 
     assert!(may_write(&stage, &writer));
     assert!(!may_write(&stage, &reader));
 
+    for lock in ["pg_advisory_lock(1)", "pg_try_advisory_xact_lock_shared(1, 1)"] {
+        for (role, code) in [(&reader, Some("42501")), (&guest, Some("42501")), (&writer, None)] {
+            let found = attempt(database, role, &format!("select {lock}")).await;
+            assert_eq!(found.as_deref(), code, "{role}: {lock}");
+        }
+    }
     for role in [&reader, &guest, &writer] {
-        for statement in [
-            "create table archive.t ()",
-            "create table public.t ()",
-            "create view room_reader.t as select 1",
-            "create schema s",
+        for statement in NEVER.iter().chain(&[
             "select archive.grant_reader(current_user)",
             "select archive.grant_writer(current_user)",
-            "insert into archive.reader_rooms values (current_user, '!x')",
-            "select pg_read_file('/etc/passwd')",
-            "copy (select 1) to program 'cat'",
-        ] {
-            assert_eq!(
-                attempt(database, role, statement).await.as_deref(),
-                Some("42501"),
-                "{role}: {statement}"
-            );
+        ]) {
+            let code = attempt(database, role, statement).await;
+            assert_eq!(code.as_deref(), Some("42501"), "{role}: {statement}");
         }
         dropped(database, role).await;
     }
@@ -145,20 +216,28 @@ async fn a_reader_of_some_rooms_sees_nothing_of_the_others() {
         "select array_to_string(setconfig, ' ') from pg_db_role_setting where setrole = '{guest}'::regrole"
     );
     let settings = database.value(&settings).await;
-    for setting in
-        ["search_path=room_reader, public", "default_transaction_read_only=on", "statement_timeout=60s"]
-    {
+    for setting in [
+        "search_path=room_reader, public",
+        "default_transaction_read_only=on",
+        "statement_timeout=60s",
+        "idle_in_transaction_session_timeout=10min",
+        "temp_file_limit=1GB",
+    ] {
         assert!(settings.contains(setting), "{settings}");
     }
+    database
+        .run(&format!(
+            "create schema spying; grant usage on schema spying to \"{guest}\";
+             create function spying.spy(value jsonb) returns bool language plpgsql cost 0.0000001 as $$
+             begin raise notice '%', value; perform set_config('spy.seen', current_setting('spy.seen', true) || value::text, false); return true; end $$"
+        ))
+        .await;
     let as_guest = |sql: String| {
         let guest = guest.clone();
         async move {
             let mut connection = PgConnection::connect(database.url()).await.unwrap();
-            let script = format!(
-                "set session authorization \"{guest}\"; set search_path = room_reader, public;
-                 create function pg_temp.spy(value jsonb) returns bool language plpgsql cost 0.0000001 as $$
-                 begin raise notice '%', value; perform set_config('spy.seen', current_setting('spy.seen', true) || value::text, false); return true; end $$;"
-            );
+            let script =
+                format!("set session authorization \"{guest}\"; set search_path = room_reader, public");
             sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut connection).await.unwrap();
             let mut first = async |sql: String| -> String {
                 let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap();
@@ -173,7 +252,7 @@ async fn a_reader_of_some_rooms_sees_nothing_of_the_others() {
         assert_eq!(rooms, shown, "{view}");
     }
     // A function of the reader's own, cheap enough to be asked first, must not see what the reader may not.
-    let sql = "select count(*)::text from events where pg_temp.spy(content)";
+    let sql = "select count(*)::text from events where spying.spy(content)";
     let (count, seen) = as_guest(format!("with x as (select set_config('spy.seen', '', false)) {sql}")).await;
     assert_eq!(
         count,
@@ -264,10 +343,7 @@ async fn the_script_sets_up_owner_writer_and_reader() {
     let stage = stage.set("database.url", &database.url_as(&owner));
     let migrated = stage.backscroll.run(&["migrate"]).await;
     assert!(migrated.status.success(), "{}", migrated.stderr);
-    let grant = format!(
-        "select archive.grant_reader('{reader}');
-         set role {owner}; select archive.grant_writer('{writer}')"
-    );
+    let grant = format!("select archive.grant_reader('{reader}'); select archive.grant_writer('{writer}')");
     database.run(&grant).await;
     database.run(&format!("set role {owner}; create table archive.later ()")).await;
     assert_eq!(attempt(&database, &writer, "select * from archive.later").await, None);
@@ -282,7 +358,10 @@ async fn the_script_sets_up_owner_writer_and_reader() {
         (&reader, "insert into archive.walks default values"),
         (&reader, "create table mine ()"),
         (&reader, "create temporary table mine ()"),
+        (&reader, "select lo_create(0)"),
         (&writer, "create table mine ()"),
+        (&writer, "create temporary table mine ()"),
+        (&writer, "select lo_create(0)"),
         (&writer, "drop table archive.events"),
     ] {
         assert_eq!(
@@ -363,4 +442,338 @@ async fn a_word_of_sql_is_refused_as_a_role() {
             assert!(outcome.stderr.contains("is no role"), "{command} {name}: {}", outcome.stderr);
         }
     }
+}
+
+/// A plan's counts must not depend on what is in a room that the reader may not see: with a value that is there, and one that
+/// is nowhere, it is the same plan, whichever way the planner takes.
+#[tokio::test]
+async fn a_plan_shows_a_reader_of_some_rooms_nothing_of_the_others() {
+    let stage = Stage::new().await;
+    let (shown, hidden) = (stage.room(40), stage.room(60));
+    let spoken = stage.say(&hidden, "of one who is only here", 30);
+    let edited = format!(
+        r#"{{"msgtype":"m.text","body":"* x","m.new_content":{{"msgtype":"m.text","body":"x"}},
+            "m.relates_to":{{"rel_type":"m.replace","event_id":"{}"}}}}"#,
+        spoken[0]
+    );
+    stage.server.append(&hidden, Event::new("m.room.message", edited));
+    stage.server.state(&hidden, "org.hidden", "a-key", r#"{"a":1}"#);
+    stage.once().await;
+    let database = &stage.database;
+    database
+        .run(
+            "update archive.events set sender = '@hidden:model.test'
+             where room_key = (select max(room_key) from archive.rooms) and type = 'm.room.message';
+             analyze",
+        )
+        .await;
+    let guest = role(database, "guest").await;
+    granted(&stage, &["grant-reader", &guest, "--room", &shown]).await;
+    let hidden_key = database.value(&format!("select room_key('{hidden}')")).await;
+    let quoted = |text: &str| format!("'{text}'");
+    let member = database
+        .value(&format!(
+            "select user_id from members where room_id = '{hidden}' order by user_id desc limit 1"
+        ))
+        .await;
+    let mut looks = Vec::new();
+    for view in database.column("select unnest(archive.reader_views())").await {
+        looks.push((view, "room_id", quoted(&hidden)));
+    }
+    for (view, column, value) in [
+        ("events", "sender", quoted("@hidden:model.test")),
+        ("events", "event_id", quoted(&spoken[1])),
+        ("events", "relates_to", quoted(&spoken[0])),
+        ("events", "type", quoted("org.hidden")),
+        ("events", "room_key", hidden_key.clone()),
+        ("messages", "sender", quoted("@hidden:model.test")),
+        ("messages", "event_id", quoted(&spoken[1])),
+        ("messages", "room_key", hidden_key.clone()),
+        ("current_state", "type", quoted("org.hidden")),
+        ("current_state", "state_key", quoted("a-key")),
+        ("state_history", "state_key", quoted("a-key")),
+        ("members", "user_id", quoted(&member)),
+    ] {
+        looks.push((view.to_owned(), column, value));
+    }
+    for ways in ["", "set enable_seqscan = off;", "set enable_indexscan = off; set enable_bitmapscan = off;"]
+    {
+        for (view, column, value) in &looks {
+            let plan = async |value: &str| {
+                let sql = format!(
+                    "set session authorization \"{guest}\"; set search_path = room_reader; {ways}
+                     explain (analyze, costs off, timing off, summary off) select * from {view} where {column} = {value}"
+                );
+                database.column(&sql).await.join("\n").replace(&format!("= {value}"), "= …")
+            };
+            let nowhere = if value == &hidden_key {
+                "987654".to_owned()
+            } else {
+                value.replace(|c: char| c.is_ascii_alphabetic(), "z")
+            };
+            // Of a member that the reader's own room has, too, nothing is hidden.
+            let own = format!("select count(*) from {view} where {column} = {value} and room_id = '{shown}'");
+            if database.value(&own).await == "0" {
+                assert_eq!(plan(value).await, plan(&nowhere).await, "{view}.{column} {ways}");
+            }
+        }
+    }
+    let as_guest = async |sql: &str| {
+        database
+            .value(&format!(
+                "set session authorization \"{guest}\"; set search_path = room_reader, public; {sql}"
+            ))
+            .await
+    };
+    assert_eq!(as_guest(&format!("select room_key('{hidden}')")).await, "∅");
+    assert_eq!(as_guest(&format!("select room_key('{shown}') is not null")).await, "t");
+    let everybody = format!("select public.room_key('{hidden}')");
+    assert_eq!(attempt(database, &guest, &everybody).await.as_deref(), Some("42501"));
+    dropped(database, &guest).await;
+}
+
+/// Else a plan could count the entries of other rooms that a condition has passed.
+#[tokio::test]
+async fn every_index_of_a_view_s_tables_leads_with_the_room() {
+    let database = TestDatabase::new().await;
+    let others = "select indexrelid::regclass
+        from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+        where i.indrelid = any (array['archive.events', 'archive.current_state', 'archive.redactions']::regclass[])
+          and a.attname <> 'room_key'";
+    assert_eq!(database.column(others).await, [""; 0]);
+}
+
+const READERS: &[&str] = &["reader", "room"];
+const ALL: &[&str] = &["reader", "room", "writer"];
+
+/// What makes NAME a role that cannot be limited, what undoes that where dropping the roles does not, the reason that is
+/// given, and which kinds it cannot be.
+const UNLIMITED: &[(&str, &str, &str, &[&str])] = &[
+    ("create role NAME superuser", "", "a superuser", ALL),
+    ("create role NAME createrole", "", "CREATEROLE", ALL),
+    ("create role NAME createdb", "", "CREATEDB", ALL),
+    ("create role NAME replication", "", "REPLICATION", ALL),
+    ("create role NAME bypassrls", "", "BYPASSRLS", ALL),
+    ("create role NAME in role pg_read_all_data", "", "pg_read_all_data", ALL),
+    ("create role NAME in role pg_write_server_files", "", "pg_write_server_files", ALL),
+    ("create role NAME in role pg_monitor", "", "pg_monitor", ALL),
+    ("create role NAME noinherit in role pg_signal_backend", "", "pg_signal_backend", ALL),
+    (
+        "create role GROUP; grant pg_execute_server_program to GROUP; create role NAME noinherit in role GROUP",
+        "",
+        "pg_execute_server_program",
+        ALL,
+    ),
+    (
+        "create role GROUP; alter role GROUP superuser; create role NAME noinherit in role GROUP",
+        "",
+        "is a superuser",
+        ALL,
+    ),
+    (
+        "create role GROUP; grant select on archive.originals to GROUP; create role NAME noinherit in role GROUP",
+        "",
+        "archive.originals",
+        READERS,
+    ),
+    (
+        "create role GROUP; grant update (state) on archive.gaps to GROUP; create role NAME noinherit in role GROUP",
+        "",
+        "archive.gaps",
+        READERS,
+    ),
+    (
+        "create role GROUP; grant truncate on archive.gaps to GROUP; create role NAME noinherit in role GROUP",
+        "",
+        "truncate on archive.gaps",
+        ALL,
+    ),
+    (
+        "create role GROUP; grant usage on schema archive to GROUP; create role NAME noinherit in role GROUP",
+        "",
+        "schema archive",
+        READERS,
+    ),
+    (
+        "create role GROUP; select archive.grant_reader('GROUP'); create role NAME noinherit in role GROUP",
+        "",
+        "public.events",
+        &["room"],
+    ),
+    (
+        "create role GROUP; select archive.grant_reader('GROUP', array['!other:model.test']); create role NAME noinherit in role GROUP",
+        "",
+        "!other:model.test",
+        &["room"],
+    ),
+    (
+        "create role GROUP; select archive.grant_writer('GROUP'); create role NAME noinherit in role GROUP",
+        "",
+        "delete on archive.",
+        READERS,
+    ),
+    (
+        "grant select on archive.events to public",
+        "revoke select on archive.events from public",
+        "everybody (PUBLIC)",
+        READERS,
+    ),
+    (
+        "alter default privileges grant select on tables to public",
+        "alter default privileges revoke select on tables from public",
+        "from now on",
+        READERS,
+    ),
+    (
+        "create role NAME; alter database DATABASE owner to NAME",
+        "reassign owned by NAME to current_user",
+        "owns the database",
+        ALL,
+    ),
+    (
+        "create role NAME; alter table archive.gaps owner to NAME",
+        "reassign owned by NAME to current_user",
+        "owns the archive",
+        ALL,
+    ),
+];
+
+#[tokio::test]
+async fn a_role_that_cannot_be_limited_is_refused() {
+    let stage = Stage::new().await;
+    let room = stage.room(1);
+    stage.once().await;
+    let database = &stage.database;
+    let [name, group] = [role(database, "wide").await, role(database, "group").await];
+    let database_name = database.value("select current_database()").await;
+    let named =
+        |sql: &str| sql.replace("NAME", &name).replace("GROUP", &group).replace("DATABASE", &database_name);
+    for (setup, undo, reason, kinds) in UNLIMITED {
+        for kind in *kinds {
+            database.run(&named(setup)).await;
+            let arguments: &[&str] = match *kind {
+                "writer" => &["grant-writer", &name],
+                "reader" => &["grant-reader", &name],
+                _ => &["grant-reader", &name, "--room", &room],
+            };
+            let outcome = stage.backscroll.run(arguments).await;
+            assert_eq!(outcome.status.code(), Some(77), "{kind}, {setup}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains(reason), "{kind}, {setup}: {}", outcome.stderr);
+            let granted = named("select count(*) from archive.grantees() where role = 'NAME'");
+            assert_eq!(database.value(&granted).await, "0", "{kind}, {setup}");
+            let roles = named("select rolname from pg_roles where rolname in ('NAME', 'GROUP')");
+            let drop = |role: &String| format!("drop owned by {role}; drop role {role};");
+            let dropped = database.column(&roles).await.iter().map(drop).collect::<String>();
+            database.run(&format!("{}; {dropped}", named(undo))).await;
+        }
+    }
+}
+
+/// `check` says what a role that was made earlier may do by now.
+#[tokio::test]
+async fn check_looks_at_the_roles_that_were_made() {
+    let stage = Stage::new().await;
+    let room = stage.room(1);
+    stage.once().await;
+    let database = &stage.database;
+    let [reader, guest, writer] =
+        [role(database, "reader").await, role(database, "guest").await, role(database, "writer").await];
+    granted(&stage, &["grant-reader", &reader]).await;
+    granted(&stage, &["grant-reader", &guest, "--room", &room]).await;
+    granted(&stage, &["grant-writer", &writer]).await;
+    let findings = |url: &str| {
+        let mut command = stage.backscroll.command(&["check"]);
+        let output = command.env("BACKSCROLL_DATABASE__URL", url).env("COLUMNS", "1000").output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(!findings(database.url()).contains("roles"), "{}", findings(database.url()));
+    database
+        .run(&format!(
+            "grant pg_read_all_data to {guest}; grant select on archive.originals to {reader};
+             alter role {writer} createrole; grant temporary on database {} to public;
+             grant execute on function lo_create(oid) to {reader}",
+            database.value("select current_database()").await
+        ))
+        .await;
+    let as_writer = database.url_as(&writer);
+    for url in [database.url(), &as_writer] {
+        let found = findings(url);
+        for (role, problem) in [
+            (&guest, "pg_read_all_data"),
+            (&guest, "temporary tables"),
+            (&reader, "archive.originals"),
+            (&reader, "large objects"),
+            (&writer, "CREATEROLE"),
+        ] {
+            let names = |line: &str| line.contains(role.as_str()) && line.contains(problem);
+            assert!(found.lines().any(names), "{role} {problem}: {found}");
+        }
+    }
+    // Granted again, what can be taken away is.
+    database.run(&format!("revoke pg_read_all_data from {guest}; alter role {writer} nocreaterole")).await;
+    granted(&stage, &["grant-reader", &reader]).await;
+    assert!(!findings(database.url()).contains("roles"), "{}", findings(database.url()));
+    for role in [&reader, &guest, &writer] {
+        dropped(database, role).await;
+    }
+}
+
+/// What everybody had is taken from everybody in this database, but from who lives in it beside the archive.
+#[tokio::test]
+async fn who_lives_beside_the_archive_keeps_what_everybody_had() {
+    let stage = Stage::new().await;
+    let database = &stage.database;
+    let [neighbour, stranger, reader] =
+        [role(database, "neighbour").await, role(database, "stranger").await, role(database, "reader").await];
+    database
+        .run(&format!(
+            "create role {neighbour}; create role {stranger};
+             create schema beside authorization {neighbour}; create table beside.t (); alter table beside.t owner to {neighbour}"
+        ))
+        .await;
+    granted(&stage, &["grant-reader", &reader]).await;
+    for statement in [
+        "create temporary table t ()",
+        "select lo_create(0)",
+        "select pg_advisory_lock(1)",
+        "select txid_current()",
+    ] {
+        assert_eq!(attempt(database, &neighbour, statement).await, None, "{statement}");
+        assert_eq!(attempt(database, &stranger, statement).await.as_deref(), Some("42501"), "{statement}");
+    }
+    for role in [&neighbour, &stranger, &reader] {
+        dropped(database, role).await;
+    }
+}
+
+/// One role is one or the other: the last grant counts, and nothing is left of the one before.
+#[tokio::test]
+async fn granting_again_replaces_across_kinds() {
+    let stage = Stage::new().await;
+    let room = stage.room(1);
+    stage.once().await;
+    let database = &stage.database;
+    let role = role(database, "role").await;
+    let kinds = [
+        (&["grant-writer", &role] as &[&str], "writer"),
+        (&["grant-reader", &role, "--room", &room], "room reader"),
+        (&["grant-reader", &role], "reader"),
+    ];
+    let left = "select kind from archive.grantees() union all
+                 select format('default %s', count(*)) from pg_default_acl union all
+                 select string_agg(split_part(entry, '=', 1), ' ' order by entry)
+                 from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase and d.datname = current_database(),
+                      unnest(setconfig) entry where entry !~ '^temp_file_limit'";
+    let mut alone = Vec::new();
+    for (arguments, kind) in kinds {
+        granted(&stage, arguments).await;
+        let found = database.column(left).await;
+        assert_eq!(found[0], kind);
+        alone.push(found);
+    }
+    for index in [0, 2, 1, 0, 1, 2] {
+        granted(&stage, kinds[index].0).await;
+        assert_eq!(database.column(left).await, alone[index]);
+    }
+    dropped(database, &role).await;
 }

@@ -61,9 +61,14 @@ async fn an_archive_of_the_first_version_goes_on() {
     stage
         .database
         .run(
-            "drop schema room_reader cascade; drop table archive.room_choices, archive.reader_rooms, archive.anchors;
+            "drop schema room_reader, room_reader_tables, room_reader_views cascade;
+             drop function archive.grant_reader, archive.grant_writer, archive.check_role, archive.renew_reader_views, archive.let_read,
+                 archive.take_from_everybody, archive.give_locks, archive.take_back, archive.hold_to, archive.wide_roles,
+                 archive.why_unlimited, archive.excess, archive.acts_as, archive.left_open, archive.closed_functions, archive.neighbours,
+                 archive.grantees, archive.reader_views, archive.room_flags_of, archive.room_keys_of, archive.room_ids_of;
+             drop table archive.room_choices, archive.reader_rooms, archive.anchors;
              drop index archive.redactions_waiting, archive.events_repeating;
-             drop function archive.grant_reader, archive.grant_writer, archive.check_role;
+             alter table archive.quarantine drop column event_ids;
              alter function public.room_key(text) security invoker reset all;
              delete from archive._sqlx_migrations where version >= 10",
         )

@@ -113,7 +113,7 @@ async fn prune_events(connection: &mut PgConnection, room: &Room, user_id: &str)
         let events = sqlx::query_as!(
             StoredEvent,
             r#"select event_id, type as event_type, sender, state_key, origin_server_ts, redacts,
-                      content::text as "content!"
+                      relates_to, rel_type, content::text as "content!"
                from archive.events
                where room_key = $1 and event_id > $3
                  and (sender = $2 or (type = 'm.room.member' and state_key = $2))

@@ -26,6 +26,8 @@ pub(super) struct StoredEvent {
     pub(super) state_key: Option<String>,
     pub(super) origin_server_ts: Option<i64>,
     pub(super) redacts: Option<String>,
+    pub(super) relates_to: Option<String>,
+    pub(super) rel_type: Option<String>,
     pub(super) content: String,
 }
 
@@ -38,6 +40,8 @@ impl StoredEvent {
             state_key: self.state_key,
             origin_server_ts: self.origin_server_ts,
             redacts: self.redacts,
+            relates_to: self.relates_to,
+            rel_type: self.rel_type,
             content: self.content,
             ..Event::default()
         }
@@ -119,11 +123,13 @@ pub(super) async fn store(
             .collect()
     };
     let all: Vec<&Event> = events.iter().map(|placed| placed.event).collect();
-    let links = redaction::links(room, &all);
+    let mut links = redaction::links(room, &all);
     for (target, redaction) in &links {
         // Of several the first counts.
         found.redactions.entry((*target).to_owned()).or_insert_with(|| (*redaction).to_owned());
     }
+    let edits = redaction::edits(connection, room.room_key, &all, &links, &mut found.redactions).await?;
+    links.extend(edits.iter().map(|(edit, redaction)| (edit.as_str(), redaction.as_str())));
     let Found { known, redactions, .. } = &*found;
     let mut targets: HashSet<String> = links.iter().map(|(target, _)| (*target).to_owned()).collect();
     let (old, new): (Vec<&Placed<'_>>, Vec<&Placed<'_>>) =
@@ -138,7 +144,11 @@ pub(super) async fn store(
     let served = |placed: &&Placed<'_>| placed.event.redacted_by.is_some();
     let served =
         old.iter().copied().filter(served).map(|placed| (placed.event.event_id.as_str(), placed.event));
-    let mut settled: Vec<_> = targets.iter().filter(|target| known.contains_key(*target)).cloned().collect();
+    let is_new = |event_id: &String| new.iter().any(|placed| placed.event.event_id == *event_id);
+    let stored_edits =
+        edits.iter().map(|(edit, _)| edit).filter(|edit| !known.contains_key(*edit) && !is_new(edit));
+    let mut settled: Vec<_> =
+        targets.iter().filter(|target| known.contains_key(*target)).chain(stored_edits).cloned().collect();
     let mut redacted =
         redaction::apply(connection, policy, room, &settled, &served.collect(), redactions).await?;
     for event in new.iter().map(|placed| placed.event) {

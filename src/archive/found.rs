@@ -31,7 +31,7 @@ pub(super) type KnownEvents = HashMap<String, Known>;
 pub(super) struct Found {
     /// Those that are stored, and what they redact.
     pub(super) known: KnownEvents,
-    /// Redactions that were recorded for the events, and for those whose content they repeat; perhaps for others.
+    /// Redactions that were recorded for the events, and for those whose content they repeat or edit; perhaps for others.
     pub(super) redactions: Redactions,
     /// The neighbour below the position that was asked about.
     pub(super) below: Option<Below>,
@@ -79,8 +79,9 @@ pub(super) async fn look_up(
     let ids = || events.iter().map(|event| event.event_id.as_str());
     let asked: Vec<&str> =
         events.iter().filter(|event| which.includes(event)).flat_map(|event| concerned(event)).collect();
-    let unstored: Vec<&str> =
-        events.iter().filter_map(|event| event.replaced()).chain(ids().filter(|_| !is_many)).collect();
+    let originals = events.iter().filter_map(|event| redaction::edited(event));
+    let replaced = events.iter().filter_map(|event| event.replaced());
+    let unstored: Vec<&str> = replaced.chain(originals).chain(ids().filter(|_| !is_many)).collect();
     let most_waiting = if is_many { FEW_WAITING } else { 0 };
     let most_near = if which == LookUp::Again { events.len() } else { 0 };
     // Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a

@@ -12,7 +12,7 @@ use sqlx::{
     postgres::PgConnectOptions,
 };
 
-use super::{Archive, Error, migrator, writer::WRITER_LOCK};
+use super::{Archive, Error, WideRole, migrator, role, writer::WRITER_LOCK};
 
 pub use self::connections::{ConnectionLimit, Limited};
 
@@ -52,6 +52,8 @@ pub struct Inspection {
     pub writer: Option<(i32, String)>,
     /// Whose archive it is.
     pub account: Option<String>,
+    /// The readers and writers that may do more than what they are for.
+    pub wide_roles: Vec<WideRole>,
 }
 
 /// Whether something can be written.
@@ -153,6 +155,7 @@ async fn inspect(connection: &mut PgConnection, no_second: Option<String>) -> Re
         permitted: permitted(connection, current).await?,
         writer: writer(connection).await?,
         account: if current { account(connection).await? } else { None },
+        wide_roles: if current { role::wide_roles(connection).await? } else { Vec::new() },
         server_version: server.version.split(" (").next().unwrap_or_default().to_owned(),
         major: server.major,
         database: server.database,

@@ -51,6 +51,7 @@ pub use ingest::SyncOutcome;
 pub use kind::{Kind, WalkState};
 pub use operator::{Shown, Span};
 pub use resequence::{PageRead, Resequence};
+pub use role::WideRole;
 pub use status::{GapCounts, RoomStatus, Status, Suspect};
 pub use walk::Walk;
 pub use writer::Writer;

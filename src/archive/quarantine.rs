@@ -12,6 +12,8 @@ use crate::matrix::{
 pub(super) fn event_ids(raw: &str) -> Vec<String> {
     let mut event_ids = Vec::new();
     collect_event_ids(&Json::parse(raw), &mut event_ids);
+    // Text in the database holds no NUL, so no redaction names such an id.
+    event_ids.retain(|event_id| !event_id.contains('\0'));
     event_ids
 }
 
@@ -74,12 +76,13 @@ pub(super) async fn keep_roomless(
 
 async fn insert(connection: &mut PgConnection, room_key: Option<i32>, bad: &Malformed) -> Result<(), Error> {
     let kept = sqlx::query!(
-        "insert into archive.quarantine (room_key, raw, raw_sha256, reason) values ($1, $2, $3, $4)
+        "insert into archive.quarantine (room_key, raw, raw_sha256, reason, event_ids) values ($1, $2, $3, $4, $5)
          on conflict do nothing",
         room_key,
         bad.raw.as_bytes(),
         bad.own_sha256.as_slice(),
-        bad.reason
+        bad.reason,
+        &event_ids(&bad.raw)
     )
     .execute(connection)
     .await?;

@@ -1,14 +1,20 @@
 //! Redactions: applied whichever of the two events arrives first, once, in their own room, by the room version's
 //! rules, to every place that the content went.
 
+mod edits;
 mod prune;
 mod repeats;
+mod retained;
 
 use foldhash::{HashMap, HashMapExt as _};
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-pub(super) use self::{prune::pruned, repeats::prune_repeats};
+pub(super) use self::{
+    edits::{edited, edits},
+    prune::pruned,
+    repeats::prune_repeats,
+};
 use super::{
     Error,
     event::StoredEvent,
@@ -69,7 +75,8 @@ pub(super) async fn record(
              where r.room_key = $1 and r.target_event_id = stored.event_id and r.state = 'pending'
                and stored.state is not null
          )
-         select quarantine_id, raw from archive.quarantine where room_key = $1 and $5",
+         select quarantine_id, raw, event_ids from archive.quarantine
+         where room_key = $1 and $5 and (event_ids && $2::text[] or event_ids is null)",
         room.room_key,
         &targets as &[&str],
         &redactions as &[&str],
@@ -82,8 +89,11 @@ pub(super) async fn record(
         let event_ids = str::from_utf8(raw).map(quarantine::event_ids).unwrap_or_default();
         event_ids.iter().any(|event_id| targets.contains(&event_id.as_str()))
     };
-    let theirs: Vec<i64> =
-        quarantined.into_iter().filter(|row| is_target(&row.raw)).map(|row| row.quarantine_id).collect();
+    let theirs: Vec<i64> = quarantined
+        .into_iter()
+        .filter(|row| row.event_ids.is_some() || is_target(&row.raw))
+        .map(|row| row.quarantine_id)
+        .collect();
     if !theirs.is_empty() {
         sqlx::query!("delete from archive.quarantine where quarantine_id = any($1)", &theirs)
             .execute(connection)
@@ -168,7 +178,15 @@ pub(super) fn redacted_copy(room: &Room, event: &Event, redactions: &Redactions)
     if event.redacted_by.is_some() || event.event_type == "m.room.create" {
         return None;
     }
-    Some(Event { redacted_by: Some(redaction.clone()), ..pruned(room, event) })
+    let copy = Event { redacted_by: Some(redaction.clone()), ..pruned(room, event) };
+    // Redacted with the message that it edits, it still says that it is an edit, and of what: else it would seem to be a
+    // message of its own.
+    match edited(event) {
+        Some(original) if redactions.get(original) == Some(redaction) => {
+            Some(Event { relates_to: event.relates_to.clone(), rel_type: event.rel_type.clone(), ..copy })
+        }
+        _ => Some(copy),
+    }
 }
 
 /// Prunes those of `targets` that are stored in full. `served` are the server's own pruned copies, which count more than
@@ -189,7 +207,8 @@ pub(super) async fn apply(
     let better: Vec<&str> = if by_rules { Vec::new() } else { served.keys().copied().collect() };
     let full = sqlx::query_as!(
         StoredEvent,
-        r#"select event_id, type as event_type, sender, state_key, origin_server_ts, redacts, content::text as "content!"
+        r#"select event_id, type as event_type, sender, state_key, origin_server_ts, redacts, relates_to, rel_type,
+                  content::text as "content!"
            from archive.events
            where room_key = $1 and event_id = any($2) and (redacted_by is null or event_id = any($3))
              and type <> 'm.room.create'"#,
@@ -237,14 +256,15 @@ async fn overwrite(
     }
     sqlx::query!(
         "update archive.events
-         set content = $3::text::jsonb, redacted_by = $4, stable_sha256 = $5, relates_to = null, rel_type = null,
-             raw = null
+         set content = $3::text::jsonb, redacted_by = $4, stable_sha256 = $5, relates_to = $6, rel_type = $7, raw = null
          where room_key = $1 and event_id = $2 and (redacted_by is null or stable_sha256 <> $5)",
         room_key,
         copy.event_id,
         copy.content,
         copy.redacted_by,
-        copy.stable_sha256.as_slice()
+        copy.stable_sha256.as_slice(),
+        copy.relates_to,
+        copy.rel_type
     )
     .execute(connection)
     .await?;

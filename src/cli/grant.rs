@@ -17,6 +17,11 @@ const NO_ROLES: [&str; 6] = ["public", "none", "current_user", "current_role", "
 ///
 /// Makes the role if there is none, without a password: set one with `\password NAME` in `backscroll psql`. With --room it
 /// sees these rooms only. Granting again replaces what was granted. To undo: `drop owned by NAME; drop role NAME`.
+///
+/// It has no right to write anything. Temporary tables, large objects and the like are everybody's by default: they are taken
+/// from everybody in this database, but from roles that own something else here; what this role may not take is named. That
+/// the reader's transactions are read-only and its queries end after a minute are defaults, which it can change. A role
+/// that has other rights, as a superuser or a member of `pg_read_all_data` has, is refused.
 #[derive(Debug, clap::Args)]
 pub(super) struct GrantReader {
     /// Name of the role
@@ -31,7 +36,7 @@ pub(super) struct GrantReader {
 /// Let a database role run the daemon: write rows, but neither make, change, empty nor drop a table.
 ///
 /// Makes the role if there is none, without a password. Migrations then need their owner: `backscroll migrate` with the
-/// owner's database.url, after each upgrade.
+/// owner's database.url, after each upgrade. What is taken from everybody, and who is refused, is as with grant-reader.
 #[derive(Debug, clap::Args)]
 pub(super) struct GrantWriter {
     /// Name of the role
@@ -43,26 +48,28 @@ impl GrantReader {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let rooms: Vec<_> = self.room.iter().map(ToString::to_string).collect();
         let rooms = (!rooms.is_empty()).then_some(rooms.as_slice());
-        grant(config, async |archive| archive.grant_reader(&self.name, rooms).await).await?;
+        let left = grant(config, async |archive| archive.grant_reader(&self.name, rooms).await).await?;
         let rooms =
             rooms.map_or_else(|| "every room".to_owned(), |rooms| escape(&rooms.join(", ")).into_owned());
         text::print(&format!("{} may read {rooms}.\n", escape(&self.name)))?;
+        warn(&self.name, &left);
         Ok(ExitCode::SUCCESS)
     }
 }
 
 impl GrantWriter {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        grant(config, async |archive| archive.grant_writer(&self.name).await).await?;
+        let left = grant(config, async |archive| archive.grant_writer(&self.name).await).await?;
         text::print(&format!("{} may run the daemon.\n", escape(&self.name)))?;
+        warn(&self.name, &left);
         Ok(ExitCode::SUCCESS)
     }
 }
 
 async fn grant(
     config: &Config,
-    grant: impl AsyncFnOnce(&archive::Archive) -> Result<(), archive::Error>,
-) -> anyhow::Result<()> {
+    grant: impl AsyncFnOnce(&archive::Archive) -> Result<Vec<String>, archive::Error>,
+) -> anyhow::Result<Vec<String>> {
     let store = Store::open_archive(config).await?;
     let granted = async {
         store.archive.migrate().await?;
@@ -71,6 +78,13 @@ async fn grant(
     let granted = granted.await;
     store.close().await?;
     Ok(granted.map_err(Error::from)?)
+}
+
+/// Names what the role may do beside what it is for, because it could not be taken from it.
+fn warn(name: &str, left: &[String]) {
+    for left in left {
+        eprintln!("backscroll: warning: {}: {}", escape(name), escape(left));
+    }
 }
 
 fn role(name: &str) -> Result<String, String> {

@@ -405,3 +405,100 @@ async fn what_was_redacted_out_of_sight_is_pruned_after_a_return() {
     daemon.stop().await;
     assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
 }
+
+/// A homeserver redacts the message and not its edits, which hold its text. Whoever redacts a message means that.
+#[tokio::test]
+async fn the_edits_of_a_redacted_message_go_with_it() {
+    let stage = Stage::new().await;
+    for version in ["1", "6", "11"] {
+        let room = stage.server.create_room(version);
+        let edit = |original: &str, sender: &str, body: &str| {
+            let content = format!(
+                r#"{{"msgtype":"m.text","body":"* {body}","m.new_content":{{"msgtype":"m.text","body":"{body}"}},
+                    "m.relates_to":{{"rel_type":"m.replace","event_id":"{original}"}}}}"#
+            );
+            stage.server.append(&room, Event::new("m.room.message", content).from(sender))
+        };
+        let early = stage.server.message(&room, ALICE, "early");
+        let secret = edit(&early, ALICE, SECRET);
+        edit(&secret, ALICE, &format!("{SECRET}, an edit of an edit"));
+        let by_another = edit(&early, BOB, "not by the sender");
+        stage.say(&room, "between", 25);
+        stage.server.redact(&room, &early);
+        let live = stage.server.message(&room, ALICE, "live");
+        edit(&live, ALICE, SECRET);
+        let mut daemon = stage.follow();
+        let known = format!(
+            "select count(*) from events join rooms using (room_id) where event_id = '{live}' and history_state = 'complete'"
+        );
+        daemon.until("the history is there", async || stage.database.value(&known).await == "1").await;
+        // One edit before the redaction, and one after it.
+        stage.server.redact(&room, &live);
+        edit(&live, ALICE, &format!("{SECRET}, after the redaction"));
+        let last = stage.server.message(&room, ALICE, "last");
+        daemon
+            .until("all is there", async || {
+                let here = format!(
+                    "select count(*) from events join rooms using (room_id) where event_id = '{last}' and history_state = 'complete'"
+                );
+                stage.database.value(&here).await == "1"
+            })
+            .await;
+        daemon.stop().await;
+        let settled = async || {
+            assert_eq!(mentions(&stage.database, SECRET).await, [""; 0], "{version}");
+            let shown = format!(
+                "select count(*) from messages where room_id = '{room}' and (redacted or body is null or edit_count > 0)"
+            );
+            assert_eq!(stage.database.value(&shown).await, "2", "{version}: the two messages themselves");
+            let others = format!("select content ->> 'body' from events where event_id = '{by_another}'");
+            assert_eq!(stage.database.value(&others).await, "* not by the sender", "{version}");
+            let edits = format!(
+                "select count(*) from events e where room_id = '{room}' and rel_type = 'm.replace' and redacted_by is not null
+                   and content = '{{}}' and exists (select from archive.redactions r where r.target_event_id = e.event_id
+                                                    and r.redaction_event_id = e.redacted_by and r.state = 'applied')"
+            );
+            assert_eq!(stage.database.value(&edits).await, "4", "{version}");
+        };
+        settled().await;
+        // The homeserver serves the edits in full, again and again.
+        let walked = stage.backscroll.run(&["backfill", &room]).await;
+        assert!(walked.status.success(), "{}", walked.stderr);
+        settled().await;
+    }
+}
+
+/// What retain has kept of redacted events goes once redactions are honoured again, without a walk, but for the originals.
+#[tokio::test]
+async fn after_retain_and_back_only_the_originals_stay() {
+    let stage = Stage::new().await.set("redactions.policy", "retain");
+    let room = stage.server.create_room("10");
+    let malformed = |number: usize| {
+        let raw = format!(
+            r#"{{"event_id":"$bad{number}","type":7,"sender":"{BOB}","content":{{"body":"{SECRET} {number}"}}}}"#
+        );
+        stage.server.append_raw(&room, &format!("$bad{number}"), raw);
+    };
+    (0..140).for_each(malformed);
+    let secret = stage.server.message(&room, ALICE, SECRET);
+    stage.once().await;
+    (0..139).for_each(|number| _ = stage.server.redact(&room, &format!("$bad{number}")));
+    stage.server.redact(&room, &secret);
+    stage.once().await;
+    assert_eq!(mentions(&stage.database, SECRET).await, ["originals", "quarantine"]);
+    // As an earlier version has stored them; and one that is no text at all.
+    stage
+        .database
+        .run(
+            r"update archive.quarantine set event_ids = null where quarantine_id % 2 = 0;
+              insert into archive.quarantine (room_key, raw, raw_sha256, reason) values (1, '\xff00', '\x00', 'test')",
+        )
+        .await;
+    let stage = stage.set("redactions.policy", "honour");
+    stage.once().await;
+    // What was not redacted stays.
+    let left = "select string_agg(event_ids::text, ' ' order by event_ids) from archive.quarantine";
+    assert_eq!(stage.database.value(left).await, "{} {$bad139}");
+    let originals = "select count(*) from archive.originals";
+    assert_eq!(stage.database.value(originals).await, "1");
+}

@@ -1,13 +1,15 @@
 //! Is there a database to archive into, and may we?
 
 use crate::{
-    archive::{Archive, inspect::Schema},
+    archive::{Archive, WideRole, inspect::Schema},
     config::Config,
     postgres::{self, Presence, Server, Settings},
     requirements::{self, Connections, DATABASE, Problem, SCHEMA},
 };
 
 use super::{Report, rehearsal};
+
+const ROLES: &str = "roles";
 
 /// Returns whose archive it is, if there is one.
 pub(super) async fn check(config: &Config, report: &mut Report) -> Option<String> {
@@ -87,6 +89,7 @@ async fn inspect(url: &str, place: &str, walks: usize, report: &mut Report) -> O
     if problems.iter().all(|problem| problem.subject != SCHEMA) {
         report.ok(SCHEMA, &schema(found.schema.as_ref()));
     }
+    roles(&found.wide_roles, report);
     match &found.writer {
         Some((pid, since)) => report.ok(
             "daemon",
@@ -100,6 +103,23 @@ async fn inspect(url: &str, place: &str, walks: usize, report: &mut Report) -> O
 fn fail(problem: &Problem, report: &mut Report) {
     let remedies: Vec<_> = problem.remedies.iter().map(String::as_str).collect();
     report.fail(problem.code, problem.subject, &problem.text, &remedies);
+}
+
+fn roles(wide: &[WideRole], report: &mut Report) {
+    for found in wide {
+        let command = if found.kind == "writer" { "grant-writer" } else { "grant-reader" };
+        if found.unlimited {
+            let problem = format!(
+                "the {} {:?} is no longer held to what it is for: {}",
+                found.kind, found.role, found.problem
+            );
+            report.warn(ROLES, &problem, &["take that away from it, or drop the role"]);
+        } else {
+            let problem = format!("the {} {:?}: {}", found.kind, found.role, found.problem);
+            let remedy = format!("or, as a superuser, `backscroll {command}` again");
+            report.warn(ROLES, &problem, &[&remedy]);
+        }
+    }
 }
 
 /// A schema with which nothing is wrong.

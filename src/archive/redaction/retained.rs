@@ -1,0 +1,54 @@
+//! What `redactions.policy = "retain"` has kept in quarantine goes once the policy is honour: such text cannot be pruned. What
+//! it has kept in `archive.originals` stays, as is documented.
+
+use crate::archive::{Error, Policy, Writer, quarantine};
+
+/// Rows that one transaction looks at; a row can be large.
+const BATCH: i64 = 50;
+
+impl Writer {
+    /// Forgets a part of what is in quarantine of redacted events. To be called until it returns `None`; a part that was
+    /// done stays done. Otherwise the number of rows that were forgotten.
+    pub async fn forget_retained(&self) -> Result<Option<u64>, Error> {
+        if self.policy() != Policy::Honour {
+            return Ok(None);
+        }
+        let mut transaction = self.begin().await?;
+        let unread = sqlx::query!(
+            "select quarantine_id, raw from archive.quarantine where event_ids is null order by quarantine_id limit $1",
+            BATCH
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        if !unread.is_empty() {
+            for row in unread {
+                let event_ids = str::from_utf8(&row.raw).map(quarantine::event_ids).unwrap_or_default();
+                sqlx::query!(
+                    "update archive.quarantine set event_ids = $2 where quarantine_id = $1",
+                    row.quarantine_id,
+                    &event_ids
+                )
+                .execute(&mut *transaction)
+                .await?;
+            }
+            transaction.commit().await?;
+            return Ok(Some(0));
+        }
+        let gone = sqlx::query!(
+            "delete from archive.quarantine
+             where quarantine_id in (
+                 select q.quarantine_id from archive.quarantine q
+                 where exists (
+                     select from unnest(q.event_ids) as named (event_id)
+                     join archive.redactions r on r.room_key = q.room_key and r.target_event_id = named.event_id
+                     where r.state <> 'refused')
+                 limit $1)",
+            BATCH
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        transaction.commit().await?;
+        Ok((gone > 0).then_some(gone))
+    }
+}
