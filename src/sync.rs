@@ -1,5 +1,6 @@
 //! Forwards: follows `/sync` from `since`.
 
+mod intake;
 mod pace;
 mod stay;
 mod touch;
@@ -12,25 +13,22 @@ use std::{
 
 use ruma::RoomId;
 
-use self::{pace::Pace, touch::Touch};
+use self::{intake::take_in, pace::Pace, touch::Touch};
 use crate::{
     Error, Retry,
     archive::{Account, Suspect, SyncOutcome},
     backoff::Backoff,
     config::Rooms,
     daemon::Context,
-    edits,
-    health::{self, Homeserver},
-    matrix::{self, Events, SyncBatch, SyncRequest},
-    metrics, vanished,
+    health::Homeserver,
+    matrix::{self, Events, SyncRequest},
+    vanished,
 };
 
 /// How often the current state of every room is compared with the server's while the daemon runs; and when it starts.
 const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the rooms that the account is in are; and when it starts.
 const LOOK_AFTER: Duration = Duration::from_secs(60);
-/// What storing the state of every room of a large account may take.
-const FULL_STORE: Duration = Duration::from_secs(15 * 60);
 /// How soon the state of a room is asked for again that could not be got, the second time. Each such request holds up what is
 /// live, so the pause doubles with each.
 const STATE_AGAIN: Duration = Duration::from_secs(1);
@@ -186,44 +184,17 @@ impl<'c> Follower<'c> {
             context.writer.doubt_left_rooms(&rooms).await?;
         }
         let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
-        let Some(batch) = ask(context, &request, account).await? else { return Ok(None) };
-        let start = Instant::now();
-        context.health.homeserver_is(Homeserver::Answers);
-        if batch.rooms_unread {
-            if full_state {
-                // A room that is quiet is told of in no other response.
-                return Err(matrix::Error::Malformed("/sync: the rooms are no object".to_owned()).into());
-            }
-            context.writer.open_gaps_everywhere(account, batch.next_batch.as_str()).await?;
-        }
-        let store = context.writer.apply_sync(account, &batch, &rooms, full_state);
-        let outcome = if full_state {
-            health::within(FULL_STORE);
-            store.await?
-        } else {
-            context.turns.live(store).await?
+        let Some((outcome, stored)) = take_in(context, account, &rooms, &request).await? else {
+            return Ok(None);
         };
         if outcome.needs_full_state {
             return Ok(Some(outcome));
         }
-        metrics::stored_sync(outcome.event_count, start.elapsed());
-        // Of a first response, and of one to a run that ends, nobody waits to see the next.
-        if !full_state && !context.once {
-            let told = batch.rooms.iter().filter(|room| !room.timeline.events.is_empty());
-            context.lively.told(told.map(|room| &*room.room_id));
-        }
+        *account = stored;
         if outcome.room_count > 0 {
             let room_count = context.writer.archive().followed_rooms().await?;
             let before = context.live_events.fetch_add(outcome.event_count as u64, Ordering::Relaxed);
             context.progress.following(room_count, before + outcome.event_count as u64);
-        }
-        if outcome.event_count > 0 {
-            tracing::info!(
-                room_count = outcome.room_count,
-                event_count = outcome.event_count,
-                duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
-                "stored a sync response"
-            );
         }
         context.abreast.store(true, Ordering::Relaxed);
         // What the response opened is read from the database; this only wakes the reader.
@@ -352,22 +323,5 @@ async fn others_wanted(context: &Context, account: &Account) {
         if chosen.is_ok_and(|(_, rooms_filter)| rooms_filter != account.rooms_filter) {
             return;
         }
-    }
-}
-
-/// The answer to a request; `None` if the daemon is to stop, or other rooms were chosen while it waited for news.
-async fn ask(
-    context: &Context,
-    request: &SyncRequest<'_>,
-    account: &Account,
-) -> Result<Option<SyncBatch>, Error> {
-    let answer = async {
-        let mut batch = context.client.sync(request).await?;
-        edits::undo_in_rooms(context, &mut batch.rooms).await?;
-        Ok(batch)
-    };
-    tokio::select! {
-        answer = context.unless_stopped(answer) => answer.transpose(),
-        () = others_wanted(context, account) => Ok(None),
     }
 }

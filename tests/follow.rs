@@ -1,6 +1,7 @@
 //! `backscroll run` on the model homeserver: what happens while it follows.
 
 mod edits;
+mod first;
 mod gaps;
 mod live;
 mod membership;

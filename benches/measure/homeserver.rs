@@ -104,8 +104,10 @@ async fn fetch(synapse: &Synapse, token: &str) -> anyhow::Result<(usize, Duratio
     let (start, cpu) = (Instant::now(), synapse.cpu()?);
     let client = Client::new(&synapse.url)?;
     client.set_token(token.to_owned().into());
-    let batch = client.sync(&SyncRequest { since: None, full_state: true, timeout: Duration::ZERO }).await?;
-    let rooms = batch.rooms.iter().map(|room| walk(&client, &room.room_id, batch.next_batch.as_str()));
+    let answer = client.sync(&SyncRequest { since: None, full_state: true, timeout: Duration::ZERO }).await?;
+    let batch = answer.read_all().await?;
+    let now = batch.next_batch.as_ref().context("next_batch")?.as_str();
+    let rooms = batch.rooms.iter().map(|room| walk(&client, &room.room_id, now));
     let events = try_join_all(rooms).await?.into_iter().sum();
     Ok((events, start.elapsed(), synapse.cpu()?.saturating_sub(cpu)))
 }

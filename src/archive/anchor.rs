@@ -1,6 +1,8 @@
 //! The newest events that `/sync` told. A server that does not know them any more may have been rolled back, and takes
 //! `since` for a token of the future without a word (P23).
 
+use std::collections::HashSet;
+
 use sqlx::PgConnection;
 
 use super::{Archive, Error, room::Room};
@@ -85,33 +87,43 @@ impl Archive {
     }
 }
 
-/// Remembers the last events of a response, if it has any, in place of those before.
-pub(super) async fn remember(
-    connection: &mut PgConnection,
-    told: &[(Room, &RoomBatch)],
-) -> Result<(), Error> {
-    let mut last: Vec<_> = told
-        .iter()
-        .filter(|(room, batch)| room.watched && batch.section == Section::Join)
-        .filter_map(|(room, batch)| Some((room.room_key, batch.timeline.events.last()?)))
-        .collect();
-    if last.is_empty() {
-        return Ok(());
+/// The last events of a response, of the rooms where they are the newest.
+#[derive(Debug, Default)]
+pub(super) struct Latest(Vec<(Option<i64>, i32, String)>);
+
+impl Latest {
+    /// Adds those of some of its rooms.
+    pub(super) fn add<'b>(&mut self, told: impl Iterator<Item = (&'b Room, &'b RoomBatch)>) {
+        let followed = told.filter(|(room, batch)| room.watched && batch.section == Section::Join);
+        let last = followed.filter_map(|(room, batch)| Some((room.room_key, batch.timeline.events.last()?)));
+        self.0
+            .extend(last.map(|(room_key, event)| (event.origin_server_ts, room_key, event.event_id.clone())));
+        // The time is the sender's word, but only the choice depends on it.
+        self.0.sort_by(|(left, ..), (right, ..)| right.cmp(left));
+        // A room that is told twice counts once, with what came last.
+        let mut seen = HashSet::new();
+        self.0.retain(|(_, room_key, _)| seen.insert(*room_key));
+        self.0.truncate(ROOMS);
     }
-    // The time is the sender's word, but only the choice depends on it.
-    last.sort_by_key(|(_, event)| std::cmp::Reverse(event.origin_server_ts));
-    let (room_keys, event_ids): (Vec<i32>, Vec<String>) =
-        last.into_iter().take(ROOMS).map(|(room_key, event)| (room_key, event.event_id.clone())).unzip();
-    sqlx::query!(
-        "with forgotten as (delete from archive.anchors where room_key <> all($1))
-         insert into archive.anchors (room_key, event_id) select * from unnest($1::int[], $2::text[])
-         on conflict (room_key) do update set event_id = excluded.event_id",
-        &room_keys,
-        &event_ids
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+
+    /// Remembers them, if there are any, in place of those before.
+    pub(super) async fn remember(self, connection: &mut PgConnection) -> Result<(), Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let (room_keys, event_ids): (Vec<i32>, Vec<String>) =
+            self.0.into_iter().map(|(_, room_key, event_id)| (room_key, event_id)).unzip();
+        sqlx::query!(
+            "with forgotten as (delete from archive.anchors where room_key <> all($1))
+             insert into archive.anchors (room_key, event_id) select * from unnest($1::int[], $2::text[])
+             on conflict (room_key) do update set event_id = excluded.event_id",
+            &room_keys,
+            &event_ids
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
 }
 
 /// Forgets them: nothing is expected of the server any more.

@@ -9,13 +9,20 @@ const JSONB: u8 = 1;
 /// Bytes that are sent at once, about: the server reads one piece while the next is written, and needs memory for one.
 const PIECE: usize = 64 << 10;
 
-/// Rows of one `COPY`, on their way to the server. Nothing is stored but by [`finish`](Self::finish).
-pub(super) struct Rows<'c> {
-    copy: PgCopyIn<&'c mut PgConnection>,
+/// Encoded rows that are still to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
     buffer: Vec<u8>,
 }
 
-impl<'c> Rows<'c> {
+/// Rows of one `COPY`, on their way to the server. Nothing is stored but by [`finish`](Self::finish).
+pub(super) struct Copy<'c> {
+    copy: PgCopyIn<&'c mut PgConnection>,
+    /// What is not sent yet.
+    pub(super) rows: Rows,
+}
+
+impl<'c> Copy<'c> {
     /// `statement`: a `COPY … FROM STDIN (FORMAT binary)`.
     pub(super) async fn begin(
         connection: &'c mut PgConnection,
@@ -24,16 +31,66 @@ impl<'c> Rows<'c> {
         let copy = connection.copy_in_raw(statement).await?;
         let mut buffer = Vec::with_capacity(2 * PIECE);
         buffer.extend_from_slice(HEADER);
-        Ok(Self { copy, buffer })
+        Ok(Self { copy, rows: Rows { buffer } })
+    }
+
+    /// Sends what there is, if that is much.
+    pub(super) async fn send_much(&mut self) -> Result<(), sqlx::Error> {
+        if self.rows.buffer.len() >= PIECE {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the trailer and waits until the rows are in the table.
+    pub(super) async fn finish(mut self) -> Result<(), sqlx::Error> {
+        self.rows.buffer.extend((-1_i16).to_be_bytes());
+        self.send().await?;
+        self.copy.finish().await?;
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), sqlx::Error> {
+        send(&mut self.copy, &self.rows.buffer).await?;
+        self.rows.buffer.clear();
+        Ok(())
+    }
+}
+
+async fn send(copy: &mut PgCopyIn<&mut PgConnection>, bytes: &[u8]) -> Result<(), sqlx::Error> {
+    // A single row may be much longer than a piece.
+    for piece in bytes.chunks(PIECE) {
+        copy.send(piece).await?;
+    }
+    Ok(())
+}
+
+impl Rows {
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// How many bytes they have.
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Writes the rows by one `COPY`; none are left then.
+    pub(super) async fn write(
+        &mut self,
+        connection: &mut PgConnection,
+        statement: &str,
+    ) -> Result<(), sqlx::Error> {
+        let mut copy = Copy::begin(connection, statement).await?;
+        copy.send().await?;
+        send(&mut copy.copy, &self.buffer).await?;
+        self.buffer.clear();
+        copy.finish().await
     }
 
     /// Begins a row of `columns` columns; as many fields must follow.
-    pub(super) async fn row(&mut self, columns: i16) -> Result<(), sqlx::Error> {
-        if self.buffer.len() >= PIECE {
-            self.send().await?;
-        }
+    pub(super) fn row(&mut self, columns: i16) {
         self.buffer.extend(columns.to_be_bytes());
-        Ok(())
     }
 
     pub(super) fn int4(&mut self, value: i32) {
@@ -63,23 +120,6 @@ impl<'c> Rows<'c> {
             Some(value) => self.field(&[&[JSONB], value.as_bytes()]),
             None => self.null(),
         }
-    }
-
-    /// Sends the trailer and waits until the rows are in the table.
-    pub(super) async fn finish(mut self) -> Result<(), sqlx::Error> {
-        self.buffer.extend((-1_i16).to_be_bytes());
-        self.send().await?;
-        self.copy.finish().await?;
-        Ok(())
-    }
-
-    async fn send(&mut self) -> Result<(), sqlx::Error> {
-        // A single row may be much longer than a piece.
-        for piece in self.buffer.chunks(PIECE) {
-            self.copy.send(piece).await?;
-        }
-        self.buffer.clear();
-        Ok(())
     }
 
     fn null(&mut self) {

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{
     Archive, Error, Policy,
-    copy::Rows,
+    copy::{Copy, Rows},
     found::{Found, KnownEvents},
     precedence, redaction,
     room::Room,
@@ -16,6 +16,9 @@ use crate::matrix::Event;
 const COPY: &str = "copy archive.events (room_key, event_id, position, type, sender, state_key, origin_server_ts, content, \
                     redacts, redacted_by, replaces_state, prev_content, relates_to, rel_type, raw, stable_sha256) \
                     from stdin (format binary)";
+
+/// Gathered rows of more bytes than these are written.
+const MANY_BYTES: usize = 2 << 20;
 
 /// Of a stored event, what a redaction looks at.
 #[derive(Debug)]
@@ -96,6 +99,30 @@ pub(super) fn distinct<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<&
     distinct
 }
 
+/// Rows of new events of any rooms that are to be written together.
+#[derive(Debug, Default)]
+pub(super) struct NewRows {
+    rows: Rows,
+    /// The rooms that they are of.
+    room_keys: HashSet<i32>,
+}
+
+impl NewRows {
+    /// Writes them, if there are any.
+    pub(super) async fn write(&mut self, connection: &mut PgConnection) -> Result<(), Error> {
+        if !self.rows.is_empty() {
+            self.rows.write(connection, COPY).await?;
+            self.room_keys.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes them if any are of this room.
+    async fn write_of(&mut self, connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+        if self.room_keys.contains(&room_key) { self.write(connection).await } else { Ok(()) }
+    }
+}
+
 /// Stores events of one room, whose lock the transaction must hold, and leaves it to the caller to count them. `events` must
 /// be [`distinct`], `found` what was [looked up](super::found) of them; the redactions that are among them join it. A stored
 /// event is touched only if this copy has a redaction, a position, a `prev_content` or the content that it lacks. Returns how
@@ -106,6 +133,29 @@ pub(super) async fn store(
     room: &Room,
     events: &[Placed<'_>],
     found: &mut Found,
+) -> Result<usize, Error> {
+    store_all(connection, policy, room, events, found, None).await
+}
+
+/// The same, with the new ones' rows gathered in `rows`.
+pub(super) async fn gather(
+    connection: &mut PgConnection,
+    policy: Policy,
+    room: &Room,
+    events: &[Placed<'_>],
+    found: &mut Found,
+    rows: &mut NewRows,
+) -> Result<usize, Error> {
+    store_all(connection, policy, room, events, found, Some(rows)).await
+}
+
+async fn store_all(
+    connection: &mut PgConnection,
+    policy: Policy,
+    room: &Room,
+    events: &[Placed<'_>],
+    found: &mut Found,
+    mut gathered: Option<&mut NewRows>,
 ) -> Result<usize, Error> {
     if events.is_empty() {
         return Ok(0);
@@ -136,8 +186,27 @@ pub(super) async fn store(
         events.iter().partition(|placed| known.contains_key(&placed.event.event_id));
     targets
         .extend(all.iter().map(|event| &event.event_id).filter(|id| redactions.contains_key(*id)).cloned());
+    let replaced = events.iter().filter_map(|placed| placed.event.replaced());
+    let repeated: Vec<String> =
+        replaced.filter(|event_id| redactions.contains_key(*event_id)).map(str::to_owned).collect();
 
-    insert(connection, room, &new, redactions).await?;
+    match &mut gathered {
+        Some(rows) => {
+            rows.room_keys.extend((!new.is_empty()).then_some(room.room_key));
+            for placed in &new {
+                encode(&mut rows.rows, room, placed, redactions);
+                if rows.rows.len() >= MANY_BYTES {
+                    rows.write(connection).await?;
+                    rows.room_keys.insert(room.room_key);
+                }
+            }
+            // What follows looks at them.
+            if !targets.is_empty() || !repeated.is_empty() || !old.is_empty() {
+                rows.write_of(connection, room.room_key).await?;
+            }
+        }
+        None => insert(connection, room, &new, redactions).await?,
+    }
     complete(connection, room.room_key, &old, known).await?;
     precedence::replace_poorer(connection, room, &old, known, redactions).await?;
 
@@ -162,8 +231,7 @@ pub(super) async fn store(
     }
     redaction::record(connection, policy, room, &links, &settled).await?;
     redacted.extend(targets.into_iter().filter(|target| !known.contains_key(target)));
-    let replaced = events.iter().filter_map(|placed| placed.event.replaced());
-    redacted.extend(replaced.filter(|event_id| redactions.contains_key(*event_id)).map(str::to_owned));
+    redacted.extend(repeated);
     redaction::prune_repeats(connection, room, &redacted).await?;
     Ok(new.len())
 }
@@ -178,31 +246,36 @@ async fn insert(
     if events.is_empty() {
         return Ok(());
     }
-    let mut rows = Rows::begin(connection, COPY).await?;
+    let mut copy = Copy::begin(connection, COPY).await?;
     for placed in events {
-        let pruned = redaction::redacted_copy(room, placed.event, redactions);
-        let event = pruned.as_ref().unwrap_or(placed.event);
-        let target = event.redaction_target(room.room_version.as_deref()).or(event.redacts.as_deref());
-        rows.row(16).await?;
-        rows.int4(room.room_key);
-        rows.text(Some(&event.event_id));
-        rows.int8(placed.position);
-        rows.text(Some(&event.event_type));
-        rows.text(Some(&event.sender));
-        rows.text(event.state_key.as_deref());
-        rows.int8(event.origin_server_ts);
-        rows.jsonb(Some(&event.content));
-        rows.text(target);
-        rows.text(event.redacted_by.as_deref());
-        rows.text(event.replaces_state.as_deref());
-        rows.jsonb(event.prev_content.as_deref());
-        rows.text(event.relates_to.as_deref());
-        rows.text(event.rel_type.as_deref());
-        rows.bytes(event.raw.as_deref().map(str::as_bytes));
-        rows.bytes(Some(&event.stable_sha256));
+        copy.send_much().await?;
+        encode(&mut copy.rows, room, placed, redactions);
     }
-    rows.finish().await?;
+    copy.finish().await?;
     Ok(())
+}
+
+fn encode(rows: &mut Rows, room: &Room, placed: &Placed<'_>, redactions: &redaction::Redactions) {
+    let pruned = redaction::redacted_copy(room, placed.event, redactions);
+    let event = pruned.as_ref().unwrap_or(placed.event);
+    let target = event.redaction_target(room.room_version.as_deref()).or(event.redacts.as_deref());
+    rows.row(16);
+    rows.int4(room.room_key);
+    rows.text(Some(&event.event_id));
+    rows.int8(placed.position);
+    rows.text(Some(&event.event_type));
+    rows.text(Some(&event.sender));
+    rows.text(event.state_key.as_deref());
+    rows.int8(event.origin_server_ts);
+    rows.jsonb(Some(&event.content));
+    rows.text(target);
+    rows.text(event.redacted_by.as_deref());
+    rows.text(event.replaces_state.as_deref());
+    rows.jsonb(event.prev_content.as_deref());
+    rows.text(event.relates_to.as_deref());
+    rows.text(event.rel_type.as_deref());
+    rows.bytes(event.raw.as_deref().map(str::as_bytes));
+    rows.bytes(Some(&event.stable_sha256));
 }
 
 /// Gives stored events the position or `prev_content` that they lack, the latter with the name of its event: an event from a

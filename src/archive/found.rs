@@ -37,6 +37,20 @@ pub(super) struct Found {
     pub(super) below: Option<Below>,
 }
 
+impl Found {
+    /// Notes that `events` are stored now, none of them placed.
+    pub(super) fn note_unplaced(&mut self, events: &[&Event]) {
+        for event in events {
+            let stored = self.known.entry(event.event_id.clone()).or_insert_with(|| Known {
+                position: None,
+                has_prev_content: false,
+                stable_sha256: event.stable_sha256.to_vec(),
+            });
+            stored.has_prev_content |= event.prev_content.is_some();
+        }
+    }
+}
+
 /// Which events of a page are looked up before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LookUp {
@@ -175,6 +189,69 @@ pub(super) async fn look_up(
     }
     let below = upper.map(|upper| Below { upper, position: row.below });
     Ok(Found { known, redactions, below })
+}
+
+/// Looks up all events that an answer has of several rooms, as [`look_up`] does for one. The transaction must hold the
+/// rooms' locks.
+pub(super) async fn look_up_rooms<'e>(
+    connection: &mut PgConnection,
+    events: impl Iterator<Item = (i32, &'e Event)>,
+) -> Result<HashMap<i32, Found>, Error> {
+    let (mut room_keys, mut event_ids, mut are_stored) = (Vec::new(), Vec::new(), Vec::new());
+    for (room_key, event) in events {
+        let concerned = concerned(event).map(|event_id| (event_id, true));
+        for (event_id, may_be_stored) in concerned.chain(event.replaced().map(|event_id| (event_id, false))) {
+            room_keys.push(room_key);
+            event_ids.push(event_id);
+            are_stored.push(may_be_stored);
+        }
+    }
+    let mut found: HashMap<i32, Found> = HashMap::new();
+    if room_keys.is_empty() {
+        return Ok(found);
+    }
+    // Lateral, and limited, for the same reason as in `look_up`.
+    let stored = sqlx::query!(
+        r#"select asked.room_key as "room_key!", stored.event_id, stored.position,
+                  stored.has_prev_content as "has_prev_content!", stored.stable_sha256
+           from unnest($1::int[], $2::text[], $3::boolean[]) as asked (room_key, event_id, may_be_stored)
+           cross join lateral (
+               select e.event_id, e.position, e.prev_content is not null as has_prev_content, e.stable_sha256
+               from archive.events e
+               where e.room_key = asked.room_key and e.event_id = asked.event_id
+               limit 1
+           ) as stored
+           where asked.may_be_stored"#,
+        &room_keys,
+        &event_ids as &[&str],
+        &are_stored
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in stored {
+        let Found { known, .. } = found.entry(row.room_key).or_default();
+        let (position, has_prev_content) = (row.position, row.has_prev_content);
+        known.insert(row.event_id, Known { position, has_prev_content, stable_sha256: row.stable_sha256 });
+    }
+    let redactions = sqlx::query!(
+        r#"select asked.room_key as "room_key!", link.target_event_id, link.redaction_event_id
+           from unnest($1::int[], $2::text[]) as asked (room_key, event_id)
+           cross join lateral (
+               select r.target_event_id, r.redaction_event_id from archive.redactions r
+               where r.room_key = asked.room_key and r.target_event_id = asked.event_id and r.state <> 'refused'
+               order by r.recorded_at, r.redaction_event_id
+               limit 1
+           ) as link"#,
+        &room_keys,
+        &event_ids as &[&str]
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in redactions {
+        let Found { redactions, .. } = found.entry(row.room_key).or_default();
+        redactions.insert(row.target_event_id, row.redaction_event_id);
+    }
+    Ok(found)
 }
 
 /// An event's id and, if it is a redaction, its target's in either of the places that name it.

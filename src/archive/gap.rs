@@ -1,6 +1,8 @@
 //! Known holes. A gap is opened by the transaction that moves `since` past it, and closed by the one that stores the
 //! last page of its last walk: *archive + gaps = room*.
 
+use std::collections::HashMap;
+
 use sqlx::PgConnection;
 
 use super::{
@@ -26,59 +28,32 @@ pub(super) struct NewGap<'a> {
 }
 
 /// Opens a gap and the first walk that is to fill it.
+///
+/// Down to the old token where there is one (P161); else down to the room's start, from above all that is known. A newer gap's
+/// first pass goes down to the token below the room's lowest gap whose first pass has not come to its end: what arrived in the
+/// newer one may belong into the older one, and would be shown without its neighbours there.
 pub(super) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
-    // Down to the old token where there is one (P161); else down to the room's start, from above all that is known.
-    let (kind, upper_position, to_token) = match gap.lower_token {
-        Some(token) => {
-            let lowest = lowest_unwalked(connection, gap.room_key).await?;
-            let upper_position = gap.from_position.or(gap.upper_position);
-            (Kind::GapSince, upper_position, lowest.or_else(|| Some(token.to_owned())))
-        }
-        None => (Kind::GapWhole, None, None),
+    let (kind, from_position) = match gap.lower_token {
+        Some(_) => (Kind::GapSince, gap.from_position.or(gap.upper_position)),
+        None => (Kind::GapWhole, None),
     };
-    let gap_id = insert(connection, gap, "open").await?;
-    let walk = NewWalk {
-        room_key: gap.room_key,
-        gap_id: Some(gap_id),
-        kind,
-        from_token: gap.upper_token,
-        to_token: to_token.as_deref(),
-        upper_position,
-        delay_s: 0.0,
-    };
-    walk::open(connection, &walk).await?;
-    tracing::info!(room.key = gap.room_key, gap.id = gap_id, reason = gap.reason, "a gap was opened");
-    Ok(())
-}
-
-/// The token below the room's lowest gap whose first pass has not come to its end. A newer gap's first pass goes down to that:
-/// what arrived in the newer one may belong into the older one, and would be shown without its neighbours there.
-async fn lowest_unwalked(connection: &mut PgConnection, room_key: i32) -> Result<Option<String>, Error> {
-    let lowest = sqlx::query_scalar!(
-        "select g.lower_token from archive.walks w join archive.gaps g using (gap_id)
-         where w.room_key = $1 and w.kind = $2 and w.state <> 'done'
-         order by g.gap_id limit 1",
-        room_key,
-        Kind::GapSince.as_str()
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(lowest.flatten())
-}
-
-/// Records a hole that the operator chose to leave.
-pub(super) async fn skip(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
-    insert(connection, gap, "skipped").await?;
-    Ok(())
-}
-
-async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: &str) -> Result<i64, Error> {
     let (lower_event_id, lower_position) = gap.lower.clone().unzip();
     let gap_id = sqlx::query_scalar!(
-        "insert into archive.gaps (room_key, reason, upper_token, lower_token, upper_event_id, lower_event_id,
-                                   upper_position, lower_position, state)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         returning gap_id",
+        r#"with lowest as (
+               select g.lower_token from archive.walks w join archive.gaps g using (gap_id)
+               where w.room_key = $1 and w.kind = $10 and w.state <> 'done'
+               order by g.gap_id limit 1
+           ), gap as (
+               insert into archive.gaps (room_key, reason, upper_token, lower_token, upper_event_id, lower_event_id,
+                                         upper_position, lower_position, state)
+               values ($1, $2, $3, $4, $5, $6, $7, $8, 'open')
+               returning gap_id
+           )
+           insert into archive.walks (room_key, gap_id, kind, from_token, to_token, cursor, upper_position)
+           select $1, gap.gap_id, $9, $3, case when $4::text is not null then coalesce((select lower_token from lowest), $4) end,
+                  $3, $11
+           from gap
+           returning gap_id as "gap_id!""#,
         gap.room_key,
         gap.reason,
         gap.upper_token,
@@ -87,23 +62,49 @@ async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: &str) ->
         lower_event_id,
         gap.upper_position,
         lower_position,
-        state
+        kind.as_str(),
+        Kind::GapSince.as_str(),
+        from_position
     )
     .fetch_one(connection)
     .await?;
-    Ok(gap_id)
+    tracing::info!(room.key = gap.room_key, gap.id = gap_id, reason = gap.reason, "a gap was opened");
+    Ok(())
+}
+
+/// Records a hole that the operator chose to leave.
+pub(super) async fn skip(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
+    let (lower_event_id, lower_position) = gap.lower.clone().unzip();
+    sqlx::query!(
+        "insert into archive.gaps (room_key, reason, upper_token, lower_token, upper_event_id, lower_event_id,
+                                   upper_position, lower_position, state)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, 'skipped')",
+        gap.room_key,
+        gap.reason,
+        gap.upper_token,
+        gap.lower_token,
+        gap.upper_event_id,
+        lower_event_id,
+        gap.upper_position,
+        lower_position
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Why a room that is taken up again has a gap.
 pub(super) const NOT_WATCHED: &str = "the room was not watched";
 
 /// Where a room's timeline ends.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Top {
     /// Its newest event, and that one's position.
     pub(super) newest: Option<(String, i64)>,
     /// The upper edge of its highest gap that is not filled, also one that was left by the operator.
     pub(super) upper_edge: Option<i64>,
+    /// Whether a walk is to come through its whole past, from above all that is there then.
+    pub(super) awaits_walk: bool,
 }
 
 impl Top {
@@ -115,21 +116,43 @@ impl Top {
 
 /// Where the room's timeline ends now.
 pub(super) async fn top(connection: &mut PgConnection, room_key: i32) -> Result<Top, Error> {
-    let row = sqlx::query!(
-        r#"select newest.event_id as "event_id?", newest.position as "position?",
-                  (select max(upper_position) from archive.gaps where room_key = $1 and state <> 'closed') as upper_edge
-           from (select) as room
+    Ok(tops(connection, &[room_key]).await?.remove(&room_key).unwrap_or_default())
+}
+
+/// The same for several rooms.
+pub(super) async fn tops(
+    connection: &mut PgConnection,
+    room_keys: &[i32],
+) -> Result<HashMap<i32, Top>, Error> {
+    let rows = sqlx::query!(
+        r#"select room.room_key as "room_key!", newest.event_id as "event_id?", newest.position as "position?",
+                  (select max(g.upper_position) from archive.gaps g
+                   where g.room_key = room.room_key and g.state <> 'closed') as upper_edge,
+                  exists (
+                      select from archive.walks w
+                      where w.room_key = room.room_key and w.kind = 'gap_whole' and w.state = 'open'
+                        and w.pages = 0 and w.upper_position is null
+                  ) as "awaits_walk!"
+           from unnest($1::int[]) as room (room_key)
            left join lateral (
-               select event_id, position from archive.events
-               where room_key = $1 and position is not null
-               order by position desc
+               select e.event_id, e.position from archive.events e
+               where e.room_key = room.room_key and e.position is not null
+               order by e.position desc
                limit 1
            ) as newest on true"#,
-        room_key
+        room_keys
     )
-    .fetch_one(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(Top { newest: row.event_id.zip(row.position), upper_edge: row.upper_edge })
+    let top = |event_id: Option<String>, position, upper_edge, awaits_walk| Top {
+        newest: event_id.zip(position),
+        upper_edge,
+        awaits_walk,
+    };
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.room_key, top(row.event_id, row.position, row.upper_edge, row.awaits_walk)))
+        .collect())
 }
 
 /// The upper edge of a hole that the operator left, if `walk` begins or ends at one of its tokens.

@@ -8,12 +8,11 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::PgConnection;
 
 use super::{
-    Account, Error, Kind, Walk, WalkState, Writer, anchor, checkpoint,
+    Error, Kind, Walk, WalkState, Writer,
     event::{self, Placed},
     found::{self, LookUp, look_up},
     gap::{self, Top},
     position, quarantine, redaction,
-    response::{Response, claim_rooms},
     room::{self, Room},
     state::{Cause, Pointers},
     step::{self, Passed},
@@ -22,67 +21,11 @@ use super::{
     writer::{begin_in_room, close, lock_room},
 };
 use crate::{
-    config::{Backfill, Rooms},
-    matrix::{Event, Events, Page, SyncBatch},
+    config::Backfill,
+    matrix::{Event, Events, Page},
 };
 
-/// What is to be done after a `/sync` response.
-#[derive(Debug, Default)]
-pub struct SyncOutcome {
-    /// The response does not hold the whole state of a room that is new to the archive, or whose new alias decides about
-    /// it; or it was asked for before the last decision about rooms. Nothing was written: the same `since` must be asked
-    /// again with `full_state`.
-    pub needs_full_state: bool,
-    /// Events that were new.
-    pub event_count: usize,
-    /// Rooms that were told of.
-    pub room_count: usize,
-}
-
 impl Writer {
-    /// Stores a `/sync` response and moves `since`, in one transaction. `account.since` must be the `since` that was
-    /// asked with; `full`: with `full_state`, or without a `since`.
-    ///
-    /// # Errors
-    /// [`Error::Superseded`] if `since` was moved by somebody else.
-    pub async fn apply_sync(
-        &self,
-        account: &mut Account,
-        batch: &SyncBatch,
-        rooms: &Rooms,
-        full: bool,
-    ) -> Result<SyncOutcome, Error> {
-        let response = Response { account, next_batch: batch.next_batch.as_str(), rooms, full };
-        let mut outcome = SyncOutcome { room_count: batch.rooms.len(), ..SyncOutcome::default() };
-        let mut transaction = self.begin().await?;
-        quarantine::keep_roomless(&mut transaction, &batch.set_aside).await?;
-        let told = claim_rooms(&mut transaction, &response, &batch.rooms).await?;
-        anchor::remember(&mut transaction, &told).await?;
-        let mut last = None;
-        for (mut room, told) in told {
-            // A room that the account was kicked from and invited to again is told twice.
-            if last.replace(room.room_key) == Some(room.room_key) {
-                room = room::get(&mut transaction, room.room_key).await?;
-            }
-            self.apply_room(&mut transaction, &response, room, told, &mut outcome).await?;
-            if outcome.needs_full_state {
-                break;
-            }
-        }
-        // Else what was decided meanwhile would count as applied. Asked last, because commands wait from here on.
-        outcome.needs_full_state |= full && !checkpoint::is_up_to_date(&mut transaction, account).await?;
-        if outcome.needs_full_state {
-            transaction.rollback().await?;
-            return Ok(outcome);
-        }
-        let filter = full.then(|| rooms.fingerprint());
-        checkpoint::advance(&mut transaction, account, batch.next_batch.as_str(), filter.as_deref()).await?;
-        transaction.commit().await?;
-        account.since = Some(batch.next_batch.as_str().to_owned());
-        account.rooms_filter = filter.or(account.rooms_filter.take());
-        Ok(outcome)
-    }
-
     /// Makes the current state that of a `/state` answer, which is a room's whole state.
     pub async fn reconcile(&self, room_key: i32, state: &Events) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
@@ -329,7 +272,7 @@ async fn edge_above(
         return Ok(Some(edge));
     }
     let from_top = walk.cursor.is_none() || walk.kind != Kind::Operator;
-    let Top { newest, upper_edge } = gap::top(connection, walk.room_key).await?;
+    let Top { newest, upper_edge, .. } = gap::top(connection, walk.room_key).await?;
     match newest {
         Some((_, newest)) if from_top => position::above(connection, walk.room_key, newest).await.map(Some),
         Some(_) if upper_edge.is_some() => Ok(None),

@@ -108,13 +108,18 @@ pub(super) fn names_no_target(room: &Room, events: &[&Event], known: &KnownEvent
     events.iter().filter(of_unknown).any(|event| !known.contains_key(&event.event_id))
 }
 
+/// Those of `state` that are such events, if we do not know them.
+pub(super) fn removals<'e>(state: impl Iterator<Item = &'e Event>) -> Vec<&'e Event> {
+    state.filter(|event| redacts_all_of_a_user(event)).collect()
+}
+
 /// Whether `state`, which is still to be stored, has such an event.
 pub(super) async fn state_names_no_target<'e>(
     connection: &mut PgConnection,
     room: &Room,
     state: impl Iterator<Item = &'e Event>,
 ) -> Result<bool, Error> {
-    let removals: Vec<&Event> = state.filter(|event| redacts_all_of_a_user(event)).collect();
+    let removals = removals(state);
     let known = look_up(connection, room.room_key, &removals, LookUp::All, None).await?.known;
     Ok(names_no_target(room, &removals, &known))
 }

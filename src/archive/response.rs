@@ -1,18 +1,19 @@
 //! What one room's part of a `/sync` response becomes: a bootstrap at first sight, later an appended timeline, a gap where
-//! events were left out, and moves of the current state. Runs inside the transaction of [`Writer::apply_sync`].
+//! events were left out, and moves of the current state. Runs inside the transactions of [`Intake`](super::Intake).
+
+use std::collections::{BTreeMap, HashSet};
 
 use sqlx::PgConnection;
 
 use super::{
-    Account, Error, Kind, SyncOutcome, Writer, choice, event,
-    found::{self, LookUp, look_up},
+    Account, Error, Kind, SyncOutcome, Writer, choice, event, found,
     gap::{self, NewGap},
-    ingest::with_positions,
     operator,
     overlap::{self, Overlap},
+    portion::Portion,
     quarantine, redaction,
     room::{self, Room},
-    state::{self, Cause, Pointers},
+    state::{self, Cause},
     timeline,
     told::{
         after, canonical_alias, discontinuity, last_of_own, membership, own, rejoined, state_events,
@@ -29,22 +30,44 @@ use crate::{
 /// A `/sync` response on its way into the archive.
 pub(super) struct Response<'a> {
     pub(super) account: &'a Account,
-    pub(super) next_batch: &'a str,
+    /// `None` of a first response: it may come last, and its portions are stored before.
+    pub(super) next_batch: Option<&'a str>,
     pub(super) rooms: &'a Rooms,
     /// Whether every room comes with its whole state.
     pub(super) full: bool,
+}
+
+/// What is to be done once a response is stored as a whole.
+#[derive(Debug, Default)]
+pub(super) struct Afterwards {
+    /// Rooms whose whole state is stored by now, and whose histories are to be walked from `next_batch`.
+    pub(super) begun: Vec<i32>,
+    /// The same, where the operator has said from which token.
+    pub(super) begun_by_operator: Vec<Room>,
+    /// Of those, the rooms in which the operator has begun something.
+    pub(super) handed_over: Vec<i32>,
+    /// Rooms whose truncated histories are to be walked again.
+    pub(super) truncated: Vec<i32>,
+}
+
+impl Response<'_> {
+    /// Whether it is a first response, which tells all there is, also where the sync token was lost.
+    pub(super) fn is_first(&self) -> bool {
+        self.account.since.is_none()
+    }
 }
 
 impl Writer {
     pub(super) async fn apply_room(
         &self,
         connection: &mut PgConnection,
+        portion: &mut Portion,
         response: &Response<'_>,
         before: Room,
         told: &RoomBatch,
-        outcome: &mut SyncOutcome,
+        (outcome, afterwards): (&mut SyncOutcome, &mut Afterwards),
     ) -> Result<(), Error> {
-        let rejoined = rejoined(connection, response, &before, told).await?;
+        let rejoined = rejoined(response, &before, told, &portion.found(before.room_key).known);
         let mut room = before.clone();
         room.membership = membership(told, &response.account.user_id);
         if room.membership == "join" {
@@ -63,7 +86,8 @@ impl Writer {
             if !before.bootstrapped {
                 room.watched = wanted;
             }
-            return room::update(connection, &before, &room).await;
+            portion.changes.set(&room);
+            return Ok(());
         }
         let was_asked_in = matches!(before.membership.as_str(), "invite" | "knock");
         if was_asked_in {
@@ -84,7 +108,8 @@ impl Writer {
                 choice::doubt_left_room(connection, response.rooms, room.room_key, &room.room_id).await?;
             }
             room.watched = true;
-            return room::update(connection, &before, &room).await;
+            portion.changes.set(&room);
+            return Ok(());
         }
         let alias = canonical_alias(told);
         let is_wanted = room::is_wanted(response.rooms, &room.room_id, alias.into_iter());
@@ -100,7 +125,8 @@ impl Writer {
                 // It may have been taken up again meanwhile, which an invite or knock leaves open.
                 choice::doubt_left_room(connection, response.rooms, room.room_key, &room.room_id).await?;
             }
-            return room::update(connection, &before, &room).await;
+            portion.changes.set(&room);
+            return Ok(());
         }
         if let Some(create) = create {
             room.room_version = Some(room::declared_version(create));
@@ -108,8 +134,9 @@ impl Writer {
             outcome.needs_full_state = true;
             return Ok(());
         }
-        room.bootstrapped = true;
-        room::update(connection, &before, &room).await?;
+        // Of a first response all is stored before a room counts as known.
+        room.bootstrapped |= !response.is_first();
+        portion.changes.set(&room);
         if (was_asked_in || before.membership == "ban") && room.membership == "leave" {
             // Refused while nothing but an invite, or a ban, told who the account is to the room: who has left may read again.
             walk::reopen_stalled(connection, Some(room.room_key)).await?;
@@ -121,12 +148,12 @@ impl Writer {
             quarantine::keep(connection, self.policy(), &room, &section.malformed).await?;
         }
         outcome.event_count += if before.bootstrapped {
-            self.follow(connection, response, &before, &room, told, rejoined).await?
+            self.follow(connection, portion, response, &before, &room, told, rejoined, afterwards).await?
         } else {
-            self.bootstrap(connection, response, &room, told).await?
+            self.bootstrap(connection, portion, response, &room, told, afterwards).await?
         };
-        if self.move_state(connection, response, &before, told, rejoined).await? {
-            room::set_suspect(connection, room.room_key, true).await?;
+        if move_state(portion, response, &before, told, rejoined) && room.bootstrapped {
+            portion.changes.suspect(&room);
         }
         Ok(())
     }
@@ -135,15 +162,29 @@ impl Writer {
     async fn bootstrap(
         &self,
         connection: &mut PgConnection,
+        portion: &mut Portion,
         response: &Response<'_>,
         room: &Room,
         told: &RoomBatch,
+        afterwards: &mut Afterwards,
     ) -> Result<usize, Error> {
-        let new = self.store_unplaced(connection, room, state_events(told)).await?;
-        operator::hand_over(connection, room.room_key, response.next_batch).await?;
+        let events = event::distinct(state_events(told));
+        let new = self.gather(connection, portion, room, &events, &[]).await?;
+        if portion.top(room.room_key).position().is_some() {
+            match response.next_batch {
+                Some(next_batch) => operator::hand_over(connection, room.room_key, next_batch).await?,
+                None => afterwards.handed_over.push(room.room_key),
+            }
+        }
         // From next_batch, not prev_batch: events that arrived late but sort early are below neither the latter nor in
         // this timeline (P160).
-        self.begin_history(connection, response.rooms, room, response.next_batch).await?;
+        match response.next_batch {
+            Some(next_batch) => self.begin_history(connection, response.rooms, room, next_batch).await?,
+            None if response.rooms.prev_batch(&room.room_id).is_some() => {
+                afterwards.begun_by_operator.push(room.clone());
+            }
+            None => afterwards.begun.push(room.room_key),
+        }
         Ok(new)
     }
 
@@ -209,33 +250,43 @@ impl Writer {
     }
 
     /// A later response: its timeline is appended, and a hole before it becomes a gap.
+    #[expect(clippy::too_many_arguments, reason = "all that is known of a room and its part of the response")]
     async fn follow(
         &self,
         connection: &mut PgConnection,
+        portion: &mut Portion,
         response: &Response<'_>,
         before: &Room,
         room: &Room,
         told: &RoomBatch,
         rejoined: bool,
+        afterwards: &mut Afterwards,
     ) -> Result<usize, Error> {
-        let tells_again = tells_again(connection, response, room.room_key, told, rejoined).await?;
-        let top = gap::top(connection, room.room_key).await?;
+        let known = &portion.found(room.room_key).known;
+        let tells_again = tells_again(response, told, rejoined, known);
+        let removals = redaction::removals(told.state.events.iter().chain(after(told)));
+        let mut unnamed = redaction::names_no_target(room, &removals, known);
+        let top = portion.top(room.room_key);
+        let awaits_walk = top.awaits_walk;
         let (top, newest) = (top.position(), top.newest);
-        let hole = discontinuity(response, before, told, rejoined);
+        // A first response that was stored in part may have opened the gap before.
+        let hole =
+            discontinuity(response, before, told, rejoined).filter(|_| !(response.is_first() && awaits_walk));
         let mut positions = timeline::append(top, hole.is_some()).peekable();
         let first = positions.peek().copied();
 
-        let state = || told.state.events.iter().chain(after(told));
-        let mut unnamed = redaction::state_names_no_target(connection, room, state()).await?;
-        let mut new = self.store_unplaced(connection, room, state()).await?;
+        let state = event::distinct(told.state.events.iter().chain(after(told)));
+        let mut new = self.gather(connection, portion, room, &state, &[]).await?;
+        portion.found(room.room_key).note_unplaced(&state);
         let events = event::distinct(&told.timeline.events);
-        let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
-        let places = found::places(&events, &found.known);
+        let known = &portion.found(room.room_key).known;
+        let places = found::places(&events, known);
+        unnamed |= redaction::names_no_target(room, &events, known);
         // An initial timeline has the graph's order, and so does that of a room that the account is back in: what arrived late but
         // sorts early is neither in it nor below its prev_batch (P160). In any other what is new may come as it arrived,
         // also where the account has left again, or has left and returned (Synapse gives the graph's order there too): what came
         // late tells nothing of where its neighbours belong.
-        let is_initial = response.account.since.is_none();
+        let is_initial = response.is_first();
         let in_graph_order = is_initial || (rejoined && told.section == Section::Join);
         // Events that could not be read may belong between those that could.
         let from_end = is_initial || rejoined || told.timeline_unread;
@@ -252,11 +303,7 @@ impl Writer {
         // A known event in what arrived since `since` is one that a walk has met before and placed where it belongs.
         let lowest = overlap.and_then(|overlap| overlap.lowest(&given));
         given.extend(fresh.iter().map(|place| place.position().or_else(|| positions.next())));
-        let appended = with_positions(&events, &given);
-        let appended = event::store(connection, self.policy(), room, &appended, &mut found).await?;
-        room::count_events(connection, room.room_key, appended).await?;
-        new += appended;
-        unnamed |= redaction::names_no_target(room, &events, &found.known);
+        new += self.gather(connection, portion, room, &events, &given).await?;
         if unnamed {
             walk::rewalk_now(connection, room.room_key).await?;
         }
@@ -280,7 +327,7 @@ impl Writer {
                     .prev_batch
                     .as_ref()
                     .filter(|_| !from_end)
-                    .map_or(Some(response.next_batch), |token| Some(token.as_str())),
+                    .map_or(response.next_batch, |token| Some(token.as_str())),
                 lower_token,
                 upper_event_id: told.timeline.events.first().map(|event| event.event_id.as_str()),
                 upper_position: if (from_end && told.section == Section::Leave) || lower_token.is_none() {
@@ -295,50 +342,61 @@ impl Writer {
                 lower: newest,
             };
             gap::open(connection, &gap).await?;
-            if before.membership != "join" || !before.watched {
-                self.reopen_history(connection, before, response.next_batch).await?;
+        }
+        match response.next_batch {
+            Some(next_batch) if hole.is_some() && (before.membership != "join" || !before.watched) => {
+                self.reopen_history(connection, before, next_batch).await?;
             }
+            None if before.history_state == "truncated" => afterwards.truncated.push(room.room_key),
+            _ => {}
         }
         Ok(new)
     }
+}
 
-    /// Moves the current state as the response says. Returns whether it should be compared with the server's.
-    async fn move_state(
-        &self,
-        connection: &mut PgConnection,
-        response: &Response<'_>,
-        before: &Room,
-        told: &RoomBatch,
-        rejoined: bool,
-    ) -> Result<bool, Error> {
-        let mut pointers = Pointers::load_for(connection, before.room_key, state_events(told)).await?;
-        let cause = |cause| if before.bootstrapped { cause } else { Cause::Bootstrap };
-        match &told.state_after {
-            Some(after) => pointers.point(&after.events, cause(Cause::StateAfter)),
-            None => pointers.point(&told.state.events, cause(Cause::State)),
-        }
-        // Of a forked graph Synapse tells the state of the branch that the timeline ends with (P86), not the room's.
-        let branched = told.state_after.is_none() && pointers.have_moved();
-        // Where the server offers the state after the timeline, nothing else counts (P87), but for a leave after which none of
-        // its users is in the room: Synapse has no state any more then, and tells of no change.
-        let dropped = told.state_after.is_some()
-            && told.section == Section::Leave
-            && last_of_own(told, &response.account.user_id).is_some_and(|leave| !pointers.points_at(leave));
-        if told.state_after.is_none() || dropped {
-            pointers.follow(&told.timeline.events, cause(Cause::Timeline));
-        }
-        // A power event from another branch may have undone what it does not name, also where there was nothing before it: no
-        // response tells that (P93).
-        let undone = state_events(told).any(state::takes_power);
-        let suspicious = pointers.suspicious()
-            || branched
-            || dropped
-            || undone
-            || told.is_unread()
-            || told_in_part(response, before, told, rejoined);
-        pointers.save(connection).await?;
-        Ok(suspicious)
+/// Moves the current state as the response says. Returns whether it should be compared with the server's.
+fn move_state(
+    portion: &mut Portion,
+    response: &Response<'_>,
+    before: &Room,
+    told: &RoomBatch,
+    rejoined: bool,
+) -> bool {
+    let mut pointers = portion.pointers(before.room_key);
+    let cause = |cause| if before.bootstrapped { cause } else { Cause::Bootstrap };
+    match &told.state_after {
+        Some(after) => pointers.point(&after.events, cause(Cause::StateAfter)),
+        None => pointers.point(&told.state.events, cause(Cause::State)),
     }
+    // Of a forked graph Synapse tells the state of the branch that the timeline ends with (P86), not the room's.
+    let branched = told.state_after.is_none() && pointers.have_moved();
+    // Where the server offers the state after the timeline, nothing else counts (P87), but for a leave after which none of
+    // its users is in the room: Synapse has no state any more then, and tells of no change.
+    let dropped = told.state_after.is_some()
+        && told.section == Section::Leave
+        && last_of_own(told, &response.account.user_id).is_some_and(|leave| !pointers.points_at(leave));
+    if told.state_after.is_none() || dropped {
+        pointers.follow(&told.timeline.events, cause(Cause::Timeline));
+    }
+    // A power event from another branch may have undone what it does not name, also where there was nothing before it: no
+    // response tells that (P93).
+    let undone = state_events(told).any(state::takes_power);
+    let suspicious = pointers.suspicious()
+        || branched
+        || dropped
+        || undone
+        || told.is_unread()
+        || told_in_part(response, before, told, rejoined);
+    portion.moved(pointers);
+    suspicious
+}
+
+/// Rooms of a response with their rows, which are locked.
+pub(super) struct Claimed<'a> {
+    /// In the order of their keys.
+    pub(super) told: Vec<(Room, &'a RoomBatch)>,
+    /// Those whose rows were made just now.
+    pub(super) made: HashSet<i32>,
 }
 
 /// Finds or makes the rows of the rooms that were not erased, and locks them.
@@ -346,23 +404,34 @@ pub(super) async fn claim_rooms<'a>(
     connection: &mut PgConnection,
     response: &Response<'_>,
     told: &'a [RoomBatch],
-) -> Result<Vec<(Room, &'a RoomBatch)>, Error> {
+) -> Result<Claimed<'a>, Error> {
     let room_ids: Vec<String> = told.iter().map(|batch| batch.room_id.to_string()).collect();
-    let mut known = room::keys(connection, &room_ids).await?;
-    let mut claimed = Vec::with_capacity(told.len());
+    let known = room::keys(connection, &room_ids).await?;
+    let mut lacking: BTreeMap<&str, String> = BTreeMap::new();
     for batch in told {
-        let room_id = batch.room_id.as_str();
-        let Some(room_key) = known.get_mut(room_id) else { continue };
-        if room_key.is_none() {
-            let membership = membership(batch, &response.account.user_id);
-            *room_key = Some(room::create(connection, room_id, &membership).await?.room_key);
+        if let Some((room_id, None)) = known.get_key_value(batch.room_id.as_str()) {
+            let first = || membership(batch, &response.account.user_id);
+            lacking.entry(room_id).or_insert_with(first);
         }
-        claimed.extend(room_key.map(|room_key| (room_key, batch)));
     }
+    let room_ids: Vec<&str> = lacking.keys().copied().collect();
+    let memberships: Vec<&str> = lacking.values().map(String::as_str).collect();
+    let made = room::create_all(connection, &room_ids, &memberships).await?;
+    let key = |batch: &RoomBatch| {
+        let room_id = batch.room_id.as_str();
+        // Without an entry it was erased.
+        (*known.get(room_id)?).or_else(|| made.get(room_id).copied())
+    };
+    let mut claimed: Vec<_> = told.iter().filter_map(|batch| Some((key(batch)?, batch))).collect();
     claimed.sort_by_key(|(room_key, _)| *room_key);
     let room_keys: Vec<i32> = claimed.iter().map(|(room_key, _)| *room_key).collect();
-    lock_rooms(connection, &room_keys).await?;
+    // Nobody else sees those that were made here.
+    let made: HashSet<i32> = made.into_values().collect();
+    let shared: Vec<i32> = room_keys.iter().copied().filter(|room_key| !made.contains(room_key)).collect();
+    lock_rooms(connection, &shared).await?;
     // As they are now that nobody else is at work in them.
     let rooms = room::get_all(connection, &room_keys).await?;
-    Ok(claimed.into_iter().filter_map(|(key, batch)| Some((rooms.get(&key)?.clone(), batch))).collect())
+    let told =
+        claimed.into_iter().filter_map(|(key, batch)| Some((rooms.get(&key)?.clone(), batch))).collect();
+    Ok(Claimed { told, made })
 }

@@ -1,6 +1,6 @@
 //! The rooms and what the server says of our place in them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -73,6 +73,26 @@ pub(super) async fn create(
     Ok(room)
 }
 
+/// Makes the rows of rooms that have none: ids and memberships. Returns their keys.
+pub(super) async fn create_all(
+    connection: &mut PgConnection,
+    room_ids: &[&str],
+    memberships: &[&str],
+) -> Result<HashMap<String, i32>, Error> {
+    if room_ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        "insert into archive.rooms (room_id, membership) select * from unnest($1::text[], $2::text[])
+         returning room_id, room_key",
+        room_ids as &[&str],
+        memberships as &[&str]
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.room_id, row.room_key)).collect())
+}
+
 /// The rows of rooms that exist, by key.
 pub(super) async fn get_all(
     connection: &mut PgConnection,
@@ -140,6 +160,96 @@ pub(super) async fn set_history(
         room_key,
         state,
         reason
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// What is to be changed of the rows of rooms whose locks the transaction holds.
+#[derive(Debug, Default)]
+pub(super) struct Changes(BTreeMap<i32, Change>);
+
+#[derive(Debug)]
+struct Change {
+    room: Room,
+    /// Events that were stored.
+    new: i64,
+    is_suspect: bool,
+}
+
+impl Changes {
+    /// Lets the room's row become this.
+    pub(super) fn set(&mut self, room: &Room) {
+        self.of(room).room.clone_from(room);
+    }
+
+    /// Counts events that are new in the room.
+    pub(super) fn count(&mut self, room: &Room, new: usize) {
+        self.of(room).new += i64::try_from(new).expect("an answer holds fewer events than that");
+    }
+
+    /// Has the room's current state compared with the server's.
+    pub(super) fn suspect(&mut self, room: &Room) {
+        self.of(room).is_suspect = true;
+    }
+
+    fn of(&mut self, room: &Room) -> &mut Change {
+        self.0.entry(room.room_key).or_insert_with(|| Change {
+            room: room.clone(),
+            new: 0,
+            is_suspect: false,
+        })
+    }
+
+    /// Writes what differs from what is there.
+    pub(super) async fn write(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let rooms = || self.0.values().map(|change| &change.room);
+        let room_keys: Vec<i32> = self.0.keys().copied().collect();
+        let versions: Vec<Option<&str>> = rooms().map(|room| room.room_version.as_deref()).collect();
+        let memberships: Vec<&str> = rooms().map(|room| room.membership.as_str()).collect();
+        let watched: Vec<bool> = rooms().map(|room| room.watched).collect();
+        let bootstrapped: Vec<bool> = rooms().map(|room| room.bootstrapped).collect();
+        let left_since: Vec<Option<&str>> = rooms().map(|room| room.left_since.as_deref()).collect();
+        let new: Vec<i64> = self.0.values().map(|change| change.new).collect();
+        let suspect: Vec<bool> = self.0.values().map(|change| change.is_suspect).collect();
+        sqlx::query!(
+            "update archive.rooms r
+             set room_version = c.room_version, membership = c.membership, watched = c.watched,
+                 bootstrapped = c.bootstrapped, left_since = c.left_since, event_count = r.event_count + c.new,
+                 state_suspect = r.state_suspect or c.suspect
+             from unnest($1::int[], $2::text[], $3::text[], $4::boolean[], $5::boolean[], $6::text[], $7::bigint[],
+                         $8::boolean[])
+                 as c (room_key, room_version, membership, watched, bootstrapped, left_since, new, suspect)
+             where r.room_key = c.room_key
+               and ((r.room_version, r.membership, r.watched, r.bootstrapped, r.left_since)
+                    is distinct from (c.room_version, c.membership, c.watched, c.bootstrapped, c.left_since)
+                    or c.new > 0 or (c.suspect and not r.state_suspect))",
+            &room_keys,
+            versions.as_slice() as &[Option<&str>],
+            &memberships as &[&str],
+            &watched,
+            &bootstrapped,
+            left_since.as_slice() as &[Option<&str>],
+            &new,
+            &suspect
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Notes that the whole state of these rooms was stored, each of which is watched, with all else that a first response told:
+/// their states are to be compared with the server's, and their histories walked.
+pub(super) async fn begin_all(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.rooms set bootstrapped = true, state_suspect = true
+         where room_key = any($1) and watched and not bootstrapped",
+        room_keys
     )
     .execute(connection)
     .await?;
@@ -239,20 +349,24 @@ pub(super) async fn set_stripped(
     let tombstones = Tombstones::of(&room.erased_users);
     let covered =
         |state: &&Stripped| tombstones.covers_stripped(&state.event_type, &state.sender, &state.state_key);
-    for state in stripped.iter().filter(|state| !covered(state)) {
-        sqlx::query!(
-            "insert into archive.stripped_state (room_key, type, state_key, sender, content)
-             values ($1, $2, $3, $4, $5::text::jsonb)
-             on conflict do nothing",
-            room.room_key,
-            state.event_type,
-            state.state_key,
-            state.sender,
-            state.content
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
+    let shown: Vec<&Stripped> = stripped.iter().filter(|state| !covered(state)).collect();
+    let types: Vec<&str> = shown.iter().map(|state| state.event_type.as_str()).collect();
+    let state_keys: Vec<&str> = shown.iter().map(|state| state.state_key.as_str()).collect();
+    let senders: Vec<&str> = shown.iter().map(|state| state.sender.as_str()).collect();
+    let contents: Vec<&str> = shown.iter().map(|state| state.content.as_str()).collect();
+    sqlx::query!(
+        "insert into archive.stripped_state (room_key, type, state_key, sender, content)
+         select $1, s.type, s.state_key, s.sender, s.content::jsonb
+         from unnest($2::text[], $3::text[], $4::text[], $5::text[]) as s (type, state_key, sender, content)
+         on conflict do nothing",
+        room.room_key,
+        &types as &[&str],
+        &state_keys as &[&str],
+        &senders as &[&str],
+        &contents as &[&str]
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

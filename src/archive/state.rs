@@ -3,7 +3,7 @@
 //! Invariant: only the server's word moves it (`/sync`, `/state`), never a page of history; and it may move back to an
 //! older event (P162).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::PgConnection;
 
@@ -74,35 +74,51 @@ impl Pointers {
         Ok(Self::new(room_key, current))
     }
 
-    /// Those that `events` name.
-    pub(super) async fn load_for(
+    /// Of each room those that the events name that an answer has of it.
+    pub(super) async fn load_for<'e>(
         connection: &mut PgConnection,
-        room_key: i32,
-        events: impl Iterator<Item = &Event>,
-    ) -> Result<Self, Error> {
-        let keys: BTreeSet<Key> = events.filter_map(key).collect();
-        if keys.is_empty() {
-            return Ok(Self::new(room_key, BTreeMap::new()));
+        events: impl Iterator<Item = (i32, &'e Event)>,
+    ) -> Result<HashMap<i32, Self>, Error> {
+        let named: BTreeSet<(i32, &str, &str)> = events
+            .filter_map(|(room_key, event)| {
+                Some((room_key, event.event_type.as_str(), event.state_key.as_deref()?))
+            })
+            .collect();
+        let mut rooms: HashMap<i32, Self> = HashMap::new();
+        if named.is_empty() {
+            return Ok(rooms);
         }
-        let (types, state_keys): (Vec<String>, Vec<String>) = keys.into_iter().unzip();
+        let room_keys: Vec<i32> = named.iter().map(|(room_key, ..)| *room_key).collect();
+        let types: Vec<&str> = named.iter().map(|(_, event_type, _)| *event_type).collect();
+        let state_keys: Vec<&str> = named.iter().map(|(.., state_key)| *state_key).collect();
+        // Lateral, and limited, for the same reason as in `found::look_up`.
         let rows = sqlx::query!(
-            r#"select c.type as event_type, c.state_key, c.event_id,
+            r#"select named.room_key as "room_key!", c.type as event_type, c.state_key, c.event_id,
                       (select e.origin_server_ts from archive.events e
-                       where e.room_key = c.room_key and e.event_id = c.event_id) as origin_server_ts
-               from archive.current_state c
-               join unnest($2::text[], $3::text[]) as named (type, state_key) using (type, state_key)
-               where c.room_key = $1"#,
-            room_key,
-            &types,
-            &state_keys
+                       where e.room_key = named.room_key and e.event_id = c.event_id) as origin_server_ts
+               from unnest($1::int[], $2::text[], $3::text[]) as named (room_key, type, state_key)
+               cross join lateral (
+                   select s.type, s.state_key, s.event_id from archive.current_state s
+                   where s.room_key = named.room_key and s.type = named.type and s.state_key = named.state_key
+                   limit 1
+               ) as c"#,
+            &room_keys,
+            &types as &[&str],
+            &state_keys as &[&str]
         )
         .fetch_all(connection)
         .await?;
-        let current = rows.into_iter().map(|row| {
+        for row in rows {
             let pointer = Pointer { event_id: row.event_id, origin_server_ts: row.origin_server_ts };
-            ((row.event_type, row.state_key), pointer)
-        });
-        Ok(Self::new(room_key, current.collect()))
+            let room = rooms.entry(row.room_key).or_insert_with(|| Self::none(row.room_key));
+            room.current.insert((row.event_type, row.state_key), pointer);
+        }
+        Ok(rooms)
+    }
+
+    /// Those of a room where no key points anywhere.
+    pub(super) fn none(room_key: i32) -> Self {
+        Self::new(room_key, BTreeMap::new())
     }
 
     fn new(room_key: i32, current: BTreeMap<Key, Pointer>) -> Self {
@@ -168,72 +184,86 @@ impl Pointers {
 
     /// Writes the moves.
     pub(super) async fn save(self, connection: &mut PgConnection) -> Result<(), Error> {
-        if self.moves.is_empty() {
-            return Ok(());
-        }
-        self.log(connection).await?;
-        let moved: BTreeSet<&Key> = self.moves.iter().map(|change| &change.key).collect();
-        let (gone, set): (Vec<_>, Vec<_>) =
-            moved.into_iter().partition(|key| !self.current.contains_key(*key));
-        let (types, state_keys): (Vec<String>, Vec<String>) = gone.into_iter().cloned().unzip();
-        if !types.is_empty() {
-            sqlx::query!(
-                "delete from archive.current_state c
-                 using unnest($2::text[], $3::text[]) as gone (type, state_key)
-                 where c.room_key = $1 and c.type = gone.type and c.state_key = gone.state_key",
-                self.room_key,
-                &types,
-                &state_keys
-            )
-            .execute(&mut *connection)
-            .await?;
-        }
-        let event_ids: Vec<String> = set
-            .iter()
-            .filter_map(|key| self.current.get(*key))
-            .map(|pointer| pointer.event_id.clone())
-            .collect();
-        let (types, state_keys): (Vec<String>, Vec<String>) = set.into_iter().cloned().unzip();
-        sqlx::query!(
-            "insert into archive.current_state as c (room_key, type, state_key, event_id)
-             select $1, moved.type, moved.state_key, moved.event_id
-             from unnest($2::text[], $3::text[], $4::text[]) as moved (type, state_key, event_id)
-             on conflict (room_key, type, state_key) do update
-                 set event_id = excluded.event_id, changed_at = now()
-                 where c.event_id <> excluded.event_id",
-            self.room_key,
-            &types,
-            &state_keys,
-            &event_ids
-        )
-        .execute(connection)
-        .await?;
-        Ok(())
+        save_all(connection, &[self]).await
     }
+}
 
-    async fn log(&self, connection: &mut PgConnection) -> Result<(), Error> {
-        let types: Vec<String> = self.moves.iter().map(|change| change.key.0.clone()).collect();
-        let state_keys: Vec<String> = self.moves.iter().map(|change| change.key.1.clone()).collect();
-        let old: Vec<Option<String>> = self.moves.iter().map(|change| change.old.clone()).collect();
-        let new: Vec<Option<String>> = self.moves.iter().map(|change| change.new.clone()).collect();
-        let causes: Vec<String> = self.moves.iter().map(|change| change.cause.as_str().to_owned()).collect();
-        sqlx::query!(
-            "insert into archive.state_changes (room_key, type, state_key, old_event_id, new_event_id, cause)
-             select $1, change.type, change.state_key, change.old, change.new, change.cause
-             from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
-                 with ordinality as change (type, state_key, old, new, cause, place)
-             order by change.place",
-            self.room_key,
-            &types,
-            &state_keys,
-            old.as_slice() as &[Option<String>],
-            new.as_slice() as &[Option<String>],
-            &causes
-        )
-        .execute(connection)
-        .await?;
-        Ok(())
+/// Writes the moves of several rooms.
+pub(super) async fn save_all(connection: &mut PgConnection, rooms: &[Pointers]) -> Result<(), Error> {
+    if !rooms.iter().any(Pointers::have_moved) {
+        return Ok(());
     }
+    log(connection, rooms).await?;
+    let (mut gone_keys, mut gone_types, mut gone_state_keys) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut room_keys, mut types, mut state_keys, mut event_ids) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for Pointers { room_key, current, moves, .. } in rooms {
+        let moved: BTreeSet<&Key> = moves.iter().map(|change| &change.key).collect();
+        for key in moved {
+            if let Some(pointer) = current.get(key) {
+                room_keys.push(*room_key);
+                types.push(key.0.as_str());
+                state_keys.push(key.1.as_str());
+                event_ids.push(pointer.event_id.as_str());
+            } else {
+                gone_keys.push(*room_key);
+                gone_types.push(key.0.as_str());
+                gone_state_keys.push(key.1.as_str());
+            }
+        }
+    }
+    if !gone_keys.is_empty() {
+        sqlx::query!(
+            "delete from archive.current_state c
+             using unnest($1::int[], $2::text[], $3::text[]) as gone (room_key, type, state_key)
+             where c.room_key = gone.room_key and c.type = gone.type and c.state_key = gone.state_key",
+            &gone_keys,
+            &gone_types as &[&str],
+            &gone_state_keys as &[&str]
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    sqlx::query!(
+        "insert into archive.current_state as c (room_key, type, state_key, event_id)
+         select * from unnest($1::int[], $2::text[], $3::text[], $4::text[])
+         on conflict (room_key, type, state_key) do update
+             set event_id = excluded.event_id, changed_at = now()
+             where c.event_id <> excluded.event_id",
+        &room_keys,
+        &types as &[&str],
+        &state_keys as &[&str],
+        &event_ids as &[&str]
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn log(connection: &mut PgConnection, rooms: &[Pointers]) -> Result<(), Error> {
+    let all = || rooms.iter().flat_map(|room| room.moves.iter().map(|change| (room.room_key, change)));
+    let room_keys: Vec<i32> = all().map(|(room_key, _)| room_key).collect();
+    let types: Vec<&str> = all().map(|(_, change)| change.key.0.as_str()).collect();
+    let state_keys: Vec<&str> = all().map(|(_, change)| change.key.1.as_str()).collect();
+    let old: Vec<Option<&str>> = all().map(|(_, change)| change.old.as_deref()).collect();
+    let new: Vec<Option<&str>> = all().map(|(_, change)| change.new.as_deref()).collect();
+    let causes: Vec<&str> = all().map(|(_, change)| change.cause.as_str()).collect();
+    sqlx::query!(
+        "insert into archive.state_changes (room_key, type, state_key, old_event_id, new_event_id, cause)
+         select change.room_key, change.type, change.state_key, change.old, change.new, change.cause
+         from unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+             with ordinality as change (room_key, type, state_key, old, new, cause, place)
+         order by change.place",
+        &room_keys,
+        &types as &[&str],
+        &state_keys as &[&str],
+        old.as_slice() as &[Option<&str>],
+        new.as_slice() as &[Option<&str>],
+        &causes as &[&str]
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Whether an event of a timeline, where `old` is in force, may not be in force itself. It replaced another event, or none

@@ -1,11 +1,8 @@
 //! What one room's part of a `/sync` response tells: the account's membership, whether events are missing before it, whether
 //! it tells again what was told before, whether its state is all there is.
 
-use sqlx::PgConnection;
-
 use super::{
-    Error, event,
-    found::{LookUp, look_up},
+    found::KnownEvents,
     gap,
     response::Response,
     room::{self, Room},
@@ -19,7 +16,7 @@ pub(super) fn discontinuity(
     told: &RoomBatch,
     rejoined: bool,
 ) -> Option<&'static str> {
-    if response.account.since.is_none() {
+    if response.is_first() {
         Some("the sync token was lost")
     } else if !before.watched {
         Some(gap::NOT_WATCHED)
@@ -66,37 +63,28 @@ pub(super) fn canonical_alias(told: &RoomBatch) -> Option<&str> {
 /// this response and the last, or has left anew without a return (its ban was lifted, it declined an invite), up to which
 /// the server shows the room now. That it was back may stand in what a limited timeline leaves out: nothing else is new in
 /// a room that was left.
-pub(super) async fn rejoined(
-    connection: &mut PgConnection,
+pub(super) fn rejoined(
     response: &Response<'_>,
     before: &Room,
     told: &RoomBatch,
-) -> Result<bool, Error> {
+    known: &KnownEvents,
+) -> bool {
     if before.membership == "join" {
-        return Ok(false);
+        return false;
     }
     if told.section != Section::Leave {
-        return Ok(told.section == Section::Join);
+        return told.section == Section::Join;
     }
     let user_id = &response.account.user_id;
     if (told.limited && response.account.since.is_some()) || own(told, user_id, "join").next().is_some() {
-        return Ok(true);
-    }
-    if !before.bootstrapped {
-        return Ok(false);
+        return true;
     }
     // Some servers tell of the same leave again and again.
-    has_unknown(connection, before.room_key, own(told, user_id, "leave")).await
+    before.bootstrapped && has_unknown(known, own(told, user_id, "leave"))
 }
 
-async fn has_unknown(
-    connection: &mut PgConnection,
-    room_key: i32,
-    events: impl Iterator<Item = &Event>,
-) -> Result<bool, Error> {
-    let events = event::distinct(events);
-    let known = look_up(connection, room_key, &events, LookUp::All, None).await?.known;
-    Ok(events.iter().any(|event| !known.contains_key(&event.event_id)))
+fn has_unknown<'e>(known: &KnownEvents, mut events: impl Iterator<Item = &'e Event>) -> bool {
+    events.any(|event| !known.contains_key(&event.event_id))
 }
 
 /// The account's own membership events of the timeline of that kind.
@@ -116,18 +104,14 @@ pub(super) fn last_of_own<'a>(told: &'a RoomBatch, user_id: &str) -> Option<&'a 
 
 /// Whether the timeline may tell again what the account was told before: after the loss of `since` and after a return, in the
 /// graph's order; after a return from a leave since the last response, in either order. Any other timeline tells only what is new.
-/// To be asked before anything of the response is stored: the return may stand in its state, too.
-pub(super) async fn tells_again(
-    connection: &mut PgConnection,
+/// `known`: what was before anything of the response was stored: the return may stand in its state, too.
+pub(super) fn tells_again(
     response: &Response<'_>,
-    room_key: i32,
     told: &RoomBatch,
     rejoined: bool,
-) -> Result<bool, Error> {
-    if response.account.since.is_none() || rejoined {
-        return Ok(true);
-    }
-    has_unknown(connection, room_key, own(told, &response.account.user_id, "join")).await
+    known: &KnownEvents,
+) -> bool {
+    response.is_first() || rejoined || has_unknown(known, own(told, &response.account.user_id, "join"))
 }
 
 /// Whether the current state may not be what the response says, though all that it says was followed.

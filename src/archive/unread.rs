@@ -3,42 +3,44 @@
 use sqlx::PgConnection;
 
 use super::{
-    Account, Error, Writer,
+    Account, Error,
     gap::{self, NewGap, Top},
     room, timeline,
     writer::lock_rooms,
 };
 
+/// Rooms that are looked at together.
+const TOGETHER: usize = 500;
 const REASON: &str = "the rooms of a sync response could not be read";
 
-impl Writer {
-    /// Opens a gap from `account.since` up to `next_batch` in every room that the account is in. To be called before the rest
-    /// of the response is stored and `since` moves. A gap of this kind that nobody has begun to walk, in a room of which nothing
-    /// was stored since, is made longer instead: a homeserver that errs once may err in every answer.
-    pub async fn open_gaps_everywhere(&self, account: &Account, next_batch: &str) -> Result<(), Error> {
-        let Some(since) = account.since.as_deref() else { return Ok(()) };
-        let mut transaction = self.begin().await?;
-        let room_keys = sqlx::query_scalar!(
-            "select room_key from archive.rooms
-             where watched and bootstrapped and membership = 'join' order by room_key"
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
-        lock_rooms(&mut transaction, &room_keys).await?;
-        for room_key in &room_keys {
-            let top = gap::top(&mut transaction, *room_key).await?;
-            if !lengthen(&mut transaction, *room_key, &top, next_batch).await? {
-                open(&mut transaction, *room_key, top, since, next_batch).await?;
+/// Opens a gap from `account.since` up to `next_batch` in every room that the account is in. To be called before the rest
+/// of the response is stored and `since` moves. A gap of this kind that nobody has begun to walk, in a room of which nothing
+/// was stored since, is made longer instead: a homeserver that errs once may err in every answer.
+pub(super) async fn open_gaps_everywhere(
+    connection: &mut PgConnection,
+    account: &Account,
+    next_batch: &str,
+) -> Result<(), Error> {
+    let Some(since) = account.since.as_deref() else { return Ok(()) };
+    let room_keys = sqlx::query_scalar!(
+        "select room_key from archive.rooms
+         where watched and bootstrapped and membership = 'join' order by room_key"
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    lock_rooms(connection, &room_keys).await?;
+    for room_keys in room_keys.chunks(TOGETHER) {
+        let mut tops = gap::tops(connection, room_keys).await?;
+        for room_key in room_keys {
+            let top = tops.remove(room_key).unwrap_or_default();
+            if !lengthen(connection, *room_key, &top, next_batch).await? {
+                open(connection, *room_key, top, since, next_batch).await?;
             }
         }
-        room::doubt_states(&mut transaction).await?;
-        transaction.commit().await?;
-        tracing::warn!(
-            room_count = room_keys.len(),
-            "{REASON}: their messages are fetched one room at a time"
-        );
-        Ok(())
     }
+    room::doubt_states(connection).await?;
+    tracing::warn!(room_count = room_keys.len(), "{REASON}: their messages are fetched one room at a time");
+    Ok(())
 }
 
 async fn lengthen(

@@ -127,6 +127,28 @@ pub(super) async fn open(connection: &mut PgConnection, walk: &NewWalk<'_>) -> R
     Ok(())
 }
 
+/// Opens the walks through all that there was of these rooms, each from `now`, the token of its state.
+pub(super) async fn open_histories(
+    connection: &mut PgConnection,
+    room_keys: &[i32],
+    now: &str,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "with walked as (
+             update archive.rooms set history_state = 'walking', history_reason = null
+             where room_key = any($1) and watched returning room_key
+         )
+         insert into archive.walks (room_key, kind, from_token, cursor)
+         select room_key, $3, $2, $2 from walked order by room_key",
+        room_keys,
+        now,
+        Kind::History.as_str()
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Opens the walk that looks again for what the server has learnt since `walk`, unless one waits already: at growing
 /// intervals, from the first one on again after a walk that found something. No intervals: never.
 pub(super) async fn schedule_rewalk(

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use hyper::body::Bytes;
 use reqwest::{Response, StatusCode, header::RETRY_AFTER};
 use serde::Deserialize;
 
@@ -10,6 +11,11 @@ use crate::{health, metrics, telemetry::escape};
 
 /// The longest wait that a server can impose.
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// How long a server may say nothing within an answer.
+const SILENCE: Duration = Duration::from_secs(60);
+/// The bytes a second that a long answer may take longer than its deadline for.
+const SLOWEST: usize = 64 << 10;
 
 #[derive(Deserialize)]
 struct StandardError {
@@ -29,16 +35,7 @@ pub(super) async fn send(
     deadline: Duration,
     cap: usize,
 ) -> Result<Vec<u8>, Error> {
-    let exchange = async {
-        let response = request.send().await.map_err(network)?;
-        let (status, wait) = (response.status(), retry_after(&response));
-        if status.is_success() {
-            return body(response, cap).await;
-        }
-        // An error's body is small; one that is not says no more than its status.
-        let body = body(response, SMALL_CAP).await.unwrap_or_default();
-        Err(refusal(status, wait, &body))
-    };
+    let exchange = async { body(accepted(request).await?, cap).await };
     health::within(deadline);
     let start = Instant::now();
     let answer = tokio::time::timeout(deadline, exchange)
@@ -47,6 +44,68 @@ pub(super) async fn send(
     metrics::request(what, answer.as_ref().map_or_else(Error::class, |_| "ok"), start.elapsed());
     health::within(Duration::ZERO);
     answer
+}
+
+/// Sends one request. Returns its answer, of which nothing is read yet, unless the server refuses it.
+async fn accepted(request: reqwest::RequestBuilder) -> Result<Response, Error> {
+    let response = request.send().await.map_err(network)?;
+    let (status, wait) = (response.status(), retry_after(&response));
+    if status.is_success() {
+        return Ok(response);
+    }
+    // An error's body is small; one that is not says no more than its status.
+    let body = body(response, SMALL_CAP).await.unwrap_or_default();
+    Err(refusal(status, wait, &body))
+}
+
+/// An answer whose body is taken piece by piece, with all the time in between that its reader needs.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    what: &'static str,
+    response: Response,
+    /// How long the server may take for all of it, beside the time that the pieces themselves are given.
+    deadline: Duration,
+    /// How long it was waited for.
+    waited: Duration,
+    bytes: usize,
+}
+
+impl Pieces {
+    /// Sends the request; the server has until `deadline` to begin its answer, and as long to end it as
+    /// [`SLOWEST`] allows.
+    pub(super) async fn ask(
+        what: &'static str,
+        request: reqwest::RequestBuilder,
+        deadline: Duration,
+    ) -> Result<Self, Error> {
+        health::within(deadline);
+        let start = Instant::now();
+        let response = tokio::time::timeout(deadline, accepted(request))
+            .await
+            .unwrap_or(Err(Error::Timeout { path: what, limit_s: deadline.as_secs() }))
+            .inspect_err(|error| metrics::request(what, error.class(), start.elapsed()))?;
+        Ok(Self { what, response, deadline, waited: start.elapsed(), bytes: 0 })
+    }
+
+    /// The next piece; `None`: that was all.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let seconds = u64::try_from(self.bytes / SLOWEST).unwrap_or(u64::MAX);
+        let patience = self.deadline.saturating_add(Duration::from_secs(seconds)).saturating_sub(self.waited);
+        health::within(patience.min(SILENCE));
+        let start = Instant::now();
+        let piece = tokio::time::timeout(patience.min(SILENCE), self.response.chunk()).await;
+        self.waited += start.elapsed();
+        let piece = match piece {
+            Ok(piece) => piece.map_err(network),
+            Err(_) => Err(Error::Timeout { path: self.what, limit_s: self.waited.as_secs() }),
+        };
+        if !matches!(piece, Ok(Some(_))) {
+            metrics::request(self.what, piece.as_ref().map_or_else(Error::class, |_| "ok"), self.waited);
+        }
+        health::within(Duration::ZERO);
+        self.bytes += piece.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len);
+        piece
+    }
 }
 
 async fn body(mut response: Response, cap: usize) -> Result<Vec<u8>, Error> {

@@ -9,12 +9,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
-    Error, Event,
-    answer::send,
+    Error, Event, SyncAnswer,
+    answer::{Pieces, send},
     object,
     page::{Events, Page, parse_state},
     parse_event,
-    sync_response::SyncBatch,
 };
 use crate::config::is_loopback;
 
@@ -174,8 +173,8 @@ impl Client {
         page.await.map_err(|_| Error::Malformed("/messages: reading it failed".to_owned()))?
     }
 
-    /// What is new since a token.
-    pub async fn sync(&self, request: &SyncRequest<'_>) -> Result<SyncBatch, Error> {
+    /// What is new since a token, to be read as it comes.
+    pub async fn sync(&self, request: &SyncRequest<'_>) -> Result<SyncAnswer, Error> {
         // An initial timeline is not needed: the history walk reads it. Nothing may be filtered out of a timeline (P40).
         let filter = serde_json::json!({
             "presence": {"types": []},
@@ -200,12 +199,12 @@ impl Client {
         ];
         query.extend(request.since.map(|since| ("since", since)));
         let deadline = if request.full_state { FULL_SYNC } else { request.timeout + SYNC_GRACE };
-        let body =
-            self.get("/sync", &["v3", "sync"], &query, deadline, STATE_CAP).await.map_err(|error| {
-                // No refusal: every homeserver has this endpoint. Synapse says so where an event is purged under the request.
-                if error.is_not_found() { Error::Server { status: StatusCode::NOT_FOUND } } else { error }
-            })?;
-        SyncBatch::parse(&body)
+        let asked = self.http.request(Method::GET, self.url(&["v3", "sync"], &query)?);
+        let pieces = Pieces::ask("/sync", self.authorized(asked), deadline).await.map_err(|error| {
+            // No refusal: every homeserver has this endpoint. Synapse says so where an event is purged under the request.
+            if error.is_not_found() { Error::Server { status: StatusCode::NOT_FOUND } } else { error }
+        })?;
+        Ok(SyncAnswer::new(pieces, request.since.is_none()))
     }
 
     /// The room's current state, or that of the moment when the account left it (P90).

@@ -10,6 +10,8 @@ pub(crate) mod json;
 mod login;
 mod object;
 mod page;
+mod splitter;
+mod sync_answer;
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
 mod sync_response;
@@ -20,4 +22,5 @@ pub(crate) use event::parse as parse_event;
 pub use event::{Event, Malformed};
 pub use login::{Identity, Session};
 pub use page::{Events, Page, Token};
+pub use sync_answer::SyncAnswer;
 pub use sync_response::{RoomBatch, Section, Stripped, SyncBatch};

@@ -15,8 +15,8 @@ use super::{
 /// An answer to `/sync`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncBatch {
-    /// `since` of the next request.
-    pub next_batch: Token,
+    /// `since` of the next request; `None` of a portion of an answer.
+    pub next_batch: Option<Token>,
     /// Rooms with something to tell, in the order of their ids. One that was listed twice is here twice, in the order
     /// served.
     pub rooms: Vec<RoomBatch>,
@@ -91,19 +91,26 @@ impl Section {
 }
 
 impl SyncBatch {
-    /// Reads the body of a `/sync` answer.
+    /// Reads the value of `next_batch`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it is no object, or without a usable `next_batch`: nothing else of it costs the whole.
-    pub fn parse(body: &[u8]) -> Result<Self, Error> {
-        let body = text(body);
+    /// [`Error::Malformed`] if it is no token.
+    pub(super) fn read_token(value: &[u8]) -> Result<Token, Error> {
+        let token = std::str::from_utf8(value).ok().and_then(string).and_then(Token::new);
+        token.ok_or_else(|| Error::Malformed("/sync: next_batch is missing or no token".into()))
+    }
+
+    /// Reads a `/sync` answer, or a part of it, which may be empty.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it is no object: nothing else of it costs the whole.
+    pub(super) fn read(body: &[u8]) -> Result<Self, Error> {
+        let body = text(if body.is_empty() { b"{}" } else { body });
         let body: &RawValue =
             serde_json::from_str(&body).map_err(|error| Error::malformed("/sync", &error))?;
         let answer =
             Object::read(body.get()).ok_or_else(|| Error::Malformed("/sync: it is no object".into()))?;
         let next_batch = answer.get("next_batch").and_then(string).and_then(Token::new);
-        let next_batch =
-            next_batch.ok_or_else(|| Error::Malformed("/sync: next_batch is missing or no token".into()))?;
         let mut batch = Self { next_batch, rooms: Vec::new(), set_aside: Vec::new(), rooms_unread: false };
         for rooms in answer.all("rooms") {
             batch.read_rooms(rooms);
@@ -268,10 +275,18 @@ fn events_of(json: &str) -> Option<Vec<&RawValue>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::splitter::Splitter, *};
 
     fn batch(body: &str) -> SyncBatch {
-        SyncBatch::parse(body.as_bytes()).expect("a batch")
+        parse(body).expect("a batch")
+    }
+
+    /// As an answer is read that comes in one piece.
+    fn parse(body: &str) -> Result<SyncBatch, Error> {
+        let mut splitter = Splitter::new();
+        splitter.push(body.as_bytes())?;
+        let next_batch = SyncBatch::read_token(splitter.next_batch().unwrap_or_default())?;
+        Ok(SyncBatch { next_batch: Some(next_batch), ..SyncBatch::read(&splitter.finish()?)? })
     }
 
     /// The room `!r:hs` with this value in `rooms.join`, beside one that is well.
@@ -313,7 +328,7 @@ mod tests {
         ] {
             let quiet = batch(quiet);
             assert!(quiet.rooms.is_empty() && quiet.set_aside.is_empty());
-            assert_eq!(quiet.next_batch.as_str(), "s1");
+            assert_eq!(quiet.next_batch, Token::new("s1"));
         }
         let batch = batch(
             r#"{"next_batch":"s2","rooms":{"join":{"!b:hs":{"timeline":{"limited":true,"prev_batch":"p","events":[]},
@@ -340,7 +355,7 @@ mod tests {
             r#"{"next_batch":"\ud800"}"#,
             r#"{"next_batch":"s","rooms":{"join":{"!r:hs":{}"#,
         ] {
-            assert!(SyncBatch::parse(body.as_bytes()).is_err(), "{body}");
+            assert!(parse(body).is_err(), "{body}");
         }
     }
 

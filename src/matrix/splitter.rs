@@ -1,0 +1,480 @@
+//! Makes small answers to `/sync` of a large one, as its bytes come in: each has some of its rooms, whole and as served.
+//! So an answer about ten thousand rooms needs the memory of a few.
+
+use memchr::memchr2;
+
+use super::Error;
+
+/// From so many bytes on an answer is made; it has at least one room.
+const PORTION: usize = 1 << 20;
+/// Most bytes of one room.
+const ROOM_CAP: usize = 256 << 20;
+/// Most bytes of anything else that is kept.
+const FIELD_CAP: usize = 1 << 20;
+/// What stands for a room that is too large: no object, and so no room that can be read.
+const TOO_LARGE: &[u8] = b"false";
+
+/// Which object's members are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Answer,
+    Rooms,
+    /// A section of the rooms.
+    Section,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Before the answer's opening bracket.
+    Begin,
+    /// Before a member's name, or the closing bracket.
+    Member,
+    Name {
+        escaped: bool,
+    },
+    Colon,
+    /// Before a value.
+    Value,
+    Within(Value),
+    /// Before a comma, or the closing bracket.
+    Comma,
+    /// After the answer.
+    End,
+}
+
+/// A value that is read as a whole.
+#[derive(Clone, Copy, Debug)]
+struct Value {
+    /// Brackets that are open.
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    kept: Kept,
+    /// Its length so far.
+    len: usize,
+}
+
+/// Where the bytes of a value go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Not,
+    /// To the answer that is being made.
+    InPortion,
+    /// To `next_batch`.
+    AsToken,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Splitter {
+    level: Level,
+    state: State,
+    /// The name of the member that is read, as served, with its quotes.
+    name: Vec<u8>,
+    /// That of the section.
+    section: Vec<u8>,
+    /// The value of `next_batch`, as served.
+    next_batch: Vec<u8>,
+    /// The answer that is being made.
+    portion: Vec<u8>,
+    /// Which objects of it are open.
+    open: Option<Level>,
+    ready: Vec<Vec<u8>>,
+    room_cap: usize,
+    portion_from: usize,
+    too_large: Vec<String>,
+}
+
+impl Splitter {
+    pub(super) fn new() -> Self {
+        Self::with_sizes(PORTION, ROOM_CAP)
+    }
+
+    fn with_sizes(portion_from: usize, room_cap: usize) -> Self {
+        Self {
+            level: Level::Answer,
+            state: State::Begin,
+            name: Vec::new(),
+            section: Vec::new(),
+            next_batch: Vec::new(),
+            portion: Vec::new(),
+            open: None,
+            ready: Vec::new(),
+            room_cap,
+            portion_from,
+            too_large: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while let Some((&byte, rest)) = bytes.split_first() {
+            match self.state {
+                State::Within(value) => {
+                    bytes = self.read_value(value, bytes)?;
+                    continue;
+                }
+                State::Name { escaped } => {
+                    self.name.push(byte);
+                    if self.name.len() > FIELD_CAP {
+                        return Err(malformed("a name is too long"));
+                    }
+                    self.state = match byte {
+                        b'"' if !escaped => State::Colon,
+                        _ => State::Name { escaped: byte == b'\\' && !escaped },
+                    };
+                }
+                _ if byte.is_ascii_whitespace() => {}
+                State::Begin if byte == b'{' => self.state = State::Member,
+                State::Member if byte == b'"' => {
+                    self.name.clear();
+                    self.name.push(byte);
+                    self.state = State::Name { escaped: false };
+                }
+                State::Member | State::Comma if byte == b'}' => self.leave(),
+                State::Colon if byte == b':' => self.state = State::Value,
+                State::Comma if byte == b',' => self.state = State::Member,
+                State::Value => {
+                    self.begin_value(byte);
+                    // Its first byte belongs to it, but for the bracket of an object whose members are read.
+                    if matches!(self.state, State::Within(_)) {
+                        continue;
+                    }
+                }
+                _ => return Err(malformed("it is no JSON object")),
+            }
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    /// The answers that are made by now. They have no `next_batch`.
+    pub(super) fn take_ready(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// The rooms that were too large since the last call, each as it was named.
+    pub(super) fn take_too_large(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.too_large)
+    }
+
+    /// The value of `next_batch`, as served, once it has been read.
+    pub(super) fn next_batch(&self) -> Option<&[u8]> {
+        let is_whole = !matches!(self.state, State::Within(Value { kept: Kept::AsToken, .. }));
+        Some(self.next_batch.as_slice()).filter(|token| is_whole && !token.is_empty())
+    }
+
+    /// The last answer, once all bytes were taken.
+    pub(super) fn finish(mut self) -> Result<Vec<u8>, Error> {
+        if !matches!(self.state, State::End) {
+            return Err(malformed("it ends within"));
+        }
+        self.make_ready();
+        Ok(self.ready.pop().unwrap_or_default())
+    }
+
+    fn begin_value(&mut self, first: u8) {
+        let name = self.name.as_slice();
+        let is_object = first == b'{';
+        match self.level {
+            Level::Answer if name == b"\"rooms\"" && is_object => self.enter(Level::Rooms),
+            Level::Rooms if is_object && is_section(name) => {
+                self.section.clone_from(&self.name);
+                self.enter(Level::Section);
+            }
+            Level::Answer if name == b"\"next_batch\"" => {
+                self.next_batch.clear();
+                self.state = within(Kept::AsToken);
+            }
+            Level::Section => self.keep_value(),
+            Level::Answer if name == b"\"rooms\"" => self.keep_value(),
+            Level::Rooms if is_section(name) => self.keep_value(),
+            Level::Answer | Level::Rooms => self.state = within(Kept::Not),
+        }
+    }
+
+    fn enter(&mut self, level: Level) {
+        self.level = level;
+        self.state = State::Member;
+    }
+
+    fn leave(&mut self) {
+        (self.level, self.state) = match self.level {
+            Level::Section => (Level::Rooms, State::Comma),
+            Level::Rooms => (Level::Answer, State::Comma),
+            Level::Answer => (Level::Answer, State::End),
+        };
+        if self.open == Some(Level::Section) && self.level == Level::Rooms {
+            self.portion.push(b'}');
+            self.open = Some(Level::Rooms);
+        }
+        if self.open == Some(Level::Rooms) && self.level == Level::Answer {
+            self.portion.push(b'}');
+            self.open = Some(Level::Answer);
+        }
+    }
+
+    /// Writes a member of an object of the answer that is being made up to its value.
+    fn keep_value(&mut self) {
+        if self.open.is_none() {
+            self.portion.push(b'{');
+            self.open = Some(Level::Answer);
+        }
+        if self.open == Some(Level::Answer) && self.level != Level::Answer {
+            self.separate();
+            self.portion.extend_from_slice(b"\"rooms\":{");
+            self.open = Some(Level::Rooms);
+        }
+        if self.open == Some(Level::Rooms) && self.level == Level::Section {
+            self.separate();
+            self.portion.extend_from_slice(&self.section);
+            self.portion.extend_from_slice(b":{");
+            self.open = Some(Level::Section);
+        }
+        self.separate();
+        self.portion.extend_from_slice(&self.name);
+        self.portion.push(b':');
+        self.state = within(Kept::InPortion);
+    }
+
+    fn separate(&mut self) {
+        if self.portion.last() != Some(&b'{') {
+            self.portion.push(b',');
+        }
+    }
+
+    /// Reads on in a value. Returns the bytes that follow.
+    fn read_value<'b>(&mut self, mut value: Value, bytes: &'b [u8]) -> Result<&'b [u8], Error> {
+        let (read, is_whole) = value.read(bytes);
+        if is_whole && value.len == 0 {
+            return Err(malformed("a value is missing"));
+        }
+        let (part, rest) = bytes.split_at(read);
+        let cap = if self.level == Level::Section { self.room_cap } else { FIELD_CAP };
+        let fits = value.len <= cap;
+        match value.kept {
+            Kept::InPortion if fits => self.portion.extend_from_slice(part),
+            Kept::InPortion => self.replace(value.len - read),
+            Kept::AsToken if fits => self.next_batch.extend_from_slice(part),
+            Kept::AsToken => return Err(malformed("next_batch is too long")),
+            Kept::Not => {}
+        }
+        if value.kept == Kept::InPortion && !fits {
+            value.kept = Kept::Not;
+        }
+        self.state = if is_whole { State::Comma } else { State::Within(value) };
+        if is_whole && self.level == Level::Section && self.portion.len() >= self.portion_from {
+            self.make_ready();
+        }
+        Ok(rest)
+    }
+
+    /// Takes back what is kept of a value that is too large.
+    fn replace(&mut self, kept: usize) {
+        self.portion.truncate(self.portion.len() - kept);
+        self.portion.shrink_to(self.portion_from);
+        self.portion.extend_from_slice(TOO_LARGE);
+        self.too_large.push(String::from_utf8_lossy(&self.name).into_owned());
+    }
+
+    /// Closes the answer that is being made.
+    fn make_ready(&mut self) {
+        let mut portion = std::mem::take(&mut self.portion);
+        let closing: &[u8] = match self.open.take() {
+            None => return,
+            Some(Level::Answer) => b"}",
+            Some(Level::Rooms) => b"}}",
+            Some(Level::Section) => b"}}}",
+        };
+        portion.extend_from_slice(closing);
+        self.ready.push(portion);
+    }
+}
+
+impl Value {
+    /// Reads on. Returns how many bytes belong to the value, and whether it ends with them.
+    fn read(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let mut at = 0;
+        let is_whole = loop {
+            let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else { break false };
+            if self.escaped {
+                self.escaped = false;
+                at += 1;
+                continue;
+            }
+            if self.in_string {
+                let Some(found) = memchr2(b'"', b'\\', rest) else {
+                    at = bytes.len();
+                    continue;
+                };
+                at += found + 1;
+                if rest.get(found) == Some(&b'\\') {
+                    self.escaped = true;
+                    continue;
+                }
+                self.in_string = false;
+                if self.depth == 0 {
+                    break true;
+                }
+                continue;
+            }
+            match rest.first() {
+                // A number or a word ends before what follows it.
+                Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') if self.depth == 0 => break true,
+                Some(b'"') => self.in_string = true,
+                Some(b'{' | b'[') => self.depth += 1,
+                Some(b'}' | b']') => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        at += 1;
+                        break true;
+                    }
+                }
+                _ => {}
+            }
+            at += 1;
+        };
+        self.len += at;
+        (at, is_whole)
+    }
+}
+
+fn within(kept: Kept) -> State {
+    State::Within(Value { depth: 0, in_string: false, escaped: false, kept, len: 0 })
+}
+
+fn is_section(name: &[u8]) -> bool {
+    [&b"\"join\""[..], b"\"leave\"", b"\"invite\"", b"\"knock\""].contains(&name)
+}
+
+fn malformed(what: &str) -> Error {
+    Error::Malformed(format!("/sync: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Map, Value as Json, json};
+
+    use super::*;
+
+    /// What the answers made of `body`, cut into pieces of these lengths, hold together; and their number.
+    fn split(
+        body: &str,
+        lengths: &[usize],
+        sizes: (usize, usize),
+    ) -> Result<(Json, usize, Vec<String>), Error> {
+        let mut splitter = Splitter::with_sizes(sizes.0, sizes.1);
+        let (mut rest, mut lengths) = (body.as_bytes(), lengths.iter().cycle());
+        let mut portions = Vec::new();
+        while !rest.is_empty() {
+            let length = lengths.next().copied().unwrap_or(1).clamp(1, rest.len());
+            let (piece, after) = rest.split_at(length);
+            splitter.push(piece)?;
+            portions.extend(splitter.take_ready());
+            rest = after;
+        }
+        let too_large = splitter.take_too_large();
+        let next_batch = splitter.next_batch().map(<[u8]>::to_vec);
+        portions.push(splitter.finish()?);
+        portions.retain(|portion| !portion.is_empty());
+        let mut whole = Map::new();
+        let mut rooms = Map::new();
+        for portion in &portions {
+            let portion: Json = serde_json::from_slice(portion).expect("JSON");
+            for (section, listed) in portion["rooms"].as_object().cloned().unwrap_or_default() {
+                let all = rooms.entry(section).or_insert_with(|| json!({}));
+                match (all.as_object_mut(), listed.as_object()) {
+                    (Some(all), Some(listed)) => all.extend(listed.clone()),
+                    _ => *all = listed,
+                }
+            }
+        }
+        whole.insert("rooms".into(), rooms.into());
+        if let Some(next_batch) = next_batch {
+            whole.insert("next_batch".into(), serde_json::from_slice(&next_batch).expect("JSON"));
+        }
+        Ok((whole.into(), portions.len(), too_large))
+    }
+
+    /// What of an answer counts.
+    fn wanted(body: &Json) -> Json {
+        let mut rooms = body["rooms"].as_object().cloned().unwrap_or_default();
+        rooms.retain(|section, listed| {
+            is_section(format!("\"{section}\"").as_bytes())
+                && listed.as_object().is_none_or(|it| !it.is_empty())
+        });
+        json!({ "next_batch": body["next_batch"], "rooms": rooms })
+    }
+
+    fn value() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<i64>().prop_map(Json::from),
+            "[a\"\\\\{}\\[\\],:é \u{1}]{0,8}".prop_map(Json::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+                object(inner).prop_map(Json::Object),
+            ]
+        })
+    }
+
+    fn object(value: impl Strategy<Value = Json>) -> impl Strategy<Value = Map<String, Json>> {
+        proptest::collection::vec(("[!a\"\\\\:{}é]{0,6}", value), 0..4)
+            .prop_map(|all| all.into_iter().collect())
+    }
+
+    fn answer() -> impl Strategy<Value = Json> {
+        let section = prop_oneof![object(value()).prop_map(Json::Object), value()];
+        let name = prop_oneof![Just("join"), Just("leave"), Just("invite"), Just("knock"), Just("other")];
+        let rooms = proptest::collection::vec((name, section), 0..5).prop_map(|all| {
+            all.into_iter().map(|(name, listed)| (name.to_owned(), listed)).collect::<Map<_, _>>()
+        });
+        (object(value()), rooms, "[a-z\"\\\\]{1,5}").prop_map(|(mut rest, rooms, token)| {
+            rest.insert("rooms".into(), rooms.into());
+            rest.insert("next_batch".into(), token.into());
+            rest.into()
+        })
+    }
+
+    proptest! {
+        /// However an answer is cut, and however it is written, its rooms come out as served, each whole.
+        #[test]
+        fn nothing_is_lost_between_the_pieces(
+            body in answer(), lengths in proptest::collection::vec(1_usize..40, 1..8), from in 1_usize..60,
+            pretty in any::<bool>(),
+        ) {
+            let text = if pretty { format!("{body:#}\n") } else { body.to_string() };
+            let (split, ..) = split(&text, &lengths, (from, usize::MAX)).expect("an answer");
+            prop_assert_eq!(wanted(&split), wanted(&body));
+        }
+
+        /// What is cut off is an error, wherever, and never a panic; nor is what is no answer at all.
+        #[test]
+        fn an_answer_that_breaks_off_is_refused(body in answer(), cut in 1_usize..400) {
+            let text = body.to_string();
+            let end = text.len().saturating_sub(cut);
+            let broken = text.get(..end).unwrap_or_default();
+            prop_assert!(split(broken, &[7], (20, usize::MAX)).is_err());
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange(text in "[{}\\[\\]\",:a\\\\ ]{0,60}") {
+            let _ = split(&text, &[1, 3], (5, 9));
+        }
+    }
+
+    #[test]
+    fn a_room_that_is_too_large_is_named_and_leaves_the_others() {
+        let large = format!(r#"{{"state":"{}"}}"#, "x".repeat(100));
+        let body = format!(
+            r#"{{"rooms":{{"join":{{"!a:hs":{{}},"!b:hs":{large},"!c:hs":{{"x":1}}}}}},"next_batch":"s"}}"#
+        );
+        let (split, portions, too_large) = split(&body, &[9], (1, 50)).expect("an answer");
+        assert_eq!(split["rooms"]["join"], json!({ "!a:hs": {}, "!b:hs": false, "!c:hs": { "x": 1 } }));
+        assert_eq!((portions, too_large.as_slice()), (3, &[r#""!b:hs""#.to_owned()][..]));
+    }
+}
