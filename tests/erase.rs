@@ -139,6 +139,48 @@ async fn erasing_waits_for_no_daemon_and_guesses_no_room() {
     assert_eq!(stage.database.value("select count(*) from archive.erasures").await, "0");
 }
 
+/// User ids of the form that the specification had once, and senders that never were user ids (specification, appendices,
+/// "Historical User IDs").
+#[tokio::test]
+async fn a_sender_of_any_form_can_be_erased() {
+    let senders = [
+        "@UPPER:model.test",
+        "@:model.test",
+        "@a b!*?#:model.test",
+        "@ü梅😀:model.test",
+        "@\u{1b}[31m:model.test",
+        "@tab\t:model.test",
+        "@model.test",
+        "model.test",
+        "@a:hs:extra:8448",
+        "@",
+        " ",
+        "",
+    ];
+    let stage = Stage::new().await;
+    let room = stage.room(3);
+    for sender in senders {
+        stage.server.append(&room, Event::message(SECRET).from(sender));
+        let name = format!(r#"{{"membership":"join","displayname":"{SECRET}"}}"#);
+        stage.server.append(&room, Event::state("m.room.member", sender, name).from(sender));
+    }
+    stage.once().await;
+    let said = format!("select count(*) from events where content::text like '%{SECRET}%'");
+    for (left, sender) in (0..senders.len()).rev().zip(senders) {
+        let table = erase(&stage, &["--user", sender]).await;
+        assert!(table.contains("events"), "{sender:?}: {table}");
+        assert_eq!(stage.database.value(&said).await, (2 * left).to_string(), "{sender:?}");
+        stage.server.append(&room, Event::message(SECRET).from(sender));
+    }
+    read_again(&stage, &room).await;
+    assert_eq!(mentions(&stage.database, SECRET).await, [""; 0], "nothing comes back");
+    // Who is not a sender may be erased beforehand only if it can become one.
+    for (user, code) in [("@Later Ü:model.test", 0), ("nobody", 64), ("@nobody", 64)] {
+        let outcome = stage.backscroll.run(&["erase", "--user", user]).await;
+        assert_eq!(outcome.status.code(), Some(code), "{user}: {}", outcome.stderr);
+    }
+}
+
 /// PostgreSQL keeps samples of what it counts, until it counts again.
 #[tokio::test]
 async fn no_statistic_repeats_what_was_said() {

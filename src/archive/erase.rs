@@ -12,7 +12,7 @@ use super::{
     tombstone::Tombstones,
     writer::{lock_room, lock_rooms},
 };
-use crate::matrix::Event;
+use crate::matrix::{Event, is_user_id};
 
 /// Events pruned by one statement.
 const BATCH: i64 = 1000;
@@ -34,7 +34,8 @@ impl Writer {
     /// and rolls it back, so that its counts are true.
     ///
     /// # Errors
-    /// [`Error::NoSuchRoom`] if the archive has no such room, and it was not erased before.
+    /// [`Error::NoSuchRoom`] if the archive has no such room, and it was not erased before; [`Error::NoSuchUser`] if what is
+    /// no user id has sent nothing that is archived.
     pub async fn erase(&self, subject: &Subject, dry_run: bool) -> Result<Erased, Error> {
         let mut transaction = self.begin().await?;
         let erased = match subject {
@@ -68,6 +69,10 @@ async fn erase_user(connection: &mut PgConnection, user_id: &str) -> Result<Eras
     }
     count(&mut erased, "stripped_state", forget_stripped(connection, user_id).await?);
     count(&mut erased, "quarantine", forget_quarantined(connection, user_id).await?);
+    // Servers of old let in senders of every form. One that is in the archive can be erased, whatever it looks like.
+    if !is_user_id(user_id) && erased.values().all(|rows| *rows == 0) {
+        return Err(Error::NoSuchUser(user_id.to_owned()));
+    }
     Ok(erased)
 }
 

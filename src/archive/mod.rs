@@ -172,6 +172,11 @@ pub enum Error {
         /// What the homeserver says.
         answer: String,
     },
+    /// No user id, and no sender of an archived event either.
+    #[error(
+        "find the user {0}: a user id has the form @name:server, and the archive has no events of such a sender"
+    )]
+    NoSuchUser(String),
     /// The account is not in a room that is to be added.
     #[error("add the room {0}: the account is not in it; join it with a client, or add --join")]
     NotJoined(String),
@@ -216,6 +221,7 @@ impl Error {
             Self::AnotherWriter { .. } => 75,
             Self::NoSuchRoom(_)
             | Self::NoSuchAlias(_)
+            | Self::NoSuchUser(_)
             | Self::NotReadable { .. }
             | Self::RefusedToken { .. }
             | Self::NotJoined(_)

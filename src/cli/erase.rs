@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use ruma::{OwnedRoomId, OwnedUserId};
+use ruma::OwnedRoomId;
 
 use super::status::text;
 use crate::{
@@ -43,9 +43,9 @@ const TRACES: &str = "No query shows it any more. The old rows stay in the datab
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Whom {
-    /// Erase the content of this user's events, such as @user:example.org
+    /// Erase the content of this user's events, such as @user:example.org, as the view events shows the sender
     #[arg(long, value_name = "USER")]
-    user: Option<OwnedUserId>,
+    user: Option<String>,
 
     /// Erase this room, such as '!abc:example.org'
     #[arg(long, value_name = "ROOM")]
@@ -83,7 +83,7 @@ impl Erase {
 
     fn subject(&self) -> Subject {
         match (&self.subject.user, &self.subject.room) {
-            (Some(user_id), _) => Subject::User(user_id.to_string()),
+            (Some(user_id), _) => Subject::User(user_id.clone()),
             (None, Some(room_id)) => Subject::Room(room_id.to_string()),
             (None, None) => unreachable!("clap requires one of the two"),
         }

@@ -15,6 +15,7 @@ mod sync_answer;
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
 mod sync_response;
+mod user_id;
 
 pub use client::{Client, MessagesRequest, SyncRequest, Whoami};
 pub use error::Error;
@@ -24,3 +25,4 @@ pub use login::{Identity, Session};
 pub use page::{Events, Page, Token};
 pub use sync_answer::SyncAnswer;
 pub use sync_response::{RoomBatch, Section, Stripped, SyncBatch};
+pub(crate) use user_id::is_user_id;

@@ -1,0 +1,36 @@
+//! What a user id may look like.
+
+/// Whether this can be a user id, of any time (specification, appendices, "Historical User IDs"): the name before the server
+/// may hold every character but a colon and NUL, and may be empty.
+pub(crate) fn is_user_id(text: &str) -> bool {
+    let parts = text.strip_prefix('@').and_then(|rest| rest.split_once(':'));
+    parts.is_some_and(|(name, server)| {
+        !name.contains('\0')
+            && !server.is_empty()
+            && !server.contains(|c: char| c.is_whitespace() || c.is_control())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_ids_of_all_times_are_known() {
+        for user_id in [
+            "@a:hs",
+            "@UPPER:hs",
+            "@:hs",
+            "@a b!*:hs",
+            "@ü梅😀:hs",
+            "@\u{1b}[31m:hs",
+            "@a:hs:8448",
+            "@a:[::1]:8448",
+        ] {
+            assert!(is_user_id(user_id), "{user_id:?}");
+        }
+        for other in ["", "@", "a", "a:hs", "@a", "@a:", "!a:hs", "@a:h s", "@a\0:hs"] {
+            assert!(!is_user_id(other), "{other:?}");
+        }
+    }
+}
