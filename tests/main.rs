@@ -22,3 +22,4 @@ mod start;
 mod support;
 mod synapse;
 mod upgrade;
+mod views;

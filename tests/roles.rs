@@ -597,7 +597,7 @@ const UNLIMITED: &[(&str, &str, &str, &[&str])] = &[
     (
         "create role GROUP; select archive.grant_reader('GROUP'); create role NAME noinherit in role GROUP",
         "",
-        "public.events",
+        "public.backfill",
         &["room"],
     ),
     (

@@ -23,8 +23,13 @@ impl Homeserver {
 
     /// A room made by somebody else; the account is not in it.
     pub(crate) fn create_room_by(&self, version: &str, creator: &str) -> String {
-        let room = self.change(|world| world.new_room(version));
         let content = object(&[("room_version", quote(version)), ("creator", quote(creator))]);
+        self.create_room_of(version, creator, &content)
+    }
+
+    /// The same, with a create event of this content.
+    pub(crate) fn create_room_of(&self, version: &str, creator: &str, content: &str) -> String {
+        let room = self.change(|world| world.new_room(version));
         let levels =
             object(&[("users", object(&[(creator, "100".to_owned())])), ("invite", "50".to_owned())]);
         self.append(&room, Event::state("m.room.create", "", content).from(creator));
