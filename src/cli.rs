@@ -146,7 +146,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Migrate(command) => command.run(&config).await,
             Command::Login(command) => command.run(&config).await,
             Command::Erase(command) => command.run(&config).await,
-            Command::Resequence(command) => command.run(config, &telemetry).await,
+            Command::Resequence(command) => Box::pin(command.run(config, &telemetry)).await,
         }
     })
 }

@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::{
     Error,
-    archive::{Account, Archive, Writer},
+    archive::{self, Account, Archive, Writer},
     backfill::{self, SparePages},
     backoff::Backoff,
     config::Config,
@@ -44,6 +44,10 @@ use crate::{
 
 /// How often progress is shown.
 const TICK: Duration = Duration::from_secs(1);
+/// How often it is looked whether a transaction waits for a lock.
+const LOOK_FOR_WAITS: Duration = Duration::from_secs(2);
+/// Notifications of so long a time count as one.
+const HEARD_AS_ONE: Duration = Duration::from_millis(250);
 /// How long after the signal to stop what is in hand may take: systemd and Docker soon kill who does not end.
 const LAST_CALL: Duration = Duration::from_millis(3500);
 
@@ -171,7 +175,11 @@ async fn with_context(
         never = supervise(store.server()) => match never {},
         never = show(&progress) => match never {},
         never = hear(&context) => match never {},
+        never = report_waits(&context) => match never {},
+        // While nothing is to be written, no transaction finds it out.
+        taken = context.writer.lease_taken() => Err(taken.into()),
     };
+    context.writer.release().await;
     services.stop().await?;
     progress.close();
     store.close().await?;
@@ -201,12 +209,38 @@ async fn hear(context: &Context) -> Infallible {
         if let Ok(mut listener) = context.writer.archive().listen_for_choices().await {
             backoff.reset();
             context.rooms_chosen.notify_one();
-            // `None`: the connection was lost and made anew.
+            // `None`: the connection was lost and made anew. Whoever may connect may notify, as often as they like, so that all
+            // that comes within a moment counts as one.
             while listener.try_recv().await.is_ok() {
+                let moment = tokio::time::sleep(HEARD_AS_ONE);
                 context.rooms_chosen.notify_one();
+                let heard = async { while listener.try_recv().await.is_ok() {} };
+                tokio::select! {
+                    () = heard => break,
+                    () = moment => context.rooms_chosen.notify_one(),
+                }
             }
         }
         tokio::time::sleep(backoff.pause()).await;
+    }
+}
+
+/// Says once who holds up a transaction that waits for a lock, and when that is over. The database is asked only while one
+/// takes long.
+async fn report_waits(context: &Context) -> Infallible {
+    let archive = context.writer.archive();
+    let mut said: Vec<i32> = Vec::new();
+    loop {
+        tokio::time::sleep(LOOK_FOR_WAITS).await;
+        let waits = if archive.is_held_up() { archive.waits().await.unwrap_or_default() } else { Vec::new() };
+        for wait in waits.iter().filter(|wait| !said.contains(&wait.pid)) {
+            let (waited_s, holder) = (wait.waited_s.round(), wait.holder());
+            tracing::warn!(waited_s, holder, "a transaction waits for a lock that another session holds");
+        }
+        if waits.is_empty() && !said.is_empty() {
+            tracing::info!("no transaction waits for a lock any more");
+        }
+        said = waits.iter().map(|wait| wait.pid).collect();
     }
 }
 
@@ -256,9 +290,9 @@ async fn connect(
     config: &Config,
     once: bool,
 ) -> anyhow::Result<(Writer, Identity, Account)> {
-    archive.migrate().await.map_err(Error::from)?;
-    let writer = archive.writer(config.redactions).await.map_err(Error::from)?;
-    let known = archive.account().await.map_err(Error::from)?;
+    patiently(once, async || archive.migrate().await).await?;
+    let writer = patiently(once, async || archive.writer(config.redactions).await).await?;
+    let known = patiently(once, async || archive.account().await).await?;
     let device_id = known.and_then(|account| account.device_id);
     let mut backoff = Backoff::default();
     let (client, user_id) = loop {
@@ -274,13 +308,29 @@ async fn connect(
     let homeserver = config.homeserver.url()?.as_str();
     let device_id = client.device_id().await;
     let account =
-        writer.account(user_id.as_str(), homeserver, device_id.as_deref()).await.map_err(Error::from)?;
+        patiently(once, async || writer.account(user_id.as_str(), homeserver, device_id.as_deref()).await)
+            .await?;
     tracing::info!(user.id = account.user_id, resumed = account.since.is_some(), "archiving");
-    let reopened = writer.reopen_stalled().await.map_err(Error::from)?;
+    let reopened = patiently(once, async || writer.reopen_stalled().await).await?;
     if reopened > 0 {
         tracing::info!(walk_count = reopened, "trying stalled walks again");
     }
     Ok((writer, client, account))
+}
+
+/// What `work` gives, whatever number of tries that takes while its errors are such as pass.
+async fn patiently<T>(once: bool, work: impl AsyncFn() -> Result<T, archive::Error>) -> Result<T, Error> {
+    let mut backoff = Backoff::default();
+    loop {
+        let error = match work().await {
+            Ok(done) => return Ok(done),
+            Err(error) => Error::from(error),
+        };
+        match pause_before_retry(&error, once, &mut backoff) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Err(error),
+        }
+    }
 }
 
 async fn log_in(

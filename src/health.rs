@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::archive::Archive;
+use crate::{archive::Archive, telemetry::escape};
 
 /// What a loop does between two waits: parsing an answer and storing it.
 const GRACE: Duration = Duration::from_secs(60);
@@ -131,9 +131,26 @@ impl Health {
     pub async fn database(&self) -> Result<(), String> {
         let Some(archive) = self.archive.get() else { return Err("is not open yet".to_owned()) };
         match tokio::time::timeout(PATIENCE, archive.exists()).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => self.can_write(archive).await,
             Ok(Err(error)) => Err(format!("failed to {error}")),
             Err(_) => Err(format!("does not answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+}
+
+impl Health {
+    /// Whether the lease is held, and no transaction waits long for a lock; and if one does, who holds it.
+    async fn can_write(&self, archive: &Archive) -> Result<(), String> {
+        if let Some(trouble) = archive.lease_trouble() {
+            return Err(trouble);
+        }
+        let waits = if archive.is_held_up() { archive.waits().await.unwrap_or_default() } else { Vec::new() };
+        match waits.first() {
+            None => Ok(()),
+            Some(wait) => {
+                let holder = escape(&wait.holder()).into_owned();
+                Err(format!("a transaction has waited {:.0} s for a lock that {holder} holds", wait.waited_s))
+            }
         }
     }
 }

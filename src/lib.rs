@@ -11,7 +11,7 @@
 //!
 //! # Where to read
 //!
-//! `main.rs` → [`daemon`] (connect, lock, start the loops) → [`sync`] (forwards) and [`backfill`] (backwards) →
+//! `main.rs` → [`daemon`] (connect, take the lease, start the loops) → [`sync`] (forwards) and [`backfill`] (backwards) →
 //! [`matrix::Page`] ([`edits`] undone) → [`archive::Writer::apply_sync`] and [`archive::Writer::apply_page`] →
 //! `migrations/`. [`matrix`] knows HTTP and no SQL, [`archive`] SQL and no HTTP. [`turns`] lets `/sync` go before the
 //! pages, of which fewer are stored at once while people talk, and [`lively`] keeps them short in their rooms. Where nobody
@@ -28,6 +28,7 @@
 //! * The checkpoint is never ahead of the rows: it moves in their transaction. After any crash the archive ends
 //!   identical to that of a run without one.
 //! * *archive + gaps = room*: where something is missing, a row says so.
+//! * Whoever writes holds the lease: each transaction proves it first (`archive::lease`), so there is one writer at a time.
 //! * A position, once given, never changes but by [`resequence`]. The current state moves only on the server's word.
 
 pub mod archive;

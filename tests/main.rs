@@ -10,6 +10,7 @@ mod faults;
 mod federation;
 mod follow;
 mod kills;
+mod lease;
 mod lossless;
 mod property;
 mod resequence;

@@ -170,13 +170,11 @@ async fn a_room_resumed_while_a_whole_state_is_stored_is_not_left_out() {
     leaves(&stage, &mut daemon, &room).await;
 
     let mut lock = PgConnection::connect(stage.database.url()).await.unwrap();
-    let sql = format!(
-        "select pg_advisory_lock(x'6261636b'::int, room_key) from archive.rooms where room_id = '{locked}'"
-    );
+    let sql = format!("begin; select from archive.rooms where room_id = '{locked}' for no key update");
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut lock).await.unwrap();
     stage.rooms(&["pause", &paused]).await;
-    let waiting = "select count(*) from pg_locks join pg_database d on d.oid = database and datname = current_database()
-                   where locktype = 'advisory' and not granted";
+    let waiting = "select count(*) from pg_stat_activity
+                   where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0";
     daemon.until("it is being stored", async || stage.database.value(waiting).await == "1").await;
     stage.rooms(&["pause", &room]).await;
     stage.rooms(&["resume", &room]).await;

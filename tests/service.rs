@@ -19,13 +19,13 @@ fn free_address() -> SocketAddr {
 }
 
 /// A stage whose daemon listens.
-async fn listening() -> (Stage, SocketAddr) {
+pub(crate) async fn listening() -> (Stage, SocketAddr) {
     let address = free_address();
     (Stage::new().await.set("http.listen", &address.to_string()), address)
 }
 
 /// Status and text of an answer; `None`: nobody there.
-fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").ok()?;
     let mut answer = String::new();
@@ -36,7 +36,7 @@ fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
 }
 
 /// Waits until the daemon is ready to be told so over HTTP.
-async fn until_ready(daemon: &mut Daemon, address: SocketAddr) {
+pub(crate) async fn until_ready(daemon: &mut Daemon, address: SocketAddr) {
     let ready = async || get(address, "/readyz").is_some_and(|(status, _)| status == 200);
     daemon.until("it is ready", ready).await;
 }

@@ -1,32 +1,16 @@
 //! Years of service: a database of any earlier version opens, and a backup taken at any moment goes on.
 
-use std::{
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use backscroll::archive::Archive;
 use sqlx::{Connection as _, PgConnection, migrate::Migrator};
 
 use crate::support::{
     archive::dump,
+    cluster::program,
     postgres::{self, TestDatabase},
     stage::Stage,
 };
-
-fn program(name: &str) -> PathBuf {
-    std::env::var_os("BACKSCROLL_POSTGRES_BIN").map_or_else(
-        || {
-            let installed = |major: &u32| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin/{name}"));
-            (15..30)
-                .rev()
-                .map(|major| installed(&major))
-                .find(|path| path.exists())
-                .unwrap_or_else(|| name.into())
-        },
-        |directory| PathBuf::from(directory).join(name),
-    )
-}
 
 /// An archive as each version so far has left it, opened by this one.
 #[tokio::test]
@@ -71,7 +55,8 @@ async fn an_archive_of_the_first_version_goes_on() {
              end loop;
          end
          $$;
-         drop table archive.room_choices, archive.reader_rooms, archive.anchors;
+         drop table archive.room_choices, archive.reader_rooms, archive.anchors, archive.writer_lease;
+         drop view archive.writer_lock;
          drop index archive.redactions_waiting, archive.events_repeating, archive.events_member_name;
          alter table archive.quarantine drop column event_ids;
          delete from archive._sqlx_migrations where version >= 10;";

@@ -48,6 +48,7 @@ impl Writer {
         {
             return Err(Error::AnotherAccount { ours: user_id.to_owned(), theirs: account.user_id });
         }
+        let mut transaction = self.begin().await?;
         let account = sqlx::query_as!(
             Account,
             "insert into archive.accounts as a (user_id, homeserver, device_id) values ($1, $2, $3)
@@ -58,8 +59,9 @@ impl Writer {
             homeserver,
             device_id
         )
-        .fetch_one(&self.archive().pool)
+        .fetch_one(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(account)
     }
 

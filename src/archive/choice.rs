@@ -1,11 +1,13 @@
-//! Rooms chosen at run time. Unlike all other writing this needs no [`super::Writer`]: it is the operator's word, given
-//! while a daemon may be at work, which reads it before each `/sync` and is woken by a notification.
+//! Rooms chosen at run time. Unlike all other writing this needs no [`super::Writer`] and no lease: it is the operator's word,
+//! given while a daemon may be at work, which reads it before each `/sync` and is woken by a notification. It moves no
+//! checkpoint, and changes a room's row only under the room's lock.
 
 use sqlx::{PgConnection, postgres::PgListener};
 
 use super::{
     Account, Archive, Error, Writer, checkpoint,
     gap::{self, NewGap},
+    passing,
     room::{self, Room},
     state::Cause,
     timeline, tombstone,
@@ -89,7 +91,12 @@ impl Archive {
     /// Decides about a room. Where that ends its archiving, it has ended when this returns, whatever a daemon is at.
     /// Returns whether anything is different now.
     pub async fn choose_room(&self, room_id: &str, change: Change) -> Result<bool, Error> {
-        let mut transaction = self.pool.begin().await?;
+        passing::again(async || self.try_to_choose_room(room_id, change).await).await
+    }
+
+    async fn try_to_choose_room(&self, room_id: &str, change: Change) -> Result<bool, Error> {
+        // What is read after a lock is to be what was there then.
+        let mut transaction = self.pool.begin_with("begin isolation level read committed").await?;
         let before = find(&mut transaction, room_id).await?;
         let after = change.apply(before);
         if after == before {
@@ -159,18 +166,19 @@ impl Writer {
     /// archive knew them: no `/sync` tells of them any more, not even with the whole state. [`Writer::take_up_left_room`] does
     /// the rest.
     pub async fn doubt_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
-        let mut connection = self.archive().pool.acquire().await?;
+        let mut transaction = self.begin().await?;
         let left = sqlx::query!(
             "select room_key, room_id from archive.rooms
              where (not watched or not bootstrapped) and membership in ('leave', 'ban')
              order by room_key"
         )
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut *transaction)
         .await?;
+        // In ascending order, as other transactions lock several rooms.
         for row in left {
-            doubt_left_room(&mut connection, rooms, row.room_key, &row.room_id).await?;
+            doubt_left_room(&mut transaction, rooms, row.room_key, &row.room_id).await?;
         }
-        Ok(())
+        transaction.commit().await
     }
 
     /// Takes up a room that the account has left, if it is wanted: an alias that leaves it out may be new to the archive.
@@ -191,6 +199,7 @@ impl Writer {
         if (room.watched && room.bootstrapped)
             || !checkpoint::is_up_to_date(&mut transaction, account).await?
         {
+            transaction.undo(None).await;
             return Ok(());
         }
         room::set_suspect(&mut transaction, room_key, false).await?;
@@ -274,8 +283,8 @@ async fn known_alias(connection: &mut PgConnection, room_key: i32) -> Result<Opt
 }
 
 async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Choice, Error> {
-    // Two commands about one room take turns, also where there is no row yet.
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended($1, 0))", room_id)
+    // Two commands take turns, also about a room that has no row yet.
+    sqlx::query!("lock table archive.room_choices in share row exclusive mode")
         .execute(&mut *connection)
         .await?;
     let choice = sqlx::query_as!(

@@ -11,31 +11,34 @@ use super::{
 impl Writer {
     /// Notes why the walk's last request brought nothing, once per reason.
     pub async fn note_failure(&self, walk: &Walk, error: &str) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
         sqlx::query!(
             "update archive.walks set last_error = $2 where walk_id = $1 and last_error is distinct from $2",
             walk.walk_id,
             error
         )
-        .execute(&self.archive().pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(())
+        transaction.commit().await
     }
 
     /// Lets the walk go on later.
     pub async fn put_off(&self, walk: &Walk, pause: Duration) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
         sqlx::query!(
             "update archive.walks set not_before = now() + make_interval(secs => $2) where walk_id = $1",
             walk.walk_id,
             pause.as_secs_f64()
         )
-        .execute(&self.archive().pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(())
+        transaction.commit().await
     }
 
     /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, above all that is placed by then, and all gaps. The
     /// place is stored with the first event only: a walk that does not get that far begins once more.
     pub async fn begin_at_since(&self, walk: &Walk) -> Result<Walk, Error> {
+        let mut transaction = self.begin().await?;
         let begun = sqlx::query!(
             r#"update archive.walks w
                set from_token = case when w.from_token is not null or w.cursor is null then coalesce(a.since, w.from_token) end,
@@ -51,9 +54,10 @@ impl Writer {
             walk.walk_id,
             walk.pages
         )
-        .fetch_optional(&self.archive().pool)
-        .await?
-        .ok_or(Error::Superseded)?;
+        .fetch_optional(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        let begun = begun.ok_or(Error::Superseded)?;
         // All of a gap may be to be placed, and just above the newest event there is no room for that. Nor for what is new in a
         // room that the account is not in: no response tells of it.
         let top = timeline::append(begun.newest, true).next().filter(|_| !begun.is_joined);
@@ -73,6 +77,7 @@ impl Writer {
 
     /// Begins the walk anew at the newest event: the server refuses its cursor. What is known already only guides it.
     pub async fn restart_walk(&self, walk: &Walk) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
         let restarted = sqlx::query!(
             "update archive.walks
              set cursor = null, from_token = null, to_token = null, restarted = true, upper_position = null, landmark = null,
@@ -82,8 +87,9 @@ impl Writer {
             walk.pages,
             walk.cursor
         )
-        .execute(&self.archive().pool)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         if restarted.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
     }
 
@@ -104,6 +110,7 @@ impl Writer {
         lock_room(&mut transaction, walk.room_key).await?;
         let membership = room::get(&mut transaction, walk.room_key).await?.membership;
         if !proven && (membership == "join" || membership != walk.membership) {
+            transaction.undo(None).await;
             return Ok(Some(Walk { membership, ..walk.clone() }));
         }
         let mut refused = walk.clone();

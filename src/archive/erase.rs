@@ -43,7 +43,7 @@ impl Writer {
             Subject::Room(room_id) => erase_room(&mut transaction, room_id).await?,
         };
         if dry_run {
-            transaction.rollback().await?;
+            transaction.undo(None).await;
         } else {
             transaction.commit().await?;
         }

@@ -18,7 +18,7 @@ use super::{
     step::{self, Passed},
     timeline::{self, Below, Place},
     walk,
-    writer::{begin_in_room, close, lock_room},
+    writer::lock_room,
 };
 use crate::{
     config::Backfill,
@@ -33,6 +33,7 @@ impl Writer {
         let room = room::get(&mut transaction, room_key).await?;
         if !room.watched {
             // Paused or removed while the server was asked.
+            transaction.undo(None).await;
             return Ok(());
         }
         let mut known = room.clone();
@@ -93,23 +94,41 @@ impl Writer {
         busy: Duration,
         settings: &Backfill,
     ) -> Result<Walk, Error> {
-        let mut connection = self.page_connection().await?;
         let asked = LookUp::before(walk);
-        let stored = match self.try_page(&mut connection, walk, page, busy, settings, asked).await {
+        match self.try_page(walk, page, busy, settings, asked).await {
             // Something on the page was known after all. The transaction is undone; once more with all looked up.
             Err(error) if asked == LookUp::State && error.is_duplicate() => {
-                self.try_page(&mut connection, walk, page, busy, settings, LookUp::All).await
+                self.try_page(walk, page, busy, settings, LookUp::All).await
             }
             stored => stored,
-        };
-        match stored {
-            Ok(_) => self.keep_page_connection(connection),
-            Err(_) => close(connection).await,
         }
-        stored
     }
 
     async fn try_page(
+        &self,
+        walk: &Walk,
+        page: &Page,
+        busy: Duration,
+        settings: &Backfill,
+        asked: LookUp,
+    ) -> Result<Walk, Error> {
+        let mut transaction = self.begin_in_room(walk.room_key).await?;
+        let after = match self.store_page(&mut transaction, walk, page, busy, settings, asked).await {
+            Ok(after) => after,
+            Err(error) => {
+                transaction.undo(Some(&error)).await;
+                return Err(error);
+            }
+        };
+        transaction.commit().await?;
+        if after.state == WalkState::Stalled {
+            tracing::warn!(room.id = %walk.room_id, error = after.last_error, "a walk has stalled");
+        }
+        Ok(after)
+    }
+
+    /// The same in the caller's transaction.
+    async fn store_page(
         &self,
         connection: &mut PgConnection,
         walk: &Walk,
@@ -118,28 +137,27 @@ impl Writer {
         settings: &Backfill,
         asked: LookUp,
     ) -> Result<Walk, Error> {
-        let mut transaction = begin_in_room(connection, walk.room_key).await?;
-        let mut room = room::get(&mut transaction, walk.room_key).await?;
+        let mut room = room::get(connection, walk.room_key).await?;
         if !room.watched {
             return Err(Error::Unwatched);
         }
-        if gap::is_overtaken(&mut transaction, walk).await? {
+        if gap::is_overtaken(connection, walk).await? {
             return Err(Error::Overtaken);
         }
-        room::learn_version(&mut transaction, &mut room, &page.chunk.events).await?;
+        room::learn_version(connection, &mut room, &page.chunk.events).await?;
         for section in [&page.chunk, &page.state] {
-            quarantine::keep(&mut transaction, self.policy(), &room, &section.malformed).await?;
+            quarantine::keep(connection, self.policy(), &room, &section.malformed).await?;
         }
-        self.store_unplaced(&mut transaction, &room, &page.state.events).await?;
+        self.store_unplaced(connection, &room, &page.state.events).await?;
 
         let mut after = walk.clone();
         let events = event::distinct(&page.chunk.events);
-        let mut found = look_up(&mut transaction, room.room_key, &events, asked, walk.upper_position).await?;
+        let mut found = look_up(connection, room.room_key, &events, asked, walk.upper_position).await?;
         let known = found::places(&events, &found.known);
-        let placement = place_page(&mut transaction, walk, &known, found.below).await?;
+        let placement = place_page(connection, walk, &known, found.below).await?;
         let positions = placement.as_ref().map_or(&[][..], |placement| &placement.positions);
         let placed = with_positions(&events, positions);
-        let new = event::store(&mut transaction, self.policy(), &room, &placed, &mut found).await?;
+        let new = event::store(connection, self.policy(), &room, &placed, &mut found).await?;
         let upper = placement.as_ref().map(|placement| placement.upper);
         if let Some(last) = events.last() {
             after.upper_position = upper;
@@ -148,27 +166,23 @@ impl Writer {
         // A walk through the whole past gets to what was redacted itself.
         let whole = matches!(walk.kind, Kind::History | Kind::Rewalk);
         if !whole && redaction::names_no_target(&room, &events, &found.known) {
-            walk::rewalk_now(&mut transaction, room.room_key).await?;
+            walk::rewalk_now(connection, room.room_key).await?;
         }
         let passed = Passed {
             end: page.end.as_ref(),
             answers: page.answers,
             events: events.len(),
             new,
-            bottom_passed: bottom_passed(&mut transaction, walk, page, upper).await?,
-            lower_passed: lower_passed(&mut transaction, walk, &known, upper).await?,
+            bottom_passed: bottom_passed(connection, walk, page, upper).await?,
+            lower_passed: lower_passed(connection, walk, &known, upper).await?,
         };
-        let pause_s = step::after_page(&mut transaction, &mut after, &passed, settings).await?;
+        let pause_s = step::after_page(connection, &mut after, &passed, settings).await?;
         if after.cursor == walk.cursor {
             // To be asked again: what is on that page then and was not now stands among what was, not below it.
             after.upper_position = walk.upper_position;
         }
-        walk::save(&mut transaction, walk, &after, busy, pause_s).await?;
-        transaction.commit().await?;
+        walk::save(connection, walk, &after, busy, pause_s).await?;
         after.due_in_s = pause_s;
-        if after.state == WalkState::Stalled {
-            tracing::warn!(room.id = %walk.room_id, error = after.last_error, "a walk has stalled");
-        }
         Ok(after)
     }
 

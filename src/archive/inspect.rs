@@ -12,11 +12,17 @@ use sqlx::{
     postgres::PgConnectOptions,
 };
 
-use super::{Archive, Error, WideRole, migrator, role, writer::WRITER_LOCK};
+use super::{
+    Archive, Error, WideRole,
+    lease::Backend,
+    migrate::{TABLE, failed, migrator},
+    role,
+};
 
 pub use self::connections::{ConnectionLimit, Limited};
 
-const MIGRATIONS: &str = "archive._sqlx_migrations";
+/// The advisory lock by which earlier versions knew that one of them was at work.
+const EARLIER_LOCK: i64 = 0x6261_636b_7363_726f;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What was found.
@@ -202,7 +208,7 @@ async fn foreign_owner(connection: &mut PgConnection) -> Result<Option<(String, 
     Ok((!owner.is_ours).then_some((owner.role, owner.name)))
 }
 
-async fn is_migrated(connection: &mut PgConnection) -> Result<bool, Error> {
+pub(super) async fn is_migrated(connection: &mut PgConnection) -> Result<bool, Error> {
     // Not to_regclass: it fails where the schema may not be used.
     let is_migrated = sqlx::query_scalar!(
         r#"select exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -213,12 +219,8 @@ async fn is_migrated(connection: &mut PgConnection) -> Result<bool, Error> {
 
 async fn schema(connection: &mut PgConnection) -> Result<Schema, Error> {
     let migrator = migrator();
-    let failed = |error| match error {
-        MigrateError::Execute(error) => Error::Database(error),
-        error => Error::Migrate(error),
-    };
-    let unfinished = connection.dirty_version(MIGRATIONS).await.map_err(failed)?;
-    let applied = connection.list_applied_migrations(MIGRATIONS).await.map_err(failed)?;
+    let unfinished = connection.dirty_version(TABLE).await.map_err(failed)?;
+    let applied = connection.list_applied_migrations(TABLE).await.map_err(failed)?;
     let ours = |version| migrator.iter().find(|migration| migration.version == version);
     let altered = applied.iter().find(|applied| {
         ours(applied.version).is_some_and(|migration| migration.checksum != applied.checksum)
@@ -233,7 +235,7 @@ async fn schema(connection: &mut PgConnection) -> Result<Schema, Error> {
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
-    match connection.list_applied_migrations(MIGRATIONS).await {
+    match connection.list_applied_migrations(TABLE).await {
         Ok(applied) => Ok(applied.iter().map(|applied| applied.version).collect()),
         Err(MigrateError::Execute(error)) => Err(Error::Database(error)),
         Err(error) => Err(Error::Migrate(error)),
@@ -280,17 +282,36 @@ async fn account(connection: &mut PgConnection) -> Result<Option<String>, Error>
     }
 }
 
-/// Who holds the writer's lock.
-pub(super) async fn writer(connection: &mut PgConnection) -> Result<Option<(i32, String)>, Error> {
+/// The session that holds the writer's lease; in a schema from before that, none.
+pub(super) async fn writer(connection: &mut PgConnection) -> Result<Option<Backend>, Error> {
     let holder = sqlx::query!(
         r#"select l.pid as "pid!",
                   coalesce(to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), '?') as "since!"
            from pg_locks l
+           join pg_class c on c.oid = l.relation
+           join pg_namespace n on n.oid = c.relnamespace
            left join pg_stat_activity a on a.pid = l.pid
+           where l.locktype = 'relation' and l.mode = 'ShareUpdateExclusiveLock' and l.granted
+             and l.database = (select oid from pg_database where datname = current_database())
+             and n.nspname = 'archive' and c.relname = 'writer_lock'"#
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(holder.map(|holder| (holder.pid, holder.since)))
+}
+
+/// The session of an earlier version that writes. Its lock can be taken by anybody, so its role must be one that may write.
+pub(super) async fn earlier_writer(connection: &mut PgConnection) -> Result<Option<Backend>, Error> {
+    let holder = sqlx::query!(
+        r#"select l.pid as "pid!",
+                  coalesce(to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), '?') as "since!"
+           from pg_locks l
+           join pg_stat_activity a on a.pid = l.pid
            where l.locktype = 'advisory' and l.granted and l.objsubid = 1
              and l.database = (select oid from pg_database where datname = current_database())
-             and (l.classid::bigint << 32 | l.objid::bigint) = $1"#,
-        WRITER_LOCK
+             and (l.classid::bigint << 32 | l.objid::bigint) = $1
+             and has_table_privilege(a.usesysid, 'archive.accounts', 'update')"#,
+        EARLIER_LOCK
     )
     .fetch_optional(connection)
     .await?;

@@ -4,7 +4,7 @@
 //! portions of whole rooms, each in a transaction of its own, so that what is there can be seen, and memory holds a portion:
 //! until the last one nothing counts on it, and if that does not come, all is asked for again, and a repeat changes nothing.
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 
 use super::{
     Account, Error, Writer,
@@ -14,6 +14,7 @@ use super::{
     quarantine,
     response::{Afterwards, Claimed, Response, claim_rooms},
     room::{self, Room},
+    transaction::WriteTransaction,
     unread::open_gaps_everywhere,
     walk,
 };
@@ -46,7 +47,7 @@ pub struct Intake<'a> {
     rooms: &'a Rooms,
     full: bool,
     /// That of a later response, once something was added.
-    transaction: Option<Transaction<'static, Postgres>>,
+    transaction: Option<WriteTransaction<'a>>,
     latest: Latest,
     afterwards: Afterwards,
     outcome: SyncOutcome,
@@ -134,7 +135,7 @@ impl Intake<'_> {
         let Self { writer, account, rooms, full, .. } = self;
         if self.outcome.needs_full_state {
             if let Some(transaction) = self.transaction.take() {
-                transaction.rollback().await?;
+                transaction.undo(None).await;
             }
             return Ok((self.outcome, account.clone()));
         }
@@ -146,7 +147,7 @@ impl Intake<'_> {
         writer.follow_up(&mut transaction, rooms, &self.afterwards, next_batch.as_str()).await?;
         // Else what was decided meanwhile would count as applied. Asked last, because commands wait from here on.
         if full && !checkpoint::is_up_to_date(&mut transaction, account).await? {
-            transaction.rollback().await?;
+            transaction.undo(None).await;
             self.outcome.needs_full_state = true;
             return Ok((self.outcome, account.clone()));
         }

@@ -14,9 +14,12 @@ mod ingest;
 pub mod inspect;
 mod intake;
 mod kind;
+mod lease;
+mod migrate;
 mod nodelay;
 mod operator;
 mod overlap;
+mod passing;
 mod portion;
 mod position;
 mod precedence;
@@ -26,22 +29,28 @@ mod resequence;
 mod response;
 mod role;
 mod room;
+mod sessions;
 mod state;
 mod status;
 mod step;
 mod timeline;
 mod told;
 mod tombstone;
+mod transaction;
 mod unread;
+mod waits;
 mod walk;
 mod writer;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use sqlx::{
-    Connection as _, Executor as _, PgConnection,
-    migrate::{MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+    Connection as _, PgConnection,
+    migrate::MigrateError,
+    postgres::{PgConnectOptions, PgPool},
 };
 
 pub use anchor::Anchor;
@@ -55,10 +64,12 @@ pub use operator::{Shown, Span};
 pub use resequence::{PageRead, Resequence};
 pub use role::WideRole;
 pub use status::{GapCounts, RoomStatus, Status, Suspect};
+pub use waits::Wait;
 pub use walk::Walk;
 pub use writer::Writer;
 
 use crate::{config::RedactionPolicy as Policy, error::Retry};
+use sessions::Sessions;
 
 /// How long a connection may take, so that a dead database is reported and not waited for.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -69,6 +80,9 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Archive {
     pool: PgPool,
+    sessions: Arc<Sessions>,
+    /// Of this process's lease, once it has one.
+    lease_state: Arc<Mutex<Option<lease::Observer>>>,
 }
 
 /// Why the database did not do what was asked. The texts hold no event content.
@@ -122,6 +136,21 @@ pub enum Error {
         pid: i32,
         /// When it connected.
         since: String,
+    },
+    /// Another Backscroll has become the writer while this one was away. Nothing was written since.
+    #[error(
+        "hold on to being the writer of this database: another Backscroll has taken the lease while this one had lost its session \
+         ({by}); stop one of the two, or use another database"
+    )]
+    LeaseTaken {
+        /// Who has it.
+        by: String,
+    },
+    /// The session that holds the writer's lease is lost and could not be made anew yet. Nothing is written meanwhile.
+    #[error("hold the writer's lease: its session is lost and cannot be made anew yet: {why}")]
+    LeaseLost {
+        /// Why not.
+        why: String,
     },
     /// The archive belongs to another account.
     #[error(
@@ -197,12 +226,8 @@ impl Error {
     /// Whether another try may help.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Database(sqlx::Error::Database(error))
-                if !error.code().is_some_and(|code| transient(&code)) =>
-            {
-                Retry::Never
-            }
-            Self::Database(_) | Self::Superseded => Retry::Backoff,
+            Self::Database(_) if self.passes() => Retry::Backoff,
+            Self::Superseded | Self::LeaseLost { .. } => Retry::Backoff,
             _ => Retry::Never,
         }
     }
@@ -217,8 +242,12 @@ impl Error {
         match self {
             Self::Database(error) if denied(error) => 77,
             Self::OlderSchema { .. } => 77,
-            Self::Database(_) | Self::Superseded | Self::Unwatched | Self::Overtaken => 69,
-            Self::AnotherWriter { .. } => 75,
+            Self::Database(_)
+            | Self::LeaseLost { .. }
+            | Self::Superseded
+            | Self::Unwatched
+            | Self::Overtaken => 69,
+            Self::AnotherWriter { .. } | Self::LeaseTaken { .. } => 75,
             Self::NoSuchRoom(_)
             | Self::NoSuchAlias(_)
             | Self::NoSuchUser(_)
@@ -230,12 +259,6 @@ impl Error {
             Self::Pooler(_) | Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,
         }
     }
-}
-
-/// SQLSTATE classes that pass: connection (08), rollback (40), resources such as a full disk (53), operator
-/// intervention and start-up (57); a read-only standby (25006) and a lock that was not to be had (55P03).
-fn transient(code: &str) -> bool {
-    ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || ["25006", "55P03"].contains(&code)
 }
 
 /// Whether the role lacks a right.
@@ -253,12 +276,9 @@ fn describe(error: &sqlx::Error) -> String {
     }
 }
 
-fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!();
-    // In our own schema: the database may be shared with other programs.
-    migrator.create_schema("archive");
-    migrator.dangerous_set_table_name("archive._sqlx_migrations");
-    migrator
+/// Numbers and words stay what they are if somebody panics beside them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Archive {
@@ -269,46 +289,21 @@ impl Archive {
         // The pool would only say that it waited for a connection in vain; a single one says why.
         let first = tokio::time::timeout(CONNECT, PgConnection::connect_with(&options)).await;
         first.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await?;
-        // The pool tests each connection as it comes back, so one that is soon taken again needs no second test.
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(CONNECT)
-            .test_before_acquire(false)
-            // A plan is for the tables as they are. One that was made for an empty archive and kept would be used for the
-            // first million events, until PostgreSQL analyzes the table.
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    nodelay::send_at_once();
-                    connection.execute("set plan_cache_mode = force_custom_plan").await?;
-                    Ok(())
-                })
-            })
-            .before_acquire(|connection, idle| {
-                Box::pin(async move {
-                    if idle.idle_for > FRESH {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            });
-        Ok(Self { pool: pool.connect_lazy_with(options) })
+        let sessions = Arc::new(Sessions::default());
+        let pool = sessions.pool(options, connections);
+        Ok(Self { pool, sessions, lease_state: Arc::default() })
     }
 
-    /// Applies the migrations that the database lacks, under a lock.
-    ///
-    /// A database that lacks none is not written to, so a role without the right to make tables will do.
-    pub async fn migrate(&self) -> Result<(), Error> {
-        if inspect::is_up_to_date(&mut *self.pool.acquire().await?).await? {
-            return Ok(());
-        }
-        let migrator = migrator();
-        let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
-        match migrator.run(&self.pool).await {
-            Ok(()) => Ok(()),
-            Err(MigrateError::VersionMissing(found)) if found > known => {
-                Err(Error::NewerSchema { found, known })
-            }
-            Err(error) => Err(Error::Migrate(error)),
+    /// How the sessions of the pool connect, for one of its own.
+    fn options(&self) -> PgConnectOptions {
+        (*self.pool.connect_options()).clone()
+    }
+
+    /// To be called with an error that is to be tried again. One that says that nothing can be written may come from a standby
+    /// to which the address no longer leads: every session is made anew.
+    fn renew_after(&self, error: &Error) {
+        if error.is_read_only() {
+            self.sessions.renew();
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     Error, Writer, quarantine, redaction,
     room::{self, Room},
     walk,
-    writer::{begin_in_room, lock_room},
+    writer::lock_room,
 };
 use crate::matrix::Page;
 
@@ -83,8 +83,7 @@ impl Writer {
         page: &Page,
         next: Option<&str>,
     ) -> Result<PageRead, Error> {
-        let mut connection = self.page_connection().await?;
-        let mut transaction = begin_in_room(&mut connection, at.room_key).await?;
+        let mut transaction = self.begin_in_room(at.room_key).await?;
         let room = room::get(&mut transaction, at.room_key).await?;
         for section in [&page.chunk, &page.state] {
             quarantine::keep(&mut transaction, self.policy(), &room, &section.malformed).await?;
@@ -98,7 +97,6 @@ impl Writer {
         move_cursor(&mut transaction, at, next, at.pages + 1).await?;
         let create_passed = has_create(&mut transaction, at.room_key).await?;
         transaction.commit().await?;
-        self.keep_page_connection(connection);
         let cursor = next.map(str::to_owned);
         (at.cursor, at.pages) = (cursor, at.pages + 1);
         Ok(PageRead { added, create_passed })

@@ -274,9 +274,14 @@ pub(super) async fn set_suspect(
 
 /// The same for every room that the account is in.
 pub(super) async fn doubt_states(connection: &mut PgConnection) -> Result<(), Error> {
+    // In the order in which other transactions lock several rooms.
     sqlx::query!(
-        "update archive.rooms set state_suspect = true
-             where watched and bootstrapped and membership = 'join' and not state_suspect"
+        "with doubted as (
+             select room_key from archive.rooms
+             where watched and bootstrapped and membership = 'join' and not state_suspect
+             order by room_key for no key update
+         )
+         update archive.rooms r set state_suspect = true from doubted where r.room_key = doubted.room_key"
     )
     .execute(connection)
     .await?;
@@ -299,20 +304,24 @@ impl Writer {
     /// Notes that the account is not in a room any more, which no `/sync` up to `since` has told. Returns whether that is
     /// news.
     pub async fn lose_room(&self, room_id: &str, since: Option<&str>) -> Result<bool, Error> {
+        let mut transaction = self.begin().await?;
         let lost = sqlx::query!(
             "update archive.rooms set membership = 'leave', left_since = $2, state_suspect = false
              where room_id = $1 and membership = 'join'",
             room_id,
             since
         )
-        .execute(&self.archive().pool)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(lost.rows_affected() > 0)
     }
 
     /// Has the current state of every room that the account is in compared with the server's.
     pub async fn doubt_states(&self) -> Result<(), Error> {
-        doubt_states(&mut *self.archive().pool.acquire().await?).await
+        let mut transaction = self.begin().await?;
+        doubt_states(&mut transaction).await?;
+        transaction.commit().await
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the archive says of itself.
 
-use super::{Archive, Error, inspect};
+use super::{Archive, Error, Wait, inspect};
 
 /// The archive as a whole.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -15,6 +15,8 @@ pub struct Status {
     pub synced_ago_s: Option<f64>,
     /// Whether a Backscroll is at work on this archive.
     pub at_work: bool,
+    /// Sessions that hold locks which transactions of Backscroll have waited for long.
+    pub waits: Vec<Wait>,
     /// Size of the database in bytes.
     pub database_bytes: i64,
     /// What could not be read as an event.
@@ -121,6 +123,7 @@ impl Archive {
             synced_at: whole.synced_at,
             synced_ago_s: whole.synced_ago_s,
             at_work,
+            waits: self.waits().await?,
             database_bytes: whole.database_bytes,
             quarantined: whole.quarantined,
             originals: whole.originals,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Archive, Error, Kind, WalkState, Writer};
+use super::{Archive, Error, Kind, WalkState, Writer, writer::lock_rooms};
 
 /// How many pages without an event a walk may leave behind to begin anew. With more it might never get through them.
 const BEGIN_ANEW: i64 = 32;
@@ -312,7 +312,15 @@ impl Archive {
 impl Writer {
     /// Opens again what had stalled; the operator asks for it by starting the daemon.
     pub async fn reopen_stalled(&self) -> Result<usize, Error> {
-        reopen_stalled(&mut *self.archive().pool.acquire().await?, None).await
+        let mut transaction = self.begin().await?;
+        let room_keys =
+            sqlx::query_scalar!("select distinct room_key from archive.walks where state = 'stalled'")
+                .fetch_all(&mut *transaction)
+                .await?;
+        lock_rooms(&mut transaction, &room_keys).await?;
+        let reopened = reopen_stalled(&mut transaction, None).await?;
+        transaction.commit().await?;
+        Ok(reopened)
     }
 }
 

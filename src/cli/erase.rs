@@ -63,13 +63,19 @@ impl Erase {
     async fn erase(&self, store: &Store, config: &Config) -> anyhow::Result<ExitCode> {
         store.archive.migrate().await.map_err(Error::from)?;
         let writer = store.archive.writer(config.redactions).await.map_err(Error::from)?;
+        let erased = self.erase_with(&writer).await;
+        writer.release().await;
+        erased
+    }
+
+    async fn erase_with(&self, writer: &Writer) -> anyhow::Result<ExitCode> {
         let subject = self.subject();
         if self.dry_run {
             let erased = writer.erase(&subject, true).await.map_err(Error::from)?;
             text::print(&table(&erased, "would be erased"))?;
             return Ok(ExitCode::SUCCESS);
         }
-        if !self.yes && std::io::stdin().is_terminal() && !confirmed(&writer, &subject).await? {
+        if !self.yes && std::io::stdin().is_terminal() && !confirmed(writer, &subject).await? {
             eprintln!("Nothing was erased.");
             return Ok(ExitCode::FAILURE);
         }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, Retry,
-    archive::{self, Writer},
+    archive::Writer,
     backfill::SparePages,
     backoff::Backoff,
     config::Config,
@@ -27,6 +27,9 @@ use crate::{
 
 /// With `--once`: failures in a row after which the other side counts as away.
 const ONCE_FAILURES: u32 = 8;
+
+/// The longest pause before the database is tried again.
+const DATABASE_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the loops share.
 #[derive(Debug)]
@@ -111,13 +114,11 @@ impl Context {
             // The token is as dead as before, so the next request leads here again.
             error = failure.into();
         }
+        if let Error::Archive(error) = &error {
+            self.writer.failed(error);
+        }
         let Some(pause) = pause_before_retry(&error, self.once, backoff) else { return Err(error) };
         self.pause(pause).await;
-        if let Error::Archive(_) = error
-            && let Err(error @ archive::Error::AnotherWriter { .. }) = self.writer.keep_lock().await
-        {
-            return Err(error.into());
-        }
         Ok(())
     }
 }
@@ -127,6 +128,8 @@ impl Context {
 pub(super) fn pause_before_retry(error: &Error, once: bool, backoff: &mut Backoff) -> Option<Duration> {
     let pause = match error.retry() {
         Retry::Never => return None,
+        // A database is near, and its failures are short.
+        Retry::Backoff if matches!(error, Error::Archive(_)) => backoff.pause().min(DATABASE_AGAIN),
         Retry::Backoff => backoff.pause(),
         // Not before it was asked for, and not at once where that is no time at all.
         Retry::After(pause) => pause.max(backoff.pause().min(Duration::from_secs(1))),

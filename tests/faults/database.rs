@@ -162,7 +162,7 @@ async fn pass(
     }
 }
 
-/// The database's side of the session that holds the writer's lock lives on, and nobody else is a writer.
+/// The database's side of the session that holds the writer's lease lives on, and nobody else is a writer.
 #[tokio::test]
 async fn a_lock_that_was_cut_off_is_taken_back() {
     let stage = Stage::new().await;

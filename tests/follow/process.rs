@@ -168,9 +168,8 @@ async fn a_second_daemon_says_who_the_first_is() {
     let stage = Stage::new().await;
     let room = stage.room(5);
     let daemon = stage.followed(&room).await;
-    let writer =
-        "select pid from pg_locks join pg_database d on d.oid = database and datname = current_database()
-                  where locktype = 'advisory' and granted and objsubid = 1";
+    let writer = "select pid from pg_locks
+                  where relation = 'archive.writer_lock'::regclass and mode = 'ShareUpdateExclusiveLock' and granted";
     let writer = stage.database.value(writer).await;
     for arguments in [&["run"][..], &["run", "--once"], &["backfill", &room]] {
         let start = Instant::now();

@@ -152,6 +152,15 @@ impl Daemon {
         assert!(status.success(), "{status:?}\n{}", self.stderr());
     }
 
+    /// Waits until it has logged that.
+    pub(crate) async fn says(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.stderr().contains(text) {
+            assert!(Instant::now() < deadline, "not said after {PATIENCE:?}: {text}\n{}", self.stderr());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits for its end.
     pub(crate) async fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;

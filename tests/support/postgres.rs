@@ -41,6 +41,8 @@ enum Server {
 /// An empty database with the archive's schema. Dropped with the value.
 pub(crate) struct TestDatabase {
     url: String,
+    /// Whether it goes with its server, which is the test's own.
+    goes_with_server: bool,
 }
 
 impl TestDatabase {
@@ -60,7 +62,15 @@ impl TestDatabase {
         let mut admin = PgConnection::connect(&shared.url).await.unwrap();
         run(&mut admin, &format!("create database {name} template {template}")).await;
         admin.close().await.unwrap();
-        Self { url: with_database(&shared.url, &name) }
+        Self { url: with_database(&shared.url, &name), goes_with_server: false }
+    }
+
+    /// The one at `url`, on a server of the test's own, with the archive's schema.
+    pub(crate) async fn at(url: &str) -> Self {
+        let archive = Archive::connect(url, 1).await.unwrap();
+        archive.migrate().await.unwrap();
+        archive.close().await;
+        Self { url: url.to_owned(), goes_with_server: true }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -98,17 +108,25 @@ impl TestDatabase {
 
 /// The rows of a query on any database, as [`TestDatabase::rows`] gives them.
 pub(crate) async fn rows(url: &str, sql: &str) -> Vec<Vec<String>> {
-    let mut connection = PgConnection::connect(url).await.unwrap();
+    try_rows(url, sql).await.unwrap()
+}
+
+/// The same of a server that may not be there.
+pub(crate) async fn try_rows(url: &str, sql: &str) -> Result<Vec<Vec<String>>, sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await?;
     // The simple protocol answers in text, whatever the type.
-    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await.unwrap();
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await?;
     let text = |row: &sqlx::postgres::PgRow, index| {
         row.try_get_unchecked::<Option<String>, _>(index).unwrap().unwrap_or_else(|| "∅".to_owned())
     };
-    rows.iter().map(|row| (0..row.len()).map(|index| text(row, index)).collect()).collect()
+    Ok(rows.iter().map(|row| (0..row.len()).map(|index| text(row, index)).collect()).collect())
 }
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
+        if self.goes_with_server {
+            return;
+        }
         let (url, name) = self.url.rsplit_once("dbname=").map_or_else(
             || (self.url.clone(), String::new()),
             |(url, name)| (format!("{url}dbname=postgres"), name.to_owned()),

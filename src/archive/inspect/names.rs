@@ -142,8 +142,10 @@ mod tests {
 
     #[test]
     fn every_view_of_ours_is_found() {
-        let all: Vec<_> =
-            super::super::migrator().iter().flat_map(|migration| made(migration.sql.as_str())).collect();
+        let all: Vec<_> = crate::archive::migrate::migrator()
+            .iter()
+            .flat_map(|migration| made(migration.sql.as_str()))
+            .collect();
         for view in [
             "rooms",
             "events",

@@ -1,6 +1,9 @@
 //! The page that `backscroll status` shows.
 
-use crate::archive::{RoomStatus, Status};
+use crate::{
+    archive::{RoomStatus, Status},
+    telemetry::escape,
+};
 
 use super::{
     table::{Cell, Column, lay_out},
@@ -13,6 +16,15 @@ const NAME: usize = 44;
 
 pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
     let mut page = header(status, retain, canvas);
+    for wait in &status.waits {
+        let holder = wait.holder();
+        let text = format!(
+            "A transaction has waited {:.0} s for a lock that {} holds: until it is let go nothing is stored there.",
+            wait.waited_s,
+            escape(&holder)
+        );
+        page.push_str(&canvas.hang("", 0, &text));
+    }
     page.push('\n');
     if status.rooms.is_empty() {
         let text = "No rooms yet. `backscroll check` says which rooms the account is in and which of them are to be archived.";

@@ -37,6 +37,7 @@ fn status() -> Status {
         synced_at: None,
         synced_ago_s: Some(12.3),
         at_work: true,
+        waits: Vec::new(),
         database_bytes: 1_234_567_890,
         quarantined: 0,
         originals: 0,
