@@ -22,12 +22,13 @@ use crate::{
     backoff::Backoff,
     daemon::Context,
     health, matrix, metrics,
+    pace::{Brought, Pace},
     page_size::PageSize,
     telemetry::Reached,
 };
 
-/// How often a room is asked again that the server refuses although the account is in it (P11).
-const REFUSALS: u32 = 6;
+/// How often a room must be refused in a row that the account is not in.
+const REFUSALS: u32 = 3;
 /// How soon a walk must be due for `--once` to wait for it: longer than the pauses within a walk.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -39,6 +40,7 @@ struct Manner {
     backoff: Backoff,
     /// The same for what is refused.
     refusals: Backoff,
+    pace: Pace,
     page_size: PageSize,
     /// Whether the walk was left for others to have their turn: then it is gone on with in this manner.
     put_off: bool,
@@ -47,7 +49,8 @@ struct Manner {
 impl Manner {
     fn new(context: &Context) -> Self {
         let page_size = PageSize::new(context.config.backfill.page_size.into());
-        Self { backoff: Backoff::default(), refusals: Backoff::default(), page_size, put_off: false }
+        let (backoff, refusals, pace) = (Backoff::default(), Backoff::default(), Pace::default());
+        Self { backoff, refusals, pace, page_size, put_off: false }
     }
 }
 
@@ -67,8 +70,19 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
     let mut put_off: HashMap<i32, Manner> = HashMap::new();
     let mut given_up = HashSet::new();
     let mut failure = Ok(());
+    // A single run tries each walk once.
+    let mut reopen_at = Some(Instant::now()).filter(|_| !context.once);
     while !context.shutdown.is_cancelled() {
         health::within(Duration::ZERO);
+        if reopen_at.is_some_and(|at| at <= Instant::now()) {
+            reopen_at = match context.writer.reopen_due().await {
+                Ok(next) => next.and_then(|due_in| Instant::now().checked_add(due_in)),
+                Err(error) => {
+                    context.recover(error.into(), &mut backoff).await?;
+                    continue;
+                }
+            };
+        }
         let walks = match context.writer.archive().open_walks(context.is_abreast()).await {
             Ok(walks) => walks,
             Err(error) => {
@@ -103,6 +117,8 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
         if to_end && tasks.is_empty() && next_due.is_none() {
             return failure;
         }
+        let reopens_in = reopen_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let next_due = next_due.into_iter().chain(reopens_in).min();
         health::resting();
         tokio::select! {
             () = context.shutdown.cancelled() => {}
@@ -116,6 +132,8 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
                 if manner.put_off {
                     put_off.insert(room_key, manner);
                 }
+                // It may have stalled.
+                reopen_at = Some(Instant::now()).filter(|_| !context.once);
                 match walked {
                     Err(error) if context.once && is_of_one_room(context, &error).await => {
                         given_up.insert(room_key);
@@ -188,49 +206,25 @@ async fn walk_pages(
         let Some(fetched) = ahead.next(&walk, &mut manner.page_size).await else { return Ok(()) };
         let page = match fetched.page {
             Ok(page) => page,
-            Err(Error::Archive(error)) => {
-                return store_failed(context, &walk, error, &mut manner.backoff).await;
-            }
-            Err(Error::Matrix(error)) => {
-                if manner.page_size.after_error(&error) {
+            Err(error) => match not_fetched(context, room_id, &walk, error, manner).await? {
+                Some(walk_now) => {
+                    walk = walk_now;
                     continue;
                 }
-                match failed(context, room_id, &walk, error, manner).await {
-                    Ok(Some(walk_now)) => walk = walk_now,
-                    Ok(None) => return Ok(()),
-                    Err(Error::Archive(error)) => {
-                        return store_failed(context, &walk, error, &mut manner.backoff).await;
-                    }
-                    Err(error) => return Err(error),
-                }
-                continue;
-            }
+                None => return Ok(()),
+            },
         };
         manner.backoff.reset();
         manner.refusals.reset();
-        let store = Box::pin(context.turns.page(context.lively.is_anywhere(), async {
-            let start = Instant::now();
-            let stored = context.writer.apply_page(&walk, &page, fetched.took, &context.config.backfill);
-            stored.await.map(|walk| (walk, start.elapsed()))
-        }));
-        let stored = ahead.during(store, &walk, &page, &mut manner.page_size).await;
-        let event_count = page.chunk.events.len();
-        // On a thread of its own: to free some ten thousand strings takes as long as three exchanges with the database.
-        drop(tokio::task::spawn_blocking(move || drop(page)));
-        match stored {
-            Ok((walk_now, store_time)) => {
-                let new = |now: i64, before: i64| u64::try_from(now - before).unwrap_or_default();
-                let page_count = new(walk_now.pages, walk.pages);
-                metrics::stored_pages(page_count, new(walk_now.events, walk.events), store_time);
+        match store(context, &walk, page, fetched.took, manner, ahead).await {
+            Ok(walk_now) => {
+                // The next page is on its way meanwhile.
+                let pause = manner.pace.pause(brought(&walk, &walk_now), Duration::ZERO);
                 walk = walk_now;
                 progress.update(reached(&walk));
-                tracing::debug!(
-                    room.id = %walk.room_id,
-                    event_count,
-                    page_count = walk.pages,
-                    duration_ms = u64::try_from(store_time.as_millis()).unwrap_or(u64::MAX),
-                    "stored a page"
-                );
+                if walk.state == WalkState::Open {
+                    context.pause(pause).await;
+                }
             }
             // Nothing is lost: the walk goes on from its checkpoint when the room is resumed.
             Err(archive::Error::Unwatched) => {
@@ -256,6 +250,55 @@ async fn walk_pages(
     Ok(())
 }
 
+/// Stores a page while the next is fetched. Returns the walk as it is then.
+async fn store(
+    context: &Context,
+    walk: &Walk,
+    page: matrix::Page,
+    took: Duration,
+    manner: &mut Manner,
+    ahead: &mut Ahead<'_>,
+) -> Result<Walk, archive::Error> {
+    let store = Box::pin(context.turns.page(context.lively.is_anywhere(), async {
+        let start = Instant::now();
+        let stored = context.writer.apply_page(walk, &page, took, &context.config.backfill);
+        stored.await.map(|walk| (walk, start.elapsed()))
+    }));
+    let stored = ahead.during(store, walk, &page, &mut manner.page_size).await;
+    let event_count = page.chunk.events.len();
+    // On a thread of its own: to free some ten thousand strings takes as long as three exchanges with the database.
+    drop(tokio::task::spawn_blocking(move || drop(page)));
+    let (walk_now, store_time) = stored?;
+    let new = |now: i64, before: i64| u64::try_from(now - before).unwrap_or_default();
+    let page_count = new(walk_now.pages, walk.pages);
+    metrics::stored_pages(page_count, new(walk_now.events, walk.events), store_time);
+    tracing::debug!(
+        room.id = %walk.room_id,
+        event_count,
+        page_count = walk_now.pages,
+        duration_ms = u64::try_from(store_time.as_millis()).unwrap_or(u64::MAX),
+        "stored a page"
+    );
+    Ok(walk_now)
+}
+
+/// What a page has brought to its walk. Known events lead towards the room's start as new ones do, as long as each page goes
+/// further down than the one before.
+fn brought(before: &Walk, now: &Walk) -> Brought {
+    let is_lower = match (before.upper_position, now.upper_position) {
+        (Some(before), Some(now)) => now < before,
+        (None, now) => now.is_some(),
+        (Some(_), None) => false,
+    };
+    if now.events > before.events || is_lower {
+        Brought::News
+    } else if now.cursor != before.cursor {
+        Brought::Onward
+    } else {
+        Brought::Nothing
+    }
+}
+
 fn reached(walk: &Walk) -> Reached {
     Reached {
         event_count: u64::try_from(walk.events).unwrap_or_default(),
@@ -266,9 +309,29 @@ fn reached(walk: &Walk) -> Reached {
     }
 }
 
-/// What follows from a request that failed: a pause, or another walk; `None` if this one has ended, for now at least. The
-/// database may be away together with the homeserver: what it refuses is no end of the daemon either, see
-/// [`store_failed`].
+/// What follows from a page that could not be fetched: the walk as it is tried on, or `None` if this is its end for now. The
+/// database may be away together with the homeserver: what it refuses is no end of the daemon either, see [`store_failed`].
+async fn not_fetched(
+    context: &Context,
+    room_id: &OwnedRoomId,
+    walk: &Walk,
+    error: Error,
+    manner: &mut Manner,
+) -> Result<Option<Walk>, Error> {
+    let failed = match error {
+        Error::Archive(error) => Err(error.into()),
+        Error::Matrix(error) if manner.page_size.after_error(&error) => return Ok(Some(walk.clone())),
+        Error::Matrix(error) => failed(context, room_id, walk, error, manner).await,
+    };
+    match failed {
+        Err(Error::Archive(error)) => {
+            store_failed(context, walk, error, &mut manner.backoff).await.map(|()| None)
+        }
+        failed => failed,
+    }
+}
+
+/// The same, of the homeserver's errors.
 async fn failed(
     context: &Context,
     room_id: &OwnedRoomId,
@@ -276,51 +339,81 @@ async fn failed(
     error: matrix::Error,
     manner: &mut Manner,
 ) -> Result<Option<Walk>, Error> {
-    let backoff = &mut manner.backoff;
     let reason = format!("failed to {error}");
     // For who looks at the walk: nothing depends on it, so the server is still given the pause that it asked for.
     if let Err(error) = context.writer.note_failure(walk, &reason).await {
         tracing::debug!(room.id = %room_id, %error, "why a walk does not go on could not be noted");
     }
-    let mut walk = walk.clone();
-    walk.due_in_s = 0.0;
+    let walk = Walk { due_in_s: 0.0, ..walk.clone() };
+    if error.retry() == Retry::Refused {
+        manner.refusals.fail();
+        return match refused(context, room_id, &walk, &error, &reason, manner).await? {
+            Some(walk) => pause_or_put_off(context, walk, error.into(), manner).await,
+            None => Ok(None),
+        };
+    }
+    pause_or_put_off(context, walk, error.into(), manner).await
+}
+
+/// What follows from a refusal, of which a single one is no proof: it may be a proxy's, or another server's that came through
+/// (P11), or pass. Returns `None` if the walk has ended, or begins anew.
+async fn refused(
+    context: &Context,
+    room_id: &OwnedRoomId,
+    walk: &Walk,
+    error: &matrix::Error,
+    reason: &str,
+    manner: &mut Manner,
+) -> Result<Option<Walk>, Error> {
+    let settings = &context.config.backfill;
+    let is_believed = context.retries.is_believed(&manner.refusals);
     if error.is_forbidden() {
-        // Another server's refusal can come through, so one is no proof; and a smaller page may get past it (P11).
+        // The account is out of the room, if the list of its rooms says so too.
         let Some(joined) = context.unless_stopped(context.client.joined_rooms()).await else {
             return Ok(None);
         };
-        let patient = manner.refusals.failures() < REFUSALS;
-        if !patient || joined.is_ok_and(|rooms| !rooms.contains(room_id)) {
-            let intervals = &context.config.backfill.rewalk_after;
-            let Some(told) = context.writer.refuse_walk(&walk, &reason, intervals, !patient).await? else {
-                tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses the room's history");
-                return Ok(None);
-            };
-            walk = told;
+        let is_out =
+            manner.refusals.failures() >= REFUSALS && joined.is_ok_and(|rooms| !rooms.contains(room_id));
+        if !is_believed && !is_out {
+            return Ok(Some(walk.clone()));
         }
-        context.pause(manner.refusals.pause()).await;
-        return Ok(Some(walk));
+        let walk = context.writer.refuse_walk(walk, reason, settings, is_believed).await?;
+        if walk.is_none() {
+            tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses the room's history");
+        }
+        return Ok(walk);
     }
-    if error.is_bad_token() && (walk.cursor.is_some() || walk.to_token.is_some()) && !walk.restarted {
+    let has_token = walk.cursor.is_some() || walk.to_token.is_some();
+    let is_dead = error.is_bad_token() && (is_believed || matches!(error, matrix::Error::UnusableToken));
+    if is_dead && has_token && !walk.restarted {
         tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses a walk's token; beginning anew");
-        context.writer.restart_walk(&walk).await?;
+        context.writer.restart_walk(walk).await?;
+        manner.refusals.reset();
         return Ok(None);
     }
-    let error = Error::from(error);
-    let gives_way = backoff.failures() >= TRIES && !context.once;
-    if gives_way && let Some(pause) = context.retry_in(&error, backoff) {
+    if is_believed {
+        context.writer.stall_walk(walk, reason, settings).await?;
+        tracing::warn!(room.id = %room_id, error = reason, "a walk has stalled");
+        return Ok(None);
+    }
+    Ok(Some(walk.clone()))
+}
+
+/// Pauses before the next try, or lets others have their turn until then: `None`.
+async fn pause_or_put_off(
+    context: &Context,
+    walk: Walk,
+    error: Error,
+    manner: &mut Manner,
+) -> Result<Option<Walk>, Error> {
+    let gives_way = manner.backoff.failures() >= TRIES && !context.once;
+    if gives_way && let Some(pause) = context.retries.pause(&error, &mut manner.backoff) {
         context.writer.put_off(&walk, pause).await?;
         manner.put_off = true;
         return Ok(None);
     }
-    match context.recover(error, backoff).await {
-        Ok(()) => Ok(Some(walk)),
-        Err(Error::Matrix(error @ matrix::Error::Api { .. })) if error.retry() == Retry::Never => {
-            context.writer.stall_walk(&walk, &format!("failed to {error}")).await?;
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
+    context.recover(error, &mut manner.backoff).await?;
+    Ok(Some(walk))
 }
 
 /// What follows from a page, or a walk's end, that could not be stored. The walk ends here; it is taken up again from the
@@ -336,7 +429,8 @@ async fn store_failed(
         Ok(()) => Ok(()),
         // Something about this page: the other rooms go on.
         Err(Error::Archive(archive::Error::Database(_))) => {
-            if let Err(error) = context.writer.stall_walk(walk, &reason).await {
+            let stalled = context.writer.stall_walk(walk, &reason, &context.config.backfill);
+            if let Err(error) = stalled.await {
                 return context.recover(error.into(), backoff).await;
             }
             tracing::error!(room.id = %walk.room_id, error = reason, "a page cannot be stored; the walk has stalled");

@@ -84,6 +84,8 @@ pub struct Homeserver {
     password: Option<SecretSource>,
     /// How long one `/sync` may wait for news.
     pub sync_timeout: Duration,
+    /// How long the homeserver must go on refusing something before it is believed.
+    pub patience: Duration,
 }
 
 /// How to prove who we are.
@@ -147,6 +149,8 @@ pub struct Backfill {
     pub recheck_after: Duration,
     /// How long after a walk's end the history is walked again; the last repeats; empty means never.
     pub rewalk_after: Vec<Duration>,
+    /// How long after a walk has stalled it is tried again, at first; twice as long after each time that it stalls again.
+    pub stalled_after: Duration,
 }
 
 /// What a redaction does to what is archived.

@@ -17,9 +17,8 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::context::pause_before_retry;
 pub use self::{
-    context::Context,
+    context::{Context, RetryPolicy},
     no_archive::{NoArchive, in_database},
     stalled::Stalled,
     store::Store,
@@ -133,10 +132,11 @@ async fn with_context(
     // A cron job's run beside the daemon would find the address taken.
     let listen = config.http_listen.filter(|_| !once);
     let services = Services::start(listen, &health, &progress, &shutdown).await?;
+    let retries = RetryPolicy::new(config.homeserver.patience, once);
     let up = async {
-        let store = open_patiently(&config, once).await?;
+        let store = open_patiently(&config, retries).await?;
         health.opened(&store.archive);
-        match connect(&store.archive, &config, once).await {
+        match connect(&store.archive, &config, retries, &health).await {
             Ok((writer, client, account)) => Ok((store, writer, client, account)),
             Err(error) => {
                 store.close().await?;
@@ -168,6 +168,7 @@ async fn with_context(
         rooms_chosen: Notify::new(),
         shutdown,
         once,
+        retries,
     });
     let result = tokio::select! {
         result = work(Arc::clone(&context), account) => result,
@@ -253,7 +254,7 @@ async fn supervise(server: Option<&postgres::Server>) -> Infallible {
 }
 
 /// Opens the database, which may be starting up itself.
-async fn open_patiently(config: &Config, once: bool) -> anyhow::Result<Store> {
+async fn open_patiently(config: &Config, retries: RetryPolicy) -> anyhow::Result<Store> {
     let mut backoff = Backoff::default();
     loop {
         let failure = match Store::open(config).await {
@@ -261,7 +262,7 @@ async fn open_patiently(config: &Config, once: bool) -> anyhow::Result<Store> {
             Err(failure) => failure,
         };
         let pause = match failure.downcast::<Unmet>() {
-            Ok(unmet) if unmet.may_pass() && !once => {
+            Ok(unmet) if unmet.may_pass() && !retries.is_for_once() => {
                 let pause = backoff.pause();
                 tracing::warn!(error = %unmet, retry_in_s = pause.as_secs_f32(), "waiting for the database");
                 pause
@@ -269,7 +270,7 @@ async fn open_patiently(config: &Config, once: bool) -> anyhow::Result<Store> {
             Ok(unmet) => return Err(unmet.into()),
             Err(failure) => {
                 let error = failure.downcast::<Error>()?;
-                pause_before_retry(&error, once, &mut backoff).ok_or_else(|| in_words(error))?
+                retries.pause(&error, &mut backoff).ok_or_else(|| in_words(error))?
             }
         };
         tokio::time::sleep(pause).await;
@@ -288,30 +289,21 @@ fn in_words(error: Error) -> anyhow::Error {
 async fn connect(
     archive: &Archive,
     config: &Config,
-    once: bool,
+    retries: RetryPolicy,
+    health: &Health,
 ) -> anyhow::Result<(Writer, Identity, Account)> {
-    patiently(once, async || archive.migrate().await).await?;
-    let writer = patiently(once, async || archive.writer(config.redactions).await).await?;
-    let known = patiently(once, async || archive.account().await).await?;
+    patiently(retries, async || archive.migrate().await).await?;
+    let writer = patiently(retries, async || archive.writer(config.redactions).await).await?;
+    let known = patiently(retries, async || archive.account().await).await?;
     let device_id = known.and_then(|account| account.device_id);
-    let mut backoff = Backoff::default();
-    let (client, user_id) = loop {
-        let error = match log_in(config, device_id.clone()).await {
-            Ok(identity) => break identity,
-            Err(error) => Error::from(error),
-        };
-        match pause_before_retry(&error, once, &mut backoff) {
-            Some(pause) => tokio::time::sleep(pause).await,
-            None => return Err(error.into()),
-        }
-    };
+    let (client, user_id) = log_in_patiently(config, device_id, &writer, retries, health).await?;
     let homeserver = config.homeserver.url()?.as_str();
     let device_id = client.device_id().await;
     let account =
-        patiently(once, async || writer.account(user_id.as_str(), homeserver, device_id.as_deref()).await)
+        patiently(retries, async || writer.account(user_id.as_str(), homeserver, device_id.as_deref()).await)
             .await?;
     tracing::info!(user.id = account.user_id, resumed = account.since.is_some(), "archiving");
-    let reopened = patiently(once, async || writer.reopen_stalled().await).await?;
+    let reopened = patiently(retries, async || writer.reopen_stalled().await).await?;
     if reopened > 0 {
         tracing::info!(walk_count = reopened, "trying stalled walks again");
     }
@@ -319,17 +311,49 @@ async fn connect(
 }
 
 /// What `work` gives, whatever number of tries that takes while its errors are such as pass.
-async fn patiently<T>(once: bool, work: impl AsyncFn() -> Result<T, archive::Error>) -> Result<T, Error> {
+async fn patiently<T>(
+    retries: RetryPolicy,
+    work: impl AsyncFn() -> Result<T, archive::Error>,
+) -> Result<T, Error> {
     let mut backoff = Backoff::default();
     loop {
         let error = match work().await {
             Ok(done) => return Ok(done),
             Err(error) => Error::from(error),
         };
-        match pause_before_retry(&error, once, &mut backoff) {
+        match retries.pause(&error, &mut backoff) {
             Some(pause) => tokio::time::sleep(pause).await,
             None => return Err(error),
         }
+    }
+}
+
+/// Logs in to the homeserver, which may be starting up itself. What it refuses may pass, too.
+async fn log_in_patiently(
+    config: &Config,
+    device_id: Option<String>,
+    writer: &Writer,
+    retries: RetryPolicy,
+    health: &Health,
+) -> Result<(Identity, ruma::OwnedUserId), Error> {
+    let mut backoff = Backoff::default();
+    loop {
+        let error = match log_in(config, device_id.clone()).await {
+            Ok(identity) => return Ok(identity),
+            // Nothing here was ever right, so it does not pass.
+            Err(error @ matrix::Error::Credentials(_)) => return Err(error.into()),
+            Err(error) => error,
+        };
+        let problem = format!("failed to {error}");
+        health.homeserver_is(Homeserver::Fails(problem.clone()));
+        let error = Error::from(error);
+        let Some(pause) = retries.pause(&error, &mut backoff) else { return Err(error) };
+        if backoff.failures() == 2
+            && let Err(error) = writer.note_homeserver_fails(&problem).await
+        {
+            tracing::debug!(%error, "that the homeserver fails could not be noted");
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -77,8 +77,10 @@ async fn fetch(context: &Context, room_id: &RoomId, event_id: &str) -> Result<Op
                 context.pause(after.unwrap_or_else(|| backoff.pause()).max(SHORTEST)).await;
             }
             matrix::Error::Unavailable { after } => context.pause(after.max(SHORTEST)).await,
-            matrix::Error::Network(_) | matrix::Error::LoggedOut { .. } => return Err(error.into()),
-            matrix::Error::Server { .. } | matrix::Error::Timeout { .. } if backoff.failures() < TRIES => {
+            matrix::Error::Network(_) => return Err(error.into()),
+            error if error.is_logged_out() => return Err(error.into()),
+            // A single refusal may be a proxy's, or pass.
+            _ if backoff.failures() < TRIES && !context.shutdown.is_cancelled() => {
                 context.pause(backoff.pause()).await;
             }
             error => {

@@ -11,6 +11,9 @@ pub enum Retry {
     Backoff,
     /// After the pause that the other side asked for.
     After(Duration),
+    /// As [`Backoff`](Self::Backoff), for the other side may refuse what it grants a moment later. What has been refused often
+    /// and for long may be given up, see [`crate::backoff::Patience`]: the smallest thing, never the daemon.
+    Refused,
     /// Not before a person has done something.
     Never,
 }
@@ -60,8 +63,7 @@ impl Error {
     /// The process's exit code if this ends it (sysexits).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Matrix(error @ matrix::Error::Api { .. }) if error.retry() == Retry::Never => 77,
-            Self::Matrix(matrix::Error::LoggedOut { .. }) => 77,
+            Self::Matrix(error) if error.is_of_the_account() => 77,
             Self::Matrix(matrix::Error::Url(_) | matrix::Error::Credentials(_)) => 78,
             Self::Matrix(_) => 69,
             Self::Archive(error) => error.exit_code(),

@@ -16,7 +16,8 @@
 //! `migrations/`. [`matrix`] knows HTTP and no SQL, [`archive`] SQL and no HTTP. [`turns`] lets `/sync` go before the
 //! pages, of which fewer are stored at once while people talk, and [`lively`] keeps them short in their rooms. Where nobody
 //! does, and the server is faster than the database, a few pages are fetched ahead and stored as one. [`vanished`] finds the
-//! rooms that `/sync` says nothing of any more.
+//! rooms that `/sync` says nothing of any more. [`backoff`] is how failures are tried again and when a refusal is believed,
+//! [`pace`] how answers that bring nothing new are asked on from.
 //! [`postgres`] runs a private server where no database is configured. [`health`] knows whether the loops live;
 //! [`service`] tells systemd, [`http`] whoever asks.
 //!
@@ -45,6 +46,7 @@ pub mod http;
 pub mod lively;
 pub mod matrix;
 pub mod metrics;
+pub mod pace;
 pub mod page_size;
 pub mod postgres;
 pub mod requirements;

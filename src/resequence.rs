@@ -14,6 +14,7 @@ use crate::{
     daemon::Context,
     edits,
     matrix::{self, MessagesRequest, Page},
+    pace::{Brought, Pace},
     page_size::PageSize,
 };
 
@@ -29,19 +30,22 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Error> {
     let mut at = context.writer.open_resequence(room_id.as_str()).await?;
     let mut seen = HashSet::new();
-    let (mut backoff, mut asked_again) = (Backoff::default(), 0);
+    let (mut backoff, mut refusals, mut asked_again) = (Backoff::default(), Backoff::default(), 0);
+    let mut pauses = Pace::default();
     let mut size = PageSize::new(context.config.backfill.page_size.into());
     loop {
         let Some(fetched) = fetch(context, room_id, &at, &size).await else { return Ok(None) };
-        let page = match fetched {
+        let (page, took) = match fetched {
             Ok((page, took)) => {
                 size.after_page(&page, took);
-                page
+                (page, took)
             }
-            Err(Error::Matrix(error)) if error.is_bad_token() && at.cursor.is_some() => {
+            Err(Error::Matrix(error)) if at.cursor.is_some() && is_dead(context, &error, &mut refusals) => {
                 tracing::warn!(room.id = %room_id, %error, "the homeserver refuses the cursor; beginning anew");
                 at = context.writer.restart_resequence(&at).await?;
                 seen.clear();
+                refusals.reset();
+                backoff.reset();
                 continue;
             }
             Err(error) => {
@@ -53,6 +57,7 @@ pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Err
             }
         };
         backoff.reset();
+        refusals.reset();
         let end = page.end.as_ref().map(|end| end.as_str().to_owned());
         let leads_back =
             end.as_ref().is_some_and(|end| at.cursor.as_ref() == Some(end) || seen.contains(end));
@@ -68,6 +73,8 @@ pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Err
         {
             seen.insert(next.clone());
             asked_again = 0;
+            let brought = if read.added > 0 { Brought::News } else { Brought::Onward };
+            context.pause(pauses.pause(brought, took)).await;
             continue;
         }
         asked_again += 1;
@@ -84,6 +91,15 @@ pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Err
         // Purged or hidden below: what the archive has of that stays at the bottom.
         return Ok(Some(context.writer.finish_resequence(&at).await?));
     }
+}
+
+/// Whether the server has refused the cursor so often that it is believed.
+fn is_dead(context: &Context, error: &matrix::Error, refusals: &mut Backoff) -> bool {
+    if !error.is_bad_token() {
+        return false;
+    }
+    refusals.fail();
+    matches!(error, matrix::Error::UnusableToken) || context.retries.is_believed(refusals)
 }
 
 async fn fetch(

@@ -1,7 +1,6 @@
 //! Forwards: follows `/sync` from `since`.
 
 mod intake;
-mod pace;
 mod stay;
 mod touch;
 
@@ -13,15 +12,15 @@ use std::{
 
 use ruma::RoomId;
 
-use self::{intake::take_in, pace::Pace, touch::Touch};
+use self::{intake::take_in, touch::Touch};
 use crate::{
     Error, Retry,
     archive::{Account, Suspect, SyncOutcome},
     backoff::Backoff,
     config::Rooms,
     daemon::Context,
-    health::Homeserver,
     matrix::{self, Events, SyncRequest},
+    pace::{Brought, Pace},
     vanished,
 };
 
@@ -34,6 +33,8 @@ const LOOK_AFTER: Duration = Duration::from_secs(60);
 const STATE_AGAIN: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const STATE_AT_LAST: Duration = Duration::from_secs(60 * 60);
+/// An answer that took this long was waited for, however long the server was asked to wait.
+const UNHURRIED: Duration = Duration::from_secs(1);
 /// How often `--once` asks again for the states that it could not get.
 const STATES_AT_ONCE: usize = 4;
 /// The longest that it waits for that: all else it has still to do.
@@ -83,6 +84,8 @@ struct Follower<'c> {
     timeout: Duration,
     touch: Touch,
     pace: Pace,
+    /// How often in a row the server has refused `since`.
+    refusals: Backoff,
     /// When states may be asked for again: the server limits the rate.
     states_after: Instant,
     /// When those of rooms may that could not be got.
@@ -99,8 +102,8 @@ struct Postponed {
 impl<'c> Follower<'c> {
     fn new(context: &'c Context, account: Account, timeout: Duration) -> Self {
         let (touch, pace) = (Touch::lost(), Pace::default());
-        let states_after = Instant::now();
-        Self { context, account, timeout, touch, pace, states_after, postponed: HashMap::new() }
+        let (refusals, states_after) = (Backoff::default(), Instant::now());
+        Self { context, account, timeout, touch, pace, refusals, states_after, postponed: HashMap::new() }
     }
 
     /// Takes a response, and looks for rooms that it should have told of and did not.
@@ -135,20 +138,29 @@ impl<'c> Follower<'c> {
         let mut full_state = false;
         while !context.shutdown.is_cancelled() {
             let start = Instant::now();
+            let since = self.account.since.clone();
             match self.take(full_state, timeout).await {
                 // To be stopped, or to be asked for other rooms, or from the start.
                 Ok(None) => {}
-                Ok(Some(outcome)) if outcome.needs_full_state => full_state = true,
+                Ok(Some(outcome)) if outcome.needs_full_state => {
+                    // A second time only because rooms were chosen meanwhile.
+                    context.pause(self.pace.pause(Brought::Nothing, start.elapsed())).await;
+                    full_state = true;
+                }
                 Ok(Some(outcome)) => {
-                    let pause = self.pace.pause(outcome.room_count > 0, timeout, start.elapsed());
-                    context.pause(pause).await;
+                    let took = start.elapsed();
+                    if !timeout.is_zero() && took >= timeout.min(UNHURRIED) {
+                        self.pace.reset();
+                    }
+                    let is_same = self.account.since == since;
+                    context.pause(self.pace.pause(brought(&outcome, is_same), took)).await;
                     return Ok(());
                 }
                 Err(error) => {
                     context.abreast.store(false, Ordering::Relaxed);
                     let unsure = matches!(error, Error::Archive(_));
                     if let Error::Matrix(error) = &error {
-                        context.health.homeserver_is(Homeserver::Fails(format!("failed to {error}")));
+                        context.note_failing(error, backoff.failures() + 1).await;
                     }
                     context.recover(error, &mut backoff).await?;
                     // The commit may have gone through although its answer did not: the database knows.
@@ -161,17 +173,43 @@ impl<'c> Follower<'c> {
         Ok(())
     }
 
-    /// One try at that. `None` also if the server refused `since`: it is given up, and the next response is an initial one.
+    /// One try at that. `None` also if the server refuses `since` for good: it is given up, and the next response is an initial
+    /// one.
     async fn take(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
         self.touch.regain(self.context, &mut self.account).await?;
         let taken = self.try_step(full_state, timeout).await;
         match taken.inspect_err(|error| self.touch.failed(error)) {
             Err(Error::Matrix(error)) if error.is_bad_token() && self.account.since.is_some() => {
+                if !self.is_dead(&error).await? {
+                    return Err(error.into());
+                }
                 tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
                 self.account = self.context.writer.forget_since(&self.account).await?;
+                self.refusals.reset();
                 Ok(None)
             }
-            taken => taken,
+            Ok(Some(outcome)) => {
+                self.refusals.reset();
+                Ok(Some(outcome))
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a refusal proves that `since` is dead: giving it up opens a gap in every room. It does if the server has refused
+    /// it again and again over a time, and takes the same request without it.
+    async fn is_dead(&mut self, refusal: &matrix::Error) -> Result<bool, Error> {
+        if matches!(refusal, matrix::Error::UnusableToken) {
+            return Ok(true);
+        }
+        self.refusals.fail();
+        if !self.context.retries.is_believed(&self.refusals) {
+            return Ok(false);
+        }
+        match self.context.unless_stopped(self.context.client.sync_is_answered()).await {
+            Some(Ok(())) => Ok(true),
+            Some(Err(error)) if error.is_logged_out() => Err(error.into()),
+            Some(Err(_)) | None => Ok(false),
         }
     }
 
@@ -291,6 +329,17 @@ async fn state_of(
         return Ok(None);
     }
     Ok(Some(state))
+}
+
+/// What a response has brought. One that tells again what is known, or of nothing that is archived, brings nothing new.
+fn brought(outcome: &SyncOutcome, is_same_token: bool) -> Brought {
+    if outcome.event_count > 0 {
+        Brought::News
+    } else if is_same_token {
+        Brought::Nothing
+    } else {
+        Brought::Onward
+    }
 }
 
 /// Lets the room's state be asked for later: with the next response, the first time. Returns how much later.

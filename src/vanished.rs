@@ -5,7 +5,10 @@ use std::collections::HashSet;
 
 use ruma::{OwnedRoomId, RoomId};
 
-use crate::{Error, archive::Account, daemon::Context};
+use crate::{Error, archive::Account, backoff::Backoff, daemon::Context};
+
+/// How often a room must be refused that the server has left out of the account's rooms and of `/sync`.
+const REPEATS: u32 = 3;
 
 /// Rooms that the archive takes the account to be in and the server does not. Whoever has just left is among them:
 /// `/sync` tells that, and only what it leaves out has [vanished](confirm).
@@ -34,8 +37,7 @@ async fn missing(context: &Context) -> Result<Vec<OwnedRoomId>, Error> {
 /// account is not in those any more that it did not mention and of which the server refuses the state. Their rows stay.
 pub async fn confirm(context: &Context, account: &Account, suspects: &[OwnedRoomId]) {
     for room_id in suspects {
-        let Some(state) = context.unless_stopped(context.client.state(room_id)).await else { return };
-        if !state.is_err_and(|error| error.is_forbidden() || error.is_not_found()) {
+        if !is_refused(context, room_id).await {
             continue;
         }
         match context.writer.lose_room(room_id.as_str(), account.since.as_deref()).await {
@@ -49,4 +51,23 @@ pub async fn confirm(context: &Context, account: &Account, suspects: &[OwnedRoom
             }
         }
     }
+}
+
+/// Whether the server refuses the room's state, and leaves the room out of the account's, again and again: a single answer may be
+/// a proxy's, or one of a server in trouble.
+async fn is_refused(context: &Context, room_id: &OwnedRoomId) -> bool {
+    let refused = async || {
+        let state = context.client.state(room_id).await;
+        let is_refused = state.is_err_and(|error| error.is_forbidden() || error.is_not_found());
+        is_refused && context.client.joined_rooms().await.is_ok_and(|rooms| !rooms.contains(room_id))
+    };
+    let mut refusals = Backoff::default();
+    while context.unless_stopped(refused()).await == Some(true) {
+        let pause = refusals.pause();
+        if refusals.failures() >= REPEATS {
+            return true;
+        }
+        context.pause(pause).await;
+    }
+    false
 }

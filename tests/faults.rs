@@ -3,5 +3,8 @@
 
 mod database;
 mod login;
+mod pace;
 mod parts;
+mod refusals;
+mod tokens;
 mod wire;

@@ -65,6 +65,21 @@ impl Writer {
         Ok(account)
     }
 
+    /// Notes that the homeserver does not answer, and why; the next response that is stored takes it back.
+    pub async fn note_homeserver_fails(&self, error: &str) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        sqlx::query!(
+            "update archive.accounts
+             set homeserver_error = $1, homeserver_failing_since = coalesce(homeserver_failing_since, now())
+             where homeserver_error is distinct from $1",
+            error
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
     /// Gives up a `since` that the server refuses (P134) or misunderstands (P23): the next response is an initial one, and
     /// opens a gap in every room that was followed. Returns the account as it is now.
     pub async fn forget_since(&self, account: &Account) -> Result<Account, Error> {
@@ -118,7 +133,8 @@ pub(super) async fn advance(
 ) -> Result<(), Error> {
     let moved = sqlx::query!(
         "update archive.accounts
-         set since = $3, synced_at = now(), rooms_filter = coalesce($4, rooms_filter)
+         set since = $3, synced_at = now(), rooms_filter = coalesce($4, rooms_filter),
+             homeserver_error = null, homeserver_failing_since = null
          where account_key = $1 and since is not distinct from $2",
         account.account_key,
         account.since,

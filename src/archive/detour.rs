@@ -7,6 +7,7 @@ use super::{
     walk::{save, schedule_rewalk},
     writer::lock_room,
 };
+use crate::config::Backfill;
 
 impl Writer {
     /// Notes why the walk's last request brought nothing, once per reason.
@@ -103,7 +104,7 @@ impl Writer {
         &self,
         walk: &Walk,
         reason: &str,
-        rewalk_after: &[Duration],
+        settings: &Backfill,
         proven: bool,
     ) -> Result<Option<Walk>, Error> {
         let mut transaction = self.begin().await?;
@@ -114,30 +115,32 @@ impl Writer {
             return Ok(Some(Walk { membership, ..walk.clone() }));
         }
         let mut refused = walk.clone();
+        let mut pause_s = 0.0;
         if matches!(walk.kind, Kind::History | Kind::Rewalk) {
             refused.state = WalkState::Done;
             refused.last_error = Some(reason.to_owned());
         } else {
-            step::stall(&mut transaction, &mut refused, reason).await?;
+            pause_s = step::stall(&mut transaction, &mut refused, reason, settings).await?;
         }
         if walk.kind == Kind::History {
             room::set_history(&mut transaction, walk.room_key, "truncated", Some(reason)).await?;
         }
-        save(&mut transaction, walk, &refused, Duration::ZERO, 0.0).await?;
+        save(&mut transaction, walk, &refused, Duration::ZERO, pause_s).await?;
         if refused.state == WalkState::Done {
-            schedule_rewalk(&mut transaction, &refused, rewalk_after).await?;
+            schedule_rewalk(&mut transaction, &refused, &settings.rewalk_after).await?;
         }
         transaction.commit().await?;
         Ok(None)
     }
 
-    /// Parks the walk until it is opened again: the daemon is started again, or the account comes back to the room.
-    pub async fn stall_walk(&self, walk: &Walk, reason: &str) -> Result<(), Error> {
+    /// Parks the walk for a while, longer each time: until it is due again, the daemon is started again, or the account comes
+    /// back to the room.
+    pub async fn stall_walk(&self, walk: &Walk, reason: &str, settings: &Backfill) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, walk.room_key).await?;
         let mut stalled = walk.clone();
-        step::stall(&mut transaction, &mut stalled, reason).await?;
-        save(&mut transaction, walk, &stalled, Duration::ZERO, 0.0).await?;
+        let pause_s = step::stall(&mut transaction, &mut stalled, reason, settings).await?;
+        save(&mut transaction, walk, &stalled, Duration::ZERO, pause_s).await?;
         transaction.commit().await?;
         Ok(())
     }

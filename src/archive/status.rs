@@ -13,6 +13,10 @@ pub struct Status {
     pub synced_at: Option<String>,
     /// The same as seconds before now.
     pub synced_ago_s: Option<f64>,
+    /// Why the homeserver has failed to answer lately; `None`: it has answered last.
+    pub homeserver_error: Option<String>,
+    /// For how many seconds that is so.
+    pub homeserver_failing_s: Option<f64>,
     /// Whether a Backscroll is at work on this archive.
     pub at_work: bool,
     /// Sessions that hold locks which transactions of Backscroll have waited for long.
@@ -110,6 +114,9 @@ impl Archive {
                        from archive.accounts limit 1) as synced_at,
                       (select extract(epoch from now() - synced_at)::float8
                        from archive.accounts limit 1) as synced_ago_s,
+                      (select homeserver_error from archive.accounts limit 1) as homeserver_error,
+                      (select extract(epoch from now() - homeserver_failing_since)::float8
+                       from archive.accounts limit 1) as homeserver_failing_s,
                       pg_database_size(current_database()) as "database_bytes!",
                       (select count(*) from archive.quarantine) as "quarantined!",
                       (select count(*) from archive.originals) as "originals!""#
@@ -122,6 +129,8 @@ impl Archive {
             homeserver: whole.homeserver,
             synced_at: whole.synced_at,
             synced_ago_s: whole.synced_ago_s,
+            homeserver_error: whole.homeserver_error,
+            homeserver_failing_s: whole.homeserver_failing_s,
             at_work,
             waits: self.waits().await?,
             database_bytes: whole.database_bytes,

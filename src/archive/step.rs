@@ -1,5 +1,7 @@
 //! Where a walk goes after a page: on, once more from the same token, to its end, or aside.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 use super::{Error, Kind, Walk, WalkState, gap, position, room, walk::schedule_rewalk};
@@ -9,6 +11,9 @@ use crate::{config::Backfill, matrix::Token};
 const ASK_AGAIN: i32 = 3;
 /// The pause before each of these, times the number of the try, in seconds.
 const ASK_AGAIN_PAUSE_S: f64 = 1.0;
+
+/// The longest time after which a stalled walk is tried again.
+const STALLED_AT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a page told, as far as the walk's way goes.
 #[derive(Debug)]
@@ -38,6 +43,12 @@ pub(super) async fn after_page(
     walk.pages += i64::try_from(passed.answers).unwrap_or(i64::MAX);
     walk.events += i64::try_from(passed.new).unwrap_or(i64::MAX);
     walk.last_error = None;
+    if passed.new > 0 && walk.stalls > 0 {
+        walk.stalls = 0;
+        if walk.kind == Kind::History {
+            room::set_history(connection, walk.room_key, "walking", None).await?;
+        }
+    }
     walk.known_pages = if passed.new == 0 && passed.events > 0 { walk.known_pages + 1 } else { 0 };
     let below_gap = walk.lower_reached;
     walk.lower_reached |= passed.lower_passed;
@@ -50,14 +61,13 @@ pub(super) async fn after_page(
         if walk.repeats <= ASK_AGAIN {
             return Ok(ASK_AGAIN_PAUSE_S * f64::from(walk.repeats));
         }
-        stall(connection, walk, "the server answers `end` equal to `from`, again and again").await?;
-        return Ok(0.0);
+        let reason = "the server answers `end` equal to `from`, again and again";
+        return stall(connection, walk, reason, settings).await;
     }
     (walk.repeats, walk.ends) = (0, 0);
     walk.cursor = Some(end.as_str().to_owned());
     if walk.landmark.is_some() && walk.landmark == walk.cursor {
-        stall(connection, walk, "the server's tokens go in a circle").await?;
-        return Ok(0.0);
+        return stall(connection, walk, "the server's tokens go in a circle", settings).await;
     }
     // Brent's way to find a circle of any length: the landmark moves on at every power of two.
     if walk.pages.checked_ilog2() > before.checked_ilog2() {
@@ -88,8 +98,7 @@ async fn no_more(
     }
     if walk.kind.fills_gap() {
         let reason = "the server gives no older event, though the gap goes on: purged, or not visible";
-        stall(connection, walk, reason).await?;
-        return Ok(0.0);
+        return stall(connection, walk, reason, settings).await;
     }
     let reason =
         "the server gives no older event, though the room's start was not reached: purged, or not visible";
@@ -129,12 +138,35 @@ async fn finish(
     Ok(())
 }
 
-/// Parks the walk in the caller's transaction.
-pub(super) async fn stall(connection: &mut PgConnection, walk: &mut Walk, reason: &str) -> Result<(), Error> {
+/// Parks the walk in the caller's transaction. Returns in how many seconds it is to be tried again.
+pub(super) async fn stall(
+    connection: &mut PgConnection,
+    walk: &mut Walk,
+    reason: &str,
+    settings: &Backfill,
+) -> Result<f64, Error> {
     walk.state = WalkState::Stalled;
     walk.last_error = Some(reason.to_owned());
+    walk.stalls = walk.stalls.saturating_add(1);
     if walk.kind == Kind::History {
         room::set_history(connection, walk.room_key, "stalled", Some(reason)).await?;
     }
-    Ok(())
+    Ok(try_again_in(walk.stalls, settings.stalled_after).as_secs_f64())
+}
+
+/// How long a walk that has stalled so often in a row is left alone: twice as long each time, up to a day.
+fn try_again_in(stalls: i32, first: Duration) -> Duration {
+    let doublings = u32::try_from(stalls).unwrap_or_default().saturating_sub(1);
+    first.saturating_mul(2_u32.saturating_pow(doublings)).min(STALLED_AT_MOST.max(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stalled_walk_is_tried_again_ever_more_rarely_up_to_a_day() {
+        let tries = |stalls| try_again_in(stalls, Duration::from_secs(300)).as_secs();
+        assert_eq!([1, 2, 3, 9, 10, i32::MAX].map(tries), [300, 600, 1200, 76_800, 86_400, 86_400]);
+    }
 }

@@ -54,6 +54,8 @@ pub struct Walk {
     pub state: WalkState,
     /// Of a rewalk: how many before it in a row have found nothing.
     pub round: i32,
+    /// How often in a row it has stalled without finding anything new.
+    pub stalls: i32,
     /// What went wrong last.
     pub last_error: Option<String>,
     /// Seconds until the next request is due.
@@ -193,8 +195,8 @@ pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> 
     Ok(())
 }
 
-/// Opens again what had stalled, in `room_key` or everywhere: each may begin anew once more if the server refuses its token.
-/// Returns how many.
+/// Opens again what had stalled, in `room_key`, of which something was told that may help, or everywhere: each may begin anew
+/// once more if the server refuses its token. Returns how many.
 pub(super) async fn reopen_stalled(
     connection: &mut PgConnection,
     room_key: Option<i32>,
@@ -202,7 +204,8 @@ pub(super) async fn reopen_stalled(
     let reopened = sqlx::query!(
         "with reopened as (
              update archive.walks
-             set state = 'open', restarted = false, repeats = 0, ends = 0, landmark = null, not_before = now()
+             set state = 'open', restarted = false, repeats = 0, ends = 0, landmark = null, not_before = now(),
+                 stalls = case when $1::int is null then stalls else 0 end
              where state = 'stalled' and room_key = coalesce($1, room_key) returning room_key, kind
          ), rooms as (
              update archive.rooms set history_state = 'walking', history_reason = null
@@ -260,7 +263,7 @@ impl Archive {
             r#"select f.walk_id, f.room_key, f.room_id, f.membership, f.gap_id, f.kind, f.to_token, f.cursor, f.upper_position,
                       (select g.upper_position from archive.gaps g where g.gap_id = f.gap_id) as gap_upper_position,
                       f.pages, f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark, f.restarted,
-                      f.state, f.round, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
+                      f.state, f.round, f.stalls, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
                       coalesce(told.name, told.alias) as name,
                       (select e.origin_server_ts from archive.events e
                        where e.room_key = f.room_key and e.position is not null
@@ -310,6 +313,29 @@ impl Archive {
 }
 
 impl Writer {
+    /// Opens again the stalled walks whose time has come. Until one finds something new, its room counts as stalled. Returns
+    /// when the next is due.
+    pub async fn reopen_due(&self) -> Result<Option<Duration>, Error> {
+        let mut transaction = self.begin().await?;
+        sqlx::query!(
+            "update archive.walks w
+             set state = 'open', restarted = false, repeats = 0, ends = 0, landmark = null
+             from archive.rooms r
+             where w.state = 'stalled' and w.not_before <= now() and r.room_key = w.room_key and r.watched"
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let next_s = sqlx::query_scalar!(
+            r#"select extract(epoch from min(w.not_before) - now())::float8 from archive.walks w
+               join archive.rooms r using (room_key)
+               where w.state = 'stalled' and r.watched"#
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(next_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+    }
+
     /// Opens again what had stalled; the operator asks for it by starting the daemon.
     pub async fn reopen_stalled(&self) -> Result<usize, Error> {
         let mut transaction = self.begin().await?;
@@ -348,7 +374,7 @@ pub(super) async fn save(
          set cursor = $4, upper_position = coalesce($5, upper_position), pages = $6, events = $7,
              busy_ms = busy_ms + $8, oldest_ts = $9, known_pages = $10, lower_reached = $11, ends = $12, repeats = $13,
              landmark = $14, state = $15, last_error = $16, not_before = now() + make_interval(secs => $17),
-             updated_at = now()
+             updated_at = now(), stalls = $20
          where walk_id = $1 and cursor is not distinct from $2 and pages = $3 and state = 'open'",
         before.walk_id,
         before.cursor,
@@ -368,7 +394,8 @@ pub(super) async fn save(
         after.last_error,
         pause_s,
         after.events - before.events,
-        before.room_key
+        before.room_key,
+        after.stalls
     )
     .execute(connection)
     .await?;

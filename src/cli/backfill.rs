@@ -40,5 +40,5 @@ impl Backfill {
 }
 
 fn token(text: &str) -> Result<Token, &'static str> {
-    Token::new(text).ok_or("a token is not empty")
+    Token::new(text).ok_or("a token is neither empty nor so long that no URL can hold it")
 }

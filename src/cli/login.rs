@@ -147,9 +147,7 @@ fn explain(error: matrix::Error) -> anyhow::Error {
         matrix::Error::Api { errcode, message, .. } if errcode == "M_FORBIDDEN" => {
             format!("failed to log in: wrong user or password ({message})")
         }
-        matrix::Error::Api { errcode, message, .. } if errcode == "M_USER_DEACTIVATED" => {
-            format!("failed to log in: the account is deactivated ({message})")
-        }
+        matrix::Error::Deactivated => "failed to log in: the account is deactivated".to_owned(),
         matrix::Error::Api { errcode, message, .. }
             if matches!(&**errcode, "M_UNKNOWN" | "M_UNRECOGNIZED") =>
         {

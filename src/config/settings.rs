@@ -19,6 +19,7 @@ pub(super) const KEYS: &[&str] = &[
     "homeserver.password_file",
     "homeserver.allow_insecure_http",
     "homeserver.sync_timeout",
+    "homeserver.patience",
     "database.url",
     "database.url_file",
     "rooms.include",
@@ -60,6 +61,7 @@ pub(super) struct HomeserverSettings {
     pub(super) password_file: Option<String>,
     pub(super) allow_insecure_http: bool,
     pub(super) sync_timeout: Span,
+    pub(super) patience: Span,
 }
 
 impl Default for HomeserverSettings {
@@ -72,6 +74,7 @@ impl Default for HomeserverSettings {
             password_file: None,
             allow_insecure_http: false,
             sync_timeout: Span::from_secs(30),
+            patience: Span::from_secs(300),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::secret::{Kind, SecretSource};
 use super::settings::{BackfillSettings, HomeserverSettings, LogSection, RoomsSettings};
 use super::span::Span;
 use super::{Backfill, Config, Database, Error, Homeserver, LogSettings, Origin, Rooms, is_loopback, show};
-use crate::telemetry;
+use crate::{matrix::Token, telemetry};
 
 /// The prefixes of access tokens as Synapse, MAS and conduit-likes make them.
 const TOKEN_LIKE: [&str; 4] = ["syt_", "mat_", "mct_", "MDAx"];
@@ -31,7 +31,7 @@ pub(super) fn config(environment: &Environment, layers: &Layers) -> Result<Confi
     let database = check.database(settings.database.url, settings.database.url_file)?;
     let mut config = Config {
         rooms: check.rooms(settings.rooms)?,
-        backfill: check.backfill(&settings.backfill)?,
+        backfill: check.backfill(&settings.backfill, homeserver.patience)?,
         redactions: settings.redactions.policy,
         log: check.log(settings.log)?,
         http_listen: check.listen(settings.http.listen)?,
@@ -136,6 +136,7 @@ impl Check<'_> {
             user: set.user,
             password: password.transpose()?,
             sync_timeout: self.duration("homeserver.sync_timeout", set.sync_timeout, 600)?,
+            patience: self.duration("homeserver.patience", set.patience, 86_400)?,
         })
     }
 
@@ -233,11 +234,16 @@ impl Check<'_> {
             if let Some(problem) = room_id_problem(&room.id) {
                 return Err(self.invalid(&key, problem));
             }
-            if room.prev_batch.as_deref() == Some("") {
-                return Err(self.invalid(
-                    &format!("rooms.room.{n}.prev_batch"),
-                    "is empty: leave it out to start from now",
-                ));
+            if let Some(prev_batch) = &room.prev_batch {
+                let key = format!("rooms.room.{n}.prev_batch");
+                if prev_batch.is_empty() {
+                    return Err(self.invalid(&key, "is empty: leave it out to start from now"));
+                }
+                if Token::new(prev_batch).is_none() {
+                    return Err(
+                        self.invalid(&key, "is no token: so long that no URL can hold it, or with NUL in it")
+                    );
+                }
             }
             if listed.insert(room.id, room.prev_batch).is_some() {
                 return Err(self.invalid(&key, "names a room that was listed before"));
@@ -255,7 +261,7 @@ impl Check<'_> {
         texts.iter().map(parse).collect()
     }
 
-    fn backfill(&self, set: &BackfillSettings) -> Result<Backfill, Error> {
+    fn backfill(&self, set: &BackfillSettings, patience: Duration) -> Result<Backfill, Error> {
         const YEAR: u64 = 366 * 86_400;
         let whole = |key: &str, value: u32, most: u16| {
             let value = u16::try_from(value).ok();
@@ -269,6 +275,7 @@ impl Check<'_> {
             page_size: whole("backfill.page_size", set.page_size, 1000)?,
             recheck_after: self.duration("backfill.recheck_after", set.recheck_after, YEAR)?,
             rewalk_after: rewalks.map(|span| self.duration(rewalk, *span, YEAR)).collect::<Result<_, _>>()?,
+            stalled_after: patience,
         })
     }
 

@@ -15,9 +15,9 @@ use crate::{
     Error, Retry,
     archive::Writer,
     backfill::SparePages,
-    backoff::Backoff,
+    backoff::{Backoff, Patience, jitter},
     config::Config,
-    health::{self, Health},
+    health::{self, Health, Homeserver},
     lively::Lively,
     matrix::{self, Identity},
     metrics,
@@ -30,6 +30,66 @@ const ONCE_FAILURES: u32 = 8;
 
 /// The longest pause before the database is tried again.
 const DATABASE_AGAIN: Duration = Duration::from_secs(5);
+
+/// What is tried again, how soon, and what is given up.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    once: bool,
+    patience: Patience,
+}
+
+impl RetryPolicy {
+    /// For a daemon, which never gives up what may pass; `once`: for a single run or a command, which does.
+    pub fn new(patience: Duration, once: bool) -> Self {
+        let patience = Patience::new(patience);
+        Self { once, patience: if once { patience.brief() } else { patience } }
+    }
+
+    /// Whether it is a single run's.
+    pub fn is_for_once(&self) -> bool {
+        self.once
+    }
+
+    /// Whether what `refusals` counts has been refused so often and for so long that it is believed.
+    pub fn is_believed(&self, refusals: &Backoff) -> bool {
+        refusals.is_lasting(self.patience)
+    }
+
+    /// The same for what holds up everything else until it is.
+    pub fn is_believed_soon(&self, refusals: &Backoff) -> bool {
+        refusals.is_lasting(self.patience.brief())
+    }
+
+    /// The pause before another try; `None` if this is the end: no retry helps, or it was tried often enough. A failure that
+    /// lasts is logged when it begins, and then ever more rarely.
+    pub fn pause(&self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
+        let mut pause = match error.retry() {
+            Retry::Never => return None,
+            // A database is near, and its failures are short.
+            Retry::Backoff if matches!(error, Error::Archive(_)) => backoff.pause().min(DATABASE_AGAIN),
+            Retry::Backoff | Retry::Refused => backoff.pause(),
+            // Not before it was asked for, and not at once where that is no time at all.
+            Retry::After(pause) => pause.max(backoff.pause().min(Duration::from_secs(1))),
+        };
+        let failures = backoff.failures();
+        match error.retry() {
+            Retry::Backoff if self.once && failures >= ONCE_FAILURES => return None,
+            Retry::Refused if self.is_believed(backoff) => {
+                let leaves_no_token = matches!(error, Error::Matrix(error) if error.leaves_no_token());
+                if self.once || leaves_no_token {
+                    return None;
+                }
+                pause = pause.max(jitter(self.patience.time()));
+            }
+            _ => {}
+        }
+        if failures.is_power_of_two() {
+            tracing::warn!(%error, failures, retry_in_s = pause.as_secs_f32(), "trying again");
+        }
+        metrics::retry(error.class());
+        Some(pause)
+    }
+}
 
 /// What the loops share.
 #[derive(Debug)]
@@ -62,6 +122,8 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// Whether to end when what is due is done.
     pub once: bool,
+    /// What is tried again, and what is given up.
+    pub retries: RetryPolicy,
 }
 
 impl Context {
@@ -93,22 +155,27 @@ impl Context {
         self.abreast.load(Ordering::Relaxed)
     }
 
-    /// When to try again what may pass, for who has other things to do until then; `None` if [`Context::recover`] is to see to
-    /// it.
-    pub fn retry_in(&self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
-        pause_before_retry(error, self.once, backoff)
-    }
-
     /// What to do about an error: repairs what can be repaired and pauses, or gives the error back if no retry helps.
     /// A failure that lasts is logged when it begins, and then ever more rarely.
     ///
     /// # Errors
     /// The error, if it is final; or what the repair met, if that is.
     pub async fn recover(&self, mut error: Error, backoff: &mut Backoff) -> Result<(), Error> {
-        if matches!(error, Error::Matrix(matrix::Error::LoggedOut { .. })) {
+        if matches!(&error, Error::Matrix(error) if error.is_logged_out()) {
             let Some(Err(failure)) = self.unless_stopped(self.client.renew()).await else {
+                // There is another token, or the old one works elsewhere.
+                let pause = backoff.pause();
+                if self.once && backoff.failures() >= ONCE_FAILURES {
+                    return Err(error);
+                }
+                if backoff.failures() > 1 && backoff.failures().is_power_of_two() {
+                    tracing::warn!(
+                        %error, failures = backoff.failures(), retry_in_s = pause.as_secs_f32(),
+                        "the homeserver refuses an access token that it accepts elsewhere; trying again"
+                    );
+                }
                 metrics::retry(error.class());
-                self.pause(backoff.pause()).await;
+                self.pause(pause).await;
                 return Ok(());
             };
             // The token is as dead as before, so the next request leads here again.
@@ -117,30 +184,19 @@ impl Context {
         if let Error::Archive(error) = &error {
             self.writer.failed(error);
         }
-        let Some(pause) = pause_before_retry(&error, self.once, backoff) else { return Err(error) };
+        let Some(pause) = self.retries.pause(&error, backoff) else { return Err(error) };
         self.pause(pause).await;
         Ok(())
     }
-}
 
-/// The pause that an error asks for; `None` if no retry helps. A failure that lasts is logged when it begins, and then
-/// ever more rarely.
-pub(super) fn pause_before_retry(error: &Error, once: bool, backoff: &mut Backoff) -> Option<Duration> {
-    let pause = match error.retry() {
-        Retry::Never => return None,
-        // A database is near, and its failures are short.
-        Retry::Backoff if matches!(error, Error::Archive(_)) => backoff.pause().min(DATABASE_AGAIN),
-        Retry::Backoff => backoff.pause(),
-        // Not before it was asked for, and not at once where that is no time at all.
-        Retry::After(pause) => pause.max(backoff.pause().min(Duration::from_secs(1))),
-    };
-    let failures = backoff.failures();
-    if once && failures >= ONCE_FAILURES && error.retry() == Retry::Backoff {
-        return None;
+    /// Notes that the homeserver has failed several times in a row, for `backscroll status`. Nothing depends on it.
+    pub async fn note_failing(&self, error: &matrix::Error, failures: u32) {
+        self.health.homeserver_is(Homeserver::Fails(format!("failed to {error}")));
+        if failures < 2 || !failures.is_power_of_two() {
+            return;
+        }
+        if let Err(problem) = self.writer.note_homeserver_fails(&format!("failed to {error}")).await {
+            tracing::debug!(error = %problem, "that the homeserver fails could not be noted");
+        }
     }
-    if failures.is_power_of_two() {
-        tracing::warn!(%error, failures, retry_in_s = pause.as_secs_f32(), "trying again");
-    }
-    metrics::retry(error.class());
-    Some(pause)
 }

@@ -152,10 +152,12 @@ fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Er
     if let Some(after) = retry_after.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE) {
         return Error::Unavailable { after: after.min(LONGEST_WAIT) };
     }
+    let is_refusal = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
     match error {
-        Some(error) if matches!(error.errcode.as_str(), "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => {
+        Some(error) if is_refusal && matches!(&*error.errcode, "M_UNKNOWN_TOKEN" | "M_MISSING_TOKEN") => {
             Error::LoggedOut { soft: error.soft_logout == true }
         }
+        Some(error) if is_refusal && error.errcode == "M_USER_DEACTIVATED" => Error::Deactivated,
         Some(error) if !status.is_server_error() => Error::Api {
             status,
             errcode: escape(&error.errcode).into_owned(),

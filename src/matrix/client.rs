@@ -14,6 +14,8 @@ use super::{
     object,
     page::{Events, Page, parse_state},
     parse_event,
+    sync_response::SyncBatch,
+    token,
 };
 use crate::config::is_loopback;
 
@@ -159,6 +161,9 @@ impl Client {
 
     /// One page of a room's history.
     pub async fn messages(&self, request: &MessagesRequest<'_>) -> Result<Page, Error> {
+        for token in [request.from, request.to].into_iter().flatten() {
+            sendable(token)?;
+        }
         let limit = request.limit.to_string();
         let mut query = vec![("dir", if request.forward { "f" } else { "b" }), ("limit", limit.as_str())];
         query.extend(request.from.map(|token| ("from", token)));
@@ -175,6 +180,7 @@ impl Client {
 
     /// What is new since a token, to be read as it comes.
     pub async fn sync(&self, request: &SyncRequest<'_>) -> Result<SyncAnswer, Error> {
+        request.since.map_or(Ok(()), sendable)?;
         // An initial timeline is not needed: the history walk reads it. Nothing may be filtered out of a timeline (P40).
         let filter = serde_json::json!({
             "presence": {"types": []},
@@ -205,6 +211,20 @@ impl Client {
             if error.is_not_found() { Error::Server { status: StatusCode::NOT_FOUND } } else { error }
         })?;
         Ok(SyncAnswer::new(pieces, request.since.is_none()))
+    }
+
+    /// Whether `/sync` is answered at all, without a `since` and without any room.
+    pub async fn sync_is_answered(&self) -> Result<(), Error> {
+        let filter = serde_json::json!({
+            "presence": {"types": []},
+            "account_data": {"types": []},
+            "room": {"rooms": [], "account_data": {"types": []}, "ephemeral": {"types": []}},
+        })
+        .to_string();
+        let query = [("filter", filter.as_str()), ("set_presence", "offline"), ("timeout", "0")];
+        let body = self.get("/sync", &["v3", "sync"], &query, FULL_SYNC, STATE_CAP).await?;
+        let next_batch = SyncBatch::read(&body)?.next_batch;
+        next_batch.map(drop).ok_or_else(|| Error::Malformed("/sync: no next_batch".to_owned()))
     }
 
     /// The room's current state, or that of the moment when the account left it (P90).
@@ -312,6 +332,11 @@ impl Client {
         }
         Ok(url)
     }
+}
+
+/// What cannot be sent is not tried: an earlier version stored tokens of any length.
+fn sendable(token: &str) -> Result<(), Error> {
+    if token::is_usable(token) { Ok(()) } else { Err(Error::UnusableToken) }
 }
 
 #[cfg(test)]

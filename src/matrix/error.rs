@@ -8,6 +8,8 @@ use crate::error::Retry;
 
 /// 403 to every request: the administrator has closed the server for a while, or it has too many users.
 const CLOSED: &str = "M_RESOURCE_LIMIT_EXCEEDED";
+/// A locked account is unlocked by hand, with its sessions kept (P129).
+const LOCKED: &str = "M_USER_LOCKED";
 
 /// A request that did not bring what it asked for. The texts hold no token, no URL and no event content.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,20 @@ pub enum Error {
         /// Whether the device is still there, so that a new login may take it up.
         soft: bool,
     },
+    /// 401 or 403 `M_USER_DEACTIVATED`: the account is no more.
+    #[error(
+        "use the account: it is deactivated on the homeserver; archive as another one, into another database"
+    )]
+    Deactivated,
+    /// 403 to a login with the password.
+    #[error("log in with the password: the homeserver refuses user or password: {message}")]
+    LoginRefused {
+        /// The server's words, escaped.
+        message: String,
+    },
+    /// A pagination token that is too long for a URL. An earlier version of Backscroll may have stored it.
+    #[error("ask the homeserver: the pagination token is too long to be sent back to it")]
+    UnusableToken,
     /// 200, but not what the specification says.
     #[error("read the homeserver's answer to {0}")]
     Malformed(String),
@@ -102,26 +118,49 @@ impl Error {
             Self::RateLimited { .. } => "rate_limited",
             Self::Unavailable { .. } | Self::Server { .. } => "server",
             Self::Api { .. } => "refused",
-            Self::LoggedOut { .. } => "logged_out",
-            Self::Malformed(_) => "malformed",
+            Self::LoggedOut { .. } | Self::Deactivated | Self::LoginRefused { .. } => "logged_out",
+            Self::Malformed(_) | Self::UnusableToken => "malformed",
             Self::Url(_) | Self::Credentials(_) => "setup",
         }
     }
 
-    /// Whether another try may help.
+    /// Whether another try may help. This is the one place that decides it. Nothing but the codes for a token or an account
+    /// that is no more proves that the account is out: any other refusal may be that of a proxy, or pass.
     pub fn retry(&self) -> Retry {
         match self {
             Self::RateLimited { after: Some(after) } | Self::Unavailable { after } => Retry::After(*after),
+            Self::Api { errcode, .. } if errcode == LOCKED || errcode == CLOSED => Retry::Backoff,
+            _ if self.is_too_long() => Retry::Refused,
             Self::RateLimited { after: None }
             | Self::Network(_)
             | Self::Timeout { .. }
             | Self::TooLarge { .. }
             | Self::Server { .. }
             | Self::Malformed(_) => Retry::Backoff,
-            // A locked account is unlocked by hand, with the session kept (P129); a server that its administrator has closed,
-            // or that has too many users, is opened again.
-            Self::Api { errcode, .. } if errcode == "M_USER_LOCKED" || errcode == CLOSED => Retry::Backoff,
-            Self::Api { .. } | Self::LoggedOut { .. } | Self::Url(_) | Self::Credentials(_) => Retry::Never,
+            Self::Api { .. } | Self::LoginRefused { .. } | Self::UnusableToken | Self::Credentials(_) => {
+                Retry::Refused
+            }
+            Self::LoggedOut { .. } | Self::Deactivated | Self::Url(_) => Retry::Never,
+        }
+    }
+
+    /// Whether the daemon cannot go on if this lasts: there is no token to ask with.
+    pub fn leaves_no_token(&self) -> bool {
+        matches!(self, Self::LoginRefused { .. } | Self::Credentials(_))
+    }
+
+    /// Whether another token, or another login, may help.
+    pub fn is_logged_out(&self) -> bool {
+        matches!(self, Self::LoggedOut { .. } | Self::Deactivated)
+    }
+
+    /// Whether it is about who asks, and not about what is asked for.
+    pub fn is_of_the_account(&self) -> bool {
+        let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+        match self {
+            Self::Api { status, errcode, .. } => refused.contains(status) && errcode != CLOSED,
+            Self::LoginRefused { .. } => true,
+            _ => self.is_logged_out(),
         }
     }
 
@@ -129,15 +168,26 @@ impl Error {
     pub fn wants_smaller_page(&self) -> bool {
         match self {
             Self::Timeout { .. } | Self::TooLarge { .. } | Self::Server { .. } | Self::Network(_) => true,
-            Self::Api { status, .. } => *status == StatusCode::FORBIDDEN,
+            Self::Api { status, .. } => {
+                [StatusCode::FORBIDDEN, StatusCode::PAYLOAD_TOO_LARGE].contains(status)
+            }
             _ => false,
         }
     }
 
-    /// Whether the server refuses the token that was sent along: Synapse says 400 `M_UNKNOWN`, others
-    /// `M_INVALID_PARAM` or `M_UNKNOWN_POS` (P13, P134).
+    /// Whether the server may refuse the pagination token that was sent along: Synapse says 400 `M_UNKNOWN`, others
+    /// `M_INVALID_PARAM` or `M_UNKNOWN_POS` (P13, P134); a proxy says of a long one that the URL is too long. A single such
+    /// answer is no proof.
     pub fn is_bad_token(&self) -> bool {
-        matches!(self, Self::Api { status, .. } if *status == StatusCode::BAD_REQUEST)
+        self.is_too_long()
+            || matches!(self, Self::UnusableToken)
+            || matches!(self, Self::Api { status, .. } if *status == StatusCode::BAD_REQUEST)
+    }
+
+    /// Whether the request's head was too long for the server or a proxy before it.
+    fn is_too_long(&self) -> bool {
+        let too_long = [StatusCode::URI_TOO_LONG, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE];
+        matches!(self, Self::Api { status, .. } | Self::Server { status } if too_long.contains(status))
     }
 
     /// Whether the server refuses access to what was asked for.

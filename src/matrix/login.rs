@@ -7,10 +7,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::{Client, Error};
-use crate::{
-    config::{Credentials, Homeserver},
-    error::Retry,
-};
+use crate::config::{Credentials, Homeserver};
 
 /// A login that the server granted.
 #[derive(Debug)]
@@ -72,11 +69,12 @@ impl Identity {
     pub async fn renew(&self) -> Result<(), Error> {
         let mut state = self.state.lock().await;
         let refused = state.token.as_ref().map(|token| token.expose_secret().to_owned());
+        let mut refusal = Error::LoggedOut { soft: false };
         if refused.is_some() {
             match self.client.whoami().await {
                 Ok(_) => return Ok(()),
-                Err(error) if error.retry() != Retry::Never => return Err(error),
-                Err(_) => {}
+                Err(error) if !error.is_logged_out() => return Err(error),
+                Err(error) => refusal = error,
             }
         }
         let password = match self.homeserver.credentials().map_err(credentials)? {
@@ -91,9 +89,10 @@ impl Identity {
             }
             Credentials::Password { user, password } => Some((user, password)),
         };
-        let (user, password) = password.ok_or(Error::LoggedOut { soft: false })?;
+        let (user, password) = password.ok_or(refusal)?;
         let password = password.read().map_err(credentials)?;
-        let session = self.client.login(&user, &password, state.device_id.as_deref()).await?;
+        let granted = self.client.login(&user, &password, state.device_id.as_deref()).await;
+        let session = granted.map_err(refused_login)?;
         self.client.set_token(session.access_token.clone());
         *state = State { token: Some(session.access_token), device_id: Some(session.device_id) };
         tracing::info!("logged in with the password");
@@ -125,11 +124,33 @@ impl Client {
             body["device_id"] = device_id.into();
         }
         let granted: Granted = self.post("/login", &["v3", "login"], &body).await?;
+        if !is_header_text(granted.access_token.expose_secret()) || !is_name(&granted.device_id) {
+            let problem = "/login: an access token or device id that cannot be used";
+            return Err(Error::Malformed(problem.to_owned()));
+        }
         Ok(Session {
             user_id: granted.user_id,
             device_id: granted.device_id,
             access_token: granted.access_token,
         })
+    }
+}
+
+/// Whether an access token can be sent in a header.
+fn is_header_text(token: &str) -> bool {
+    !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic())
+}
+
+/// Whether a device id can be stored and sent again.
+fn is_name(device_id: &str) -> bool {
+    !device_id.is_empty() && device_id.len() <= 255 && !device_id.contains(char::is_control)
+}
+
+/// 403 `M_FORBIDDEN` is how a server refuses user or password (specification, `POST /login`).
+fn refused_login(error: Error) -> Error {
+    match error {
+        Error::Api { errcode, message, .. } if errcode == "M_FORBIDDEN" => Error::LoginRefused { message },
+        error => error,
     }
 }
 

@@ -15,6 +15,7 @@ mod sync_answer;
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
 mod sync_response;
+mod token;
 mod user_id;
 
 pub use client::{Client, MessagesRequest, SyncRequest, Whoami};
@@ -22,7 +23,8 @@ pub use error::Error;
 pub(crate) use event::parse as parse_event;
 pub use event::{Event, Malformed};
 pub use login::{Identity, Session};
-pub use page::{Events, Page, Token};
+pub use page::{Events, Page};
 pub use sync_answer::SyncAnswer;
 pub use sync_response::{RoomBatch, Section, Stripped, SyncBatch};
+pub use token::Token;
 pub(crate) use user_id::is_user_id;

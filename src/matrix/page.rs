@@ -7,28 +7,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Error,
+    Error, Token,
     event::{self, Event, Malformed},
     object,
 };
-
-/// A pagination token: opaque, of any length, compared for equality only (P20).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token(String);
-
-impl Token {
-    /// The token as the server gave it; `None` for what no server means as one: the empty string (P5) and what
-    /// PostgreSQL could not keep.
-    pub fn new(token: impl Into<String>) -> Option<Self> {
-        let token = token.into();
-        (!token.is_empty() && !token.contains('\0')).then_some(Self(token))
-    }
-
-    /// The token's text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 /// Events of one section of an answer, in the order served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +86,7 @@ impl Page {
             bytes,
             chunk: Events::read(room_id, &wire.chunk),
             state: wire.state.map_or_else(Events::default, |state| read_state(room_id, state)),
-            end: wire.end.and_then(Token::new),
+            end: Token::served("/messages: `end`", wire.end.unwrap_or_default())?,
             answers: 1,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Error, answer::Pieces, page::Token, splitter::Splitter, sync_response::SyncBatch};
+use super::{Error, Token, answer::Pieces, splitter::Splitter, sync_response::SyncBatch};
 
 /// Most bytes of an answer that are in memory: only one without a `next_batch` at its beginning is kept until it ends.
 const KEPT: usize = 512 << 20;

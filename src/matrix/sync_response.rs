@@ -5,11 +5,11 @@ use ruma::OwnedRoomId;
 use serde_json::value::RawValue;
 
 use super::{
-    Error,
+    Error, Token,
     event::{self, Malformed},
     json::Member,
     object::{self, Object, boolean, string},
-    page::{Events, Token, text},
+    page::{Events, text},
 };
 
 /// An answer to `/sync`.
@@ -96,8 +96,9 @@ impl SyncBatch {
     /// # Errors
     /// [`Error::Malformed`] if it is no token.
     pub(super) fn read_token(value: &[u8]) -> Result<Token, Error> {
-        let token = std::str::from_utf8(value).ok().and_then(string).and_then(Token::new);
-        token.ok_or_else(|| Error::Malformed("/sync: next_batch is missing or no token".into()))
+        let token = std::str::from_utf8(value).ok().and_then(string).unwrap_or_default();
+        Token::served("/sync: `next_batch`", token)?
+            .ok_or_else(|| Error::Malformed("/sync: next_batch is missing or no token".into()))
     }
 
     /// Reads a `/sync` answer, or a part of it, which may be empty.
@@ -225,6 +226,7 @@ impl RoomBatch {
             if read.is_none() {
                 self.set_aside.push(Malformed::part(prev_batch, "timeline.prev_batch is no text"));
             }
+            // Where it cannot be used, a gap's walk begins at next_batch: one room's token is not worth the response.
             self.prev_batch = read.and_then(Token::new);
         }
     }

@@ -2,7 +2,7 @@
 
 use ruma::UserId;
 
-use crate::{Error, Retry, archive::Account, daemon::Context, matrix};
+use crate::{Error, Retry, archive::Account, backoff::Backoff, daemon::Context, matrix};
 
 /// Whether what came last is an answer of the server. After a failure, and at first, another server may answer than did
 /// before, or the same one from a backup.
@@ -34,7 +34,7 @@ impl Touch {
             return Ok(());
         }
         let is_last = self.tries == 1;
-        let rolled_back = was_rolled_back(context, account, is_last).await;
+        let rolled_back = is_proven(context, account, is_last).await;
         if matches!(rolled_back, Err(Error::Matrix(_))) {
             self.tries -= 1;
         }
@@ -48,6 +48,23 @@ impl Touch {
         self.tries = 0;
         Ok(())
     }
+}
+
+/// Whether the server has said again and again, for a while, that it [was rolled back](was_rolled_back): one that answers from
+/// several machines may lack for a moment what it has just told.
+async fn is_proven(context: &Context, account: &Account, is_last: bool) -> Result<bool, Error> {
+    let mut lacks = Backoff::default();
+    while was_rolled_back(context, account, is_last).await? {
+        if account.since.is_none() || context.shutdown.is_cancelled() {
+            return Ok(false);
+        }
+        let pause = lacks.pause();
+        if context.retries.is_believed_soon(&lacks) {
+            return Ok(true);
+        }
+        context.pause(pause).await;
+    }
+    Ok(false)
 }
 
 /// Whether the server knows a room and not the event that it told of it last, though older ones of its kind, if there are
@@ -87,7 +104,9 @@ fn told(answer: Option<Result<(), matrix::Error>>, is_last: bool) -> Result<Opti
     match answer {
         Some(Ok(())) => Ok(Some(true)),
         Some(Err(error)) if error.is_not_found() => Ok(Some(false)),
-        Some(Err(error)) if !is_last && error.retry() != Retry::Never => Err(error.into()),
+        Some(Err(error)) if !is_last && !matches!(error.retry(), Retry::Never | Retry::Refused) => {
+            Err(error.into())
+        }
         Some(Err(_)) | None => Ok(None),
     }
 }

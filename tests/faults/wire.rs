@@ -91,26 +91,6 @@ async fn sync_waits_as_long_as_it_is_told() {
     assert!(asked[1].at - asked[0].at >= Duration::from_secs(2));
 }
 
-/// As a proxy may that answers for a server, or one that does not know `timeout`.
-#[tokio::test]
-async fn a_server_that_does_not_wait_for_news_is_given_a_rest() {
-    let stage = Stage::new().await.set("homeserver.sync_timeout", "1s");
-    let room = stage.room(5);
-    let mut daemon = stage.followed(&room).await;
-    let nothing = format!(r#"{{"next_batch":"{}"}}"#, stage.server.now());
-    stage.server.inject(Fault::reply(200, &[], nothing).on("/sync"));
-    let before = stage.server.requests("/sync").len();
-    let asked = || stage.server.requests("/sync").split_off(before);
-    daemon.until("it has asked eight times", async || asked().len() >= 8).await;
-    let times: Vec<_> = asked().iter().map(|request| request.at).collect();
-    let rests = times[7] - times[3];
-    assert!(rests >= Duration::from_secs(3), "four rests of a second: {rests:?}");
-    stage.server.heal();
-    stage.say(&room, "live", 3);
-    stage.agrees_in_order(&mut daemon, &room).await;
-    daemon.stop().await;
-}
-
 /// Everything that is no whole answer.
 fn spoilt() -> Vec<(&'static str, Fault)> {
     let page = |body: &str| Fault::reply(200, &[("Content-Type", "application/json")], body);

@@ -1,6 +1,12 @@
 //! Holes: opened with the response that leaves them, closed by walks, with every event between its neighbours.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::support::{
     homeserver::{Event, Fault, Request},
@@ -210,10 +216,21 @@ async fn a_cursor_that_dies_within_a_gap_begins_anew() {
     stage.followed(&room).await.stop().await;
     stage.server.behave(|habits| habits.timeline_cap = 5);
     stage.say(&room, "while down", 45);
-    let dead = Fault::error(400, "M_UNKNOWN", "'from' parameter is invalid");
-    stage.server.inject(dead.on("/messages").after(2).times(1));
+    let (asked, dead, is_over) = (AtomicUsize::new(0), OnceLock::new(), AtomicBool::new(false));
+    let is_dead = move |request: &Request| {
+        let Some(from) = request.query("from").filter(|_| request.is_messages()) else {
+            is_over.fetch_or(request.is_messages(), Ordering::Relaxed);
+            return false;
+        };
+        if asked.fetch_add(1, Ordering::Relaxed) == 2 {
+            dead.get_or_init(|| from.to_owned());
+        }
+        !is_over.load(Ordering::Relaxed) && dead.get().is_some_and(|dead| dead == from)
+    };
+    stage.server.inject(Fault::error(400, "M_UNKNOWN", "'from' parameter is invalid").when(is_dead));
     let mut daemon = stage.followed(&room).await;
     stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(stage.database.value("select count(*) from archive.walks where restarted").await, "1");
 }
 
 /// One that does not begin anew any more is still below what came live since it began.

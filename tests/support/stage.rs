@@ -23,7 +23,8 @@ impl Stage {
         let database = TestDatabase::new().await;
         let backscroll = Backscroll::new(server.url(), &server.access_token(), Some(database.url()));
         let stage = Self { server, database, backscroll };
-        stage.set("backfill.page_size", "10").set("backfill.recheck_after", "1s")
+        let stage = stage.set("backfill.page_size", "10").set("backfill.recheck_after", "1s");
+        stage.set("homeserver.patience", "1s")
     }
 
     /// With another setting, such as `backfill.page_size`.

@@ -7,6 +7,7 @@ use ruma::{OwnedRoomId, RoomId};
 
 use crate::{
     Error,
+    backoff::Backoff,
     config::{Config, Credentials, Rooms},
     matrix::{self, Client, Whoami},
 };
@@ -18,6 +19,8 @@ const TOKEN: &str = "token";
 const ROOMS: &str = "rooms";
 /// For one answer; a person waits.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a request is made that is refused.
+const TRIES: u32 = 3;
 /// How many rooms are asked for their aliases at once.
 const AT_ONCE: usize = 8;
 /// Rooms named one by one in a warning.
@@ -38,12 +41,25 @@ pub(super) async fn check(config: &Config, account: Option<&str>, report: &mut R
     rooms(&client, &config.rooms, report).await;
 }
 
+/// The answer to a request, which is made again where the homeserver refuses or fails: a single such answer says little.
 async fn patiently<T>(
     path: &'static str,
-    answer: impl Future<Output = Result<T, matrix::Error>>,
+    request: impl AsyncFn() -> Result<T, matrix::Error>,
 ) -> Result<T, matrix::Error> {
-    let late = matrix::Error::Timeout { path, limit_s: PATIENCE.as_secs() };
-    tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(late))
+    let mut backoff = Backoff::default();
+    loop {
+        let late = matrix::Error::Timeout { path, limit_s: PATIENCE.as_secs() };
+        let answer = tokio::time::timeout(PATIENCE, request()).await.unwrap_or(Err(late));
+        let may_pass = matches!(
+            answer,
+            Err(matrix::Error::Api { .. } | matrix::Error::Server { .. } | matrix::Error::Malformed(_))
+        );
+        let pause = backoff.pause();
+        if !may_pass || backoff.failures() >= TRIES {
+            return answer;
+        }
+        tokio::time::sleep(pause).await;
+    }
 }
 
 async fn reach(config: &Config, report: &mut Report) -> Option<Client> {
@@ -56,7 +72,7 @@ async fn reach(config: &Config, report: &mut Report) -> Option<Client> {
     };
     let client = Client::new(url.as_str());
     let reached = match &client {
-        Ok(client) => patiently("/versions", client.versions()).await,
+        Ok(client) => patiently("/versions", async || client.versions().await).await,
         Err(_) => Ok(Vec::new()),
     };
     let error = match (client, reached) {
@@ -74,16 +90,41 @@ async fn reach(config: &Config, report: &mut Report) -> Option<Client> {
             "something answers, but not as a homeserver does: homeserver.url must be the address that clients use; \
              https://SERVER/.well-known/matrix/client of the server's own name says it"
         }
-        matrix::Error::Network(_) if error.to_string().contains("certificate") => {
-            "its certificate is not trusted here: correct it, or add its authority to this machine's certificates \
-             (package ca-certificates)"
-        }
+        matrix::Error::Network(_) => unreached(&error.to_string()),
         matrix::Error::RateLimited { .. } | matrix::Error::Unavailable { .. } => "try again later",
         _ => "is homeserver.url right, is the server up, and can this machine reach it?",
     };
     let problem = format!("{url}: failed to {error}");
     report.fail(Error::from(error).exit_code(), HOMESERVER, &problem, &[remedy]);
     None
+}
+
+/// What helps where no answer came, by the words of the TLS and HTTP libraries, which have no codes for it.
+fn unreached(problem: &str) -> &'static str {
+    let says = |words: &[&str]| words.iter().any(|word| problem.contains(word));
+    if says(&["CaUsedAsEndEntity"]) {
+        "it shows an authority's certificate as its own, as `openssl req -x509` makes one, which can never be trusted: make \
+         one with -addext basicConstraints=critical,CA:FALSE and the host's name in subjectAltName, and name it in \
+         SSL_CERT_FILE"
+    } else if says(&["UnknownIssuer", "BadSignature"]) {
+        "its certificate is not from an authority that is trusted here: put the authority's certificate, or the server's own \
+         where it has signed itself, into /usr/local/share/ca-certificates/NAME.crt and run `update-ca-certificates`, or \
+         name the file in SSL_CERT_FILE, which counts instead of this machine's; in the service, that is a line \
+         Environment=SSL_CERT_FILE=… of the unit"
+    } else if says(&["NotValidForName"]) {
+        "its certificate is for another host: homeserver.url must have a name that is in it (subjectAltName)"
+    } else if says(&["certificate"]) {
+        "its certificate cannot be trusted: correct or renew it; is this machine's clock right?"
+    } else if says(&[
+        "ApplicationProtocol",
+        "connection closed before message",
+        "invalid HTTP version",
+        "http2",
+    ]) {
+        "if it speaks HTTP/2 only, let the proxy before the homeserver speak HTTP/1.1 too: Backscroll speaks nothing else"
+    } else {
+        "is homeserver.url right, is the server up, and can this machine reach it?"
+    }
 }
 
 /// Looks at what there is to log in with, and tries a token where the homeserver answers.
@@ -126,7 +167,7 @@ async fn log_in(config: &Config, client: Option<Client>, report: &mut Report) ->
         return None;
     };
     client.set_token(token);
-    match patiently("/account/whoami", client.whoami()).await {
+    match patiently("/account/whoami", async || client.whoami().await).await {
         Ok(whoami) => {
             let device =
                 whoami.device_id.as_deref().map_or_else(|| "no device".to_owned(), |d| format!("device {d}"));
@@ -147,6 +188,7 @@ fn refused(config: &Config, error: matrix::Error, origin: &str, report: &mut Rep
         return;
     }
     let remedy = match &error {
+        matrix::Error::Deactivated => "archive as another account, into another database",
         matrix::Error::LoggedOut { .. } => {
             "get another: `backscroll login --force USER`, or copy one out of a client whose session stays open"
         }
@@ -159,7 +201,7 @@ fn refused(config: &Config, error: matrix::Error, origin: &str, report: &mut Rep
 }
 
 async fn ignored_users(client: &Client, whoami: &Whoami, report: &mut Report) {
-    match patiently("/account_data", client.ignored_users(&whoami.user_id)).await {
+    match patiently("/account_data", async || client.ignored_users(&whoami.user_id).await).await {
         Ok(ignored) if ignored.is_empty() => {}
         Ok(ignored) => {
             let number = ignored.len();
@@ -176,7 +218,7 @@ async fn ignored_users(client: &Client, whoami: &Whoami, report: &mut Report) {
 }
 
 async fn rooms(client: &Client, filter: &Rooms, report: &mut Report) {
-    let joined = match patiently("/joined_rooms", client.joined_rooms()).await {
+    let joined = match patiently("/joined_rooms", async || client.joined_rooms().await).await {
         Ok(joined) => joined,
         Err(error) => {
             let problem = format!("failed to {error}");
@@ -215,7 +257,9 @@ fn takes_all(filter: &Rooms) -> bool {
 
 async fn watched(client: &Client, filter: &Rooms, joined: &[OwnedRoomId]) -> usize {
     let watches = |room_id: OwnedRoomId| async move {
-        let aliases = patiently("/state/{type}/{key}", aliases(client, &room_id)).await.unwrap_or_default();
+        // Most rooms have none, which is a 404.
+        let aliases = tokio::time::timeout(PATIENCE, aliases(client, &room_id)).await;
+        let aliases = aliases.ok().and_then(Result::ok).unwrap_or_default();
         let aliases: Vec<_> = aliases.iter().map(String::as_str).collect();
         usize::from(filter.watches(room_id.as_str(), &aliases))
     };
@@ -250,6 +294,22 @@ fn newest(versions: &[String]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_failure_to_connect_has_its_own_advice() {
+        for (problem, remedy) in [
+            ("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", "CA:FALSE"),
+            ("invalid peer certificate: UnknownIssuer", "update-ca-certificates"),
+            ("invalid peer certificate: BadSignature", "SSL_CERT_FILE"),
+            ("invalid peer certificate: NotValidForName", "another host"),
+            ("invalid peer certificate: certificate expired: verification time 1 (UNIX)", "clock"),
+            ("received fatal alert: NoApplicationProtocol", "HTTP/1.1"),
+            ("connection closed before message completed", "HTTP/1.1"),
+            ("Connection refused (os error 111)", "is the server up"),
+        ] {
+            assert!(unreached(problem).contains(remedy), "{problem}: {}", unreached(problem));
+        }
+    }
 
     #[test]
     fn the_newest_version_is_the_highest_number() {

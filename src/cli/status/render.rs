@@ -60,7 +60,15 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
     if status.quarantined > 0 {
         facts.push((format!("{} quarantined", thousands(status.quarantined)), "33"));
     }
-    canvas.paint("1", whose.trim_end()) + "\n" + &join(&facts, canvas)
+    canvas.paint("1", whose.trim_end()) + "\n" + &join(&facts, canvas) + &trouble(status, canvas)
+}
+
+/// Why nothing new comes in, if the homeserver is to blame.
+fn trouble(status: &Status, canvas: Canvas) -> String {
+    let Some(error) = &status.homeserver_error else { return String::new() };
+    let since = status.homeserver_failing_s.map_or_else(String::new, |s| format!(", first {}", ago(s)));
+    let text = canvas.hang("", 0, &format!("No answer from the homeserver{since}: {error}"));
+    canvas.paint("31", text.trim_end()) + "\n"
 }
 
 fn originals(status: &Status) -> String {

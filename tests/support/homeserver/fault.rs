@@ -3,6 +3,7 @@
 use super::http::{Reply, Request};
 use super::json::Json;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Something that goes wrong with some requests: all of them for ever, unless narrowed.
@@ -112,6 +113,17 @@ impl Fault {
         let token = token.to_owned();
         Self::error(400, "M_UNKNOWN", "Invalid stream token")
             .when(move |request| ["since", "from"].iter().any(|name| request.query(name) == Some(&token)))
+    }
+
+    /// The same for pages, until one is asked for without a token: those that are served then work.
+    pub(crate) fn dead_cursor(token: &str) -> Self {
+        let (token, is_over) = (token.to_owned(), AtomicBool::new(false));
+        Self::error(400, "M_UNKNOWN", "'from' parameter is invalid").when(move |request| {
+            if request.is_messages() && request.query("from").is_none() {
+                is_over.store(true, Ordering::Relaxed);
+            }
+            !is_over.load(Ordering::Relaxed) && request.query("from") == Some(&token)
+        })
     }
 
     /// The true page, but as if the room began there (P1, P16).

@@ -36,6 +36,8 @@ fn status() -> Status {
         homeserver: Some("https://hs.test/".to_owned()),
         synced_at: None,
         synced_ago_s: Some(12.3),
+        homeserver_error: None,
+        homeserver_failing_s: None,
         at_work: true,
         waits: Vec::new(),
         database_bytes: 1_234_567_890,
