@@ -9,12 +9,12 @@ use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU8, AtomicU64},
     },
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -165,6 +165,10 @@ async fn with_context(
         live_events: AtomicU64::new(0),
         abreast: AtomicBool::new(false),
         walks_opened: Notify::new(),
+        states_doubted: Notify::new(),
+        responses: watch::Sender::default(),
+        hurries: AtomicU8::new(0),
+        hurried: Notify::new(),
         rooms_chosen: Notify::new(),
         shutdown,
         once,

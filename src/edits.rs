@@ -4,6 +4,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use ruma::RoomId;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Error,
@@ -14,6 +15,8 @@ use crate::{
 
 /// How often an event is asked for that the server fails to give, before it stays as it was served.
 const TRIES: u32 = 3;
+/// How long what is live may be held up by that.
+const LIVE: Duration = Duration::from_secs(5);
 /// The shortest pause where the server limits the rate, whatever it says.
 const SHORTEST: Duration = Duration::from_millis(100);
 
@@ -57,8 +60,13 @@ pub async fn page(context: &Context, request: &MessagesRequest<'_>) -> Result<Pa
 /// # Errors
 /// As [`undo`].
 pub async fn undo_in_rooms(context: &Context, rooms: &mut [RoomBatch]) -> Result<(), Error> {
+    let deadline = Instant::now() + LIVE;
     for room in rooms {
-        undo(context, &room.room_id, &mut room.timeline).await?;
+        match timeout_at(deadline, undo(context, &room.room_id, &mut room.timeline)).await {
+            Ok(undone) => undone?,
+            // Who waits for what others say is not to wait for that. The walk through the gap does.
+            Err(_) => room.leave_to_a_gap(|event| event.maybe_edited_in_place),
+        }
     }
     Ok(())
 }

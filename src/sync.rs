@@ -1,67 +1,57 @@
 //! Forwards: follows `/sync` from `since`.
 
 mod intake;
+mod state_check;
 mod stay;
 mod touch;
 
 use std::{
-    collections::HashMap,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use ruma::RoomId;
-
 use self::{intake::take_in, touch::Touch};
 use crate::{
-    Error, Retry,
-    archive::{Account, Suspect, SyncOutcome},
+    Error,
+    archive::{Account, SyncOutcome},
     backoff::Backoff,
     config::Rooms,
     daemon::Context,
-    matrix::{self, Events, SyncRequest},
+    matrix::{self, SyncRequest},
     pace::{Brought, Pace},
     vanished,
 };
 
 /// How often the current state of every room is compared with the server's while the daemon runs; and when it starts.
 const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often the rooms that the account is in are; and when it starts.
-const LOOK_AFTER: Duration = Duration::from_secs(60);
-/// How soon the state of a room is asked for again that could not be got, the second time. Each such request holds up what is
-/// live, so the pause doubles with each.
-const STATE_AGAIN: Duration = Duration::from_secs(1);
-/// The longest such pause.
-const STATE_AT_LAST: Duration = Duration::from_secs(60 * 60);
 /// An answer that took this long was waited for, however long the server was asked to wait.
 const UNHURRIED: Duration = Duration::from_secs(1);
-/// How often `--once` asks again for the states that it could not get.
-const STATES_AT_ONCE: usize = 4;
-/// The longest that it waits for that: all else it has still to do.
-const STATES_SOON: Duration = Duration::from_secs(60);
 
 /// Follows the account's rooms until shutdown.
 ///
 /// # Errors
 /// One that no retry helps against.
 pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
-    let timeout = context.config.homeserver.sync_timeout;
-    let mut follower = Follower::new(context, account, timeout);
-    let (mut compared, mut looked) = (None, None);
-    let is_due = |last: Option<Instant>, after| last.is_none_or(|at| at.elapsed() >= after);
-    while !context.shutdown.is_cancelled() {
-        if is_due(compared, COMPARE_AFTER) {
-            follower.doubt_states().await?;
-            compared = Some(Instant::now());
-        }
-        if is_due(looked, LOOK_AFTER) {
-            follower.look().await?;
-            looked = Some(Instant::now());
-        } else {
+    let follow = async {
+        let timeout = context.config.homeserver.sync_timeout;
+        let mut follower = Follower::new(context, account, timeout);
+        let mut compared: Option<Instant> = None;
+        while !context.shutdown.is_cancelled() {
+            if compared.is_none_or(|at| at.elapsed() >= COMPARE_AFTER) {
+                follower.doubt_states().await?;
+                compared = Some(Instant::now());
+            }
             follower.step(timeout).await?;
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    // Beside it, whatever is asked of the server but what is new: it may be slow to tell, or never do.
+    let check_states = context.health.watch("comparing states", state_check::run(context));
+    let look = context.health.watch("looking for lost rooms", vanished::watch(context));
+    let stop = |result: Result<(), Error>| result.inspect_err(|_| context.shutdown.cancel());
+    let (followed, checked, ()) =
+        tokio::join!(async { stop(follow.await) }, async { stop(check_states.await) }, look);
+    followed.and(checked)
 }
 
 /// Takes what is new, once.
@@ -72,7 +62,7 @@ pub async fn once(context: &Context, account: Account) -> Result<(), Error> {
     let mut follower = Follower::new(context, account, Duration::ZERO);
     follower.doubt_states().await?;
     follower.look().await?;
-    follower.compare_the_rest().await
+    state_check::run(context).await
 }
 
 /// Where the loop stands.
@@ -86,24 +76,12 @@ struct Follower<'c> {
     pace: Pace,
     /// How often in a row the server has refused `since`.
     refusals: Backoff,
-    /// When states may be asked for again: the server limits the rate.
-    states_after: Instant,
-    /// When those of rooms may that could not be got.
-    postponed: HashMap<i32, Postponed>,
-}
-
-/// A room whose state could not be got.
-struct Postponed {
-    until: Instant,
-    /// The pause before that.
-    pause: Duration,
 }
 
 impl<'c> Follower<'c> {
     fn new(context: &'c Context, account: Account, timeout: Duration) -> Self {
         let (touch, pace) = (Touch::lost(), Pace::default());
-        let (refusals, states_after) = (Backoff::default(), Instant::now());
-        Self { context, account, timeout, touch, pace, refusals, states_after, postponed: HashMap::new() }
+        Self { context, account, timeout, touch, pace, refusals: Backoff::default() }
     }
 
     /// Takes a response, and looks for rooms that it should have told of and did not.
@@ -111,7 +89,7 @@ impl<'c> Follower<'c> {
         let suspects = vanished::suspects(self.context).await;
         let timeout = if suspects.is_empty() { self.timeout } else { Duration::ZERO };
         self.step(timeout).await?;
-        vanished::confirm(self.context, &self.account, &suspects).await;
+        vanished::confirm(self.context, &suspects).await;
         Ok(())
     }
 
@@ -125,6 +103,7 @@ impl<'c> Follower<'c> {
                 Err(error) => self.context.recover(error.into(), &mut backoff).await?,
             }
         }
+        self.context.states_doubted.notify_one();
         Ok(())
     }
 
@@ -221,7 +200,12 @@ impl<'c> Follower<'c> {
         if full_state && account.since.is_some() {
             context.writer.doubt_left_rooms(&rooms).await?;
         }
+        // What somebody waits for, the server is to tell at once.
+        let hurried =
+            context.hurries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let timeout = if hurried.is_ok() { Duration::ZERO } else { timeout };
         let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
+        context.writer.state_order().await_response();
         let Some((outcome, stored)) = take_in(context, account, &rooms, &request).await? else {
             return Ok(None);
         };
@@ -237,98 +221,10 @@ impl<'c> Follower<'c> {
         context.abreast.store(true, Ordering::Relaxed);
         // What the response opened is read from the database; this only wakes the reader.
         context.walks_opened.notify_one();
-        self.reconcile(&rooms).await?;
+        context.responses.send_modify(|stored| *stored += 1);
+        context.states_doubted.notify_one();
         Ok(Some(outcome))
     }
-
-    /// Asks again for the states that could not be got: no later response would.
-    async fn compare_the_rest(&mut self) -> Result<(), Error> {
-        let context = self.context;
-        let mut backoff = Backoff::default();
-        for _ in 0..STATES_AT_ONCE {
-            let limited = Some(self.states_after).filter(|until| *until > Instant::now());
-            let next = limited.or_else(|| self.postponed.values().map(|room| room.until).min());
-            let pause = next.map(|due| due.saturating_duration_since(Instant::now()));
-            let Some(pause) = pause.filter(|pause| *pause <= STATES_SOON) else { break };
-            context.pause(pause).await;
-            let compared = async {
-                let rooms = wanted_rooms(context, &mut self.account).await?;
-                self.reconcile(&rooms).await
-            };
-            if let Err(error) = compared.await {
-                context.recover(error, &mut backoff).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks for the state of rooms where there is reason to doubt the archive's, before the next response is taken: what
-    /// changes meanwhile comes with that. A room that is not reached now is asked for with a later response.
-    async fn reconcile(&mut self, rooms: &Rooms) -> Result<(), Error> {
-        let Self { context, account, states_after, postponed, .. } = self;
-        if *states_after > Instant::now() {
-            return Ok(());
-        }
-        for room in context.writer.archive().suspect_rooms().await? {
-            let Suspect { room_key, ref room_id, watched, .. } = room;
-            let Ok(parsed) = RoomId::parse(room_id) else { continue };
-            if postponed.get(&room_key).is_some_and(|room| room.until > Instant::now()) {
-                continue;
-            }
-            let Some(state) =
-                context.unless_stopped(state_of(context, &account.user_id, &room, &parsed)).await
-            else {
-                return Ok(());
-            };
-            let state = match state {
-                Ok(state) => state,
-                Err(error) if error.is_forbidden() || (!room.is_archived() && error.is_not_found()) => None,
-                Err(error @ matrix::Error::RateLimited { .. }) => {
-                    // Of the account, not of the room.
-                    let pause = if let Retry::After(pause) = error.retry() { pause } else { STATE_AGAIN };
-                    tracing::info!(
-                        retry_in_s = pause.as_secs(),
-                        "the homeserver limits how often states are asked for"
-                    );
-                    *states_after = Instant::now() + pause.max(STATE_AGAIN);
-                    return Ok(());
-                }
-                Err(error) => {
-                    let again = postpone(postponed, room_key);
-                    tracing::warn!(
-                        room.id = %room_id, %error, retry_in_s = again.as_secs(),
-                        "the current state could not be compared with the server's"
-                    );
-                    continue;
-                }
-            };
-            postponed.remove(&room_key);
-            match state {
-                None if watched => context.writer.leave_state(room_key).await?,
-                Some(state) if room.is_archived() => context.writer.reconcile(room_key, &state).await?,
-                state => {
-                    context.writer.take_up_left_room(account, rooms, room_key, state.as_ref()).await?;
-                    context.walks_opened.notify_one();
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The state of a room; `None`: the account was never in it, nor does the archive have anything of it.
-async fn state_of(
-    context: &Context,
-    user_id: &str,
-    room: &Suspect,
-    room_id: &RoomId,
-) -> Result<Option<Events>, matrix::Error> {
-    let state = context.client.state(room_id).await?;
-    let is_declined = room.watched && !room.is_archived();
-    if is_declined && !stay::was_in(&context.client, user_id, room_id).await? {
-        return Ok(None);
-    }
-    Ok(Some(state))
 }
 
 /// What a response has brought. One that tells again what is known, or of nothing that is archived, brings nothing new.
@@ -340,14 +236,6 @@ fn brought(outcome: &SyncOutcome, is_same_token: bool) -> Brought {
     } else {
         Brought::Onward
     }
-}
-
-/// Lets the room's state be asked for later: with the next response, the first time. Returns how much later.
-fn postpone(postponed: &mut HashMap<i32, Postponed>, room_key: i32) -> Duration {
-    let before = postponed.get(&room_key).map(|room| room.pause.saturating_mul(2));
-    let pause = before.map_or(Duration::ZERO, |pause| pause.clamp(STATE_AGAIN, STATE_AT_LAST));
-    postponed.insert(room_key, Postponed { until: Instant::now() + pause, pause });
-    pause
 }
 
 /// Whether the next response must hold the state of every room: at the first, and when other rooms are wanted than

@@ -1,14 +1,28 @@
 //! Rooms that the homeserver takes from the account without a word: an administrator who deletes a room leaves nothing of
 //! it that `/sync` could tell (P106).
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use ruma::{OwnedRoomId, RoomId};
 
-use crate::{Error, archive::Account, backoff::Backoff, daemon::Context};
+use crate::{Error, backoff::Backoff, daemon::Context};
 
 /// How often a room must be refused that the server has left out of the account's rooms and of `/sync`.
 const REPEATS: u32 = 3;
+/// How often the rooms that the account is in are compared with the server's; and when it starts.
+const LOOK_AFTER: Duration = Duration::from_secs(60);
+
+/// Looks for such rooms until shutdown, beside `/sync`.
+pub async fn watch(context: &Context) {
+    while !context.shutdown.is_cancelled() {
+        let suspects = suspects(context).await;
+        if !suspects.is_empty() {
+            context.hear_news().await;
+            confirm(context, &suspects).await;
+        }
+        context.pause(LOOK_AFTER).await;
+    }
+}
 
 /// Rooms that the archive takes the account to be in and the server does not. Whoever has just left is among them:
 /// `/sync` tells that, and only what it leaves out has [vanished](confirm).
@@ -35,12 +49,14 @@ async fn missing(context: &Context) -> Result<Vec<OwnedRoomId>, Error> {
 
 /// To be called with the [`suspects`] of before the last `/sync` response, which had its chance to tell: notes that the
 /// account is not in those any more that it did not mention and of which the server refuses the state. Their rows stay.
-pub async fn confirm(context: &Context, account: &Account, suspects: &[OwnedRoomId]) {
+pub async fn confirm(context: &Context, suspects: &[OwnedRoomId]) {
     for room_id in suspects {
+        let request = context.writer.state_order().ask(room_id.as_str());
         if !is_refused(context, room_id).await {
             continue;
         }
-        match context.writer.lose_room(room_id.as_str(), account.since.as_deref()).await {
+        let Ok(Some(account)) = context.writer.archive().account().await else { return };
+        match context.writer.lose_room(room_id.as_str(), &request, account.since.as_deref()).await {
             Ok(true) => tracing::warn!(
                 room.id = %room_id,
                 "the homeserver has taken the room away without saying so; what is archived of it stays"

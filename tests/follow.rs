@@ -5,6 +5,7 @@ mod first;
 mod gaps;
 mod live;
 mod membership;
+mod prev_content;
 mod process;
 mod redactions;
 mod rewalks;

@@ -85,6 +85,8 @@ async fn survives(live: bool) {
     assert_eq!(stage.history(&room).await, "complete");
     is_kept(&stage, &room, &all, &neighbours).await;
     stage.read_all_views().await;
+    let reason = stage.reason(&room).await;
+    assert!(reason.contains("could not be read"), "a room with events in quarantine says so: {reason}");
 
     let before = updated_rows(&stage.database).await;
     let again = stage.backscroll.run(&["backfill", &room]).await;

@@ -121,6 +121,13 @@ pub(super) async fn is_up_to_date(connection: &mut PgConnection, account: &Accou
     Ok(rooms_filter == account.rooms_filter)
 }
 
+/// Where the forward stream stands now.
+pub(super) async fn since(connection: &mut PgConnection, account: &Account) -> Result<Option<String>, Error> {
+    let since =
+        sqlx::query_scalar!("select since from archive.accounts where account_key = $1", account.account_key);
+    Ok(since.fetch_one(connection).await?)
+}
+
 /// Moves `since` in the transaction that stores the response it belongs to.
 ///
 /// # Errors

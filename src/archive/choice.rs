@@ -5,7 +5,7 @@
 use sqlx::{PgConnection, postgres::PgListener};
 
 use super::{
-    Account, Archive, Error, Writer, checkpoint,
+    Account, Archive, Error, StateRequest, Writer, checkpoint,
     gap::{self, NewGap},
     passing,
     room::{self, Room},
@@ -183,25 +183,33 @@ impl Writer {
 
     /// Takes up a room that the account has left, if it is wanted: an alias that leaves it out may be new to the archive.
     /// `state`: what the server tells of it, `None` if nothing; a walk will find out how much of the history it refuses.
-    /// `account` and `rooms` are of one moment.
+    /// `account` and `rooms` are of one moment. Returns whether it was decided: not if something was decided about rooms
+    /// meanwhile, or a response has told of this one since its state was asked for.
     pub async fn take_up_left_room(
         &self,
         account: &Account,
         rooms: &Rooms,
         room_key: i32,
+        request: &StateRequest<'_>,
         state: Option<&Events>,
-    ) -> Result<(), Error> {
-        let Some(since) = account.since.as_deref() else { return Ok(()) };
+    ) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;
         let room = room::get(&mut transaction, room_key).await?;
         // Else it is still to be looked at, by what was decided last.
         if (room.watched && room.bootstrapped)
+            || request.is_overtaken()
             || !checkpoint::is_up_to_date(&mut transaction, account).await?
         {
             transaction.undo(None).await;
-            return Ok(());
+            return Ok(false);
         }
+        // As it is now, which it stays until the transaction ends: what a response has told of the room before that, while
+        // nobody watched it, belongs to what is missing.
+        let Some(since) = checkpoint::since(&mut transaction, account).await? else {
+            transaction.undo(None).await;
+            return Ok(false);
+        };
         room::set_suspect(&mut transaction, room_key, false).await?;
         let alias = match state {
             Some(state) => room::alias_contents(&state.events).last().map(str::to_owned),
@@ -209,10 +217,10 @@ impl Writer {
         };
         let is_left = matches!(room.membership.as_str(), "leave" | "ban");
         if is_left && room::is_wanted(rooms, &room.room_id, alias.as_deref().into_iter()) {
-            self.watch_left_room(&mut transaction, rooms, room, since, state).await?;
+            self.watch_left_room(&mut transaction, rooms, room, &since, state).await?;
         }
         transaction.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
     /// What was missed becomes a gap, of a room that is new to the archive its history: the server gives of it what it lets

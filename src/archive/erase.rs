@@ -63,6 +63,7 @@ async fn erase_user(connection: &mut PgConnection, user_id: &str) -> Result<Eras
     for room_key in room_keys {
         let room = room::get(connection, room_key).await?;
         count(&mut erased, "originals", forget_originals(connection, &room, user_id).await?);
+        count(&mut erased, "unnamed_prev_content", forget_unnamed(connection, &room).await?);
         // Before the events lose their content, which tells what is a copy of it.
         count(&mut erased, "events (prev_content)", prune_successors(connection, &room, user_id).await?);
         count(&mut erased, "events", prune_events(connection, &room, user_id).await?);
@@ -109,6 +110,12 @@ async fn prune_successors(connection: &mut PgConnection, room: &Room, user_id: &
     .execute(connection)
     .await?;
     Ok(pruned.rows_affected())
+}
+
+/// Deletes what may repeat the user's content: nothing tells whose it is.
+async fn forget_unnamed(connection: &mut PgConnection, room: &Room) -> Result<u64, Error> {
+    let gone = sqlx::query!("delete from archive.unnamed_prev_content where room_key = $1", room.room_key);
+    Ok(gone.execute(connection).await?.rows_affected())
 }
 
 /// Prunes the user's events as a redaction would.

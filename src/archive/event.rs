@@ -233,6 +233,7 @@ async fn store_all(
     redacted.extend(targets.into_iter().filter(|target| !known.contains_key(target)));
     redacted.extend(repeated);
     redaction::prune_repeats(connection, room, &redacted).await?;
+    redaction::keep_unnamed(connection, room, &all).await?;
     Ok(new.len())
 }
 

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use sqlx::PgConnection;
 
 use super::{
-    Error, Kind, Walk, WalkState, Writer,
+    Error, Kind, StateRequest, Walk, WalkState, Writer,
     event::{self, Placed},
     found::{self, LookUp, look_up},
     gap::{self, Top},
@@ -26,15 +26,25 @@ use crate::{
 };
 
 impl Writer {
-    /// Makes the current state that of a `/state` answer, which is a room's whole state.
-    pub async fn reconcile(&self, room_key: i32, state: &Events) -> Result<(), Error> {
+    /// Makes the current state that of a `/state` answer, which is a room's whole state. Returns whether it has: not if a
+    /// response has told of the state since it was asked for.
+    pub async fn reconcile(
+        &self,
+        room_key: i32,
+        request: &StateRequest<'_>,
+        state: &Events,
+    ) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;
         let room = room::get(&mut transaction, room_key).await?;
         if !room.watched {
             // Paused or removed while the server was asked.
             transaction.undo(None).await;
-            return Ok(());
+            return Ok(true);
+        }
+        if request.is_overtaken() {
+            transaction.undo(None).await;
+            return Ok(false);
         }
         let mut known = room.clone();
         // Of a room whose state could not be read when it was new.
@@ -44,7 +54,7 @@ impl Writer {
         self.store_state(&mut transaction, &known, state, Cause::Reconcile).await?;
         room::set_suspect(&mut transaction, room_key, false).await?;
         transaction.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
     /// The same in the caller's transaction.
@@ -58,8 +68,11 @@ impl Writer {
         quarantine::keep(connection, self.policy(), room, &state.malformed).await?;
         // Whether a copy in this answer tells what the event replaced depends on what the server happens to remember, and
         // so on how often it was asked.
-        let told: Vec<Event> =
-            state.events.iter().map(|event| Event { prev_content: None, ..event.clone() }).collect();
+        let told: Vec<Event> = state
+            .events
+            .iter()
+            .map(|event| Event { prev_content: None, unnamed_prev: None, ..event.clone() })
+            .collect();
         // A room that is new is walked as a whole anyway.
         let is_known = cause == Cause::Reconcile;
         if is_known && redaction::state_names_no_target(connection, room, told.iter()).await? {
@@ -72,12 +85,18 @@ impl Writer {
         pointers.save(connection).await
     }
 
-    /// Leaves a room's current state as it is: the server does not tell it to this account any more.
-    pub async fn leave_state(&self, room_key: i32) -> Result<(), Error> {
+    /// Leaves a room's current state as it is: the server does not tell it to this account any more. Returns whether that
+    /// stands, as [`Writer::reconcile`].
+    pub async fn leave_state(&self, room_key: i32, request: &StateRequest<'_>) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
+        lock_room(&mut transaction, room_key).await?;
+        if request.is_overtaken() {
+            transaction.undo(None).await;
+            return Ok(false);
+        }
         room::set_suspect(&mut transaction, room_key, false).await?;
         transaction.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
     /// Stores a page of `walk`, or [several as one](Page::append), and moves its checkpoint, in one transaction. `busy` is the

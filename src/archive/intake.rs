@@ -70,6 +70,7 @@ impl Intake<'_> {
         if self.outcome.needs_full_state {
             return Ok(());
         }
+        self.writer.state_order().hear(&batch.rooms);
         let is_first = self.account.since.is_none();
         let mut transaction = match self.transaction.take() {
             Some(transaction) => transaction,

@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 pub(super) use self::{
     edits::{edited, edits},
     prune::pruned,
-    repeats::prune_repeats,
+    repeats::{keep_unnamed, prune_repeats},
 };
 use super::{
     Error,

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use super::{
     Account, Error, Kind, SyncOutcome, Writer, choice, event, found,
     gap::{self, NewGap},
-    operator,
+    left_out, operator,
     overlap::{self, Overlap},
     portion::Portion,
     quarantine, redaction,
@@ -152,7 +152,8 @@ impl Writer {
         } else {
             self.bootstrap(connection, portion, response, &room, told, afterwards).await?
         };
-        if move_state(portion, response, &before, told, rejoined) && room.bootstrapped {
+        let was_compared = self.state_order().was_compared(&room.room_id);
+        if move_state(portion, response, &before, told, rejoined, was_compared) && room.bootstrapped {
             portion.changes.suspect(&room);
         }
         Ok(())
@@ -270,8 +271,14 @@ impl Writer {
         let awaits_walk = top.awaits_walk;
         let (top, newest) = (top.position(), top.newest);
         // A first response that was stored in part may have opened the gap before.
-        let hole =
+        let mut hole =
             discontinuity(response, before, told, rejoined).filter(|_| !(response.is_first() && awaits_walk));
+        let is_left_out = hole.is_none()
+            && !response.is_first()
+            && left_out::is_shown(connection, room.room_key, told).await?;
+        if is_left_out {
+            hole = Some(left_out::REASON);
+        }
         let mut positions = timeline::append(top, hole.is_some()).peekable();
         let first = positions.peek().copied();
 
@@ -289,7 +296,8 @@ impl Writer {
         let is_initial = response.is_first();
         let in_graph_order = is_initial || (rejoined && told.section == Section::Join);
         // Events that could not be read may belong between those that could.
-        let from_end = is_initial || rejoined || told.timeline_unread;
+        // So may those that were left out in silence: nothing says where.
+        let from_end = is_initial || rejoined || told.timeline_unread || is_left_out;
         let (overlap, newest) = if in_graph_order {
             (Some(Overlap::of_all(&places)), newest)
         } else {
@@ -361,6 +369,7 @@ fn move_state(
     before: &Room,
     told: &RoomBatch,
     rejoined: bool,
+    was_compared: bool,
 ) -> bool {
     let mut pointers = portion.pointers(before.room_key);
     let cause = |cause| if before.bootstrapped { cause } else { Cause::Bootstrap };
@@ -386,6 +395,7 @@ fn move_state(
         || dropped
         || undone
         || told.is_unread()
+        || (was_compared && pointers.may_have_gone_back(state_events(told)))
         || told_in_part(response, before, told, rejoined);
     portion.moved(pointers);
     suspicious

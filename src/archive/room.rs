@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-use super::{Archive, Error, Writer, tombstone::Tombstones};
+use super::{Archive, Error, StateRequest, Writer, tombstone::Tombstones, writer::lock_room};
 use crate::{
     config::Rooms,
     matrix::{Event, Stripped},
@@ -302,9 +302,23 @@ impl Archive {
 
 impl Writer {
     /// Notes that the account is not in a room any more, which no `/sync` up to `since` has told. Returns whether that is
-    /// news.
-    pub async fn lose_room(&self, room_id: &str, since: Option<&str>) -> Result<bool, Error> {
+    /// news; it is none if a response has told of the room since it was asked for.
+    pub async fn lose_room(
+        &self,
+        room_id: &str,
+        request: &StateRequest<'_>,
+        since: Option<&str>,
+    ) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
+        let Some(room) = find(&mut transaction, room_id).await? else {
+            transaction.undo(None).await;
+            return Ok(false);
+        };
+        lock_room(&mut transaction, room.room_key).await?;
+        if request.is_overtaken() {
+            transaction.undo(None).await;
+            return Ok(false);
+        }
         let lost = sqlx::query!(
             "update archive.rooms set membership = 'leave', left_since = $2, state_suspect = false
              where room_id = $1 and membership = 'join'",

@@ -150,6 +150,16 @@ impl Pointers {
         !self.moves.is_empty()
     }
 
+    /// Whether a key was moved away from an event by one that did not replace it, as far as `events` tell: of the two words
+    /// that moved it the second may be the older.
+    pub(super) fn may_have_gone_back<'a>(&self, events: impl Iterator<Item = &'a Event>) -> bool {
+        let replaced: HashMap<&str, &str> = events
+            .filter_map(|event| Some((event.event_id.as_str(), event.replaces_state.as_deref()?)))
+            .collect();
+        let replaced = |new: &Option<String>| new.as_deref().and_then(|new| replaced.get(new).copied());
+        self.moves.iter().any(|change| replaced(&change.new) != change.old.as_deref())
+    }
+
     /// Whether `event` is in force.
     pub(super) fn points_at(&self, event: &Event) -> bool {
         let pointer = key(event).and_then(|key| self.current.get(&key));
@@ -318,6 +328,15 @@ mod tests {
         let [moved] = pointers.moves.as_slice() else { panic!("one move") };
         assert_eq!((moved.old.as_deref(), moved.new.as_deref()), (Some("$2"), Some("$1")));
         assert!(!pointers.suspicious());
+    }
+
+    #[test]
+    fn only_what_replaced_the_event_in_force_is_newer_for_sure() {
+        for (replaces, may_have) in [(None, true), (Some("$1"), true), (Some("$2"), false)] {
+            let (mut pointers, event) = (pointers("$2"), topic("$3", replaces));
+            pointers.point([&event], Cause::StateAfter);
+            assert_eq!(pointers.may_have_gone_back([&event].into_iter()), may_have, "{replaces:?}");
+        }
     }
 
     #[test]

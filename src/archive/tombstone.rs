@@ -40,6 +40,10 @@ impl<'u> Tombstones<'u> {
         if event.prev_content.is_some() && self.repeats(event) {
             covered.to_mut().prev_content = None;
         }
+        if event.unnamed_prev.is_some() {
+            // Nothing tells whose it is.
+            covered.to_mut().unnamed_prev = None;
+        }
         covered
     }
 

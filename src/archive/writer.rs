@@ -7,7 +7,7 @@ use std::{
 
 use sqlx::{Connection as _, PgConnection};
 
-use super::{Archive, Error, FRESH, Policy, lease::Lease};
+use super::{Archive, Error, FRESH, Policy, StateOrder, lease::Lease};
 
 /// For a last word to the database: whoever stops the daemon does not wait long.
 const RELEASE: Duration = Duration::from_millis(300);
@@ -22,6 +22,7 @@ pub struct Writer {
     policy: Policy,
     pub(super) lease: Lease,
     pub(super) page_connections: PageConnections,
+    state_order: StateOrder,
 }
 
 impl Archive {
@@ -34,7 +35,13 @@ impl Archive {
         self.sessions.are_to_write();
         let lease = Lease::take(self).await.inspect_err(|error| self.renew_after(error))?;
         *super::lock(&self.lease_state) = Some(lease.observer());
-        Ok(Writer { archive: self.clone(), policy, lease, page_connections: PageConnections::default() })
+        Ok(Writer {
+            archive: self.clone(),
+            policy,
+            lease,
+            page_connections: PageConnections::default(),
+            state_order: StateOrder::default(),
+        })
     }
 }
 
@@ -42,6 +49,11 @@ impl Writer {
     /// The archive, for reading.
     pub fn archive(&self) -> &Archive {
         &self.archive
+    }
+
+    /// Which of two words about a room's state is the newer.
+    pub fn state_order(&self) -> &StateOrder {
+        &self.state_order
     }
 
     pub(super) fn policy(&self) -> Policy {

@@ -3,12 +3,12 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -116,6 +116,14 @@ pub struct Context {
     pub abreast: AtomicBool,
     /// Wakes the backward loop: there may be new walks.
     pub walks_opened: Notify,
+    /// Wakes who compares states: there may be new reason to doubt some.
+    pub states_doubted: Notify,
+    /// How many responses were stored in this run.
+    pub responses: watch::Sender<u64>,
+    /// How many of the next requests for news are to be answered at once.
+    pub hurries: AtomicU8,
+    /// Ends the request for news that is under way.
+    pub hurried: Notify,
     /// Wakes the forward loop: rooms may have been chosen otherwise, see [`crate::archive::Change`].
     pub rooms_chosen: Notify,
     /// Cancelled when the daemon is to stop.
@@ -138,6 +146,17 @@ impl Context {
             () = self.shutdown.cancelled() => {}
             () = tokio::time::sleep(pause) => {}
         }
+    }
+
+    /// Waits until the server has answered a request for news that was made after this was called, and that is stored.
+    pub async fn hear_news(&self) {
+        let mut responses = self.responses.subscribe();
+        // The first of them may have been asked for before.
+        let wanted = *responses.borrow() + 2;
+        self.hurries.store(2, Ordering::Relaxed);
+        self.hurried.notify_one();
+        health::resting();
+        let _ = self.unless_stopped(responses.wait_for(|stored| *stored >= wanted)).await;
     }
 
     /// What comes of a request, or `None` if the daemon is to stop before: a server may leave it without an answer.

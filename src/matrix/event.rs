@@ -42,6 +42,8 @@ pub struct Event {
     /// `unsigned.prev_content`, as text that `jsonb` accepts; only where `replaces_state` says whose it is, so that a
     /// redaction of that event finds it here.
     pub prev_content: Option<String>,
+    /// What the event replaced, where nothing names the event that had it; only of state.
+    pub unnamed_prev: Option<UnnamedPrev>,
     /// `unsigned.prev_sender`: whose content `prev_content` is, where the server says that.
     pub prev_sender: Option<String>,
     /// Event that redacted this one, from `unsigned.redacted_because` or `redacted_by`.
@@ -54,6 +56,16 @@ pub struct Event {
     pub maybe_edited_in_place: bool,
     /// SHA-256 over what is the same in every copy that a server gives of the event (P63–P70).
     pub stable_sha256: [u8; 32],
+}
+
+/// What a state event is said to have replaced, without the name of the event that had this content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnnamedPrev {
+    /// As text that `jsonb` accepts.
+    pub content: String,
+    /// `served` in `unsigned`, which is the server's; or at the `top level`, as by the old client-server API (specification
+    /// v1.1, `GET /rooms/{roomId}/messages`), where a sender may have written it.
+    pub source: &'static str,
 }
 
 /// What was served as an event and cannot be one, or as a part of an answer and cannot be read.
@@ -142,11 +154,15 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     let malformed =
         |reason| Malformed { raw: raw.get().into(), own_sha256: own_sha256(room_id, raw), reason };
     let members = json::members(raw).ok_or_else(|| malformed("not an object"))?;
-    let fields = Fields::read(&members);
+    let mut fields = Fields::read(&members);
     if fields.room_id.is_some() && fields.room_id.and_then(as_identifier).as_deref() != Some(room_id) {
         return Err(malformed("room_id names another room"));
     }
-    let mut faithful = fields.all_known_once;
+    // A null is no key. Homeservers, Synapse among them, and clients take such an event for one that is no state; the
+    // specification knows only strings ("Room event format").
+    let has_null_key = fields.state_key == Some("null");
+    fields.state_key = fields.state_key.filter(|_| !has_null_key);
+    let mut faithful = fields.all_known_once && !has_null_key;
     let mut required = |value, max, reason| {
         let (column, unaltered) =
             text(value).filter(|(text, _)| text.len() <= max).ok_or_else(|| malformed(reason))?;
@@ -186,8 +202,15 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     let unsigned = fields.unsigned.and_then(json::members_of).unwrap_or_default();
     let unsigned = Fields::read(&unsigned);
     // Of `unsigned` only, which is the server's: at the top level, where it may repeat these for old clients (P64), stands
-    // whatever the sender's server signed.
+    // whatever the sender's server signed. What is replaced is taken from there as the least of all words.
     let replaces_state = unsigned.replaces_state.and_then(as_identifier);
+    let unnamed_prev = if state_key.is_some() && replaces_state.is_none() {
+        unnamed_prev(unsigned.prev_content, "served").or_else(|| {
+            unnamed_prev(fields.prev_content.filter(|_| unsigned.prev_content.is_none()), "top level")
+        })
+    } else {
+        None
+    };
     let relations = unsigned.relations.map(Json::parse);
     let maybe_edited_in_place = relations.is_some_and(|it| edit::may_stand_in(&content_json, &it));
     let stable_sha256 =
@@ -198,6 +221,7 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
         content_redacts,
         prev_content: unsigned.prev_content.filter(|_| replaces_state.is_some()).and_then(object),
         replaces_state,
+        unnamed_prev,
         prev_sender: unsigned.prev_sender.and_then(as_identifier),
         redacted_by: redacted_by(&unsigned),
         relates_to,
@@ -301,6 +325,10 @@ fn object(value: &str) -> Option<String> {
     let mut text = String::new();
     matches!(value, Json::Object(_)).then(|| value.write_jsonb(&mut text))?;
     Some(text)
+}
+
+fn unnamed_prev(content: Option<&str>, source: &'static str) -> Option<UnnamedPrev> {
+    Some(UnnamedPrev { content: object(content?)?, source })
 }
 
 /// The redacting event: `redacted_because` is the specification's, `redacted_by` Synapse's (P67).
@@ -455,6 +483,19 @@ mod tests {
                 "redacted_because":{"event_id":"$2"},"unsigned":{"age":5}}"#,
         );
         assert_eq!((forged.prev_content, forged.replaces_state, forged.redacted_by), (None, None, None));
+        assert_eq!(forged.unnamed_prev.map(|prev| prev.source), Some("top level"));
+    }
+
+    #[test]
+    fn a_state_key_of_null_is_none() {
+        let with = |key: &str| {
+            event(&format!(
+                r#"{{"type":"m.room.topic","sender":"@a:hs","content":{{}},"event_id":"$1","origin_server_ts":1{key}}}"#
+            ))
+        };
+        let null = with(r#","state_key":null"#);
+        assert_eq!((null.state_key, null.stable_sha256), (None, with("").stable_sha256));
+        assert!(null.raw.is_some_and(|raw| raw.contains(r#""state_key":null"#)), "given back as served");
     }
 
     #[test]
@@ -464,6 +505,24 @@ mod tests {
                 "event_id":"$1","unsigned":{"prev_content":{"topic":"w"}}}"#,
         );
         assert_eq!(nameless.prev_content, None);
+        let unnamed = |text: &str| event(text).unnamed_prev.map(|prev| (prev.source, prev.content));
+        assert_eq!(nameless.unnamed_prev.map(|prev| prev.source), Some("served"));
+        let state = r#""type":"t","sender":"s","event_id":"$1","content":{},"state_key":"""#;
+        let old = |rest: &str| unnamed(&format!("{{{state},{rest}}}"));
+        let content = |name: &str| format!(r#"{{"topic":"{name}"}}"#);
+        assert_eq!(old(r#""prev_content":{"topic":"w"}"#), Some(("top level", content("w"))));
+        let both = r#""prev_content":{"topic":"w"},"unsigned":{"prev_content":{"topic":"v"}}"#;
+        assert_eq!(old(both), Some(("served", content("v"))));
+        for none in [
+            r#""prev_content":7"#,
+            r#""prev_content":null"#,
+            r#""prev_content":{},"unsigned":{"replaces_state":"$0"}"#,
+            r#""prev_content":{},"unsigned":{"prev_content":7}"#,
+        ] {
+            assert_eq!(old(none), None, "{none}");
+        }
+        let no_state = r#"{"type":"t","sender":"s","event_id":"$1","content":{},"prev_content":{"a":1}}"#;
+        assert_eq!(unnamed(no_state), None);
     }
 
     #[test]
@@ -527,7 +586,7 @@ mod tests {
             (r#"{"event_id":"$1","sender":"s"}"#, "type is missing, no string or too long"),
             (r#"{"event_id":"$1","type":"t","sender":null}"#, "sender is missing, no string or too long"),
             (
-                r#"{"event_id":"$1","type":"t","sender":"s","state_key":null}"#,
+                r#"{"event_id":"$1","type":"t","sender":"s","state_key":7}"#,
                 "state_key is no string or too long",
             ),
             (r#"{"event_id":"$1","type":"t","sender":"s","room_id":"!x:hs"}"#, "room_id names another room"),

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Error, Token,
-    event::{self, Malformed},
+    event::{self, Event, Malformed},
     json::Member,
     object::{self, Object, boolean, string},
     page::{Events, text},
@@ -105,7 +105,7 @@ impl SyncBatch {
     ///
     /// # Errors
     /// [`Error::Malformed`] if it is no object: nothing else of it costs the whole.
-    pub(super) fn read(body: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn read(body: &[u8]) -> Result<Self, Error> {
         let body = text(if body.is_empty() { b"{}" } else { body });
         let body: &RawValue =
             serde_json::from_str(&body).map_err(|error| Error::malformed("/sync", &error))?;
@@ -149,6 +149,16 @@ impl SyncBatch {
 }
 
 impl RoomBatch {
+    /// Leaves these events of the timeline out, to be fetched by the walk through a gap.
+    pub fn leave_to_a_gap(&mut self, is_left_out: impl Fn(&Event) -> bool) {
+        let before = self.timeline.events.len();
+        self.timeline.events.retain(|event| !is_left_out(event));
+        if self.timeline.events.len() < before {
+            self.timeline_unread = true;
+            self.limited = true;
+        }
+    }
+
     /// Whether events or state of the room may be among what could not be read.
     pub fn is_unread(&self) -> bool {
         self.timeline_unread || self.state_unread

@@ -31,9 +31,14 @@ pub(super) async fn take_in(
     request: &SyncRequest<'_>,
 ) -> Result<Option<(SyncOutcome, Account)>, Error> {
     let full = request.full_state;
-    let Some(mut answer) = unless_outdated(context, account, context.client.sync(request)).await? else {
-        return Ok(None);
+    let news = async {
+        tokio::select! {
+            answer = context.client.sync(request) => answer.map(Some),
+            // Somebody cannot wait as long as the server may.
+            () = context.hurried.notified(), if !full => Ok(None),
+        }
     };
+    let Some(Some(mut answer)) = unless_outdated(context, account, news).await? else { return Ok(None) };
     let mut intake = context.writer.take_in(account, rooms, full);
     let (mut stored_in, mut told) = (Duration::ZERO, Vec::new());
     let mut first = request.since.is_none().then(|| First::begin(context));

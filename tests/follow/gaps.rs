@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::support::{
-    homeserver::{Event, Fault, Request},
+    homeserver::{Event, Fault, Request, StateAfter},
     stage::Stage,
 };
 
@@ -279,4 +279,79 @@ async fn an_outage_is_placed_right_whatever_is_walked_first() {
         }
         stage.is_archived(&room).await;
     }
+}
+
+const LEFT_OUT: &str = "the server left events out of the sync and did not say so: closed";
+
+/// Cuts the room's timeline in answers to `/sync` down to what `keeps` of it, and says that nothing is missing.
+fn cut(room: &str, keeps: impl Fn(&serde_json::Value) -> bool + Send + Sync + 'static) -> Fault {
+    let room = room.to_owned();
+    let fault = Fault::change(move |reply| {
+        let mut answer: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        let timeline = &mut answer["rooms"]["join"][&room]["timeline"];
+        if let Some(events) = timeline["events"].as_array_mut() {
+            events.retain(|event| keeps(event));
+            timeline["limited"] = false.into();
+            reply.body = answer.to_string().into_bytes();
+        }
+    });
+    fault.on("/sync")
+}
+
+/// P28: what a state event replaced was never told.
+#[tokio::test]
+async fn a_cut_that_the_server_denies_is_a_gap() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.server.state(&room, "m.room.topic", "", r#"{"topic":"known"}"#);
+    stage.once().await;
+    stage.say(&room, "left out", 15);
+    stage.server.state(&room, "m.room.topic", "", r#"{"topic":"left out"}"#);
+    stage.say(&room, "left out too", 5);
+    let last = stage.server.state(&room, "m.room.topic", "", r#"{"topic":"told"}"#);
+    stage.server.inject(cut(&room, move |event| event["event_id"] == *last).times(1));
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(reasons(&stage).await, [LEFT_OUT]);
+    // What is told whole makes none.
+    stage.server.state(&room, "m.room.topic", "", r#"{"topic":"later"}"#);
+    stage.say(&room, "later", 3);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(reasons(&stage).await, [LEFT_OUT]);
+    daemon.stop().await;
+}
+
+/// Nor does the timeline have what the state holds.
+#[tokio::test]
+async fn a_cut_that_the_state_betrays_is_a_gap() {
+    let stage = Stage::new().await;
+    stage.server.behave(|habits| habits.state_after = StateAfter::Stable);
+    let room = stage.room(15);
+    stage.once().await;
+    stage.say(&room, "left out", 15);
+    stage.server.state(&room, "m.room.topic", "", r#"{"topic":"left out"}"#);
+    let last = stage.say(&room, "told", 1).remove(0);
+    stage.server.inject(cut(&room, move |event| event["event_id"] == *last).times(1));
+    let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(reasons(&stage).await, [LEFT_OUT]);
+    daemon.stop().await;
+}
+
+/// The server does not show it to anybody any more: that is looked into once.
+#[tokio::test]
+async fn what_nobody_can_see_is_one_gap() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.server.state(&room, "m.room.topic", "", r#"{"topic":"known"}"#);
+    let mut daemon = stage.followed(&room).await;
+    let hidden = stage.server.state(&room, "m.room.topic", "", r#"{"topic":"hidden"}"#);
+    stage.server.hide(&room, &hidden);
+    for number in 0..3 {
+        stage.server.state(&room, "m.room.topic", "", &format!(r#"{{"topic":"{number}"}}"#));
+        stage.say(&room, "told", 1);
+        stage.agrees_in_order(&mut daemon, &room).await;
+    }
+    assert!(reasons(&stage).await.len() <= 1, "{:?}", reasons(&stage).await);
+    daemon.stop().await;
 }

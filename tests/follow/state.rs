@@ -1,5 +1,7 @@
 //! The current state: the server's, whatever way it went (P162).
 
+use std::time::Duration;
+
 use crate::support::{
     homeserver::{ALICE, BOB, Fault, StateAfter},
     stage::Stage,
@@ -267,4 +269,53 @@ async fn a_ban_may_undo_what_was_there_for_the_first_time() {
         stage.agrees(&mut daemon, &room).await;
         daemon.stop().await;
     }
+}
+
+/// Not even where it hangs in more rooms than are asked at once, nor at a start.
+#[tokio::test]
+async fn a_state_that_never_comes_holds_up_nothing() {
+    let stage = Stage::new().await;
+    let hanging: Vec<_> = (0..4).map(|_| stage.room(5)).collect();
+    let room = stage.room(5);
+    stage.once().await;
+    for room in &hanging {
+        stage.server.inject(Fault::stall().on("/state").in_room(room));
+    }
+    stage.server.inject(Fault::stall().on("/joined_rooms"));
+    let mut daemon = stage.follow();
+    stage.server.has_been_asked("/joined_rooms", 2).await;
+    for number in 0..2 {
+        for room in hanging.iter().chain([&room]) {
+            stage.say(room, &format!("live {number}"), 2);
+            stage.server.state(room, TOPIC, "", &topic(&number.to_string()));
+        }
+        for room in hanging.iter().chain([&room]) {
+            stage.agrees_in_order(&mut daemon, room).await;
+        }
+    }
+    daemon.stop().await;
+}
+
+/// What `/sync` tells while the state is asked for is newer than the answer may be.
+#[tokio::test]
+async fn an_answer_that_comes_late_undoes_nothing() {
+    let stage = Stage::new().await;
+    let room = stage.room(5);
+    stage.server.state(&room, TOPIC, "", &topic("first"));
+    stage.once().await;
+    let asked = stage.server.requests("/state").len();
+    stage.server.inject(Fault::hold(Duration::from_secs(5)).on("/state").times(1));
+    let mut daemon = stage.follow();
+    stage.server.has_been_asked("/state", asked + 1).await;
+    stage.server.state(&room, TOPIC, "", &topic("second"));
+    let is_told = "select count(*) from rooms where topic = 'second'";
+    daemon.until("the second topic is there", async || stage.database.value(is_told).await == "1").await;
+    // Asked again, for the answer was of no use.
+    stage.server.has_been_asked("/state", asked + 2).await;
+    let is_compared = "select count(*) from archive.rooms where not state_suspect";
+    daemon.until("the state is compared", async || stage.database.value(is_compared).await == "1").await;
+    stage.agrees(&mut daemon, &room).await;
+    let moves = moves(&stage).await;
+    assert_eq!(moves.iter().filter(|change| change[2] == "reconcile").count(), 0, "{moves:?}");
+    daemon.stop().await;
 }

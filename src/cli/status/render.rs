@@ -178,6 +178,8 @@ fn reasons(room: &RoomStatus, canvas: Canvas) -> Option<String> {
             reason.map_or_else(|| room.history_state.clone(), |why| format!("{}: {why}", room.history_state)),
         );
     }
+    // Of a room that is whole but for what could not be read.
+    texts.extend(room.history_reason.clone().filter(|_| state(room) == "complete"));
     texts.extend(error.map(|error| format!("last error: {error}")));
     if texts.is_empty() {
         return None;

@@ -36,6 +36,8 @@ pub(super) enum Effect {
     Instead(Reply),
     /// Lets the server answer, this much later.
     Delay(Duration),
+    /// Answers as things are now, and lets the answer arrive this much later.
+    Hold(Duration),
     /// Never answers.
     Stall,
     /// Changes the true answer.
@@ -137,6 +139,11 @@ impl Fault {
     /// The true answer, later.
     pub(crate) fn delay(delay: Duration) -> Self {
         Self::new(Effect::Delay(delay))
+    }
+
+    /// The true answer of now, and it arrives later.
+    pub(crate) fn hold(delay: Duration) -> Self {
+        Self::new(Effect::Hold(delay))
     }
 
     /// No answer, ever, on an open connection.

@@ -27,6 +27,11 @@ impl Shared {
                 sleep(delay).await;
                 Wired { reply: self.reply(&request).await, wire: Wire::Whole }
             }
+            Some(Effect::Hold(delay)) => {
+                let reply = self.reply(&request).await;
+                sleep(delay).await;
+                Wired { reply, wire: Wire::Whole }
+            }
             Some(Effect::Change(change)) => {
                 let mut reply = self.reply(&request).await;
                 change(&mut reply);

@@ -1,0 +1,226 @@
+//! The current states compared with the server's, beside `/sync`: a server that is slow to tell a room's state, or never
+//! does, holds up nothing that is live, and no other room.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use ruma::RoomId;
+
+use super::{stay, wanted_rooms};
+use crate::{
+    Error, Retry,
+    archive::Suspect,
+    backoff::Backoff,
+    daemon::Context,
+    health,
+    matrix::{self, Events},
+};
+
+/// How many states are asked for at once: an answer may be large, and a server that is slow with one should not hold up all.
+const AT_ONCE: usize = 3;
+/// How soon the state of a room is asked for again that could not be got, the second time. The pause doubles with each.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const AT_LAST: Duration = Duration::from_secs(60 * 60);
+/// How often `--once` asks again for a state that it could not get.
+const TRIES_ONCE: u32 = 4;
+/// The longest that it waits for that: all else it has still to do.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Compares the states of rooms where there is reason to doubt the archive's, until shutdown; with `--once`, until each was
+/// compared or given up.
+///
+/// # Errors
+/// One that no retry helps against.
+pub(super) async fn run(context: &Context) -> Result<(), Error> {
+    let mut checks = StateChecks { context, limited_until: None, limits: 0, postponed: HashMap::new() };
+    let mut backoff = Backoff::default();
+    while !context.shutdown.is_cancelled() {
+        match checks.run().await {
+            Ok(()) => break,
+            Err(error) => context.recover(error, &mut backoff).await?,
+        }
+    }
+    Ok(())
+}
+
+struct StateChecks<'c> {
+    context: &'c Context,
+    /// Until when the server asks for no more requests, of the account and not of a room.
+    limited_until: Option<Instant>,
+    /// How often in a row it has asked for that.
+    limits: u32,
+    /// The rooms whose state could not be got.
+    postponed: HashMap<i32, Postponed>,
+}
+
+/// A room whose state could not be got.
+struct Postponed {
+    until: Instant,
+    /// The pause before that.
+    pause: Duration,
+    tries: u32,
+}
+
+/// What came of asking for a room's state.
+enum Checked {
+    Done,
+    /// The room is to be asked for again.
+    Failed(matrix::Error),
+    /// `/sync` has told of the state meanwhile.
+    Overtaken,
+    /// To be stopped.
+    Stopped,
+}
+
+impl StateChecks<'_> {
+    /// Ends at shutdown, and with `--once` when nothing is left to do.
+    async fn run(&mut self) -> Result<(), Error> {
+        let context = self.context;
+        let mut asked = FuturesUnordered::new();
+        let mut asked_keys = HashSet::new();
+        loop {
+            let suspects = context.writer.archive().suspect_rooms().await?;
+            let room_keys: HashSet<i32> = suspects.iter().map(|room| room.room_key).collect();
+            self.postponed.retain(|room_key, _| room_keys.contains(room_key));
+            for room in suspects {
+                if asked.len() >= AT_ONCE || self.is_limited() {
+                    break;
+                }
+                if self.is_due(&room) && asked_keys.insert(room.room_key) {
+                    let check = async move {
+                        let checked = check(context, &room).await;
+                        (room, checked)
+                    };
+                    // With a pulse of its own: each request says for how long its loop may wait.
+                    asked.push(context.health.watch("a state check", check));
+                }
+            }
+            let pause = self.next_due(&asked_keys).map(|due| due.saturating_duration_since(Instant::now()));
+            if context.once && asked.is_empty() && pause.is_none_or(|pause| pause > SOON) {
+                return Ok(());
+            }
+            health::resting();
+            tokio::select! {
+                () = context.shutdown.cancelled() => return Ok(()),
+                Some((room, checked)) = asked.next(), if !asked.is_empty() => {
+                    asked_keys.remove(&room.room_key);
+                    self.note(&room, checked?);
+                }
+                () = context.states_doubted.notified(), if asked.len() < AT_ONCE => {}
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() && asked.len() < AT_ONCE => {}
+            }
+        }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.limited_until.is_some_and(|until| until > Instant::now())
+    }
+
+    fn is_due(&self, room: &Suspect) -> bool {
+        let is_given_up = |room: &Postponed| self.context.once && room.tries > TRIES_ONCE;
+        let waits = |room: &Postponed| room.until > Instant::now() || is_given_up(room);
+        RoomId::parse(&room.room_id).is_ok() && !self.postponed.get(&room.room_key).is_some_and(waits)
+    }
+
+    /// When the next room may be asked for that waits; `None`: none does.
+    fn next_due(&self, asked_keys: &HashSet<i32>) -> Option<Instant> {
+        let once = self.context.once;
+        let rooms = self.postponed.iter().filter(|(room_key, _)| !asked_keys.contains(room_key));
+        let rooms = rooms.map(|(_, room)| room).filter(|room| !once || room.tries <= TRIES_ONCE);
+        let limited = self.limited_until.filter(|until| *until > Instant::now());
+        let limited = limited.filter(|_| !once || self.limits <= TRIES_ONCE);
+        limited.or_else(|| rooms.map(|room| room.until).min())
+    }
+
+    fn note(&mut self, room: &Suspect, checked: Checked) {
+        match checked {
+            Checked::Done => {
+                self.limits = 0;
+                self.postponed.remove(&room.room_key);
+            }
+            Checked::Stopped => {}
+            Checked::Overtaken => {
+                self.postpone(room.room_key);
+            }
+            Checked::Failed(error @ matrix::Error::RateLimited { .. }) => {
+                let pause = if let Retry::After(pause) = error.retry() { pause } else { AGAIN };
+                tracing::info!(
+                    retry_in_s = pause.as_secs(),
+                    "the homeserver limits how often states are asked for"
+                );
+                self.limits += 1;
+                self.limited_until = Some(Instant::now() + pause.max(AGAIN));
+            }
+            Checked::Failed(error) => {
+                let again = self.postpone(room.room_key);
+                tracing::warn!(
+                    room.id = %room.room_id, %error, retry_in_s = again.as_secs(),
+                    "the current state could not be compared with the server's"
+                );
+            }
+        }
+    }
+
+    /// Lets the room's state be asked for later: at once, the first time. Returns how much later.
+    fn postpone(&mut self, room_key: i32) -> Duration {
+        let before = self.postponed.get(&room_key);
+        let tries = before.map_or(1, |room| room.tries + 1);
+        let pause = before.map_or(Duration::ZERO, |room| room.pause.saturating_mul(2).clamp(AGAIN, AT_LAST));
+        self.postponed.insert(room_key, Postponed { until: Instant::now() + pause, pause, tries });
+        pause
+    }
+}
+
+/// Asks for the state of a room, and stores it.
+async fn check(context: &Context, room: &Suspect) -> Result<Checked, Error> {
+    let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::Done) };
+    let Some(mut account) = context.writer.archive().account().await? else { return Ok(Checked::Done) };
+    let request = context.writer.state_order().ask(&room.room_id);
+    let state = context.unless_stopped(state_of(context, &account.user_id, room, &room_id)).await;
+    let state = match state {
+        None => return Ok(Checked::Stopped),
+        Some(Ok(state)) => state,
+        Some(Err(error)) if error.is_forbidden() || (!room.is_archived() && error.is_not_found()) => None,
+        Some(Err(error)) => return Ok(Checked::Failed(error)),
+    };
+    match state {
+        None if room.watched => {
+            if !context.writer.leave_state(room.room_key, &request).await? {
+                return Ok(Checked::Overtaken);
+            }
+        }
+        Some(state) if room.is_archived() => {
+            if !context.writer.reconcile(room.room_key, &request, &state).await? {
+                return Ok(Checked::Overtaken);
+            }
+        }
+        state => {
+            let rooms = wanted_rooms(context, &mut account).await?;
+            let state = state.as_ref();
+            if !context.writer.take_up_left_room(&account, &rooms, room.room_key, &request, state).await? {
+                return Ok(Checked::Overtaken);
+            }
+            context.walks_opened.notify_one();
+        }
+    }
+    Ok(Checked::Done)
+}
+
+/// The state of a room; `None`: the account was never in it, nor does the archive have anything of it.
+async fn state_of(
+    context: &Context,
+    user_id: &str,
+    room: &Suspect,
+    room_id: &RoomId,
+) -> Result<Option<Events>, matrix::Error> {
+    let state = context.client.state(room_id).await?;
+    let is_declined = room.watched && !room.is_archived();
+    if is_declined && !stay::was_in(&context.client, user_id, room_id).await? {
+        return Ok(None);
+    }
+    Ok(Some(state))
+}
