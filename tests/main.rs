@@ -12,6 +12,7 @@ mod follow;
 mod kills;
 mod lease;
 mod lossless;
+mod promises;
 mod property;
 mod resequence;
 mod roles;
