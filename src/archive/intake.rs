@@ -170,7 +170,7 @@ impl Writer {
         afterwards: &Afterwards,
         next_batch: &str,
     ) -> Result<(), Error> {
-        let Afterwards { begun, begun_by_operator, handed_over, truncated } = afterwards;
+        let Afterwards { begun, begun_by_operator, handed_over, partial } = afterwards;
         for room_key in handed_over {
             operator::hand_over(connection, *room_key, next_batch).await?;
         }
@@ -183,7 +183,7 @@ impl Writer {
         for room in begun_by_operator {
             self.begin_history(connection, rooms, room, next_batch).await?;
         }
-        for room_keys in [begun, truncated] {
+        for room_keys in [begun, partial] {
             if !room_keys.is_empty() {
                 walk::open_histories(connection, room_keys, next_batch).await?;
             }

@@ -46,8 +46,8 @@ pub(super) struct Afterwards {
     pub(super) begun_by_operator: Vec<Room>,
     /// Of those, the rooms in which the operator has begun something.
     pub(super) handed_over: Vec<i32>,
-    /// Rooms whose truncated histories are to be walked again.
-    pub(super) truncated: Vec<i32>,
+    /// Rooms whose histories were cut short, or walked in part only, and are to be walked again.
+    pub(super) partial: Vec<i32>,
 }
 
 impl Response<'_> {
@@ -224,7 +224,7 @@ impl Writer {
         room: &Room,
         now: &str,
     ) -> Result<(), Error> {
-        if !matches!(room.history_state.as_str(), "truncated" | "none") {
+        if !has_partial_history(room) {
             return Ok(());
         }
         self.open_history(connection, room, now, None).await
@@ -355,11 +355,16 @@ impl Writer {
             Some(next_batch) if hole.is_some() && (before.membership != "join" || !before.watched) => {
                 self.reopen_history(connection, before, next_batch).await?;
             }
-            None if before.history_state == "truncated" => afterwards.truncated.push(room.room_key),
+            None if has_partial_history(before) => afterwards.partial.push(room.room_key),
             _ => {}
         }
         Ok(new)
     }
+}
+
+/// Whether the history was cut short, or only a part of it was walked, as the operator asked.
+fn has_partial_history(room: &Room) -> bool {
+    matches!(room.history_state.as_str(), "truncated" | "none")
 }
 
 /// Moves the current state as the response says. Returns whether it should be compared with the server's.

@@ -202,7 +202,7 @@ async fn a_walk_from_within_a_gap_misplaces_nothing() {
     let within = stage.server.now();
     stage.say(&room, "above", 30);
     stage.server.inject(Fault::error(404, "M_NOT_FOUND", "No such room").on("/messages"));
-    stage.once().await;
+    stage.once_with_stalled_rooms().await;
     stage.server.heal();
     let upper = stage.database.value("select upper_token from archive.gaps").await;
     let unlucky = Fault::error(404, "M_NOT_FOUND", "No such room").with_query("from", &upper);

@@ -70,16 +70,15 @@ fn started(pid: i32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
+    use crate::child;
 
     #[test]
     fn only_a_neighbour_that_has_ended_is_gone() {
         let now = Process::current();
         assert!(now.started.is_some() && now.pid_namespace.is_some(), "{now:?}");
         assert!(!now.is_gone(&now));
-        let mut child = Command::new("true").spawn().expect("a child");
+        let mut child = child::command("true").spawn().expect("a child");
         let pid = i32::try_from(child.id()).expect("an id");
         child.wait().expect("its end");
         let gone = Process { pid, started: Some(1), ..now.clone() };
