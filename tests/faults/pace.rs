@@ -60,7 +60,7 @@ fn known_sync(room: &str, event_id: &str, next_batch: &str) -> String {
 #[tokio::test]
 async fn syncs_that_bring_nothing_new_are_paced() {
     // Pauses of 50, 100, … 1600 ms where the token stays; of at most half a second where it moves.
-    let cases = [(true, false, 6, 3000), (true, true, 10, 3500), (false, false, 6, 3000)];
+    let cases = [(true, false, 6, 1500), (true, true, 10, 2000), (false, false, 6, 1500)];
     for (tells, moves, requests, least) in cases {
         let stage = Stage::new().await.set("homeserver.sync_timeout", "5s");
         let room = stage.room(5);
@@ -90,7 +90,7 @@ async fn pages_that_bring_nothing_new_are_paced() {
         stage.server.inject(always(body).on("/messages").after(1));
         let asked = Requests::new(&stage, "/messages");
         let mut daemon = stage.follow();
-        asked.take(&mut daemon, 16, 10, Duration::from_millis(3500)).await;
+        asked.take(&mut daemon, 16, 10, Duration::from_secs(2)).await;
         // Each page is one transaction, so these are as few.
         let pages: usize =
             stage.database.value("select max(pages) from archive.walks").await.parse().unwrap();
@@ -131,7 +131,7 @@ async fn the_look_into_a_left_room_s_past_is_paced() {
     let membership = format!("select coalesce(max(membership), '') from rooms where room_id = '{room}'");
     daemon.until("it is invited", async || stage.database.value(&membership).await == "invite").await;
     stage.server.leave(&room, ARCHIVER);
-    asked.take(&mut daemon, 13, 10, Duration::from_millis(3500)).await;
+    asked.take(&mut daemon, 13, 10, Duration::from_secs(2)).await;
     stage.server.heal();
     daemon.stop().await;
 }
@@ -145,6 +145,6 @@ async fn a_resequence_that_gets_nothing_new_is_paced() {
     stage.server.inject(always(body).on("/messages"));
     let asked = Requests::new(&stage, "/messages");
     let mut daemon = stage.backscroll.start(&["resequence", &room]);
-    asked.take(&mut daemon, 13, 10, Duration::from_millis(3500)).await;
+    asked.take(&mut daemon, 13, 10, Duration::from_secs(2)).await;
     daemon.kill().await;
 }
