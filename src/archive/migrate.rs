@@ -11,9 +11,11 @@ use super::{Archive, CONNECT, Error, inspect, waits::Wait};
 
 /// Where it is noted which ones were applied.
 pub(super) const TABLE: &str = "archive._sqlx_migrations";
-/// How long one statement of a migration waits for a lock. Whoever reads the views queues behind it, so that this is short, and
-/// shorter than `deadlock_timeout` is by default: it is the migration that gives way, not a reader.
-const LOCK: &str = "500ms";
+/// How long one statement of a migration waits for a lock at first. Whoever reads the views queues behind it, so that this is
+/// short, and shorter than `deadlock_timeout` is by default: it is the migration that gives way, not a reader.
+const LOCK: Duration = Duration::from_millis(500);
+/// How long at last, where readers leave no such moment: it doubles with each try.
+const LOCK_AT_LAST: Duration = Duration::from_secs(15);
 /// How long what passes is tried again here.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The first pause between two tries, and the longest.
@@ -39,7 +41,8 @@ impl Archive {
         let end = Instant::now() + PATIENCE;
         let mut pause = PAUSES[0];
         for tries in 1_u32.. {
-            let error = match self.try_to_migrate().await {
+            let lock = LOCK.saturating_mul(2_u32.saturating_pow(tries - 1)).min(LOCK_AT_LAST);
+            let error = match self.try_to_migrate(lock).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -57,7 +60,7 @@ impl Archive {
         unreachable!("the time is over before the numbers are")
     }
 
-    async fn try_to_migrate(&self) -> Result<(), Error> {
+    async fn try_to_migrate(&self, lock: Duration) -> Result<(), Error> {
         if inspect::is_up_to_date(&mut *self.pool.acquire().await?).await? {
             return Ok(());
         }
@@ -65,7 +68,7 @@ impl Archive {
         let connect = PgConnection::connect_with(&options);
         let mut connection =
             tokio::time::timeout(CONNECT, connect).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-        let migrated = migrate(&mut connection).await;
+        let migrated = migrate(&mut connection, lock).await;
         // What was to be done is done, or undone by the end of the session.
         let _ = tokio::time::timeout(CONNECT, connection.close()).await;
         migrated
@@ -94,13 +97,14 @@ impl Archive {
     }
 }
 
-async fn migrate(connection: &mut PgConnection) -> Result<(), Error> {
+async fn migrate(connection: &mut PgConnection, lock: Duration) -> Result<(), Error> {
     // Since 17 (PostgreSQL, "transaction_timeout"). An index on millions of rows takes its time.
     let newer = connection.server_version_num().is_some_and(|version| version >= 170_000);
     let transaction_timeout = if newer { "set transaction_timeout = 0;" } else { "" };
     let settings = format!(
         "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; {transaction_timeout}
-         set lock_timeout = '{LOCK}'; set default_transaction_isolation = 'read committed'"
+         set lock_timeout = {}; set default_transaction_isolation = 'read committed'",
+        lock.as_millis()
     );
     connection.execute(AssertSqlSafe(settings)).await?;
     make_table(connection).await?;

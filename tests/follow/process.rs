@@ -169,7 +169,8 @@ async fn a_second_daemon_says_who_the_first_is() {
     let room = stage.room(5);
     let daemon = stage.followed(&room).await;
     let writer = "select pid from pg_locks
-                  where relation = 'archive.writer_lock'::regclass and mode = 'ShareUpdateExclusiveLock' and granted";
+                  where relation = 'archive.writer_lock'::regclass and mode = 'ShareUpdateExclusiveLock' and granted
+                    and database = (select oid from pg_database where datname = current_database())";
     let writer = stage.database.value(writer).await;
     for arguments in [&["run"][..], &["run", "--once"], &["backfill", &room]] {
         let start = Instant::now();

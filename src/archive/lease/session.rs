@@ -96,7 +96,8 @@ async fn take(connection: &mut PgConnection) -> Result<Backend, sqlx::Error> {
     );
     connection.execute(AssertSqlSafe(settings)).await?;
     let backend = sqlx::query!(
-        r#"select pid as "pid!", to_char(backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC') as "since!"
+        r#"select pid as "pid!",
+                  coalesce(to_char(backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), '?') as "since!"
            from pg_stat_activity where pid = pg_backend_pid()"#
     )
     .fetch_one(&mut *connection)
