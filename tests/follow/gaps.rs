@@ -331,6 +331,8 @@ async fn a_cut_that_the_state_betrays_is_a_gap() {
     stage.say(&room, "left out", 15);
     stage.server.state(&room, "m.room.topic", "", r#"{"topic":"left out"}"#);
     let last = stage.say(&room, "told", 1).remove(0);
+    // What `/state` has told before is no news any more.
+    stage.server.inject(Fault::stall().on("/state"));
     stage.server.inject(cut(&room, move |event| event["event_id"] == *last).times(1));
     let mut daemon = stage.followed(&room).await;
     stage.agrees_in_order(&mut daemon, &room).await;
