@@ -64,6 +64,7 @@ id() {
     docker ps --all --quiet --filter "label=$label.project=$project" --filter "label=$label.service=$1"
 }
 state() { docker inspect --format "{{.$2}}" "$(id "$1")"; }
+states() { docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' "$(id "$1")"; }
 in_backscroll() { docker exec "$(id backscroll)" backscroll "$@"; }
 sql() { docker exec "$(id postgres)" psql -XAtq -U backscroll -c "$1"; }
 say_in_room() { docker exec "$(id synapse)" /opt/synapse-container.py say "$@"; }
@@ -95,6 +96,21 @@ say "the room is archived"
 
 until_is healthy state backscroll State.Health.Status
 say "the engine finds Backscroll healthy"
+
+for service in roles migrate; do until_is "exited 0" states $service; done
+until_is backscroll_writer sql "select string_agg(distinct usename, ' ') from pg_stat_activity where application_name = 'backscroll'"
+until_is backscroll_owner sql "select string_agg(distinct tableowner, ' ') from pg_tables where schemaname = 'archive'"
+# As the writer, and by whichever other name there is.
+as_writer() { docker run --rm --network none --volumes-from "$(id backscroll)" --user 65532:65532 "$@" 2>&1 || true; }
+refused() {
+    local said
+    said=$(as_writer --env "BACKSCROLL_DATABASE__URL=postgres://$1@localhost/backscroll?host=/run/postgresql" "$project" status)
+    [[ $said = *"authentication failed"* ]] || die "$1 is not refused: $said"
+}
+for name in backscroll backscroll_owner backscroll_writer postgres; do refused $name; done
+said=$(as_writer --env BACKSCROLL_DATABASE__URL_FILE=/owner/url "$project" status)
+[[ $said = *"/owner/url cannot be read"* ]] || die "the owner's password is in the writer's reach: $said"
+say "Backscroll is the writer, whose tables are the owner's, and can be nobody else"
 
 until_is true state backscroll HostConfig.ReadonlyRootfs
 until_is 65532:65532 state backscroll Config.User
