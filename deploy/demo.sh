@@ -5,7 +5,7 @@ set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 readonly repository
-readonly backscroll=$repository/target/release/backscroll
+readonly backscroll=$repository/target/demo/backscroll
 
 if [ -n "${BACKSCROLL_DEMO_DIR:-}" ]; then
     demo=$BACKSCROLL_DEMO_DIR
@@ -17,6 +17,7 @@ else
 fi
 readonly demo
 readonly log=$demo/demo.log
+readonly build_log=$demo/build.log
 
 usage() {
     cat <<EOF
@@ -80,23 +81,28 @@ attend() {
     wait $!
 }
 
-# Runs a noisy job: its output goes to the log; a terminal sees how long it takes and the log's last line.
+# Runs a noisy job: its output goes to the log.
 quietly() {
-    local what=$1 begin=$SECONDS job last
+    local what=$1 begin=$SECONDS
     shift
     "$@" >>"$log" 2>&1 &
-    job=$!
-    jobs_running+=("$job")
+    jobs_running+=($!)
+    watch_job "$what" $! "$begin" "$log"
+}
+
+# Waits for a job that began at that second: a terminal sees how long it takes and the last line of its log.
+watch_job() {
+    local what=$1 job=$2 begin=$3 output=$4 last
     while [ -t 1 ] && kill -0 "$job" 2>/dev/null; do
-        last=$(tail -n 1 "$log" | tr -cd '[:print:]' | cut -c 1-50)
+        last=$(tail -n 1 "$output" | tr -cd '[:print:]' | cut -c 1-50)
         printf '\r\e[K  %s … %d s  %s%s%s' "$what" $((SECONDS - begin)) "$dim" "$last" "$plain"
         sleep 0.5 &
         wait $! || true
     done
     if [ -t 1 ]; then printf '\r\e[K'; fi
     if ! wait "$job"; then
-        tail -n 15 "$log" >&2
-        fail "$what failed; all of its output is in $log"
+        tail -n 15 "$output" >&2
+        fail "$what failed; all of its output is in $output"
     fi
     note "$what: done in $((SECONDS - begin)) s"
 }
@@ -115,9 +121,11 @@ install_postgres() {
     note "$("$(postgres_initdb)" --version)"
 }
 
+# A build that is soon done: to archive in earnest, `cargo install` makes one that is several times as fast.
 build() {
     # There it is looked for, wherever the surroundings have cargo build.
-    cargo build --release --locked --manifest-path "$repository/Cargo.toml" --target-dir "$repository/target"
+    SQLX_OFFLINE=true cargo build --profile demo --locked --manifest-path "$repository/Cargo.toml" \
+        --target-dir "$repository/target"
 }
 
 # The token file is written last: without it the conversation is not whole, and is begun again.
@@ -175,6 +183,11 @@ run() {
 
     section "What it needs"
     install_postgres
+    # The longest part, beside all that comes before it is needed.
+    local build build_begin=$SECONDS
+    build >"$build_log" 2>&1 &
+    build=$!
+    jobs_running+=("$build")
     if [ -x "$("$repository/deploy/synapse.sh" where)/bin/python" ]; then
         note "Synapse is installed"
     else
@@ -184,7 +197,7 @@ run() {
     section "A homeserver with a community in it, while Backscroll is built"
     local conversation
     converse
-    quietly "cargo build --release (some minutes, the first time)" build
+    watch_job "cargo build --profile demo (two or three minutes, the first time)" "$build" "$build_begin" "$build_log"
     local begin=$SECONDS
     while [ -t 1 ] && kill -0 "$conversation" 2>/dev/null; do
         printf '\r\e[K  people are still talking … %d s' $((SECONDS - begin))
@@ -220,12 +233,12 @@ from state_history join rooms using (room_id) where type = 'm.room.topic' order 
     cat <<EOF
   . $demo/env                       # where the demo's archive is
   cd $repository
-  target/release/backscroll psql    # \\d+ messages explains a view; \\dv lists them
+  target/demo/backscroll psql       # \\d+ messages explains a view; \\dv lists them
   ./deploy/demo.sh                  # again: people say more, only that is fetched
 EOF
     if [ -n "$keep" ]; then
         cat <<EOF
-  target/release/backscroll run     # follow the rooms as they are talked in; Ctrl-C ends it
+  target/demo/backscroll run        # follow the rooms as they are talked in; Ctrl-C ends it
   ./deploy/demo.sh stop             # stop Synapse, which still runs at $BACKSCROLL_HOMESERVER__URL
 EOF
     else
