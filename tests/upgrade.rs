@@ -55,10 +55,13 @@ async fn an_archive_of_the_first_version_goes_on() {
              end loop;
          end
          $$;
-         drop table archive.room_choices, archive.reader_rooms, archive.anchors, archive.writer_lease;
+         drop table archive.room_choices, archive.reader_rooms, archive.anchors, archive.writer_lease,
+                    archive.unnamed_prev_content;
          drop view archive.writer_lock;
          drop index archive.redactions_waiting, archive.events_repeating, archive.events_member_name;
          alter table archive.quarantine drop column event_ids;
+         alter table archive.walks drop column stalls;
+         alter table archive.accounts drop column homeserver_error, drop column homeserver_failing_since;
          delete from archive._sqlx_migrations where version >= 10;";
     stage.database.run(&format!("{undo}{}", include_str!("../migrations/0005_reader_views.sql"))).await;
     stage.once().await;
