@@ -46,14 +46,20 @@ pub(super) async fn is_shown(
     let state_keys: Vec<&str> =
         hints.iter().map(|(event, _)| event.state_key.as_deref().unwrap_or_default()).collect();
     let replaced: Vec<Option<&str>> = hints.iter().map(|(_, replaced)| *replaced).collect();
+    // What `/state` has stored since the last response is no older than the hole that it would show.
     let is_shown = sqlx::query_scalar!(
-        r#"select exists (
+        r#"with known as not materialized (
+               select event_id, type, state_key, replaces_state from archive.events
+               where room_key = $1
+                 and (position is not null or received_at <= (select max(synced_at) from archive.accounts))
+           )
+           select exists (
                select from unnest($2::text[], $3::text[], $4::text[], $5::text[]) as hint (event_id, type, state_key, replaced)
-               where not exists (select from archive.events e where e.room_key = $1 and e.event_id = hint.event_id)
-                 and not exists (select from archive.events e where e.room_key = $1 and e.event_id = hint.replaced)
-                 and not exists (select from archive.events e
-                                 where e.room_key = $1 and e.type = hint.type and e.state_key = hint.state_key
-                                   and e.replaces_state = hint.replaced)
+               where not exists (select from known where known.event_id = hint.event_id)
+                 and not exists (select from known where known.event_id = hint.replaced)
+                 and not exists (select from known
+                                 where known.type = hint.type and known.state_key = hint.state_key
+                                   and known.replaces_state = hint.replaced)
            ) as "is_shown!""#,
         room_key,
         &event_ids as &[&str],

@@ -330,11 +330,29 @@ async fn a_cut_that_the_state_betrays_is_a_gap() {
     stage.once().await;
     stage.say(&room, "left out", 15);
     stage.server.state(&room, "m.room.topic", "", r#"{"topic":"left out"}"#);
-    let last = stage.say(&room, "told", 1).remove(0);
-    // What `/state` has told before is no news any more.
-    stage.server.inject(Fault::stall().on("/state"));
+    let last = stage.say(&room, "last", 1).remove(0);
     stage.server.inject(cut(&room, move |event| event["event_id"] == *last).times(1));
     let mut daemon = stage.followed(&room).await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    assert_eq!(reasons(&stage).await, [LEFT_OUT]);
+    daemon.stop().await;
+}
+
+/// `/state` is asked for beside `/sync`, and may be answered first: the state that it gives does not hide the hole.
+#[tokio::test]
+async fn a_cut_is_a_gap_also_where_the_state_was_stored_before_the_response() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.server.state(&room, "m.room.topic", "", r#"{"topic":"known"}"#);
+    stage.once().await;
+    stage.say(&room, "left out", 15);
+    stage.server.state(&room, "m.room.topic", "", r#"{"topic":"left out"}"#);
+    let last = stage.server.state(&room, "m.room.topic", "", r#"{"topic":"last"}"#);
+    let stored = format!("select count(*) from events where event_id = '{last}'");
+    stage.server.inject(Fault::delay(Duration::from_secs(5)).on("/sync").times(1));
+    stage.server.inject(cut(&room, move |event| event["event_id"] == *last));
+    let mut daemon = stage.follow();
+    daemon.until("the state is stored", async || stage.database.value(&stored).await == "1").await;
     stage.agrees_in_order(&mut daemon, &room).await;
     assert_eq!(reasons(&stage).await, [LEFT_OUT]);
     daemon.stop().await;
