@@ -4,7 +4,7 @@ mod ahead;
 pub mod operator;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ pub use ahead::SparePages;
 
 use crate::{
     Error, Retry,
-    archive::{self, Kind, Walk, WalkState},
+    archive::{self, Kind, Walk, WalkChoice, WalkState},
     backoff::Backoff,
     daemon::Context,
     health, matrix, metrics,
@@ -29,8 +29,10 @@ use crate::{
 
 /// How often a room must be refused in a row that the account is not in.
 const REFUSALS: u32 = 3;
-/// How soon a walk must be due for `--once` to wait for it: longer than the pauses within a walk.
+/// How soon a later pass through a gap must be due for `--once` to wait for it: longer than the pauses within a walk.
 const SOON: Duration = Duration::from_secs(10);
+/// How many walks are read at once: to read them costs as much as there are rooms with open ones.
+const PORTION: usize = 100;
 
 /// How often in a row a room's requests may fail before it waits without keeping others from their turn.
 const TRIES: u32 = 6;
@@ -54,6 +56,39 @@ impl Manner {
     }
 }
 
+/// Walks that were read and have not begun.
+#[derive(Default)]
+struct Queue {
+    due: VecDeque<Walk>,
+    /// When the first of the others is due.
+    next_due: Option<Instant>,
+    /// Whether walks were opened since it was read.
+    is_outdated: bool,
+}
+
+impl Queue {
+    /// Reads it anew where it may lack one that could begin in one of the `places` there are. `except`: keys of rooms of which
+    /// none is to begin.
+    async fn read(&mut self, context: &Context, places: usize, except: &[i32]) -> Result<(), archive::Error> {
+        if places == 0 || (!self.is_outdated && self.due.len() >= places) {
+            return Ok(());
+        }
+        let choice = WalkChoice {
+            sync_is_current: context.is_abreast(),
+            except,
+            only_within: context.once.then_some(SOON),
+        };
+        let walks = context.writer.archive().open_walks(&choice, PORTION.max(places)).await?;
+        let (due, later): (Vec<_>, Vec<_>) = walks.into_iter().partition(|walk| walk.due_in_s <= 0.0);
+        let due_in =
+            later.first().map(|walk| Duration::try_from_secs_f64(walk.due_in_s).unwrap_or(Duration::MAX));
+        self.next_due = due_in.and_then(|due_in| Instant::now().checked_add(due_in));
+        self.due = due.into();
+        self.is_outdated = false;
+        Ok(())
+    }
+}
+
 /// Walks until shutdown; or, once nobody opens walks any more, until none is left that is due.
 ///
 /// # Errors
@@ -66,6 +101,7 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
     let mut to_end = false;
     let mut backoff = Backoff::default();
     let mut tasks = JoinSet::new();
+    let mut queue = Queue::default();
     let mut active = HashSet::new();
     let mut put_off: HashMap<i32, Manner> = HashMap::new();
     let mut given_up = HashSet::new();
@@ -83,48 +119,40 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
                 }
             };
         }
-        let walks = match context.writer.archive().open_walks(context.is_abreast()).await {
-            Ok(walks) => walks,
-            Err(error) => {
-                context.recover(error.into(), &mut backoff).await?;
-                continue;
-            }
-        };
-        backoff.reset();
-        let mut next_due = None;
-        for walk in walks {
-            let due_in = Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default();
-            if active.contains(&walk.room_key)
-                || given_up.contains(&walk.room_key)
-                || tasks.len() >= context.config.backfill.concurrency
-            {
-                continue;
-            }
-            if due_in.is_zero() {
-                active.insert(walk.room_key);
-                let mut manner = put_off.remove(&walk.room_key).unwrap_or_else(|| Manner::new(context));
-                let context = Arc::clone(context);
-                tasks.spawn(async move {
-                    let (health, room_key) = (Arc::clone(&context.health), walk.room_key);
-                    manner.put_off = false;
-                    let walked = health.watch("a walk", walk_room(&context, walk, &mut manner)).await;
-                    (room_key, manner, walked)
-                });
-            } else if !context.once || waits_for(&walk, due_in) {
-                next_due = next_due.min(Some(due_in)).or(Some(due_in));
-            }
+        let places = context.config.backfill.concurrency.saturating_sub(tasks.len());
+        let except: Vec<i32> = active.iter().chain(&given_up).copied().collect();
+        if let Err(error) = queue.read(context, places, &except).await {
+            context.recover(error.into(), &mut backoff).await?;
+            continue;
         }
+        backoff.reset();
+        while tasks.len() < context.config.backfill.concurrency
+            && let Some(walk) = queue.due.pop_front()
+        {
+            active.insert(walk.room_key);
+            let mut manner = put_off.remove(&walk.room_key).unwrap_or_else(|| Manner::new(context));
+            let context = Arc::clone(context);
+            tasks.spawn(async move {
+                let (health, room_key) = (Arc::clone(&context.health), walk.room_key);
+                manner.put_off = false;
+                let walked = health.watch("a walk", walk_room(&context, walk, &mut manner)).await;
+                (room_key, manner, walked)
+            });
+        }
+        // Without a place, none is begun when it is due.
+        let has_place = tasks.len() < context.config.backfill.concurrency;
+        let next_due = queue.next_due.filter(|_| has_place);
         if to_end && tasks.is_empty() && next_due.is_none() {
             return failure;
         }
-        let reopens_in = reopen_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let next_due = next_due.into_iter().chain(reopens_in).min();
+        let next_due = next_due.into_iter().chain(reopen_at).min();
+        let next_due = next_due.map(|at| at.saturating_duration_since(Instant::now()));
         health::resting();
         tokio::select! {
             () = context.shutdown.cancelled() => {}
             // What was opened last is read before this ends.
             () = &mut all_opened, if !to_end => to_end = true,
-            () = context.walks_opened.notified() => {}
+            () = context.walks_opened.notified() => queue.is_outdated = true,
             () = tokio::time::sleep(next_due.unwrap_or_default()), if next_due.is_some() => {}
             Some(ended) = tasks.join_next() => {
                 let (room_key, manner, walked) = ended.expect("a walk neither panics nor is aborted");
@@ -155,15 +183,6 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
 async fn is_of_one_room(context: &Context, error: &Error) -> bool {
     let passes = matches!(error, Error::Matrix(error) if error.retry() == Retry::Backoff);
     passes && matches!(context.unless_stopped(context.client.joined_rooms()).await, Some(Ok(_)))
-}
-
-/// Whether `--once` waits for a walk that is due later.
-fn waits_for(walk: &Walk, due_in: Duration) -> bool {
-    match walk.kind {
-        Kind::GapRecheck => due_in <= SOON,
-        Kind::Rewalk => walk.pages > 0,
-        _ => true,
-    }
 }
 
 /// Walks one room until its walk is not open any more, or is to give way to others.

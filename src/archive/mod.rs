@@ -68,7 +68,7 @@ pub use role::WideRole;
 pub use state_order::{StateOrder, StateRequest};
 pub use status::{GapCounts, RoomStatus, Status, Suspect};
 pub use waits::Wait;
-pub use walk::Walk;
+pub use walk::{Walk, WalkChoice};
 pub use writer::Writer;
 
 use crate::{config::RedactionPolicy as Policy, error::Retry};

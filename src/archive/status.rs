@@ -140,14 +140,29 @@ impl Archive {
         })
     }
 
-    /// The rooms whose current state is to be compared with the server's, or, where the account has left one, to tell whether
-    /// it is to be archived.
-    pub async fn suspect_rooms(&self) -> Result<Vec<Suspect>, Error> {
+    /// Rooms whose current state is to be compared with the server's, or, where the account has left one, to tell whether
+    /// it is to be archived: at most `limit`, and none of those with the keys `except`.
+    pub async fn suspect_rooms(&self, except: &[i32], limit: usize) -> Result<Vec<Suspect>, Error> {
         let rooms = sqlx::query_as!(
             Suspect,
             "select room_key, room_id, watched, bootstrapped from archive.rooms
-             where state_suspect and (watched or membership in ('leave', 'ban'))
-             order by room_key"
+             where state_suspect and (watched or membership in ('leave', 'ban')) and room_key <> all ($1)
+             order by room_key limit $2",
+            except,
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        );
+        Ok(rooms.fetch_all(&self.pool).await?)
+    }
+
+    /// Which of these rooms have nothing any more that is to be compared with the server.
+    pub async fn trusted_rooms(&self, room_keys: &[i32]) -> Result<Vec<i32>, Error> {
+        let rooms = sqlx::query_scalar!(
+            r#"select key as "key!" from unnest($1::int[]) as asked (key)
+               where not exists (
+                   select from archive.rooms r
+                   where r.room_key = key and r.state_suspect and (r.watched or r.membership in ('leave', 'ban'))
+               )"#,
+            room_keys
         );
         Ok(rooms.fetch_all(&self.pool).await?)
     }

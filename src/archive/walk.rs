@@ -100,6 +100,17 @@ impl Walk {
     }
 }
 
+/// Which open walks are asked for.
+#[derive(Debug)]
+pub struct WalkChoice<'a> {
+    /// Whether also the later passes through gaps, and walks that are yet to [begin](Walk::begins_at_since) at `since`.
+    pub sync_is_current: bool,
+    /// Internal keys of rooms of which none is asked for.
+    pub except: &'a [i32],
+    /// Leaves out the later passes that are due later than in so long, and new walks through the whole room that are not due.
+    pub only_within: Option<Duration>,
+}
+
 /// A walk to be opened.
 #[derive(Debug)]
 pub(super) struct NewWalk<'a> {
@@ -253,9 +264,8 @@ impl Archive {
     /// For each watched room one open walk: one from the newest event that has met nothing yet that had its place, because it
     /// alone tells of what lies between what it has placed and what `/sync` had told; else the first pass through the newest
     /// gap, to which others give way; else the one due first. One walk a room at a time: two would make the server do its work
-    /// twice (P17). `abreast`: whether to take also the later passes through gaps, and walks that are yet to
-    /// [begin](Walk::begins_at_since) at `since`.
-    pub async fn open_walks(&self, abreast: bool) -> Result<Vec<Walk>, Error> {
+    /// twice (P17). Those that are due first, at most `limit`: with ten thousand rooms not all are read for each one.
+    pub async fn open_walks(&self, choice: &WalkChoice<'_>, limit: usize) -> Result<Vec<Walk>, Error> {
         let walks = sqlx::query_as!(
             Walk,
             // Each figure of a room is one look into an index. A join with the views would be up to the planner, which reads
@@ -270,21 +280,32 @@ impl Archive {
                        order by e.position desc limit 1) as newest_ts,
                       told.created_ts as "created_ts?"
                from (
-                   select distinct on (w.room_key) w.*, r.room_id, r.membership
-                   from archive.walks w
-                   join archive.rooms r using (room_key)
-                   where w.state = $1 and r.watched
-                     and ($2 or case
-                         when w.kind in ('gap_known', 'gap_recheck') then false
-                         when w.kind = 'rewalk' then w.upper_position is not null
-                         when w.kind = 'history' then w.upper_position is not null or w.cursor is null
+                   select * from (
+                       select distinct on (w.room_key) w.*, r.room_id, r.membership
+                       from archive.walks w
+                       join archive.rooms r using (room_key)
+                       where w.state = $1 and r.watched and w.room_key <> all ($3::int[])
+                         and ($2 or case
+                             when w.kind in ('gap_known', 'gap_recheck') then false
+                             when w.kind = 'rewalk' then w.upper_position is not null
+                             when w.kind = 'history' then w.upper_position is not null or w.cursor is null
+                             else true
+                         end)
+                       order by w.room_key,
+                                w.kind = 'history' and w.from_token is null and w.upper_position is not null
+                                    and not w.lower_reached desc,
+                                case when w.kind in ('gap_since', 'gap_whole') then w.gap_id end desc nulls last,
+                                w.not_before, w.walk_id
+                   ) first
+                   -- Here, because no older gap of the room is to be walked instead.
+                   where ($2 or first.kind <> 'gap_whole' or first.upper_position is not null)
+                     and ($4::float8 is null or first.not_before <= now() or case first.kind
+                         when 'gap_recheck' then first.not_before <= now() + make_interval(secs => $4)
+                         when 'rewalk' then first.pages > 0
                          else true
                      end)
-                   order by w.room_key,
-                            w.kind = 'history' and w.from_token is null and w.upper_position is not null
-                                and not w.lower_reached desc,
-                            case when w.kind in ('gap_since', 'gap_whole') then w.gap_id end desc nulls last,
-                            w.not_before, w.walk_id
+                   order by first.not_before, first.walk_id
+                   limit $5
                ) f
                left join lateral (
                    select max(e.content ->> 'name') filter (where s.type = 'm.room.name') as name,
@@ -299,12 +320,13 @@ impl Archive {
                    where s.room_key = f.room_key and s.state_key = ''
                      and s.type in ('m.room.name', 'm.room.canonical_alias', 'm.room.create')
                ) told on true
-               -- Here, because no older gap of the room is to be walked instead.
-               where $2 or f.kind <> 'gap_whole' or f.upper_position is not null
                order by f.not_before, f.walk_id"#,
             // A parameter, so that the plan is made anew: without any, PostgreSQL keeps the one that it made first.
             WalkState::Open.as_str(),
-            abreast
+            choice.sync_is_current,
+            choice.except,
+            choice.only_within.map(|within| within.as_secs_f64()),
+            i64::try_from(limit).unwrap_or(i64::MAX)
         )
         .fetch_all(&self.pool)
         .await?;

@@ -83,14 +83,9 @@ impl StateChecks<'_> {
         let mut asked = FuturesUnordered::new();
         let mut asked_keys = HashSet::new();
         loop {
-            let suspects = context.writer.archive().suspect_rooms().await?;
-            let room_keys: HashSet<i32> = suspects.iter().map(|room| room.room_key).collect();
-            self.postponed.retain(|room_key, _| room_keys.contains(room_key));
-            for room in suspects {
-                if asked.len() >= AT_ONCE || self.is_limited() {
-                    break;
-                }
-                if self.is_due(&room) && asked_keys.insert(room.room_key) {
+            self.forget_trusted().await?;
+            for room in self.next_rooms(&asked_keys).await? {
+                if asked_keys.insert(room.room_key) {
                     let check = async move {
                         let checked = check(context, &room).await;
                         (room, checked)
@@ -120,10 +115,29 @@ impl StateChecks<'_> {
         self.limited_until.is_some_and(|until| until > Instant::now())
     }
 
-    fn is_due(&self, room: &Suspect) -> bool {
+    /// Forgets what could not be got of rooms of which it is not to be asked for any more.
+    async fn forget_trusted(&mut self) -> Result<(), Error> {
+        if self.postponed.is_empty() {
+            return Ok(());
+        }
+        let postponed: Vec<i32> = self.postponed.keys().copied().collect();
+        for room_key in self.context.writer.archive().trusted_rooms(&postponed).await? {
+            self.postponed.remove(&room_key);
+        }
+        Ok(())
+    }
+
+    /// The rooms that are asked for now, beside those of `asked_keys`.
+    async fn next_rooms(&self, asked_keys: &HashSet<i32>) -> Result<Vec<Suspect>, Error> {
+        let places = AT_ONCE.saturating_sub(asked_keys.len());
+        if places == 0 || self.is_limited() {
+            return Ok(Vec::new());
+        }
         let is_given_up = |room: &Postponed| self.context.once && room.tries > TRIES_ONCE;
         let waits = |room: &Postponed| room.until > Instant::now() || is_given_up(room);
-        RoomId::parse(&room.room_id).is_ok() && !self.postponed.get(&room.room_key).is_some_and(waits)
+        let waiting = self.postponed.iter().filter(|(_, room)| waits(room)).map(|(room_key, _)| room_key);
+        let except: Vec<i32> = waiting.chain(asked_keys).copied().collect();
+        Ok(self.context.writer.archive().suspect_rooms(&except, places).await?)
     }
 
     /// When the next room may be asked for that waits; `None`: none does.
@@ -177,7 +191,8 @@ impl StateChecks<'_> {
 
 /// Asks for the state of a room, and stores it.
 async fn check(context: &Context, room: &Suspect) -> Result<Checked, Error> {
-    let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::Done) };
+    // What an earlier version took for a room: it cannot be asked for.
+    let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::Overtaken) };
     let Some(mut account) = context.writer.archive().account().await? else { return Ok(Checked::Done) };
     let request = context.writer.state_order().ask(&room.room_id);
     let state = context.unless_stopped(state_of(context, &account.user_id, room, &room_id)).await;
