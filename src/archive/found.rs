@@ -200,7 +200,8 @@ pub(super) async fn look_up_rooms<'e>(
     let (mut room_keys, mut event_ids, mut are_stored) = (Vec::new(), Vec::new(), Vec::new());
     for (room_key, event) in events {
         let concerned = concerned(event).map(|event_id| (event_id, true));
-        for (event_id, may_be_stored) in concerned.chain(event.replaced().map(|event_id| (event_id, false))) {
+        let originals = event.replaced().into_iter().chain(redaction::edited(event));
+        for (event_id, may_be_stored) in concerned.chain(originals.map(|event_id| (event_id, false))) {
             room_keys.push(room_key);
             event_ids.push(event_id);
             are_stored.push(may_be_stored);

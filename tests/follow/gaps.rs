@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -349,10 +349,15 @@ async fn a_cut_is_a_gap_also_where_the_state_was_stored_before_the_response() {
     stage.server.state(&room, "m.room.topic", "", r#"{"topic":"left out"}"#);
     let last = stage.server.state(&room, "m.room.topic", "", r#"{"topic":"last"}"#);
     let stored = format!("select count(*) from events where event_id = '{last}'");
-    stage.server.inject(Fault::delay(Duration::from_secs(5)).on("/sync").times(1));
-    stage.server.inject(cut(&room, move |event| event["event_id"] == *last));
+    let state_is_stored = Arc::new(AtomicBool::new(false));
+    let is_stored = Arc::clone(&state_is_stored);
+    let too_early =
+        move |request: &Request| request.path().ends_with("/sync") && !is_stored.load(Ordering::SeqCst);
+    stage.server.inject(Fault::close().when(too_early));
+    stage.server.inject(cut(&room, move |event| event["event_id"] == *last).times(1));
     let mut daemon = stage.follow();
     daemon.until("the state is stored", async || stage.database.value(&stored).await == "1").await;
+    state_is_stored.store(true, Ordering::SeqCst);
     stage.agrees_in_order(&mut daemon, &room).await;
     assert_eq!(reasons(&stage).await, [LEFT_OUT]);
     daemon.stop().await;

@@ -432,9 +432,13 @@ async fn the_edits_of_a_redacted_message_go_with_it() {
             "select count(*) from events join rooms using (room_id) where event_id = '{live}' and history_state = 'complete'"
         );
         daemon.until("the history is there", async || stage.database.value(&known).await == "1").await;
-        // One edit before the redaction, and one after it.
+        // One edit before the redaction, one after it, and one in another response than it.
         stage.server.redact(&room, &live);
         edit(&live, ALICE, &format!("{SECRET}, after the redaction"));
+        let seen = stage.server.message(&room, ALICE, "seen");
+        let seen = format!("select count(*) from events where event_id = '{seen}'");
+        daemon.until("the redaction is there", async || stage.database.value(&seen).await == "1").await;
+        edit(&live, ALICE, &format!("{SECRET}, in a later response"));
         let last = stage.server.message(&room, ALICE, "last");
         daemon
             .until("all is there", async || {
@@ -458,7 +462,7 @@ async fn the_edits_of_a_redacted_message_go_with_it() {
                    and content = '{{}}' and exists (select from archive.redactions r where r.target_event_id = e.event_id
                                                     and r.redaction_event_id = e.redacted_by and r.state = 'applied')"
             );
-            assert_eq!(stage.database.value(&edits).await, "4", "{version}");
+            assert_eq!(stage.database.value(&edits).await, "5", "{version}");
         };
         settled().await;
         // The homeserver serves the edits in full, again and again.
