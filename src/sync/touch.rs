@@ -1,8 +1,14 @@
 //! Whether the server is the one that answered before.
 
-use ruma::UserId;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ruma::{RoomId, UserId};
 
 use crate::{Error, Retry, archive::Account, backoff::Backoff, daemon::Context, matrix};
+
+/// How long the server may take to say whether it knows an event: `/sync` waits for that.
+const LIMIT: Duration = Duration::from_secs(15);
 
 /// Whether what came last is an answer of the server. After a failure, and at first, another server may answer than did
 /// before, or the same one from a backup.
@@ -72,18 +78,15 @@ async fn is_proven(context: &Context, account: &Account, is_last: bool) -> Resul
 /// try.
 async fn was_rolled_back(context: &Context, account: &Account, is_last: bool) -> Result<bool, Error> {
     let archive = context.writer.archive();
-    for anchor in archive.anchors().await? {
-        let Ok(room_id) = anchor.room_id.as_str().try_into() else { continue };
-        let knows = async |event_id: &str| {
-            let event = context.unless_stopped(context.client.event(room_id, event_id)).await;
-            told(event.map(|event| event.map(|_| ())), is_last)
-        };
-        if knows(&anchor.event_id).await? != Some(false)
-            || knows(&anchor.create_event_id).await? != Some(true)
-        {
+    let knows = async |room_id: &str, event_id: &str| knows(context, room_id, event_id, is_last).await;
+    let anchors = archive.anchors().await?;
+    // At once, so that a server which lets each wait does not hold up `/sync` for all of them together.
+    let answers = join_all(anchors.iter().map(|anchor| knows(&anchor.room_id, &anchor.event_id))).await;
+    for (anchor, is_known) in anchors.iter().zip(answers) {
+        if is_known? != Some(false) || knows(&anchor.room_id, &anchor.create_event_id).await? != Some(true) {
             continue;
         }
-        let older = archive.older(&anchor).await?;
+        let older = archive.older(anchor).await?;
         if older.is_empty() {
             return Ok(true);
         }
@@ -91,12 +94,27 @@ async fn was_rolled_back(context: &Context, account: &Account, is_last: bool) ->
         // All that a user has sent is hidden from an account that ignores them, and nothing of others.
         let others = if ignores(context, account, &anchor.sender).await { Vec::new() } else { others };
         for event in own.into_iter().chain(others) {
-            if knows(&event.event_id).await? == Some(true) {
+            if knows(&anchor.room_id, &event.event_id).await? == Some(true) {
                 return Ok(true);
             }
         }
     }
     Ok(false)
+}
+
+/// Whether the server knows an event; `None`: it did not say.
+async fn knows(
+    context: &Context,
+    room_id: &str,
+    event_id: &str,
+    is_last: bool,
+) -> Result<Option<bool>, Error> {
+    let Ok(room_id) = RoomId::parse(room_id) else { return Ok(None) };
+    let limit_s = LIMIT.as_secs();
+    let event = tokio::time::timeout(LIMIT, context.client.event(&room_id, event_id));
+    let event = context.unless_stopped(event).await;
+    let event = event.map(|event| event.unwrap_or(Err(matrix::Error::Timeout { path: "/event", limit_s })));
+    told(event.map(|event| event.map(|_| ())), is_last)
 }
 
 /// Whether the server knows what it was asked for; `None`: it did not say.
