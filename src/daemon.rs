@@ -127,6 +127,9 @@ async fn with_context(
     shutdown: CancellationToken,
     work: impl AsyncFnOnce(Arc<Context>, Account) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    // What is missing here, no database can give: none is made before.
+    config.homeserver.url()?;
+    config.homeserver.credentials()?;
     let progress = telemetry.progress();
     let health = Arc::new(Health::default());
     // A cron job's run beside the daemon would find the address taken.

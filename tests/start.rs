@@ -142,6 +142,22 @@ async fn what_only_looks_makes_no_archive() {
     assert!(!data_dir.exists());
 }
 
+/// Nobody could tell it from an archive that was lost.
+#[test]
+fn no_archive_is_made_where_the_homeserver_or_the_account_is_not_set() {
+    let backscroll = Backscroll::new("http://127.0.0.1:1", "token", None);
+    let settings = ["BACKSCROLL_HOMESERVER__URL", "BACKSCROLL_HOMESERVER__ACCESS_TOKEN_FILE"];
+    for (setting, key) in settings.into_iter().zip(["homeserver.url", "homeserver.access_token_file"]) {
+        for arguments in [&["run"][..], &["run", "--once"], &["backfill", "!a:hs", "--from", "t"]] {
+            let output = backscroll.command(arguments).env_remove(setting).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(78), "{arguments:?}: {said}");
+            assert!(said.contains(&format!("`{key}` is not set")), "{arguments:?}: {said}");
+            assert!(!backscroll.path().join("data").exists(), "{arguments:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_database_without_an_archive_is_said_to_be_one() {
     let database = TestDatabase::new_empty().await;

@@ -69,6 +69,13 @@ impl Parts {
         self.read_place(place)?;
         if let Some(login) = login {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
+            if decode(user)?.contains(':') {
+                return Err(
+                    "has an escaped `:` in the user name: write the one between user name and password as it is, \
+                     or, where it belongs to the name, the user name as the parameter `user`"
+                        .to_owned(),
+                );
+            }
             self.set_part("user", user)?;
             self.set_part("password", password)?;
         }

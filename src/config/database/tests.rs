@@ -93,6 +93,7 @@ fn what_cannot_be_read_safely_is_refused_and_nothing_of_it_is_shown() {
         ("postgres://h/a?password=x&hunter2=y", "%26"),
         ("postgres://h/a?PASSWORD=hunter2", "write `password`"),
         ("postgres://h/a?passwd=hunter2", "called `password`"),
+        ("postgres://u%3Ahunter2@h/a", "escaped `:`"),
         ("postgres://h/a?sslpassword=hunter2", "encrypted key"),
         ("postgres://h/a?passfile=/hunter2", "PGPASSFILE"),
         ("postgres://h/a?sslmode=hunter2", "sslmode"),
