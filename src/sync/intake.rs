@@ -129,7 +129,7 @@ struct First {
 
 impl First {
     fn begin(context: &Context) -> Self {
-        let progress = context.progress.room("first sync");
+        let progress = context.progress.first_sync();
         progress.update(Reached::default());
         Self { progress, portions: 0, told: Instant::now() }
     }

@@ -89,6 +89,8 @@ struct Told {
 struct Room {
     key: u64,
     name: String,
+    /// It stands for the first `/sync` response instead.
+    is_first_sync: bool,
     reached: Option<Reached>,
     since: Instant,
     stored: u64,
@@ -132,10 +134,19 @@ impl Progress {
 
     /// A room whose history is being walked, by the name that people know it by.
     pub fn room(&self, name: &str) -> RoomProgress {
+        self.begin(Room::new(0, name, Instant::now()))
+    }
+
+    /// The first `/sync` response, which has a line of its own while it is stored.
+    pub fn first_sync(&self) -> RoomProgress {
+        self.begin(Room { is_first_sync: true, ..Room::new(0, "first sync", Instant::now()) })
+    }
+
+    fn begin(&self, room: Room) -> RoomProgress {
         let mut inner = self.lock();
         let key = inner.next_key;
         inner.next_key += 1;
-        inner.rooms.push(Room::new(key, name, Instant::now()));
+        inner.rooms.push(Room { key, ..room });
         RoomProgress { progress: self.clone(), key }
     }
 
@@ -254,7 +265,7 @@ impl Inner {
 
     fn summary(&mut self, now: Instant) -> Option<Summary> {
         let told = Told {
-            rooms_active: self.rooms.len(),
+            rooms_active: self.rooms.iter().filter(|room| !room.is_first_sync).count(),
             event_count: self.event_count,
             live_event_count: self.following.map_or(self.told.live_event_count, |f| f.event_count),
         };
@@ -265,6 +276,7 @@ impl Inner {
         self.advance(now);
         let left = self.rooms.iter().map(Room::seconds_left);
         let summary = Summary {
+            first_sync: self.rooms.iter().any(|room| room.is_first_sync),
             rooms_active: told.rooms_active,
             event_count: told.event_count,
             page_count: self.page_count,
@@ -283,6 +295,7 @@ impl Room {
         Self {
             key,
             name: name.to_owned(),
+            is_first_sync: false,
             reached: None,
             since: now,
             stored: 0,

@@ -27,7 +27,11 @@ pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
     }
     page.push('\n');
     if status.rooms.is_empty() {
-        let text = "No rooms yet. `backscroll check` says which rooms the account is in and which of them are to be archived.";
+        let text = if status.at_work && status.synced_ago_s.is_none() {
+            "No rooms yet: they appear as the first sync response is stored."
+        } else {
+            "No rooms yet. `backscroll check` says which rooms the account is in and which of them are to be archived."
+        };
         return page + &canvas.hang("", 0, text);
     }
     page.push_str(&rooms(&status.rooms, canvas));
@@ -45,8 +49,11 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
     let user = status.user_id.as_deref().unwrap_or("no account yet");
     let homeserver = status.homeserver.as_deref().map(|url| format!(" on {}", url.trim_end_matches('/')));
     let whose = canvas.hang("", 0, &format!("{user}{}", homeserver.unwrap_or_default()));
-    let synced =
-        status.synced_ago_s.map_or_else(|| "never synced".to_owned(), |s| format!("synced {}", ago(s)));
+    let synced = match status.synced_ago_s {
+        Some(seconds) => format!("synced {}", ago(seconds)),
+        None if status.at_work => "first sync under way".to_owned(),
+        None => "never synced".to_owned(),
+    };
     let mut facts = vec![
         if status.at_work { ("at work".to_owned(), "32") } else { ("not running".to_owned(), "33") },
         (synced, ""),

@@ -6,6 +6,8 @@ use super::render;
 
 /// What the log is told now and then.
 pub(super) struct Summary {
+    /// Whether the first `/sync` response is being stored.
+    pub(super) first_sync: bool,
     pub(super) rooms_active: usize,
     pub(super) event_count: u64,
     pub(super) page_count: u64,
@@ -17,6 +19,7 @@ pub(super) struct Summary {
 impl Summary {
     pub(super) fn log(&self) {
         tracing::info!(
+            first_sync = self.first_sync,
             rooms_active = self.rooms_active,
             event_count = self.event_count,
             page_count = self.page_count,
@@ -31,10 +34,12 @@ impl Summary {
     pub(super) fn message(&self) -> String {
         let rooms = render::count(self.rooms_active as u64, "room");
         let stored = render::count(self.event_count, "event");
-        let mut text = if self.rooms_active == 0 {
+        let rate = render::thousands(self.rate_per_second);
+        let mut text = if self.first_sync {
+            format!("storing the first sync response: {stored} stored in this run, {rate} a second")
+        } else if self.rooms_active == 0 {
             format!("no history left to fetch: {stored} of history stored in this run")
         } else {
-            let rate = render::thousands(self.rate_per_second);
             format!("fetching the history of {rooms}: {stored} stored in this run, {rate} a second")
         };
         if let Some(seconds) = self.eta_s {

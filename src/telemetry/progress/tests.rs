@@ -113,6 +113,21 @@ fn many_rooms_leave_space_and_are_counted() {
 }
 
 #[test]
+fn a_first_sync_is_said_to_be_one() {
+    let progress = quiet();
+    let start = Instant::now();
+    let first = progress.first_sync();
+    first.update(reached(0));
+    first.update(reached(5));
+    let summary = progress.lock().summary(start + Duration::from_millis(10_100)).unwrap();
+    assert_eq!(summary.rooms_active, 0);
+    assert_eq!(
+        summary.message(),
+        "storing the first sync response: 5,000 events stored in this run, 495 a second, about 4m to go"
+    );
+}
+
+#[test]
 fn a_summary_comes_every_ten_seconds_while_something_changes() {
     let progress = quiet();
     let start = Instant::now();

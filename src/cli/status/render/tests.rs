@@ -188,4 +188,6 @@ fn hostile_names_do_no_harm_in_colour_either() {
 fn an_archive_without_rooms_says_so() {
     let status = Status { rooms: Vec::new(), ..status() };
     assert!(drawn(&status, 80).contains("No rooms yet."));
+    let first = drawn(&Status { synced_ago_s: None, ..status }, 80);
+    assert!(first.contains("first sync under way") && first.contains("they appear as"), "{first}");
 }
