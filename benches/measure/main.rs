@@ -1,5 +1,5 @@
-//! Measures the whole program against the goals of its design, each as a ratio of two things run side by side. See the
-//! README's performance section for what it printed last.
+//! Measures the whole program against the goals of its design, each as a ratio of two things run side by side. See
+//! `benches/README.md` for what it printed last.
 
 mod archiver;
 mod data;
