@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Measures the whole program, each figure beside what it is compared with; prints Markdown tables. A quarter of an hour.
-# cargo bench --bench parse measures the reading of answers alone.
-# Arguments go to the benchmark instead: benches/run.sh writer --repetitions 15, or those that take half an hour:
-#   benches/run.sh growth     ten million events, 10 GB of disk
-#   benches/run.sh peers      what people use instead; installs that into target/peers first
+# Measures the whole program and prints Markdown tables: each figure beside what it is compared with. Without arguments it
+# takes a quarter of an hour. benches/README.md has the results.
+# Arguments choose a benchmark and its options: benches/run.sh writer --repetitions 15. Two benchmarks take half an hour each:
+#   benches/run.sh growth     ten million events; needs 10 GB of disk
+#   benches/run.sh peers      other archivers; installs them into target/peers first
+# To measure only how fast responses are parsed: cargo bench --bench parse
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export SQLX_OFFLINE=true

@@ -1,4 +1,4 @@
-# A real Synapse for the compose project's profile `demo`. It is not a homeserver for people.
+# A real Synapse for the compose project's profile `demo`. Do not use it as a homeserver in production.
 FROM debian:bookworm-slim
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 python3-venv ca-certificates \
     && rm -rf /var/lib/apt/lists/*

@@ -1,14 +1,14 @@
 """Fills a Synapse with the conversation of a small community, the same one every time.
 
 converse.py SYNAPSE_DIR TOKEN_FILE
-    makes people and rooms, lets them talk, and has the account @archivist join every room; its access token goes into
-    TOKEN_FILE, for its owner only.
+    creates users and rooms, sends their messages, and lets the account @archivist join every room. Its access token is
+    written into TOKEN_FILE, readable by the owner only.
 converse.py SYNAPSE_DIR TOKEN_FILE --again
-    lets them say a few more things.
+    sends a few more messages.
 
-SYNAPSE_DIR is that of deploy/synapse.sh. The application service's token lets the script speak as anyone and date what
-is said: the community moved here from another chat and brought its messages with their dates. Each room is filled by a
-thread of its own, so what is said in a room is the same every time, and so is its order.
+SYNAPSE_DIR is the directory that deploy/synapse.sh was given. The script has the token of an application service, with
+which it can send as any user and with any date: in the story, the community moved here from another chat and brought its
+messages with their dates. One thread fills each room, so the messages of a room and their order are the same every time.
 """
 
 import http.client
@@ -30,9 +30,9 @@ PEOPLE = {
     "oleg": "Oleg", "fatima": "Fatima", "wim": "Wim de Boer", "ruth": "ruth",
 }
 
-# A scene is lines of "who: what". The letters become people. Marks after the letter:
-#   >  answers the line before     #  goes on in a thread on the scene's first line
-#   ~  corrects one's last line    !  removes one's last line
+# A scene is lines of "who: what". The letters stand for users. Marks after the letter:
+#   >  replies to the line before        #  writes in a thread on the scene's first line
+#   ~  edits the user's last line        !  redacts the user's last line; the text is the reason
 #   +  reacts to the line before
 SCENES = [
     """a: anyone at the space {when}? I need the {tool} for an hour
@@ -130,7 +130,7 @@ WORDS = {
     "material": ["PETG", "plywood", "wood glue", "linen", "aluminium profile", "epoxy", "compost"],
 }
 
-# Each room: name, topics it has had, people, scenes.
+# Each room: name, its topics in order, users, number of scenes.
 ROOMS = [
     ("General", ["Everything and nothing", "Everything and nothing · open evening every first Friday",
                  "Everything and nothing · we moved here from the old chat"], list(PEOPLE), 290),
@@ -144,7 +144,7 @@ ROOMS = [
 
 
 class Server:
-    """The client API, spoken as anyone at any time. Each thread keeps a connection."""
+    """The client API, used as any user and with any date. Each thread has a connection of its own."""
 
     def __init__(self, directory):
         self.address = urlsplit((directory / "url").read_text().strip())
@@ -173,7 +173,7 @@ class Server:
 
 
 class Room:
-    """A room, and the time that passes in it."""
+    """A room, and the time of its next event."""
 
     def __init__(self, server, creator, name, topic, version="10", seed=None):
         self.server, self.seed = server, seed or name
@@ -207,7 +207,7 @@ class Room:
         return self.state(by or user, "m.room.member", content, f"@{user}:localhost")
 
     def pause(self, least, most):
-        """Time passes, the nights without talk."""
+        """Advances the time; nobody writes at night."""
         self.now += self.random.randrange(least, most)
         hour = datetime.fromtimestamp(self.now / 1000, timezone.utc).hour
         if hour >= 22 or hour < 6:
@@ -273,7 +273,7 @@ def poll(room, people):
 
 
 def talk(room, people, topics, scenes):
-    """Scenes over the months, with topic changes between them and people who come and go."""
+    """Plays scenes over the months, with topic changes between them; users join and leave."""
     for user in people[1:]:
         room.member(user, "join")
         room.pause(MINUTE, 60 * MINUTE)
@@ -294,7 +294,7 @@ def talk(room, people, topics, scenes):
         if number == scenes * 2 // 3:
             room.member(people[1], "join", PEOPLE[people[1]] + " 🌻")
         room.scene([user for user in people if user != away])
-        # A scene takes a quarter of an hour; the rest of the gap is silence.
+        # A scene takes a quarter of an hour; nobody writes in the rest of the interval.
         room.pause(gap // 3, gap)
     if away:
         room.member(away, "join")
@@ -309,7 +309,7 @@ def fill(server, name, topics, people, scenes, rooms):
         hello = room.send("anna", "m.room.message", text("We have moved: this is our new home. Welcome!"))
         room.state("anna", "m.room.pinned_events", {"pinned": [hello]})
     if name == "General":
-        # Somebody who did not stay.
+        # A spammer, who is banned.
         room.member("spammer", "join", "FREE CRYPTO 💰")
         spam = room.send("spammer", "m.room.message", text("buy now!!! https://example.com/?ref=1234"))
         room.pause(MINUTE, 2 * MINUTE)
@@ -353,27 +353,27 @@ def begin(server, token_file):
     archivist = server.register("archivist")
     for room in rooms:
         server.call("POST", f"/join/{quote(room.id, safe='')}", "archivist", {})
-    # Last, so that a token says that all is there.
+    # Written last: if the token file exists, the conversation is complete.
     part = token_file.with_suffix(".part")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(archivist["access_token"] + "\n")
     part.rename(token_file)
-    print(f"  {len(PEOPLE)} people said {server.sent} things in {len(rooms)} rooms; @archivist:localhost has joined them")
+    print(f"  {len(PEOPLE)} users sent {server.sent} events in {len(rooms)} rooms; @archivist:localhost has joined them")
 
 
 def again(server):
-    """A few lines more, dated now, in the rooms that the archivist is in."""
+    """Sends a few more messages, dated now, in the rooms that the archivist is in."""
     said = 0
     for room_id in server.call("GET", "/joined_rooms", "archivist")["joined_rooms"]:
         room_path = f"/rooms/{quote(room_id, safe='')}"
         if server.call("GET", f"{room_path}/state/m.room.power_levels/", "archivist").get("events_default", 0) > 0:
-            continue  # the room has been upgraded, and is for reading only
+            continue  # the room has been upgraded and is read-only
         members = server.call("GET", f"{room_path}/joined_members", "archivist")["joined"]
         users = sorted(user[1:].split(":")[0] for user in members if user != "@archivist:localhost")
         for user in random.sample(users, min(2, len(users))):
             said += 1
             server.call("PUT", f"{room_path}/send/m.room.message/{time.time_ns()}", user, text(random.choice(["good morning", "anyone here?", "back again", "☕"])))
-    print(f"  the conversation is there; people said {said} things more")
+    print(f"  the conversation exists already; users sent {said} more messages")
 
 
 def main():
