@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Measures the whole program and prints Markdown tables: each figure beside what it is compared with. Without arguments it
-# takes a quarter of an hour. benches/README.md has the results.
-# Arguments choose a benchmark and its options: benches/run.sh writer --repetitions 15. Two benchmarks take half an hour each:
+# Measures the whole program and prints Markdown tables: each figure beside what it is compared with. Without
+# arguments it takes a quarter of an hour. benches/README.md has the results. Arguments choose a benchmark and
+# its options: benches/run.sh writer --repetitions 15. Two benchmarks take half an hour each:
 #   benches/run.sh growth     ten million events; needs 10 GB of disk
 #   benches/run.sh peers      other archivers; installs them into target/peers first
 # To measure only how fast responses are parsed: cargo bench --bench parse

@@ -1,14 +1,15 @@
 """Fills a Synapse with the conversation of a small community, the same one every time.
 
 converse.py SYNAPSE_DIR TOKEN_FILE
-    creates users and rooms, sends their messages, and lets the account @archivist join every room. Its access token is
-    written into TOKEN_FILE, readable by the owner only.
+    creates users and rooms, sends their messages, and lets the account @archivist join every room. Its
+    access token is written into TOKEN_FILE, readable by the owner only.
 converse.py SYNAPSE_DIR TOKEN_FILE --again
     sends a few more messages.
 
-SYNAPSE_DIR is the directory that deploy/synapse.sh was given. The script has the token of an application service, with
-which it can send as any user and with any date: in the story, the community moved here from another chat and brought its
-messages with their dates. One thread fills each room, so the messages of a room and their order are the same every time.
+SYNAPSE_DIR is the directory that deploy/synapse.sh was given. The script has the token of an application
+service, with which it can send as any user and with any date: in the story, the community moved here from
+another chat and brought its messages with their dates. One thread fills each room, so the messages of a room
+and their order are the same every time.
 """
 
 import http.client
