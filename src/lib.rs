@@ -12,7 +12,7 @@
 //! # Where to read
 //!
 //! `main.rs` → [`daemon`] (connect, take the lease, start the loops) → [`sync`] (forwards) and [`backfill`] (backwards) →
-//! [`matrix::Page`] ([`edits`] undone) → [`archive::Writer::apply_sync`] and [`archive::Writer::apply_page`] →
+//! [`matrix::Page`] ([`edits`] undone) → [`archive::Writer::take_in`] and [`archive::Writer::apply_page`] →
 //! `migrations/`. [`matrix`] knows HTTP and no SQL, [`archive`] SQL and no HTTP. [`turns`] lets `/sync` go before the
 //! pages, of which fewer are stored at once while people talk, and [`lively`] keeps them short in their rooms. Where nobody
 //! does, and the server is faster than the database, a few pages are fetched ahead and stored as one. [`vanished`] finds the

@@ -42,7 +42,7 @@ impl Wait {
 }
 
 impl Archive {
-    /// Who holds locks that sessions of Backscroll have waited for this [long](LONG).
+    /// Who holds locks that sessions of Backscroll have waited for 5 s or longer.
     pub async fn waits(&self) -> Result<Vec<Wait>, Error> {
         let waits = sqlx::query_as!(
             Wait,

@@ -14,8 +14,8 @@ const RELEASE: Duration = Duration::from_millis(300);
 /// Within what time a session must answer.
 const PING: Duration = Duration::from_secs(5);
 
-/// The right to write to the database: functions that write take it, and begin by [a look](Self::begin) whether the lease is
-/// still this one's.
+/// The right to write to the database: functions that write take it, and begin by a look whether the lease is still
+/// this one's.
 #[derive(Debug)]
 pub struct Writer {
     archive: Archive,
