@@ -31,9 +31,9 @@ for role in owner writer; do
     password=$(head -c 24 /dev/urandom | base64 | tr +/ ab)
     # By standard input: an argument is for everybody to see.
     sql <<<"alter role backscroll_$role login password '$password'"
-    echo "postgres://backscroll_$role:$password@localhost/backscroll?host=/run/postgresql" >"/$role/new"
+    rm -f "/$role/new"
+    (umask 377 && echo "postgres://backscroll_$role:$password@localhost/backscroll?host=/run/postgresql" >"/$role/new")
     chown 65532:65532 "/$role/new"
-    chmod 400 "/$role/new"
     mv "/$role/new" "/$role/url"
 done
 echo "The roles are in place."
