@@ -300,6 +300,7 @@ async fn connect(
     health: &Health,
 ) -> anyhow::Result<(Writer, Identity, Account)> {
     patiently(retries, async || archive.migrate().await).await?;
+    health.migrated();
     let writer = patiently(retries, async || archive.writer(config.redactions).await).await?;
     let known = patiently(retries, async || archive.account().await).await?;
     let device_id = known.and_then(|account| account.device_id);

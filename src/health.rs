@@ -5,7 +5,10 @@
 //! is no reason for a restart, and a database that never answers is one. It costs no query and no timer.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -65,6 +68,7 @@ pub struct Health {
     pulses: Mutex<Vec<Weak<Pulse>>>,
     homeserver: Mutex<Homeserver>,
     archive: OnceLock<Archive>,
+    migrated: AtomicBool,
 }
 
 impl Default for Health {
@@ -73,6 +77,7 @@ impl Default for Health {
             pulses: Mutex::default(),
             homeserver: Mutex::new(Homeserver::Unknown),
             archive: OnceLock::new(),
+            migrated: AtomicBool::new(false),
         }
     }
 }
@@ -110,6 +115,20 @@ impl Health {
     /// To be called once the database is open.
     pub fn opened(&self, archive: &Archive) {
         let _ = self.archive.set(archive.clone());
+    }
+
+    /// To be called once the database has all migrations.
+    pub fn migrated(&self) {
+        self.migrated.store(true, Ordering::Relaxed);
+    }
+
+    /// What a start waits for.
+    pub fn start_waits_for(&self) -> &'static str {
+        match self.archive.get() {
+            None => "waiting for the database",
+            Some(_) if !self.migrated.load(Ordering::Relaxed) => "bringing the database up to date",
+            Some(_) => "waiting for the homeserver",
+        }
     }
 
     /// What came of the last request for news.

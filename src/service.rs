@@ -118,13 +118,12 @@ impl Teller {
         say(&[NotifyState::Stopping, NotifyState::Status("stopping: finishing what is in hand")]);
     }
 
-    /// While the database or the homeserver is waited for, the start may take as long as it takes.
+    /// A start may wait for the database or the homeserver, or migrate, for as long as that takes.
     fn say_start(&mut self, interval: Duration) {
         let allowance = interval + START_ALLOWANCE;
         let allowance = u32::try_from(allowance.as_micros()).unwrap_or(u32::MAX);
-        let waits_for = if self.health.archive().is_some() { "the homeserver" } else { "the database" };
         say(&[NotifyState::ExtendTimeoutUsec(allowance)]);
-        self.say_status(format!("starting: waiting for {waits_for}"));
+        self.say_status(format!("starting: {}", self.health.start_waits_for()));
     }
 
     async fn say_progress(&mut self) {

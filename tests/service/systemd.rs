@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::support::{homeserver::Fault, stage::Stage};
+use crate::support::{homeserver::Fault, postgres::TestDatabase, stage::Stage};
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/systemd/backscroll.service");
 /// In tenths, as `systemd-analyze` takes it.
@@ -113,4 +113,46 @@ async fn systemd_is_told_how_it_goes() {
     for said in &manager.said {
         assert!(!said.contains(&room) && !said.contains("message 1"), "{said}");
     }
+}
+
+/// The first index of a migration takes until the row is gone, as it may on a big archive.
+const SLOW_INDEX: &str = "
+    create schema slow;
+    create table slow.held as select 1;
+    create function slow.wait() returns event_trigger language plpgsql as $$ begin
+        while exists (select from slow.held) loop perform pg_sleep(0.02); end loop;
+    end $$;
+    create event trigger slow on ddl_command_start when tag in ('CREATE INDEX') execute function slow.wait();";
+
+/// `TimeoutStartSec` does not end a migration: time is asked for while one statement of it runs.
+#[tokio::test]
+async fn a_migration_asks_for_more_time() {
+    let stage = Stage::in_database(TestDatabase::new_empty().await).await;
+    stage.database.run(SLOW_INDEX).await;
+    let (mut manager, stage) = Manager::listen(stage);
+    let room = stage.room(25);
+    let mut daemon = stage.follow();
+    daemon
+        .until("more time is asked for while an index is made", async || {
+            manager.hear();
+            let status = "STATUS=starting: bringing the database up to date";
+            let since = manager.said.iter().position(|said| said == status);
+            since.is_some_and(|since| {
+                let asked = |said: &&String| said.starts_with("EXTEND_TIMEOUT_USEC=");
+                manager.said[since..].iter().filter(asked).count() > 3
+            })
+        })
+        .await;
+    let waiting = "select count(*)::text from pg_stat_activity
+                   where datname = current_database() and wait_event = 'PgSleep'";
+    assert_eq!(stage.database.value(waiting).await, "1", "{:?}", manager.said);
+    assert_eq!(manager.count("READY=1"), 0, "{:?}", manager.said);
+    stage.database.run("delete from slow.held").await;
+    daemon
+        .until("it is ready", async || {
+            manager.hear();
+            manager.count("READY=1") == 1
+        })
+        .await;
+    stage.agrees(&mut daemon, &room).await;
 }

@@ -19,8 +19,12 @@ pub(crate) struct Stage {
 impl Stage {
     /// With small pages, and pauses as short as they can be set.
     pub(crate) async fn new() -> Self {
+        Self::in_database(TestDatabase::new().await).await
+    }
+
+    /// The same in a database that the test has made.
+    pub(crate) async fn in_database(database: TestDatabase) -> Self {
         let server = Homeserver::start().await;
-        let database = TestDatabase::new().await;
         let backscroll = Backscroll::new(server.url(), &server.access_token(), Some(database.url()));
         let stage = Self { server, database, backscroll };
         let stage = stage.set("backfill.page_size", "10").set("backfill.recheck_after", "1s");
