@@ -21,7 +21,7 @@ use std::{
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::{
     sync::{Notify, watch},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 
 pub(super) use self::session::Backend;
@@ -101,6 +101,7 @@ pub(super) struct Lease {
     epoch: i64,
     state: watch::Receiver<State>,
     doubted: Arc<Notify>,
+    keeper: AbortHandle,
     _keeper: JoinSet<()>,
 }
 
@@ -161,8 +162,8 @@ impl Lease {
         let (say, state) = watch::channel(State::Held);
         let doubted = Arc::new(Notify::new());
         let mut keeper = JoinSet::new();
-        keeper.spawn(Keeper { archive, epoch, me, doubted: Arc::clone(&doubted), say }.run(session));
-        Self { epoch, state, doubted, _keeper: keeper }
+        let run = Keeper { archive, epoch, me, doubted: Arc::clone(&doubted), say }.run(session);
+        Self { epoch, state, doubted, keeper: keeper.spawn(run), _keeper: keeper }
     }
 
     /// The epoch to write under, once a session holds the lock.
@@ -208,6 +209,11 @@ impl Lease {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Ends the session that holds the lock, which is not taken back: nothing is to be written any more.
+    pub(super) fn let_go(&self) {
+        self.keeper.abort();
     }
 
     /// Who only looks at how it is.

@@ -85,6 +85,8 @@ impl Writer {
         if let Ok(Err(error)) = tokio::time::timeout(RELEASE, released).await {
             tracing::debug!(%error, "that this process writes no more could not be noted");
         }
+        // Else the end of a server of ours would look like the loss of a session.
+        self.lease.let_go();
     }
 }
 
