@@ -97,7 +97,7 @@ say "the room is archived"
 until_is healthy state backscroll State.Health.Status
 say "the engine finds Backscroll healthy"
 
-for service in roles migrate; do until_is "exited 0" states $service; done
+for service in roles migrate grant; do until_is "exited 0" states $service; done
 until_is backscroll_writer sql "select string_agg(distinct usename, ' ') from pg_stat_activity where application_name = 'backscroll'"
 until_is backscroll_owner sql "select string_agg(distinct tableowner, ' ') from pg_tables where schemaname = 'archive'"
 # As the writer, and by whichever other name there is.
