@@ -15,7 +15,7 @@ fn main() {
 
 /// An answer to `/messages` with so many events.
 fn answer(events: u64, body_bytes: usize) -> (String, Vec<u8>) {
-    let room = data::Room { number: 0, events, body_bytes };
+    let room = data::Room { events, body_bytes, ..data::Room::default() };
     let mut page = String::from(r#"{"start":"t1","end":"t0","chunk":["#);
     for index in (0..events).rev() {
         room.write_event(index, &mut page);

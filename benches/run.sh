@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Measures the whole program and prints Markdown tables: each figure beside what it is compared with. Without
 # arguments it takes a quarter of an hour. benches/README.md has the results. Arguments choose a benchmark and
-# its options: benches/run.sh writer --repetitions 15. Two benchmarks take half an hour each:
+# its options: benches/run.sh writer --repetitions 15. These take up to half an hour each:
 #   benches/run.sh growth     ten million events; needs 10 GB of disk
+#   benches/run.sh rooms      first syncs of up to 20,000 rooms, and of a room of 100,000 members, by socket and by TCP
+#   benches/run.sh network    a backfill by socket and by TCP
 #   benches/run.sh peers      other archivers; installs them into target/peers first
 # To measure only how fast responses are parsed: cargo bench --bench parse
 set -euo pipefail
@@ -21,6 +23,6 @@ fi
 if [ $# -gt 0 ]; then
     exec "${measure[@]}" "$@"
 fi
-for what in writer live memory homeserver; do
+for what in writer live memory network homeserver; do
     "${measure[@]}" "$what"
 done

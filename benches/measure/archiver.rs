@@ -24,9 +24,19 @@ pub(crate) struct ReplayServer {
 
 impl ReplayServer {
     pub(crate) fn start(replay: &Replay) -> anyhow::Result<Self> {
-        let Replay { rooms, first_room, events, body_bytes, keep, delay_ms } = replay;
+        let Replay { rooms, first_room, events, body_bytes, keep, delay_ms, members, timeline } = replay;
+        let numbers = [
+            *rooms,
+            *first_room,
+            *events,
+            *body_bytes as u64,
+            u64::from(*keep),
+            *delay_ms,
+            *members,
+            *timeline,
+        ];
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["serve", &format!("{rooms},{first_room},{events},{body_bytes},{keep},{delay_ms}")])
+            .args(["serve", &numbers.map(|number| number.to_string()).join(",")])
             .stdout(Stdio::piped())
             .spawn()?;
         let mut url = String::new();

@@ -15,7 +15,7 @@ const FIRST_TS: u64 = 1_704_067_200_000;
 const BEGINNING: u64 = 5;
 
 /// A room of a given length.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Room {
     /// Tells rooms apart.
     pub(crate) number: u64,
@@ -23,6 +23,8 @@ pub(crate) struct Room {
     pub(crate) events: u64,
     /// Bytes that each message's body is filled up to; 0: as people write.
     pub(crate) body_bytes: usize,
+    /// Who joins right after the beginning.
+    pub(crate) members: u64,
 }
 
 /// `SplitMix64`, as `java.util.SplittableRandom` has it: good enough to look random, and a few instructions.
@@ -92,6 +94,11 @@ impl Room {
         format!("!replay{:06}:bench.test", self.number)
     }
 
+    /// The number of the room with that id.
+    pub(crate) fn number_of(room_id: &str) -> Option<u64> {
+        room_id.strip_prefix("!replay")?.strip_suffix(":bench.test")?.parse().ok()
+    }
+
     fn dice(&self, index: u64, purpose: u64) -> Dice {
         Dice::new([self.number, index, purpose])
     }
@@ -115,7 +122,8 @@ impl Room {
     /// Whether event `index` is a redaction, and of which earlier event.
     fn redacts(&self, index: u64) -> Option<u64> {
         let mut dice = self.dice(index, 1);
-        (index >= 2 * BEGINNING && dice.below(200) == 0).then(|| BEGINNING + dice.below(index - BEGINNING))
+        (index >= 2 * BEGINNING + self.members && dice.below(200) == 0)
+            .then(|| BEGINNING + dice.below(index - BEGINNING))
     }
 
     fn user(number: u64) -> String {
@@ -125,7 +133,12 @@ impl Room {
     /// Appends event `index` as `/messages` serves it.
     pub(crate) fn write_event(&self, index: u64, out: &mut String) {
         let mut dice = self.dice(index, 2);
-        let sender = Self::user(if index < BEGINNING { 0 } else { dice.below(USERS) });
+        let is_member = (BEGINNING..BEGINNING + self.members).contains(&index);
+        let sender = match index {
+            0..BEGINNING => Self::user(0),
+            _ if is_member => format!("@member{index:06}:server{:02}.test", index % 40),
+            _ => Self::user(dice.below(USERS)),
+        };
         let (event_id, room_id) = (self.event_id(index), self.room_id());
         let ts = FIRST_TS + index * 7_000 + dice.below(5_000);
         let age = 90_000_000 + dice.below(1_000_000);
@@ -141,6 +154,12 @@ impl Room {
         } else if index < BEGINNING {
             state_key = Some(String::new());
             let _ = write!(out, "{}", self.beginning(index, &mut state_key));
+        } else if is_member {
+            state_key = Some(sender.clone());
+            let _ = write!(
+                out,
+                r#"m.room.member","content":{{"membership":"join","displayname":"Member {index}","avatar_url":null}}"#
+            );
         } else {
             match dice.below(100) {
                 0..5 => {
@@ -240,10 +259,10 @@ impl Room {
         }
     }
 
-    /// The state that a bootstrap tells: that of the room's beginning.
+    /// The state that a bootstrap tells: that of the room's beginning, and who has joined then.
     pub(crate) fn state(&self) -> String {
         let mut state = String::from("[");
-        for index in 0..BEGINNING.min(self.events) {
+        for index in 0..(BEGINNING + self.members).min(self.events) {
             if index > 0 {
                 state.push(',');
             }

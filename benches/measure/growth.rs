@@ -59,7 +59,7 @@ struct Part {
 /// then measures the archive's start, its questions, and its idleness.
 pub(crate) async fn print(database: &Database, events: u64, parts: u64) -> anyhow::Result<()> {
     let rooms = parts * ROOMS;
-    let replay = Replay { rooms, first_room: 0, events, body_bytes: 0, keep: false, delay_ms: 0 };
+    let replay = Replay { rooms, events, ..Replay::default() };
     let server = ReplayServer::start(&replay)?;
     let url = database.fresh("archived").await?;
     // The recheck of a gap would come into the idle minute.
@@ -156,7 +156,7 @@ async fn ask(url: &str, rooms: u64) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     let mut rows = Vec::new();
     for room in [0, rooms - 1] {
-        let room = crate::data::Room { number: room, events: 1, body_bytes: 0 };
+        let room = crate::data::Room { number: room, events: 1, ..crate::data::Room::default() };
         for (name, sql) in QUESTIONS {
             let sql = sql.replace("{room}", &room.room_id()).replace("{event}", &room.event_id(1000));
             let mut took = Vec::new();

@@ -144,7 +144,7 @@ pub(crate) async fn print(database: &Database, events: u64, repetitions: usize) 
     let synapse = Synapse::start()?;
     let token = synapse.register().await?;
     let start = Instant::now();
-    let rooms: Vec<_> = (0..ROOMS).map(|number| Room { number, events, body_bytes: 0 }).collect();
+    let rooms: Vec<_> = (0..ROOMS).map(|number| Room { number, events, ..Room::default() }).collect();
     try_join_all(rooms.iter().map(|room| synapse.fill(room))).await?;
     say(&format!("  {ROOMS} rooms of {events} messages were said in {:.0?}", start.elapsed()));
     // Fills Synapse's caches.

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends live messages into one of four rooms while all of them are walked, and prints how long each took.
 pub(crate) async fn print(database: &Database, events: u64) -> anyhow::Result<()> {
-    let replay = Replay { rooms: 4, first_room: 0, events, body_bytes: 0, keep: true, delay_ms: 0 };
+    let replay = Replay { rooms: 4, events, keep: true, ..Replay::default() };
     let server = ReplayServer::start(&replay)?;
     // Fills the replay server's memory.
     Archiver::new(&server.url, &database.fresh("archived").await?)?.once()?;

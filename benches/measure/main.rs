@@ -8,9 +8,11 @@ mod growth;
 mod homeserver;
 mod live;
 mod memory;
+mod network;
 mod peers;
 mod process;
 mod replay;
+mod rooms;
 mod table;
 mod writer;
 
@@ -60,6 +62,27 @@ enum What {
         #[arg(long, default_value_t = 200_000)]
         events: u64,
     },
+    /// The first `/sync` of an account in many rooms, and of one in a room of many members, by socket and by TCP.
+    Rooms {
+        /// Rooms of the account; several, separated by commas, are measured one after the other.
+        #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 20_000])]
+        rooms: Vec<u64>,
+        /// Members of the one large room; 0 leaves it out.
+        #[arg(long, default_value_t = 100_000)]
+        members: u64,
+        /// Pairs.
+        #[arg(long, default_value_t = 1)]
+        repetitions: usize,
+    },
+    /// The backfill of one room with the database behind loopback TCP, against that behind a Unix socket.
+    Network {
+        /// Events of the room.
+        #[arg(long, default_value_t = 200_000)]
+        events: u64,
+        /// Pairs.
+        #[arg(long, default_value_t = 7)]
+        repetitions: usize,
+    },
     /// What the tenth million costs beside the first; then start, questions and idleness on all of them.
     Growth {
         /// Events of each room; four rooms a part.
@@ -73,7 +96,7 @@ enum What {
     /// The replay server, as a process of its own.
     #[command(hide = true)]
     Serve {
-        /// Rooms, first room, events, body bytes, whether to keep pages, delay in ms.
+        /// Rooms, first room, events, body bytes, whether to keep pages, delay in ms, members, timeline.
         replay: String,
     },
 }
@@ -98,18 +121,14 @@ fn main() -> anyhow::Result<()> {
 async fn run(what: What, set: &[(String, String)]) -> anyhow::Result<()> {
     match what {
         What::Serve { replay } => {
-            let parts: Vec<&str> = replay.split(',').collect();
-            let &[rooms, first_room, events, body_bytes, keep, delay_ms] = parts.as_slice() else {
-                anyhow::bail!("six parts")
+            let numbers: Vec<u64> = replay.split(',').map(str::parse).collect::<Result<_, _>>()?;
+            let &[rooms, first_room, events, body_bytes, keep, delay_ms, members, timeline] =
+                numbers.as_slice()
+            else {
+                anyhow::bail!("eight numbers")
             };
-            let replay = Replay {
-                rooms: rooms.parse()?,
-                first_room: first_room.parse()?,
-                events: events.parse()?,
-                body_bytes: body_bytes.parse()?,
-                keep: keep.parse()?,
-                delay_ms: delay_ms.parse()?,
-            };
+            let (body_bytes, keep) = (usize::try_from(body_bytes)?, keep != 0);
+            let replay = Replay { rooms, first_room, events, body_bytes, keep, delay_ms, members, timeline };
             replay::serve(replay).await;
             Ok(())
         }
@@ -119,6 +138,14 @@ async fn run(what: What, set: &[(String, String)]) -> anyhow::Result<()> {
         What::Memory => with_database(set, async |database| memory::print(database).await).await,
         What::Live { events } => {
             with_database(set, async |database| live::print(database, events).await).await
+        }
+        What::Rooms { rooms, members, repetitions } => {
+            let print =
+                async |database: &Database| rooms::print(database, &rooms, members, repetitions).await;
+            with_tcp(set, print).await
+        }
+        What::Network { events, repetitions } => {
+            with_tcp(set, async |database| network::print(database, events, repetitions).await).await
         }
         What::Peers(peers) => with_database(set, async |database| peers::print(database, &peers).await).await,
         What::Growth { events, parts } => {
@@ -134,7 +161,21 @@ async fn with_database(
     set: &[(String, String)],
     work: impl AsyncFnOnce(&Database) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let database = Database::start(set).await?;
+    measured(Database::start(set).await?, work).await
+}
+
+/// The same with a server that also listens on loopback TCP.
+async fn with_tcp(
+    set: &[(String, String)],
+    work: impl AsyncFnOnce(&Database) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    measured(Database::start(set).await?.listen().await?, work).await
+}
+
+async fn measured(
+    database: Database,
+    work: impl AsyncFnOnce(&Database) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let result = work(&database).await;
     database.stop().await?;
     result

@@ -13,7 +13,7 @@ const ROOMS: u64 = 8;
 pub(crate) async fn print(database: &Database) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (name, events, body_bytes) in [("590 B", 25_000, 0), ("60 KiB", 2_000, 60 << 10)] {
-        let replay = Replay { rooms: ROOMS, first_room: 0, events, body_bytes, keep: false, delay_ms: 0 };
+        let replay = Replay { rooms: ROOMS, events, body_bytes, ..Replay::default() };
         let server = ReplayServer::start(&replay)?;
         let url = database.fresh("archived").await?;
         let archiver = Archiver::new(&server.url, &url)?;

@@ -57,8 +57,7 @@ impl Tool {
 
 /// Runs them in turns and prints a table.
 pub(crate) async fn print(database: &Database, peers: &Peers) -> anyhow::Result<()> {
-    let replay =
-        Replay { rooms: ROOMS, first_room: 0, events: peers.events, body_bytes: 0, keep: true, delay_ms: 0 };
+    let replay = Replay { rooms: ROOMS, events: peers.events, keep: true, ..Replay::default() };
     let server = ReplayServer::start(&replay)?;
     // So that the replay server's memory is filled with everybody's pages.
     for tool in TOOLS {

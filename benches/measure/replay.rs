@@ -23,7 +23,7 @@ const MOST: u64 = 1000;
 pub(crate) const RETURNING: u64 = 4;
 
 /// What is replayed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Replay {
     /// Rooms in it.
     pub(crate) rooms: u64,
@@ -37,6 +37,10 @@ pub(crate) struct Replay {
     pub(crate) keep: bool,
     /// Milliseconds that each page takes, as from a server that computes it.
     pub(crate) delay_ms: u64,
+    /// Members of each room whose joins are part of its state; they are among its events.
+    pub(crate) members: u64,
+    /// Of each room's events, so many are in the timeline of the first answer.
+    pub(crate) timeline: u64,
 }
 
 /// How much of it there is to see, which grows; a sync token is `s` and these numbers.
@@ -152,9 +156,12 @@ fn answer_of(next: Seen, rooms: impl Iterator<Item = String>) -> String {
 }
 
 /// A room in it, with the events from `below` on and a hole before them.
-fn entry(room: &Room, below: u64) -> String {
+pub(crate) fn entry(room: &Room, below: u64) -> String {
     let mut events = String::new();
     for index in below..room.events {
+        if index > below {
+            events.push(',');
+        }
         room.write_event(index, &mut events);
     }
     format!(
@@ -201,15 +208,16 @@ impl Server {
 
     fn rooms(&self) -> impl Iterator<Item = Room> {
         let Seen { rooms, more, .. } = *self.now.borrow();
-        let Replay { first_room, events, body_bytes, .. } = self.replay;
+        let Replay { first_room, events, body_bytes, members, .. } = self.replay;
         (0..rooms).map(move |index| {
             let events = if index < RETURNING { events + more } else { events };
-            Room { number: first_room + index, events, body_bytes }
+            Room { number: first_room + index, events, body_bytes, members }
         })
     }
 
     fn room(&self, room_id: &str) -> Option<Room> {
-        self.rooms().find(|room| room.room_id() == room_id)
+        let index = Room::number_of(room_id)?.checked_sub(self.replay.first_room)?;
+        self.rooms().nth(usize::try_from(index).ok()?)
     }
 
     /// How many events a room had at a sync token.
@@ -263,7 +271,7 @@ impl Server {
         let full = query.get("full_state").is_some_and(|full| full == "true");
         let now = *self.now.borrow();
         let Some(seen) = since.filter(|_| !full) else {
-            let rooms = self.rooms().map(|room| entry(&room, room.events));
+            let rooms = self.rooms().map(|room| entry(&room, room.events - self.replay.timeline));
             return answer_of(now, rooms);
         };
         if (seen.rooms, seen.more) != (now.rooms, now.more) {

@@ -51,6 +51,19 @@ impl Row {
         self
     }
 
+    /// A cell with the median of `figures`, and the least and the most where there are several.
+    pub(crate) fn extremes(mut self, figures: &[f64], digits: usize) -> Self {
+        let Quartiles { median, .. } = Quartiles::of(figures);
+        let (least, most) = figures
+            .iter()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), it| (it.min(least), it.max(most)));
+        self.cells.push(match figures {
+            [_] => format!("{median:.digits$}"),
+            _ => format!("{median:.digits$} ({least:.digits$}–{most:.digits$})"),
+        });
+        self
+    }
+
     pub(crate) fn cell(mut self, cell: impl Into<String>) -> Self {
         self.cells.push(cell.into());
         self

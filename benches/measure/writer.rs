@@ -17,14 +17,7 @@ pub(crate) async fn measure(
     events: u64,
     repetitions: usize,
 ) -> anyhow::Result<Row> {
-    let replay = ReplayServer::start(&Replay {
-        rooms,
-        first_room: 0,
-        events,
-        body_bytes: 0,
-        keep: true,
-        delay_ms: 0,
-    })?;
+    let replay = ReplayServer::start(&Replay { rooms, events, keep: true, ..Replay::default() })?;
     // The first run fills the replay server's memory and gives the rows.
     let rows = archive(database, &replay, rooms * events).await?.rows;
     let total = u32::try_from(rooms * events)?;
