@@ -2,6 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+/// Whether to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// After a pause of the loop's own choice, see [`Backoff`].
+    Backoff,
+    /// After the pause that the other side asked for.
+    After(Duration),
+    /// As [`Backoff`](Self::Backoff), for the other side may refuse what it grants a moment later. What has been refused often
+    /// and for long may be given up, see [`Patience`]: the smallest thing, never the daemon.
+    Refused,
+    /// Not before a person has done something.
+    Never,
+}
+
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(60);
 

@@ -1,22 +1,6 @@
 //! The sum of what can go wrong, and its verdict.
 
-use std::time::Duration;
-
-use crate::{archive, matrix};
-
-/// Whether to try again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
-    /// After a pause of the loop's own choice, see [`crate::backoff`].
-    Backoff,
-    /// After the pause that the other side asked for.
-    After(Duration),
-    /// As [`Backoff`](Self::Backoff), for the other side may refuse what it grants a moment later. What has been refused often
-    /// and for long may be given up, see [`crate::backoff::Patience`]: the smallest thing, never the daemon.
-    Refused,
-    /// Not before a person has done something.
-    Never,
-}
+use crate::{archive, backoff::Retry, matrix};
 
 /// An error of a loop.
 #[derive(Debug, thiserror::Error)]
@@ -37,20 +21,6 @@ impl Error {
             Self::Archive(error) => error.retry(),
         }
     }
-
-    /// Every [`class`](Self::class).
-    pub const CLASSES: [&str; 10] = [
-        "network",
-        "timeout",
-        "too_large",
-        "rate_limited",
-        "server",
-        "refused",
-        "logged_out",
-        "malformed",
-        "setup",
-        "database",
-    ];
 
     /// The kind of error in one word, for metrics.
     pub fn class(&self) -> &'static str {
@@ -94,7 +64,7 @@ mod tests {
 
     #[test]
     fn every_error_can_follow_failed_to() {
-        for source in [include_str!("archive/mod.rs"), include_str!("matrix/error.rs")] {
+        for source in [include_str!("archive/error.rs"), include_str!("matrix/error.rs")] {
             let texts = texts(source);
             assert!(texts.len() > 9, "each variant has one");
             for text in texts {

@@ -11,15 +11,15 @@
 //!
 //! # Where to read
 //!
-//! `main.rs` → [`daemon`] (connect, take the lease, start the loops) → [`sync`] (forwards) and [`backfill`] (backwards) →
-//! [`matrix::Page`] ([`edits`] undone) → [`archive::Writer::take_in`] and [`archive::Writer::apply_page`] →
-//! `migrations/`. [`matrix`] knows HTTP and no SQL, [`archive`] SQL and no HTTP. [`turns`] lets `/sync` go before the
-//! pages, of which fewer are stored at once while people talk, and [`lively`] keeps them short in their rooms. Where nobody
-//! does, and the server is faster than the database, a few pages are fetched ahead and stored as one. [`vanished`] finds the
-//! rooms that `/sync` says nothing of any more. [`backoff`] is how failures are tried again and when a refusal is believed,
-//! [`pace`] how answers that bring nothing new are asked on from.
-//! [`postgres`] runs a private server where no database is configured. [`health`] knows whether the loops live;
-//! [`service`] tells systemd, [`http`] whoever asks.
+//! `main.rs` → [`cli`] → [`daemon`] (connect, take the lease, start the loops) → [`sync`] (forwards) and [`backfill`]
+//! (backwards), which share a [`context::Context`] → [`matrix::Page`] → `archive/ingest/` ([`archive::Writer::take_in`],
+//! [`archive::Writer::apply_page`]) → `migrations/`. [`matrix`] knows HTTP and no SQL, [`archive`] SQL and no HTTP.
+//!
+//! * `schedule`: `/sync` is stored before pages; while people talk, fewer pages are stored at once.
+//! * [`fetch`]: how much is asked for at once, how soon again, and how content is got back that an edit has replaced.
+//! * [`backoff`]: how failures are tried again, and when a refusal is believed.
+//! * [`service`]: systemd, the HTTP listener, and whether the loops live.
+//! * [`postgres`]: a private server, where no database is configured.
 //!
 //! Numbers such as (P71) name facts about the Matrix protocol: see [`matrix::protocol`].
 //!
@@ -30,7 +30,7 @@
 //!   identical to that of a run without one.
 //! * *archive + gaps = room*: where something is missing, a row says so.
 //! * Whoever writes holds the lease: each transaction proves it first (`archive::lease`), so there is one writer at a time.
-//! * A position, once given, never changes but by [`resequence`]. The current state moves only on the server's word.
+//! * A position, once given, never changes but by [`backfill::resequence`]. The current state moves only on the server's word.
 
 pub mod archive;
 pub mod backfill;
@@ -38,24 +38,16 @@ pub mod backoff;
 pub(crate) mod child;
 pub mod cli;
 pub mod config;
+pub mod context;
 pub mod daemon;
-pub mod edits;
 pub mod error;
-pub mod health;
-pub mod http;
-pub mod lively;
+pub mod fetch;
 pub mod matrix;
-pub mod metrics;
-pub mod pace;
-pub mod page_size;
 pub mod postgres;
-pub mod requirements;
-pub mod resequence;
-pub mod retained;
+pub(crate) mod schedule;
 pub mod service;
 pub mod sync;
 pub mod telemetry;
-pub mod turns;
-pub mod vanished;
+pub mod text;
 
-pub use error::{Error, Retry};
+pub use error::Error;

@@ -41,9 +41,9 @@ BUGS = {
         walk::save(&mut early, walk, &uncounted, busy, pause_s).await?;
         early.commit().await?;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;"""), (
-        "checkpoint::advance(&mut transaction, account, batch.next_batch.as_str(), filter.as_deref()).await?;",
+        "account::advance(&mut transaction, account, batch.next_batch.as_str(), filter.as_deref()).await?;",
         """let mut early = self.begin().await?;
-        checkpoint::advance(&mut early, account, batch.next_batch.as_str(), filter.as_deref()).await?;
+        account::advance(&mut early, account, batch.next_batch.as_str(), filter.as_deref()).await?;
         early.commit().await?;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;""")],
     "empty_chunk_is_the_end": [(
@@ -71,8 +71,8 @@ BUGS = {
 """)],
     "backfill_moves_state": [(
         "        if let Some(last) = events.last() {\n            after.upper_position",
-        """        let mut pointers = super::state::Pointers::load(connection, room.room_key).await?;
-        pointers.point(&page.chunk.events, super::state::Cause::State);
+        """        let mut pointers = crate::archive::room::current_state::Pointers::load(connection, room.room_key).await?;
+        pointers.point(&page.chunk.events, crate::archive::room::current_state::Cause::State);
         pointers.save(connection).await?;
         if let Some(last) = events.last() {
             after.upper_position""")],

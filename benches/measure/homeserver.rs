@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::Context as _;
 use backscroll::{
+    fetch::page_size::PageSize,
     matrix::{Client, MessagesRequest, SyncRequest},
-    page_size::PageSize,
 };
 use futures_util::future::try_join_all;
 use ruma::OwnedRoomId;

@@ -1,46 +1,18 @@
 //! The database's edge: SQL, no HTTP. [`Archive`] reads; [`Writer`], of which there is one per database, writes.
 
-mod anchor;
-mod checkpoint;
-mod choice;
-mod copy;
-mod detour;
-mod erase;
+mod account;
+mod database;
+mod erasure;
+mod error;
 mod event;
-mod found;
-mod gap;
-mod gauges;
 mod ingest;
-pub mod inspect;
-mod intake;
-mod kind;
 mod lease;
-mod left_out;
-mod migrate;
-mod nodelay;
-mod operator;
-mod overlap;
-mod passing;
-mod portion;
-mod position;
-mod precedence;
-mod quarantine;
 mod redaction;
+mod report;
 mod resequence;
-mod response;
-mod role;
+mod rollback_probe;
 mod room;
-mod sessions;
-mod state;
-mod state_order;
-mod status;
-mod step;
 mod timeline;
-mod told;
-mod tombstone;
-mod transaction;
-mod unread;
-mod waits;
 mod walk;
 mod writer;
 
@@ -51,28 +23,32 @@ use std::{
 
 use sqlx::{
     Connection as _, PgConnection,
-    migrate::MigrateError,
     postgres::{PgConnectOptions, PgPool},
 };
 
-pub use anchor::Anchor;
-pub use checkpoint::Account;
-pub use choice::{Change, ChosenRoom};
-pub use erase::{Erased, Subject};
-pub use gauges::Gauges;
-pub use intake::{Intake, SyncOutcome};
-pub use kind::{Kind, WalkState};
-pub use operator::{Shown, Span};
-pub use resequence::{PageRead, Resequence};
-pub use role::WideRole;
-pub use state_order::{StateOrder, StateRequest};
-pub use status::{GapCounts, RoomStatus, Status, Suspect};
-pub use waits::Wait;
-pub use walk::{Walk, WalkChoice};
-pub use writer::Writer;
+pub use self::{
+    account::Account,
+    database::{inspect, requirements, role::WideRole, waits::Wait},
+    erasure::{Erased, Subject},
+    error::Error,
+    ingest::sync_response::{Intake, SyncOutcome},
+    report::status::{GapCounts, RoomStatus, Status, Suspect},
+    resequence::{PageRead, Resequence},
+    rollback_probe::Anchor,
+    room::{
+        choice::{Change, ChosenRoom},
+        state_order::{StateOrder, StateRequest},
+    },
+    walk::{
+        Walk, WalkChoice,
+        kind::{Kind, WalkState},
+        operator::{Shown, Span},
+    },
+    writer::Writer,
+};
 
-use crate::{config::RedactionPolicy as Policy, error::Retry};
-use sessions::Sessions;
+use self::database::sessions::Sessions;
+use crate::config::RedactionPolicy as Policy;
 
 /// How long a connection may take, so that a dead database is reported and not waited for.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -86,197 +62,6 @@ pub struct Archive {
     sessions: Arc<Sessions>,
     /// Of this process's lease, once it has one.
     lease_state: Arc<Mutex<Option<lease::Observer>>>,
-}
-
-/// Why the database did not do what was asked. The texts hold no event content.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Any error of the database or the way to it.
-    #[error("use the database: {}", describe(.0))]
-    Database(#[from] sqlx::Error),
-    /// What answers is no session of PostgreSQL of our own.
-    #[error(
-        "use the database: a connection pooler answers that hands out another session for each transaction ({0}); connect to \
-         PostgreSQL itself, or set the pooler to session mode"
-    )]
-    Pooler(String),
-    /// A migration failed.
-    #[error("migrate the database: {0}")]
-    Migrate(#[source] MigrateError),
-    /// The database was migrated by a newer Backscroll.
-    #[error(
-        "open the database: its schema is of version {found}, this Backscroll knows {known}; \
-         install the newer Backscroll that made it"
-    )]
-    NewerSchema {
-        /// The database's version.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-    /// The database lacks migrations, and this role may not apply them.
-    #[error(
-        "open the database: its schema is of version {found}, this Backscroll needs {known}, and the role {role:?} may \
-         not change it; run `backscroll migrate` as the owner, {owner:?}"
-    )]
-    OlderSchema {
-        /// The database's version.
-        found: i64,
-        /// Ours.
-        known: i64,
-        /// Who asked.
-        role: String,
-        /// Whose tables they are.
-        owner: String,
-    },
-    /// Another Backscroll writes to this database.
-    #[error(
-        "become the writer of this database: another Backscroll is at work (server process {pid}, connected since \
-         {since}); stop it first, or use another database"
-    )]
-    AnotherWriter {
-        /// Process id of its database backend.
-        pid: i32,
-        /// When it connected.
-        since: String,
-    },
-    /// Another Backscroll has become the writer while this one was away. Nothing was written since.
-    #[error(
-        "hold on to being the writer of this database: another Backscroll has taken the lease while this one had lost its session \
-         ({by}); stop one of the two, or use another database"
-    )]
-    LeaseTaken {
-        /// Who has it.
-        by: String,
-    },
-    /// The session that holds the writer's lease is lost and could not be made anew yet. Nothing is written meanwhile.
-    #[error("hold the writer's lease: its session is lost and cannot be made anew yet: {why}")]
-    LeaseLost {
-        /// Why not.
-        why: String,
-    },
-    /// The archive belongs to another account.
-    #[error(
-        "archive as {ours}: this database is the archive of {theirs}; use another database for another account"
-    )]
-    AnotherAccount {
-        /// The account that was configured.
-        ours: String,
-        /// The account whose archive this is.
-        theirs: String,
-    },
-    /// A checkpoint was not where it was last seen, so somebody else moved it. Nothing was written.
-    #[error("move a checkpoint: it is not where it was last seen")]
-    Superseded,
-    /// The room of a walk is not archived any more. Nothing was written.
-    #[error("store a page: the room was paused or removed meanwhile")]
-    Unwatched,
-    /// A walk gives way to the first pass through a gap of its room. Nothing was written.
-    #[error("store a page: the first walk through a newer gap of the room comes first")]
-    Overtaken,
-    /// No such room.
-    #[error(
-        "find the room {0} in the archive: it is not there (yet); `backscroll run --once` looks for rooms"
-    )]
-    NoSuchRoom(String),
-    /// An alias leads nowhere.
-    #[error("find the room {0}: neither the archive nor the homeserver knows this alias")]
-    NoSuchAlias(String),
-    /// The account may not read a room that is to be archived.
-    #[error(
-        "archive the room {room}: the account is not in it, and the homeserver does not show it to others ({answer}); join it \
-         with a client or with `backscroll rooms add --join {room}`"
-    )]
-    NotReadable {
-        /// The room, as it was named.
-        room: String,
-        /// What the homeserver says.
-        answer: String,
-    },
-    /// The homeserver refuses a token of the operator's.
-    #[error(
-        "begin a walk in the room {room}: the homeserver refuses the token ({answer}); one is good on the homeserver that gave it, \
-         as `prev_batch` in an answer to /sync, or as `end` in one to /messages of this room"
-    )]
-    RefusedToken {
-        /// The room.
-        room: String,
-        /// What the homeserver says.
-        answer: String,
-    },
-    /// No user id, and no sender of an archived event either.
-    #[error(
-        "find the user {0}: a user id has the form @name:server, and the archive has no events of such a sender"
-    )]
-    NoSuchUser(String),
-    /// The account is not in a room that is to be added.
-    #[error("add the room {0}: the account is not in it; join it with a client, or add --join")]
-    NotJoined(String),
-    /// A walk is asked for in a room that is not archived now.
-    #[error(
-        "walk the room {0}: it is paused, removed or left out, so nothing of it is fetched; `backscroll rooms list` shows \
-         which, `backscroll rooms resume` and `backscroll rooms add` change it"
-    )]
-    NotWatched(String),
-    /// The room was erased.
-    #[error(
-        "archive the room {0}: it was erased; its row in archive.erasures, if removed, lets it be archived again"
-    )]
-    ErasedRoom(String),
-}
-
-impl Error {
-    /// Whether another try may help.
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::Database(_) if self.passes() => Retry::Backoff,
-            Self::Superseded | Self::LeaseLost { .. } => Retry::Backoff,
-            _ => Retry::Never,
-        }
-    }
-
-    /// Whether a row was refused because its key is taken.
-    fn is_duplicate(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
-    }
-
-    /// The process's exit code if this ends it (sysexits).
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Database(error) if denied(error) => 77,
-            Self::OlderSchema { .. } => 77,
-            Self::Database(_)
-            | Self::LeaseLost { .. }
-            | Self::Superseded
-            | Self::Unwatched
-            | Self::Overtaken => 69,
-            Self::AnotherWriter { .. } | Self::LeaseTaken { .. } => 75,
-            Self::NoSuchRoom(_)
-            | Self::NoSuchAlias(_)
-            | Self::NoSuchUser(_)
-            | Self::NotReadable { .. }
-            | Self::RefusedToken { .. }
-            | Self::NotJoined(_)
-            | Self::NotWatched(_)
-            | Self::ErasedRoom(_) => 64,
-            Self::Pooler(_) | Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,
-        }
-    }
-}
-
-/// Whether the role lacks a right.
-fn denied(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("42501" | "0LP01")))
-}
-
-/// The error without DETAIL and CONTEXT, which quote the row.
-fn describe(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(error) => {
-            format!("{} (SQLSTATE {})", error.message(), error.code().unwrap_or_default())
-        }
-        other => other.to_string(),
-    }
 }
 
 /// Numbers and words stay what they are if somebody panics beside them.

@@ -3,7 +3,9 @@
 use sqlx::PgConnection;
 
 use super::{
-    Error, Writer, quarantine, redaction,
+    Error, Writer,
+    event::quarantine,
+    redaction,
     room::{self, Room},
     walk,
     writer::lock_room,

@@ -6,7 +6,7 @@ use crate::{
     Error,
     archive::{self, Shown, Span},
     backoff::Backoff,
-    daemon::Context,
+    context::Context,
     matrix::{self, Events, MessagesRequest},
 };
 

@@ -30,7 +30,7 @@ pub(super) struct Backfill {
 
 impl Backfill {
     pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
-        let open = async |context: &daemon::Context| {
+        let open = async |context: &crate::context::Context| {
             let span = Span { from: self.from.as_ref(), to: self.to.as_ref() };
             operator::open(context, &self.room, span).await
         };

@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use ruma::OwnedRoomId;
 
-use crate::{Error, archive, config::Config, daemon::Store, telemetry::escape};
-
 use super::status::text;
+use crate::{Error, archive, config::Config, daemon::Store, text::escape};
 
 /// The longest name that PostgreSQL does not cut.
 const LONGEST_NAME: usize = 63;

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use crate::{config::Config, http, telemetry::escape};
+use crate::{config::Config, service::http, text::escape};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

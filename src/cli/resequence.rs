@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use ruma::OwnedRoomId;
 
 use crate::{
+    backfill::resequence,
     config::Config,
     daemon::{self, Store},
-    resequence,
     telemetry::Telemetry,
 };
 
@@ -27,7 +27,7 @@ impl Resequence {
     pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
         // An archive that is not there is not made for this.
         Store::open_archive(&config).await?.close().await?;
-        let read = async |context: &daemon::Context| {
+        let read = async |context: &crate::context::Context| {
             if let Some(event_count) = resequence::run(context, &self.room).await? {
                 tracing::info!(room.id = %self.room, event_count, "the room has the homeserver's order");
             }

@@ -5,18 +5,17 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use ruma::{OwnedRoomOrAliasId, RoomAliasId};
 
+use super::status::{
+    table::{Cell, Column, lay_out},
+    text::{self, Canvas, cut, thousands},
+};
 use crate::{
     Error,
     archive::{self, Archive, Change, ChosenRoom},
     config::Config,
     daemon::Store,
     matrix::Identity,
-    telemetry::escape,
-};
-
-use super::status::{
-    table::{Cell, Column, lay_out},
-    text::{self, Canvas, cut, thousands},
+    text::escape,
 };
 
 /// Choose rooms while Backscroll runs: list, add, remove, pause, resume.

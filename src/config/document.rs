@@ -11,6 +11,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Error, file};
 
+/// The name of its layer.
+pub(super) const FILE: &str = "file";
+
 /// No file of settings is longer; one that is must be something else.
 const LONGEST: u64 = 1 << 20;
 
@@ -61,7 +64,7 @@ fn read_text(path: &Path) -> io::Result<String> {
 
 impl Provider for &Document {
     fn metadata(&self) -> Metadata {
-        Metadata::named(super::layers::FILE)
+        Metadata::named(FILE)
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::Origin;
-use crate::telemetry::Printable;
+use crate::text::Printable;
 
 /// A configuration that cannot be used. Every text names the place and, where there is one, the remedy;
 /// no text carries the value of a secret.

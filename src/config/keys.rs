@@ -2,10 +2,12 @@
 
 use figment::value::{Dict, Value};
 
-use super::document::{Document, join};
-use super::error::Unknown;
-use super::settings::{KEYS, ROOM_KEYS, Settings};
-use super::{Error, Origin};
+use super::{
+    Error, Origin,
+    document::{Document, join},
+    error::Unknown,
+    settings::{KEYS, ROOM_KEYS, Settings},
+};
 
 /// What every setting's variable begins with.
 pub(super) const PREFIX: &str = "BACKSCROLL_";

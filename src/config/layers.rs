@@ -9,13 +9,15 @@ use figment::providers::Serialized;
 use figment::value::{Dict, Empty, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::document::Document;
-use super::environment::Environment;
-use super::settings::Settings;
-use super::{Error, Overrides, keys};
-use crate::telemetry::Printable;
+use super::{
+    Error, Overrides,
+    document::{Document, FILE},
+    environment::Environment,
+    keys,
+    settings::Settings,
+};
+use crate::text::Printable;
 
-pub(super) const FILE: &str = "file";
 const ENVIRONMENT: &str = "environment";
 const FLAGS: &str = "flags";
 

@@ -98,7 +98,7 @@ impl Pattern {
             Some('@') => Err("holds a user id; rooms are chosen by room id or alias".to_owned()),
             Some(_) => Err(format!(
                 "holds `{0}`, which no room id (`!…`) and no alias (`#…`) can match; did you mean `#{0}`?",
-                crate::telemetry::Printable(text)
+                crate::text::Printable(text)
             )),
         }
     }

@@ -4,8 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::span::Span;
-use super::{LogFormat, RedactionPolicy};
+use super::{LogFormat, RedactionPolicy, span::Span};
 
 /// Every setting in the order in which it is shown and documented.
 ///

@@ -4,11 +4,8 @@ use std::fmt::Write as _;
 
 use figment::value::Value;
 
-use super::database::MASK;
-use super::layers::Layers;
-use super::settings::KEYS;
-use super::{Config, Origin};
-use crate::telemetry::{Printable, needs_escape};
+use super::{Config, Origin, database::MASK, layers::Layers, settings::KEYS};
+use crate::text::{Printable, needs_escape};
 
 /// One setting as it is shown.
 #[derive(Clone, Debug)]

@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::database::DatabaseUrl;
-use super::environment::Environment;
-use super::layers::{DATABASE_URL, Layers};
-use super::rooms::Pattern;
-use super::secret::{Kind, SecretSource};
-use super::settings::{BackfillSettings, HomeserverSettings, LogSection, RoomsSettings};
-use super::span::Span;
-use super::{Backfill, Config, Database, Error, Homeserver, LogSettings, Origin, Rooms, is_loopback, show};
-use crate::{matrix::Token, telemetry};
+use super::{
+    Backfill, Config, Database, Error, Homeserver, LogSettings, Origin, Rooms,
+    database::DatabaseUrl,
+    environment::Environment,
+    is_loopback,
+    layers::{DATABASE_URL, Layers},
+    rooms::Pattern,
+    secret::{Kind, SecretSource},
+    settings::{BackfillSettings, HomeserverSettings, LogSection, RoomsSettings},
+    show,
+    span::Span,
+};
+use crate::{matrix::Token, telemetry::level};
 
 /// The prefixes of access tokens as Synapse, MAS and conduit-likes make them.
 const TOKEN_LIKE: [&str; 4] = ["syt_", "mat_", "mct_", "MDAx"];
@@ -71,7 +75,7 @@ fn warnings(homeserver: &Homeserver, database: &Database) -> Vec<String> {
     {
         warnings.push(format!(
             "{}, which holds database.url, may be read by others: run `chmod 600` on it or use database.url_file",
-            telemetry::Printable(&path.to_string_lossy())
+            crate::text::Printable(&path.to_string_lossy())
         ));
     }
     warnings
@@ -289,7 +293,7 @@ impl Check<'_> {
     }
 
     fn log(&self, set: LogSection) -> Result<LogSettings, Error> {
-        telemetry::check_level(&set.level).map_err(|problem| self.invalid("log.level", problem))?;
+        level::check_level(&set.level).map_err(|problem| self.invalid("log.level", problem))?;
         Ok(LogSettings { format: set.format, level: set.level })
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{Error, archive::Archive, telemetry::escape};
+use crate::{Error, archive::Archive, text::escape};
 
 /// Rooms that are named one by one.
 const NAMED: usize = 5;

@@ -5,10 +5,12 @@ use std::time::Duration;
 use super::no_archive::NoArchive;
 use crate::{
     Error,
-    archive::Archive,
+    archive::{
+        Archive,
+        requirements::{self, Connections},
+    },
     config::{Config, DatabaseUrl},
     postgres,
-    requirements::{self, Connections},
 };
 
 /// For connections to end; one that waits for a lock does not.

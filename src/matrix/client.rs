@@ -9,11 +9,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
-    Error, Event, SyncAnswer,
-    answer::{Pieces, send},
-    object,
+    Error, Event, SyncAnswer, object,
     page::{Events, Page, parse_state},
     parse_event,
+    response::{Pieces, SMALL_CAP, send},
     sync_response::SyncBatch,
     token,
 };
@@ -29,7 +28,6 @@ const FULL_SYNC: Duration = Duration::from_secs(600);
 /// What a `/sync` may take beyond the time that it was asked to wait (P42).
 const SYNC_GRACE: Duration = Duration::from_secs(30);
 const STATE_CAP: usize = 512 << 20;
-pub(super) const SMALL_CAP: usize = 4 << 20;
 
 /// A homeserver with an account on it. Cheap to share; makes one request per call and never retries.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use crate::error::Retry;
+use crate::backoff::Retry;
 
 /// 403 to every request: the administrator has closed the server for a while, or it has too many users.
 const CLOSED: &str = "M_RESOURCE_LIMIT_EXCEEDED";

@@ -5,9 +5,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{
-    edit,
+    bundled_edit,
     json::{self, Json, Member, Text},
-    sync_response::Stripped,
 };
 
 /// Longest Matrix identifier in bytes (specification, appendices, "Common Identifier Format").
@@ -212,7 +211,7 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
         None
     };
     let relations = unsigned.relations.map(Json::parse);
-    let maybe_edited_in_place = relations.is_some_and(|it| edit::may_stand_in(&content_json, &it));
+    let maybe_edited_in_place = relations.is_some_and(|it| bundled_edit::may_stand_in(&content_json, &it));
     let stable_sha256 =
         stable_sha256(room_id, &fields, content_json, redacts.as_deref(), content_redacts.as_deref());
 
@@ -236,6 +235,19 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
         origin_server_ts,
         content,
     })
+}
+
+/// A stripped state event (specification, "Stripped state").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stripped {
+    /// Event type.
+    pub event_type: String,
+    /// State key.
+    pub state_key: String,
+    /// Claimed sender.
+    pub sender: String,
+    /// Content as text that `jsonb` accepts.
+    pub content: String,
 }
 
 /// Reads one stripped state event; `None` where it is none. Stripped state is only shown, so nothing is lost by that.

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Error, Token,
-    event::{self, Event, Malformed},
+    event::{self, Event, Malformed, Stripped},
     json::Member,
     object::{self, Object, boolean, string},
     page::{Events, text},
@@ -65,19 +65,6 @@ pub struct RoomBatch {
     pub timeline_unread: bool,
     /// Whether state may be among that.
     pub state_unread: bool,
-}
-
-/// A stripped state event (specification, "Stripped state").
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stripped {
-    /// Event type.
-    pub event_type: String,
-    /// State key.
-    pub state_key: String,
-    /// Claimed sender.
-    pub sender: String,
-    /// Content as text that `jsonb` accepts.
-    pub content: String,
 }
 
 impl Section {

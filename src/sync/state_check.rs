@@ -9,14 +9,14 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use ruma::RoomId;
 
-use super::{stay, wanted_rooms};
+use super::{past_membership, wanted_rooms};
 use crate::{
-    Error, Retry,
+    Error,
     archive::Suspect,
-    backoff::Backoff,
-    daemon::Context,
-    health,
+    backoff::{Backoff, Retry},
+    context::Context,
     matrix::{self, Events},
+    telemetry::pulse,
 };
 
 /// How many states are asked for at once: an answer may be large, and a server that is slow with one should not hold up all.
@@ -98,7 +98,7 @@ impl StateChecks<'_> {
             if context.once && asked.is_empty() && pause.is_none_or(|pause| pause > SOON) {
                 return Ok(());
             }
-            health::resting();
+            pulse::resting();
             tokio::select! {
                 () = context.shutdown.cancelled() => return Ok(()),
                 Some((room, checked)) = asked.next(), if !asked.is_empty() => {
@@ -234,7 +234,7 @@ async fn state_of(
 ) -> Result<Option<Events>, matrix::Error> {
     let state = context.client.state(room_id).await?;
     let is_declined = room.watched && !room.is_archived();
-    if is_declined && !stay::was_in(&context.client, user_id, room_id).await? {
+    if is_declined && !past_membership::was_in(&context.client, user_id, room_id).await? {
         return Ok(None);
     }
     Ok(Some(state))

@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use super::escape::{needs_escape, write_escaped};
+use crate::text::{needs_escape, write_escaped};
 
 const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";

@@ -15,21 +15,21 @@ const TALKATIVE: [&str; 9] =
 ///
 /// A single word has to be a level. To the filter it could also be the name of a module, and a mistyped
 /// level would then silence everything.
-pub fn check_level(text: &str) -> Result<(), String> {
+pub(crate) fn check_level(text: &str) -> Result<(), String> {
     let words = text.split(',').map(str::trim);
     let bare = words.filter(|word| !word.contains(['=', '[', ']', '{', '}', ' ', '"']));
     for word in bare {
         if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {
             return Err(format!(
                 "holds `{}`, which is none of {}; for one module write `module=debug`",
-                super::Printable(word),
+                crate::text::Printable(word),
                 LEVELS.join(", ")
             ));
         }
     }
     filter(text)
         .map(drop)
-        .map_err(|error| format!("cannot be understood: {}", super::Printable(&error.to_string())))
+        .map_err(|error| format!("cannot be understood: {}", crate::text::Printable(&error.to_string())))
 }
 
 /// The operator's directives, and at most warnings from libraries that they do not name.

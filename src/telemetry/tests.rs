@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::*;
+use crate::text::needs_escape;
 
 /// A writer into memory.
 #[derive(Clone, Default)]

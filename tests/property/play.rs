@@ -341,7 +341,8 @@ impl<'a> Play<'a> {
         self.patiently(async || {
             let room = <&RoomOrAliasId>::try_from(id.as_str()).unwrap();
             let whole = archive::Span { from: None, to: None };
-            let open = async |context: &daemon::Context| operator::open(context, room, whole).await;
+            let open =
+                async |context: &backscroll::context::Context| operator::open(context, room, whole).await;
             let telemetry = Telemetry::new(false, false);
             let walked = daemon::walk(self.config(), &telemetry, CancellationToken::new(), open);
             walked.await.or_else(|error| match of_archive(&error) {

@@ -8,7 +8,8 @@ use sqlx::{
 };
 use tokio::sync::Notify;
 
-use super::{super::CONNECT, Error};
+use super::Error;
+use crate::archive::CONNECT;
 
 /// How often a session that says nothing is asked whether it is there: a connection may be cut without a word.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);

@@ -5,14 +5,10 @@
 use foldhash::{HashMap, HashSet};
 use sqlx::PgConnection;
 
-use super::Redactions;
-use crate::{archive::Error, matrix::Event};
-
-/// The message that an event edits.
-pub(in crate::archive) fn edited(event: &Event) -> Option<&str> {
-    let is_edit = event.rel_type.as_deref() == Some("m.replace") && event.state_key.is_none();
-    event.relates_to.as_deref().filter(|_| is_edit)
-}
+use crate::{
+    archive::{Error, event::lookup::Redactions},
+    matrix::{Event, redact},
+};
 
 /// The edits, among `events` and those stored, of what `links` redact and of what `redactions` know to be redacted: each with
 /// the redaction, which joins `redactions`.
@@ -26,7 +22,7 @@ pub(in crate::archive) async fn edits(
     let redacted_here = events.iter().map(|event| event.event_id.as_str());
     let redacted_here = redacted_here.filter(|event_id| redactions.contains_key(*event_id));
     let edited_here =
-        events.iter().filter_map(|event| edited(event)).filter(|id| redactions.contains_key(*id));
+        events.iter().filter_map(|event| redact::edited(event)).filter(|id| redactions.contains_key(*id));
     let originals: HashSet<&str> =
         links.iter().map(|(target, _)| *target).chain(redacted_here).chain(edited_here).collect();
     if originals.is_empty() {
@@ -40,7 +36,8 @@ pub(in crate::archive) async fn edits(
     while !originals.is_empty() {
         let stored = stored(connection, room_key, &originals, &mut senders).await?;
         let served = events.iter().filter_map(|event| {
-            let original = edited(event).filter(|id| originals.iter().any(|original| original == id))?;
+            let original =
+                redact::edited(event).filter(|id| originals.iter().any(|original| original == id))?;
             Some(Edit {
                 event_id: event.event_id.clone(),
                 original: original.to_owned(),
@@ -77,7 +74,7 @@ async fn stored(
     originals: &[String],
     senders: &mut HashMap<String, String>,
 ) -> Result<Vec<Edit>, Error> {
-    // Lateral, and fenced by its offset, for the same reason as in `found::look_up`.
+    // Lateral, and fenced by its offset, for the same reason as in `lookup::look_up`.
     let rows = sqlx::query!(
         r#"select original.event_id as "original!", o.sender as "original_sender?", edit.event_id as "event_id?",
                   edit.sender as "sender?"

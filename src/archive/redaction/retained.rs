@@ -1,7 +1,10 @@
 //! What `redactions.policy = "retain"` has kept in quarantine goes once the policy is honour: such text cannot be pruned. What
 //! it has kept in `archive.originals` stays, as is documented.
 
-use crate::archive::{Error, Policy, Writer, quarantine};
+use crate::{
+    archive::{Error, Policy, Writer},
+    matrix::event_ids,
+};
 
 /// Rows that one transaction looks at; a row can be large.
 const BATCH: i64 = 50;
@@ -22,7 +25,7 @@ impl Writer {
         .await?;
         if !unread.is_empty() {
             for row in unread {
-                let event_ids = str::from_utf8(&row.raw).map(quarantine::event_ids).unwrap_or_default();
+                let event_ids = str::from_utf8(&row.raw).map(event_ids::event_ids).unwrap_or_default();
                 sqlx::query!(
                     "update archive.quarantine set event_ids = $2 where quarantine_id = $1",
                     row.quarantine_id,

@@ -1,13 +1,15 @@
 //! Is there a database to archive into, and may we?
 
+use super::{Report, rehearsal};
 use crate::{
-    archive::{Archive, WideRole, inspect::Schema},
+    archive::{
+        Archive, WideRole,
+        inspect::Schema,
+        requirements::{self, Connections, DATABASE, Problem, SCHEMA},
+    },
     config::Config,
     postgres::{self, Presence, Server, Settings},
-    requirements::{self, Connections, DATABASE, Problem, SCHEMA},
 };
-
-use super::{Report, rehearsal};
 
 const ROLES: &str = "roles";
 

@@ -5,14 +5,13 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use ruma::{OwnedRoomId, RoomId};
 
+use super::Report;
 use crate::{
     Error,
     backoff::Backoff,
     config::{Config, Credentials, Rooms},
     matrix::{self, Client, Whoami},
 };
-
-use super::Report;
 
 const HOMESERVER: &str = "homeserver";
 const TOKEN: &str = "token";

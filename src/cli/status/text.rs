@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use console::{Term, measure_text_width, truncate_str};
 
-use crate::telemetry::escape;
+use crate::text::escape;
 
 /// Where no terminal says how wide it is.
 const COLUMNS: usize = 100;

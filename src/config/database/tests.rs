@@ -1,8 +1,7 @@
 //! Every form of the URL, and that no form lets a secret out.
 
-use super::super::Origin;
-use super::super::secret::Kind;
 use super::*;
+use crate::config::{Origin, secret::Kind};
 
 const CANARY: &str = "hunter2";
 

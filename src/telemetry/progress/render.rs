@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use console::{measure_text_width, truncate_str};
 
-use super::rate::whole;
-use super::{Following, Room};
-use crate::telemetry::escape;
+use super::{Following, Room, rate::whole};
+use crate::text::escape;
 
 /// The most rooms that have a line of their own.
 const MOST_LINES: usize = 12;

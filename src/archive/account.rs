@@ -1,0 +1,154 @@
+//! The forward checkpoint: `since`, the account's place in `/sync`.
+
+use sqlx::PgConnection;
+
+use super::{Archive, Error, Writer, rollback_probe};
+
+/// The account whose view is archived.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Internal key.
+    pub account_key: i32,
+    /// Matrix user id.
+    pub user_id: String,
+    /// Device of an earlier password login.
+    pub device_id: Option<String>,
+    /// Token of the next `/sync`; `None`: never synced.
+    pub since: Option<String>,
+    /// The room filter as last applied; after a decision about rooms, what no filter is like.
+    pub rooms_filter: Option<String>,
+}
+
+impl Archive {
+    /// The archive's account; `None` in a new archive.
+    pub async fn account(&self) -> Result<Option<Account>, Error> {
+        let account = sqlx::query_as!(
+            Account,
+            "select account_key, user_id, device_id, since, rooms_filter from archive.accounts order by account_key"
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(account)
+    }
+}
+
+impl Writer {
+    /// The account's row, made if this is a new archive.
+    ///
+    /// # Errors
+    /// [`Error::AnotherAccount`] if the archive is another account's: the two see different things.
+    pub async fn account(
+        &self,
+        user_id: &str,
+        homeserver: &str,
+        device_id: Option<&str>,
+    ) -> Result<Account, Error> {
+        if let Some(account) = self.archive().account().await?
+            && account.user_id != user_id
+        {
+            return Err(Error::AnotherAccount { ours: user_id.to_owned(), theirs: account.user_id });
+        }
+        let mut transaction = self.begin().await?;
+        let account = sqlx::query_as!(
+            Account,
+            "insert into archive.accounts as a (user_id, homeserver, device_id) values ($1, $2, $3)
+             on conflict (user_id) do update
+                 set homeserver = excluded.homeserver, device_id = coalesce(excluded.device_id, a.device_id)
+             returning account_key, user_id, device_id, since, rooms_filter",
+            user_id,
+            homeserver,
+            device_id
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(account)
+    }
+
+    /// Notes that the homeserver does not answer, and why; the next response that is stored takes it back.
+    pub async fn note_homeserver_fails(&self, error: &str) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        sqlx::query!(
+            "update archive.accounts
+             set homeserver_error = $1, homeserver_failing_since = coalesce(homeserver_failing_since, now())
+             where homeserver_error is distinct from $1",
+            error
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Gives up a `since` that the server refuses (P134) or misunderstands (P23): the next response is an initial one, and
+    /// opens a gap in every room that was followed. Returns the account as it is now.
+    pub async fn forget_since(&self, account: &Account) -> Result<Account, Error> {
+        let mut transaction = self.begin().await?;
+        let forgotten = sqlx::query!(
+            "update archive.accounts set since = null where account_key = $1 and since is not distinct from $2",
+            account.account_key,
+            account.since
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if forgotten.rows_affected() != 1 {
+            return Err(Error::Superseded);
+        }
+        rollback_probe::forget(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(Account { since: None, ..account.clone() })
+    }
+}
+
+/// Has the next response tell the state of every room, because of a decision about one. Never twice the same text, so that
+/// an answer to a request of before it cannot be taken for one of after it, whatever else was decided between.
+pub(super) async fn outdate_filter(connection: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query!("update archive.accounts set rooms_filter = 'outdated ' || gen_random_uuid()::text")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Whether nothing was decided about rooms since `account` was read; nothing is then until the transaction ends. To be
+/// asked after the rooms were locked.
+pub(super) async fn is_up_to_date(connection: &mut PgConnection, account: &Account) -> Result<bool, Error> {
+    let rooms_filter = sqlx::query_scalar!(
+        "select rooms_filter from archive.accounts where account_key = $1 for update",
+        account.account_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(rooms_filter == account.rooms_filter)
+}
+
+/// Where the forward stream stands now.
+pub(super) async fn since(connection: &mut PgConnection, account: &Account) -> Result<Option<String>, Error> {
+    let since =
+        sqlx::query_scalar!("select since from archive.accounts where account_key = $1", account.account_key);
+    Ok(since.fetch_one(connection).await?)
+}
+
+/// Moves `since` in the transaction that stores the response it belongs to.
+///
+/// # Errors
+/// [`Error::Superseded`] if it is not where `account` says.
+pub(super) async fn advance(
+    connection: &mut PgConnection,
+    account: &Account,
+    next_batch: &str,
+    rooms_filter: Option<&str>,
+) -> Result<(), Error> {
+    let moved = sqlx::query!(
+        "update archive.accounts
+         set since = $3, synced_at = now(), rooms_filter = coalesce($4, rooms_filter),
+             homeserver_error = null, homeserver_failing_since = null
+         where account_key = $1 and since is not distinct from $2",
+        account.account_key,
+        account.since,
+        next_batch,
+        rooms_filter
+    )
+    .execute(connection)
+    .await?;
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+}

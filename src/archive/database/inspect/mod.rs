@@ -1,0 +1,320 @@
+//! A look at a database that changes nothing: could an archive be here, and is there one?
+
+mod connections;
+mod names;
+mod pooler;
+
+use std::time::Duration;
+
+use sqlx::{
+    Connection, PgConnection, Row as _,
+    migrate::{Migrate as _, MigrateError},
+    postgres::PgConnectOptions,
+};
+
+use super::{
+    migrate::{TABLE, failed, migrator},
+    role,
+};
+use crate::archive::{Archive, Error, WideRole, lease::Backend};
+
+pub use self::connections::{ConnectionLimit, Limited};
+
+/// The advisory lock by which earlier versions knew that one of them was at work.
+const EARLIER_LOCK: i64 = 0x6261_636b_7363_726f;
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// Such as `15.18`.
+    pub server_version: String,
+    /// Its major version.
+    pub major: i32,
+    /// Name of the database.
+    pub database: String,
+    /// The role that was let in.
+    pub role: String,
+    /// The database's encoding.
+    pub encoding: String,
+    /// Whether something can be written.
+    pub access: Access,
+    /// The narrowest limit of connections.
+    pub connections: ConnectionLimit,
+    /// Why the server gave no second connection, if it did not.
+    pub no_second: Option<String>,
+    /// What others have made under names that migrations need, such as `table public.events`.
+    pub taken: Vec<String>,
+    /// The version of the schema and its fitness; `None`: there is no archive yet.
+    pub schema: Option<Schema>,
+    /// Who owns the archive, where the role does not have that one's rights.
+    pub foreign_owner: Option<String>,
+    /// A schema `archive` is there that Backscroll did not make.
+    pub foreign_schema: bool,
+    /// Whether the role may do what is to be done: make the schema, bring it up to date, or write to it.
+    pub permitted: bool,
+    /// The Backscroll at work: the process id of its database backend, and since when.
+    pub writer: Option<(i32, String)>,
+    /// Whose archive it is.
+    pub account: Option<String>,
+    /// The readers and writers that may do more than what they are for.
+    pub wide_roles: Vec<WideRole>,
+}
+
+/// Whether something can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It can.
+    Writable,
+    /// `default_transaction_read_only` is on.
+    ReadOnly,
+    /// The server is a standby, until it is promoted.
+    Standby,
+}
+
+/// The migrations that the database has had.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    /// The newest one.
+    pub found: i64,
+    /// The newest that this Backscroll has.
+    pub known: i64,
+    /// How many are yet to be applied.
+    pub missing: usize,
+    /// One that differs from ours of the same version, or was not finished.
+    pub broken: Option<i64>,
+}
+
+impl Archive {
+    /// Looks at the database at `url`, once and without waiting for one that is down.
+    pub async fn inspect(url: &str) -> Result<Inspection, Error> {
+        let look = async {
+            let options = url.parse::<PgConnectOptions>()?.application_name("backscroll check");
+            let mut connection = PgConnection::connect_with(&options).await?;
+            // Before anything is prepared: behind a pooler that would last, and get in the way of others.
+            let no_second = pooler::must_have_sessions(&options, &mut connection).await?;
+            let found = inspect(&mut connection, no_second).await?;
+            // What was to be known is known.
+            let _ = connection.close().await;
+            Ok(found)
+        };
+        let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(DEADLINE, look).await.unwrap_or_else(|_| Err(late().into()))
+    }
+}
+
+/// The rows of a query in the simple protocol, in which every column comes as text.
+async fn rows(connection: &mut PgConnection, sql: &'static str) -> Result<Vec<Vec<String>>, Error> {
+    let rows = sqlx::raw_sql(sql).fetch_all(connection).await?;
+    let columns = |row: &sqlx::postgres::PgRow| {
+        (0..row.len()).map(|column| row.try_get_unchecked::<String, _>(column)).collect::<Result<_, _>>()
+    };
+    Ok(rows.iter().map(columns).collect::<Result<_, _>>()?)
+}
+
+async fn row(connection: &mut PgConnection, sql: &'static str) -> Result<Vec<String>, Error> {
+    let row = rows(connection, sql).await?.into_iter().next();
+    Ok(row.ok_or(sqlx::Error::RowNotFound)?)
+}
+
+async fn text(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
+    Ok(row(connection, sql).await?.into_iter().next().unwrap_or_default())
+}
+
+async fn inspect(connection: &mut PgConnection, no_second: Option<String>) -> Result<Inspection, Error> {
+    // PostgreSQL notices the end of the second connection a little later.
+    let own = if no_second.is_none() { 2 } else { 1 };
+    let connections = connections::limit(connection, own).await?;
+    let standby = text(connection, "select pg_is_in_recovery()::text").await? == "true";
+    let server = sqlx::query!(
+        r#"select current_setting('server_version') as "version!",
+                  current_setting('server_version_num')::int / 10000 as "major!",
+                  current_database()::text as "database!", current_user::text as "role!",
+                  current_setting('server_encoding') as "encoding!",
+                  (pg_is_in_recovery() or current_setting('transaction_read_only')::bool) as "read_only!",
+                  exists(select from pg_namespace where nspname = 'archive') as "has_schema!""#
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let migrated = is_migrated(connection).await?;
+    let schema = if migrated { Some(schema(connection).await?) } else { None };
+    let current = schema.as_ref().is_some_and(|schema| schema.missing == 0);
+    let applied = if migrated { applied(connection).await? } else { Vec::new() };
+    let migrator = migrator();
+    let text_of = |is_applied: bool| {
+        let applied = &applied;
+        let of = migrator.iter().filter(move |migration| applied.contains(&migration.version) == is_applied);
+        of.map(|migration| migration.sql.as_str())
+    };
+    Ok(Inspection {
+        taken: names::taken(connection, text_of(true), text_of(false)).await?,
+        foreign_owner: if migrated { foreign_owner(connection).await?.map(|(_, owner)| owner) } else { None },
+        access: match (standby, server.read_only) {
+            (true, _) => Access::Standby,
+            (false, true) => Access::ReadOnly,
+            (false, false) => Access::Writable,
+        },
+        connections,
+        no_second,
+        foreign_schema: server.has_schema && !migrated && has_tables(connection).await?,
+        permitted: permitted(connection, current).await?,
+        writer: writer(connection).await?,
+        account: if current { account(connection).await? } else { None },
+        wide_roles: if current { role::wide_roles(connection).await? } else { Vec::new() },
+        server_version: server.version.split(" (").next().unwrap_or_default().to_owned(),
+        major: server.major,
+        database: server.database,
+        role: server.role,
+        encoding: server.encoding,
+        schema,
+    })
+}
+
+/// Whether the schema is exactly what this Backscroll makes; else the role may make it so.
+///
+/// # Errors
+/// [`Error::NewerSchema`]; and [`Error::OlderSchema`] where the tables are somebody else's.
+pub(in crate::archive) async fn is_up_to_date(connection: &mut PgConnection) -> Result<bool, Error> {
+    if !is_migrated(connection).await? {
+        return Ok(false);
+    }
+    let Schema { found, known, missing, broken } = schema(connection).await?;
+    if found > known {
+        return Err(Error::NewerSchema { found, known });
+    }
+    if let Some(version) = broken {
+        return Err(Error::Migrate(MigrateError::VersionMismatch(version)));
+    }
+    if missing == 0 {
+        return Ok(true);
+    }
+    match foreign_owner(connection).await? {
+        None => Ok(false),
+        Some((role, owner)) => Err(Error::OlderSchema { found, known, role, owner }),
+    }
+}
+
+/// Our role and the owner of the archive's tables, where the role does not have the owner's rights.
+async fn foreign_owner(connection: &mut PgConnection) -> Result<Option<(String, String)>, Error> {
+    let owner = sqlx::query!(
+        r#"select pg_get_userbyid(c.relowner)::text as "name!", current_user::text as "role!",
+                  pg_has_role(c.relowner, 'usage') as "is_ours!"
+           from pg_class c join pg_namespace n on n.oid = c.relnamespace
+           where n.nspname = 'archive' and c.relname = '_sqlx_migrations'"#
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok((!owner.is_ours).then_some((owner.role, owner.name)))
+}
+
+pub(in crate::archive) async fn is_migrated(connection: &mut PgConnection) -> Result<bool, Error> {
+    // Not to_regclass: it fails where the schema may not be used.
+    let is_migrated = sqlx::query_scalar!(
+        r#"select exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                         where n.nspname = 'archive' and c.relname = '_sqlx_migrations') as "is_migrated!""#
+    );
+    Ok(is_migrated.fetch_one(connection).await?)
+}
+
+async fn schema(connection: &mut PgConnection) -> Result<Schema, Error> {
+    let migrator = migrator();
+    let unfinished = connection.dirty_version(TABLE).await.map_err(failed)?;
+    let applied = connection.list_applied_migrations(TABLE).await.map_err(failed)?;
+    let ours = |version| migrator.iter().find(|migration| migration.version == version);
+    let altered = applied.iter().find(|applied| {
+        ours(applied.version).is_some_and(|migration| migration.checksum != applied.checksum)
+    });
+    let is_applied = |version| applied.iter().any(|applied| applied.version == version);
+    Ok(Schema {
+        found: applied.iter().map(|applied| applied.version).max().unwrap_or_default(),
+        known: migrator.iter().map(|migration| migration.version).max().unwrap_or_default(),
+        missing: migrator.iter().filter(|migration| !is_applied(migration.version)).count(),
+        broken: unfinished.or(altered.map(|applied| applied.version)),
+    })
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
+    match connection.list_applied_migrations(TABLE).await {
+        Ok(applied) => Ok(applied.iter().map(|applied| applied.version).collect()),
+        Err(MigrateError::Execute(error)) => Err(Error::Database(error)),
+        Err(error) => Err(Error::Migrate(error)),
+    }
+}
+
+async fn has_tables(connection: &mut PgConnection) -> Result<bool, Error> {
+    let has_tables = sqlx::query_scalar!(
+        r#"select exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                         where n.nspname = 'archive') as "has_tables!""#
+    );
+    Ok(has_tables.fetch_one(connection).await?)
+}
+
+/// Whether the role may write to a schema that is up to date, or make it so.
+async fn permitted(connection: &mut PgConnection, current: bool) -> Result<bool, Error> {
+    let permitted = sqlx::query_scalar!(
+        r#"select case
+               when $1 then (
+                   select has_schema_privilege(n.oid, 'usage') and bool_and(
+                          has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+                          and has_table_privilege(c.oid, 'update'))
+                   from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                   -- what the owner alone writes
+                   where n.nspname = 'archive' and c.relkind = 'r' and c.relname not in ('_sqlx_migrations', 'reader_rooms')
+                   group by n.oid)
+               else coalesce((select has_schema_privilege(oid, 'create') from pg_namespace where nspname = 'archive'),
+                             has_database_privilege(current_database(), 'create'))
+                   and (select has_schema_privilege(oid, 'create') from pg_namespace where nspname = 'public')
+           end"#,
+        current
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(permitted == Some(true))
+}
+
+async fn account(connection: &mut PgConnection) -> Result<Option<String>, Error> {
+    let account = sqlx::query_scalar!("select user_id from archive.accounts order by account_key limit 1");
+    match account.fetch_optional(connection).await {
+        // No right to read it, which is told by `permitted`.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => Ok(None),
+        result => Ok(result?),
+    }
+}
+
+/// The session that holds the writer's lease; in a schema from before that, none.
+pub(in crate::archive) async fn writer(connection: &mut PgConnection) -> Result<Option<Backend>, Error> {
+    let holder = sqlx::query!(
+        r#"select l.pid as "pid!",
+                  coalesce(to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), '?') as "since!"
+           from pg_locks l
+           join pg_class c on c.oid = l.relation
+           join pg_namespace n on n.oid = c.relnamespace
+           left join pg_stat_activity a on a.pid = l.pid
+           where l.locktype = 'relation' and l.mode = 'ShareUpdateExclusiveLock' and l.granted
+             and l.database = (select oid from pg_database where datname = current_database())
+             and n.nspname = 'archive' and c.relname = 'writer_lock'"#
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(holder.map(|holder| (holder.pid, holder.since)))
+}
+
+/// The session of an earlier version that writes. Its lock can be taken by anybody, so its role must be one that may write.
+pub(in crate::archive) async fn earlier_writer(
+    connection: &mut PgConnection,
+) -> Result<Option<Backend>, Error> {
+    let holder = sqlx::query!(
+        r#"select l.pid as "pid!",
+                  coalesce(to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), '?') as "since!"
+           from pg_locks l
+           join pg_stat_activity a on a.pid = l.pid
+           where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+             and l.database = (select oid from pg_database where datname = current_database())
+             and (l.classid::bigint << 32 | l.objid::bigint) = $1
+             and has_table_privilege(a.usesysid, 'archive.accounts', 'update')"#,
+        EARLIER_LOCK
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(holder.map(|holder| (holder.pid, holder.since)))
+}

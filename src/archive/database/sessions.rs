@@ -1,0 +1,160 @@
+//! The database sessions of this process: that none is kept which cannot write any more, and how long what is under way takes.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use sqlx::{
+    Connection as _, Executor as _, PgConnection,
+    pool::PoolConnectionMetadata,
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+};
+
+use super::nodelay;
+use crate::archive::{CONNECT, FRESH, lock};
+
+/// What the sessions of an archive share.
+#[derive(Debug, Default)]
+pub(in crate::archive) struct Sessions {
+    /// Whether this process is to write: a session that can only read is of no use then.
+    is_writer: AtomicBool,
+    /// Sessions from before are not used again.
+    renew_before: Mutex<Option<Instant>>,
+    under_way: Mutex<UnderWay>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    last: u64,
+    since: BTreeMap<u64, Instant>,
+}
+
+/// A transaction that is under way, from before it has a session to its end.
+#[derive(Debug)]
+pub(in crate::archive) struct Step {
+    sessions: Arc<Sessions>,
+    number: u64,
+}
+
+impl Sessions {
+    /// A pool of at most `connections`. It tests each as it comes back, so one that is soon taken again needs no second test.
+    pub(in crate::archive) fn pool(self: &Arc<Self>, options: PgConnectOptions, connections: u32) -> PgPool {
+        let (made, taken) = (Arc::clone(self), Arc::clone(self));
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(CONNECT)
+            .test_before_acquire(false)
+            .after_connect(move |connection, _| {
+                let sessions = Arc::clone(&made);
+                Box::pin(async move {
+                    nodelay::send_at_once();
+                    sessions.prepare(connection).await
+                })
+            })
+            .before_acquire(move |connection, idle| {
+                let sessions = Arc::clone(&taken);
+                Box::pin(async move {
+                    if sessions.is_outdated(&idle) {
+                        return Ok(false);
+                    }
+                    if idle.idle_for > FRESH {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options)
+    }
+
+    async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        // A plan is for the tables as they are. One that was made for an empty archive and kept would be used for the first
+        // million events, until PostgreSQL analyzes the table.
+        connection.execute("set plan_cache_mode = force_custom_plan").await?;
+        if self.is_writer.load(Ordering::Relaxed) {
+            let is_read_only = sqlx::query_scalar!(
+                r#"select current_setting('transaction_read_only')::boolean as "is_read_only!""#
+            )
+            .fetch_one(connection)
+            .await?;
+            // The address may lead elsewhere at any time, to a server that was promoted: no second use is made of this one.
+            if is_read_only {
+                self.renew();
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on sessions are to write.
+    pub(in crate::archive) fn are_to_write(&self) {
+        self.is_writer.store(true, Ordering::Relaxed);
+    }
+
+    /// Has no session that there is now used again.
+    pub(in crate::archive) fn renew(&self) {
+        // One that is being made now counts as there.
+        *lock(&self.renew_before) = Instant::now().checked_add(Duration::from_millis(1));
+    }
+
+    /// Whether a session that was made then is not to be used any more.
+    pub(in crate::archive) fn is_outdated_since(&self, made: Instant) -> bool {
+        lock(&self.renew_before).is_some_and(|renew_before| made < renew_before)
+    }
+
+    fn is_outdated(&self, of: &PoolConnectionMetadata) -> bool {
+        Instant::now().checked_sub(of.age).is_some_and(|made| self.is_outdated_since(made))
+    }
+
+    /// Notes that a transaction begins.
+    pub(in crate::archive) fn begin(self: &Arc<Self>) -> Step {
+        let mut under_way = lock(&self.under_way);
+        under_way.last += 1;
+        let number = under_way.last;
+        under_way.since.insert(number, Instant::now());
+        drop(under_way);
+        Step { sessions: Arc::clone(self), number }
+    }
+
+    /// For how long the oldest transaction has been under way.
+    pub(in crate::archive) fn oldest(&self) -> Option<Duration> {
+        lock(&self.under_way).since.values().min().map(Instant::elapsed)
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        lock(&self.sessions.under_way).since.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_is_known_until_it_ends() {
+        let sessions = Arc::new(Sessions::default());
+        assert_eq!(sessions.oldest(), None);
+        let first = sessions.begin();
+        let second = sessions.begin();
+        let both = sessions.oldest().expect("two are under way");
+        drop(first);
+        assert!(sessions.oldest().is_some_and(|second| second <= both + Duration::from_secs(1)));
+        drop(second);
+        assert_eq!(sessions.oldest(), None);
+    }
+
+    #[test]
+    fn sessions_from_before_are_renewed_and_later_ones_stay() {
+        let sessions = Sessions::default();
+        let before = Instant::now();
+        assert!(!sessions.is_outdated_since(before));
+        sessions.renew();
+        assert!(sessions.is_outdated_since(before));
+        assert!(!sessions.is_outdated_since(before + Duration::from_secs(1)));
+    }
+}

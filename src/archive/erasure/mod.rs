@@ -1,0 +1,241 @@
+//! Erasing what a user said, or a room: on the operator's word, in one transaction, for good.
+
+pub(super) mod filter;
+
+use std::collections::BTreeMap;
+
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use self::filter::Tombstones;
+use super::{
+    Error, Writer,
+    event::row::StoredEvent,
+    room::{self, Room},
+    writer::{lock_room, lock_rooms},
+};
+use crate::matrix::{Event, is_user_id, redact};
+
+/// Events pruned by one statement.
+const BATCH: i64 = 1000;
+
+/// What is to be erased.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// The content of all events that this user sent, and of their memberships.
+    User(String),
+    /// All rows of this room.
+    Room(String),
+}
+
+/// Rows that held something to be erased, by the name of their table.
+pub type Erased = BTreeMap<String, u64>;
+
+impl Writer {
+    /// Erases, and leaves a tombstone so that no later answer of the server brings it back. A `dry_run` does the same
+    /// and rolls it back, so that its counts are true.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRoom`] if the archive has no such room, and it was not erased before; [`Error::NoSuchUser`] if what is
+    /// no user id has sent nothing that is archived.
+    pub async fn erase(&self, subject: &Subject, dry_run: bool) -> Result<Erased, Error> {
+        let mut transaction = self.begin().await?;
+        let erased = match subject {
+            Subject::User(user_id) => erase_user(&mut transaction, user_id).await?,
+            Subject::Room(room_id) => erase_room(&mut transaction, room_id).await?,
+        };
+        if dry_run {
+            transaction.undo(None).await;
+        } else {
+            transaction.commit().await?;
+        }
+        Ok(erased)
+    }
+}
+
+async fn erase_user(connection: &mut PgConnection, user_id: &str) -> Result<Erased, Error> {
+    sqlx::query!("insert into archive.erasures (user_id) values ($1) on conflict do nothing", user_id)
+        .execute(&mut *connection)
+        .await?;
+    let mut erased = Erased::new();
+    let room_keys = sqlx::query_scalar!("select room_key from archive.rooms order by room_key")
+        .fetch_all(&mut *connection)
+        .await?;
+    lock_rooms(connection, &room_keys).await?;
+    for room_key in room_keys {
+        let room = room::get(connection, room_key).await?;
+        count(&mut erased, "originals", forget_originals(connection, &room, user_id).await?);
+        count(&mut erased, "unnamed_prev_content", forget_unnamed(connection, &room).await?);
+        // Before the events lose their content, which tells what is a copy of it.
+        count(&mut erased, "events (prev_content)", prune_successors(connection, &room, user_id).await?);
+        count(&mut erased, "events", prune_events(connection, &room, user_id).await?);
+    }
+    count(&mut erased, "stripped_state", forget_stripped(connection, user_id).await?);
+    count(&mut erased, "quarantine", forget_quarantined(connection, user_id).await?);
+    // Servers of old let in senders of every form. One that is in the archive can be erased, whatever it looks like.
+    if !is_user_id(user_id) && erased.values().all(|rows| *rows == 0) {
+        return Err(Error::NoSuchUser(user_id.to_owned()));
+    }
+    Ok(erased)
+}
+
+fn count(erased: &mut Erased, place: &str, rows: u64) {
+    *erased.entry(place.to_owned()).or_default() += rows;
+}
+
+async fn forget_originals(connection: &mut PgConnection, room: &Room, user_id: &str) -> Result<u64, Error> {
+    let gone = sqlx::query!(
+        "delete from archive.originals o using archive.events e
+         where o.room_key = $1 and e.room_key = $1 and e.event_id = o.event_id
+           and (e.sender = $2 or (e.type = 'm.room.member' and e.state_key = $2))",
+        room.room_key,
+        user_id
+    )
+    .execute(connection)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+/// Empties `prev_content` where it repeats the user's content: it says so by `replaces_state`, or replaces what the
+/// archive does not have and so cannot be told apart.
+async fn prune_successors(connection: &mut PgConnection, room: &Room, user_id: &str) -> Result<u64, Error> {
+    let pruned = sqlx::query!(
+        "update archive.events s set prev_content = null
+         where s.room_key = $1 and s.prev_content is not null and s.state_key is not null
+           and ((s.type = 'm.room.member' and s.state_key = $2)
+                or not exists (
+                    select from archive.events t
+                    where t.room_key = $1 and t.event_id = s.replaces_state and t.sender <> $2))",
+        room.room_key,
+        user_id
+    )
+    .execute(connection)
+    .await?;
+    Ok(pruned.rows_affected())
+}
+
+/// Deletes what may repeat the user's content: nothing tells whose it is.
+async fn forget_unnamed(connection: &mut PgConnection, room: &Room) -> Result<u64, Error> {
+    let gone = sqlx::query!("delete from archive.unnamed_prev_content where room_key = $1", room.room_key);
+    Ok(gone.execute(connection).await?.rows_affected())
+}
+
+/// Prunes the user's events as a redaction would.
+async fn prune_events(connection: &mut PgConnection, room: &Room, user_id: &str) -> Result<u64, Error> {
+    let (mut last, mut erased) = (String::new(), 0);
+    loop {
+        let events = sqlx::query_as!(
+            StoredEvent,
+            r#"select event_id, type as event_type, sender, state_key, origin_server_ts, redacts,
+                      relates_to, rel_type, content::text as "content!"
+               from archive.events
+               where room_key = $1 and event_id > $3
+                 and (sender = $2 or (type = 'm.room.member' and state_key = $2))
+               order by event_id limit $4"#,
+            room.room_key,
+            user_id,
+            last,
+            BATCH
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let Some(end) = events.last() else { return Ok(erased) };
+        last.clone_from(&end.event_id);
+        let pruned = events
+            .into_iter()
+            .map(|row| redact::pruned(&room.room_id, room.room_version.as_deref(), &row.into_event()));
+        erased += overwrite(connection, room.room_key, pruned).await?;
+    }
+}
+
+async fn overwrite(
+    connection: &mut PgConnection,
+    room_key: i32,
+    pruned: impl Iterator<Item = Event>,
+) -> Result<u64, Error> {
+    let (mut event_ids, mut contents, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
+    for event in pruned {
+        event_ids.push(event.event_id);
+        contents.push(event.content);
+        hashes.push(event.stable_sha256.to_vec());
+    }
+    let overwritten = sqlx::query!(
+        "update archive.events e
+         set content = pruned.content::jsonb, stable_sha256 = pruned.sha256, raw = null, relates_to = null,
+             rel_type = null
+         from unnest($2::text[], $3::text[], $4::bytea[]) as pruned (event_id, content, sha256)
+         where e.room_key = $1 and e.event_id = pruned.event_id
+           and (e.content <> pruned.content::jsonb or num_nonnulls(e.raw, e.relates_to, e.rel_type) > 0)",
+        room_key,
+        &event_ids,
+        &contents,
+        &hashes
+    )
+    .execute(connection)
+    .await?;
+    Ok(overwritten.rows_affected())
+}
+
+async fn forget_stripped(connection: &mut PgConnection, user_id: &str) -> Result<u64, Error> {
+    let gone = sqlx::query!(
+        "delete from archive.stripped_state
+         where sender = $1 or (type = 'm.room.member' and state_key = $1)",
+        user_id
+    )
+    .execute(connection)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
+/// Deletes what could not be read as an event and names the user.
+async fn forget_quarantined(connection: &mut PgConnection, user_id: &str) -> Result<u64, Error> {
+    let erased_users = [user_id];
+    let tombstone = Tombstones::of(&erased_users);
+    let rows =
+        sqlx::query!("select quarantine_id, raw from archive.quarantine").fetch_all(&mut *connection).await?;
+    let theirs: Vec<i64> = rows
+        .into_iter()
+        .filter(|row| tombstone.mentioned(&String::from_utf8_lossy(&row.raw)))
+        .map(|row| row.quarantine_id)
+        .collect();
+    let gone = sqlx::query!("delete from archive.quarantine where quarantine_id = any($1)", &theirs)
+        .execute(connection)
+        .await?;
+    Ok(gone.rows_affected())
+}
+
+/// Deletes the room's rows from whatever table has them.
+async fn erase_room(connection: &mut PgConnection, room_id: &str) -> Result<Erased, Error> {
+    let buried =
+        sqlx::query!("insert into archive.erasures (room_id) values ($1) on conflict do nothing", room_id)
+            .execute(&mut *connection)
+            .await?;
+    let Some(room) = room::find(connection, room_id).await? else {
+        let unknown = buried.rows_affected() > 0;
+        return if unknown { Err(Error::NoSuchRoom(room_id.to_owned())) } else { Ok(Erased::new()) };
+    };
+    lock_room(connection, room.room_key).await?;
+    let mut erased = Erased::new();
+    for table in tables_of_rooms(connection).await? {
+        let delete = AssertSqlSafe(format!("delete from archive.{table} where room_key = {}", room.room_key));
+        let gone = sqlx::raw_sql(delete).execute(&mut *connection).await?;
+        count(&mut erased, &table, gone.rows_affected());
+    }
+    Ok(erased)
+}
+
+/// The tables with rows of rooms, those first that refer to others. From the catalogue, so that a table which a later
+/// migration adds is not forgotten here.
+async fn tables_of_rooms(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
+    let tables = sqlx::query_scalar!(
+        r#"select quote_ident(c.relname) as "table!"
+           from pg_class c
+           join pg_namespace n on n.oid = c.relnamespace
+           join pg_attribute a on a.attrelid = c.oid
+           where n.nspname = 'archive' and c.relkind in ('r', 'p') and a.attname = 'room_key' and not a.attisdropped
+           order by c.relname = 'rooms',
+                    exists (select from pg_constraint k where k.conrelid = c.oid and k.contype = 'f') desc, c.relname"#
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(tables)
+}

@@ -1,0 +1,302 @@
+//! What the archive has of an answer's events before they are stored.
+
+use foldhash::{HashMap, HashMapExt as _};
+use sqlx::PgConnection;
+
+use crate::{
+    archive::{
+        Error, Kind, Walk,
+        timeline::position::{Below, Place},
+    },
+    matrix::{Event, redact},
+};
+
+/// For more events than these, a room's waiting redactions are read rather than looked up by their targets.
+const MANY: usize = 500;
+/// But not more of them than these.
+const FEW_WAITING: usize = 2000;
+
+/// A stored event.
+#[derive(Clone, Debug)]
+pub(in crate::archive) struct Known {
+    pub(in crate::archive) position: Option<i64>,
+    pub(in crate::archive) has_prev_content: bool,
+    pub(in crate::archive) stable_sha256: Vec<u8>,
+}
+
+/// Stored events by id.
+pub(in crate::archive) type KnownEvents = HashMap<String, Known>;
+
+/// Redactions known for some events: target → redaction.
+pub(in crate::archive) type Redactions = HashMap<String, String>;
+
+/// What is there of some events.
+#[derive(Debug, Default)]
+pub(in crate::archive) struct Found {
+    /// Those that are stored, and what they redact.
+    pub(in crate::archive) known: KnownEvents,
+    /// Redactions that were recorded for the events, and for those whose content they repeat or edit; perhaps for others.
+    pub(in crate::archive) redactions: Redactions,
+    /// The neighbour below the position that was asked about.
+    pub(in crate::archive) below: Option<Below>,
+}
+
+impl Found {
+    /// Notes that `events` are stored now, none of them placed.
+    pub(in crate::archive) fn note_unplaced(&mut self, events: &[&Event]) {
+        for event in events {
+            let stored = self.known.entry(event.event_id.clone()).or_insert_with(|| Known {
+                position: None,
+                has_prev_content: false,
+                stable_sha256: event.stable_sha256.to_vec(),
+            });
+            stored.has_prev_content |= event.prev_content.is_some();
+        }
+    }
+}
+
+/// Which events of a page are looked up before it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::archive) enum LookUp {
+    All,
+    /// All, most of which stand next below `upper`: a walk meets again what one before it has placed.
+    Again,
+    /// State, and what redactions redact: what a first walk meets is new but for the state, which its bootstrap or the sync
+    /// told. Should another be known, the table's keys refuse it.
+    State,
+}
+
+impl LookUp {
+    /// What is likely to be enough for the next page of `walk`.
+    pub(in crate::archive) fn before(walk: &Walk) -> Self {
+        match walk.kind {
+            Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk | Kind::Operator => Self::Again,
+            Kind::History | Kind::GapSince | Kind::GapWhole if walk.is_fresh() => Self::State,
+            Kind::History | Kind::GapSince | Kind::GapWhole => Self::All,
+        }
+    }
+
+    fn includes(self, event: &Event) -> bool {
+        self != Self::State || event.state_key.is_some() || event.event_type == "m.room.redaction"
+    }
+}
+
+/// Looks up `events`, which must be [distinct](crate::archive::event::row::distinct), in one exchange with the server, and what is below
+/// `upper` in the room. The transaction must hold the room's lock.
+pub(in crate::archive) async fn look_up(
+    connection: &mut PgConnection,
+    room_key: i32,
+    events: &[&Event],
+    which: LookUp,
+    upper: Option<i64>,
+) -> Result<Found, Error> {
+    if events.is_empty() {
+        return Ok(Found::default());
+    }
+    let is_many = events.len() > MANY;
+    let ids = || events.iter().map(|event| event.event_id.as_str());
+    let asked: Vec<&str> =
+        events.iter().filter(|event| which.includes(event)).flat_map(|event| concerned(event)).collect();
+    let originals = events.iter().filter_map(|event| redact::edited(event));
+    let replaced = events.iter().filter_map(|event| event.replaced());
+    let unstored: Vec<&str> = replaced.chain(originals).chain(ids().filter(|_| !is_many)).collect();
+    let most_waiting = if is_many { FEW_WAITING } else { 0 };
+    let most_near = if which == LookUp::Again { events.len() } else { 0 };
+    // Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a
+    // room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id. What is
+    // near by position is read at a third of the cost; `not in`, so that the two meet by hash, again whatever the statistics
+    // say. Arrays: reading them costs a tenth of as many rows. An event that has a redaction was redacted by it, in the
+    // transaction that stored the later of the two. Of several redactions the first counts; of those that wait it comes last.
+    let row = sqlx::query!(
+        r#"with near as materialized (
+               select e.event_id, e.position, e.prev_content is not null as has_prev_content, e.stable_sha256, e.redacted_by
+               from archive.events e
+               where e.room_key = $1 and e.position < $5
+               order by e.position desc
+               limit $6
+           )
+           select known.event_ids as "event_ids!", known.positions as "positions!: Vec<Option<i64>>",
+                  known.have_prev_content as "have_prev_content!", known.stable_sha256 as "stable_sha256!",
+                  known.redactions as "known_redactions!: Vec<Option<String>>",
+                  unstored.targets as "targets!", unstored.redactions as "redactions!",
+                  waiting.targets as "waiting_targets!", waiting.redactions as "waiting_redactions!",
+                  (select e.position from archive.events e
+                   where e.room_key = $1 and e.position < $5
+                   order by e.position desc limit 1) as below
+           from (
+               select coalesce(array_agg(stored.event_id), '{}') as event_ids,
+                      coalesce(array_agg(stored.position), '{}') as positions,
+                      coalesce(array_agg(stored.has_prev_content), '{}') as have_prev_content,
+                      coalesce(array_agg(stored.stable_sha256), '{}') as stable_sha256,
+                      coalesce(array_agg(case when stored.redacted_by is not null then
+                          (select r.redaction_event_id from archive.redactions r
+                           where r.room_key = $1 and r.target_event_id = stored.event_id and r.state <> 'refused'
+                           order by r.recorded_at, r.redaction_event_id limit 1)
+                      end), '{}') as redactions
+               from (
+                   select * from near where event_id = any($2)
+                   union all
+                   select elsewhere.*
+                   from unnest($2::text[]) as asked (event_id)
+                   cross join lateral (
+                       select e.event_id, e.position, e.prev_content is not null, e.stable_sha256, e.redacted_by
+                       from archive.events e
+                       where e.room_key = $1 and e.event_id = asked.event_id
+                       limit 1
+                   ) as elsewhere
+                   where asked.event_id not in (select event_id from near)
+               ) as stored
+           ) as known
+           cross join (
+               select coalesce(array_agg(link.target_event_id), '{}') as targets,
+                      coalesce(array_agg(link.redaction_event_id), '{}') as redactions
+               from unnest($3::text[]) as asked (event_id)
+               cross join lateral (
+                   select r.target_event_id, r.redaction_event_id from archive.redactions r
+                   where r.room_key = $1 and r.target_event_id = asked.event_id and r.state <> 'refused'
+                   order by r.recorded_at, r.redaction_event_id
+                   limit 1
+               ) as link
+           ) as unstored
+           cross join (
+               select coalesce(array_agg(few.target_event_id), '{}') as targets,
+                      coalesce(array_agg(few.redaction_event_id), '{}') as redactions
+               from (
+                   select target_event_id, redaction_event_id from archive.redactions
+                   where room_key = $1 and state = 'pending'
+                   order by recorded_at desc, redaction_event_id desc
+                   limit $4
+               ) as few
+           ) as waiting"#,
+        room_key,
+        &asked as &[&str],
+        &unstored as &[&str],
+        i64::try_from(most_waiting).unwrap_or(i64::MAX),
+        upper,
+        i64::try_from(most_near).unwrap_or(i64::MAX)
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let mut redactions: Redactions = row.waiting_targets.into_iter().zip(row.waiting_redactions).collect();
+    if is_many && redactions.len() >= FEW_WAITING {
+        let ids: Vec<&str> = ids().collect();
+        redactions = recorded(connection, room_key, &ids).await?;
+    }
+    redactions.extend(row.targets.into_iter().zip(row.redactions));
+    let mut known = KnownEvents::with_capacity(row.event_ids.len());
+    let stored = row.event_ids.into_iter().zip(row.positions).zip(row.have_prev_content);
+    for (((event_id, position), has_prev_content), (stable_sha256, redaction)) in
+        stored.zip(row.stable_sha256.into_iter().zip(row.known_redactions))
+    {
+        redactions.extend(redaction.map(|redaction| (event_id.clone(), redaction)));
+        known.insert(event_id, Known { position, has_prev_content, stable_sha256 });
+    }
+    let below = upper.map(|upper| Below { upper, position: row.below });
+    Ok(Found { known, redactions, below })
+}
+
+/// Looks up all events that an answer has of several rooms, as [`look_up`] does for one. The transaction must hold the
+/// rooms' locks.
+pub(in crate::archive) async fn look_up_rooms<'e>(
+    connection: &mut PgConnection,
+    events: impl Iterator<Item = (i32, &'e Event)>,
+) -> Result<HashMap<i32, Found>, Error> {
+    let (mut room_keys, mut event_ids, mut are_stored) = (Vec::new(), Vec::new(), Vec::new());
+    for (room_key, event) in events {
+        let concerned = concerned(event).map(|event_id| (event_id, true));
+        let originals = event.replaced().into_iter().chain(redact::edited(event));
+        for (event_id, may_be_stored) in concerned.chain(originals.map(|event_id| (event_id, false))) {
+            room_keys.push(room_key);
+            event_ids.push(event_id);
+            are_stored.push(may_be_stored);
+        }
+    }
+    let mut found: HashMap<i32, Found> = HashMap::new();
+    if room_keys.is_empty() {
+        return Ok(found);
+    }
+    // Lateral, and limited, for the same reason as in `look_up`.
+    let stored = sqlx::query!(
+        r#"select asked.room_key as "room_key!", stored.event_id, stored.position,
+                  stored.has_prev_content as "has_prev_content!", stored.stable_sha256
+           from unnest($1::int[], $2::text[], $3::boolean[]) as asked (room_key, event_id, may_be_stored)
+           cross join lateral (
+               select e.event_id, e.position, e.prev_content is not null as has_prev_content, e.stable_sha256
+               from archive.events e
+               where e.room_key = asked.room_key and e.event_id = asked.event_id
+               limit 1
+           ) as stored
+           where asked.may_be_stored"#,
+        &room_keys,
+        &event_ids as &[&str],
+        &are_stored
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in stored {
+        let Found { known, .. } = found.entry(row.room_key).or_default();
+        let (position, has_prev_content) = (row.position, row.has_prev_content);
+        known.insert(row.event_id, Known { position, has_prev_content, stable_sha256: row.stable_sha256 });
+    }
+    let redactions = sqlx::query!(
+        r#"select asked.room_key as "room_key!", link.target_event_id, link.redaction_event_id
+           from unnest($1::int[], $2::text[]) as asked (room_key, event_id)
+           cross join lateral (
+               select r.target_event_id, r.redaction_event_id from archive.redactions r
+               where r.room_key = asked.room_key and r.target_event_id = asked.event_id and r.state <> 'refused'
+               order by r.recorded_at, r.redaction_event_id
+               limit 1
+           ) as link"#,
+        &room_keys,
+        &event_ids as &[&str]
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in redactions {
+        let Found { redactions, .. } = found.entry(row.room_key).or_default();
+        redactions.insert(row.target_event_id, row.redaction_event_id);
+    }
+    Ok(found)
+}
+
+/// An event's id and, if it is a redaction, its target's in either of the places that name it.
+fn concerned(event: &Event) -> impl Iterator<Item = &str> {
+    let targets = [event.redacts.as_deref(), event.content_redacts.as_deref()];
+    let is_redaction = event.event_type == "m.room.redaction";
+    let targets = targets.into_iter().flatten().filter(move |_| is_redaction);
+    std::iter::once(event.event_id.as_str()).chain(targets)
+}
+
+/// The places of `events` as a walk sees them.
+pub(in crate::archive) fn places(events: &[&Event], known: &KnownEvents) -> Vec<Place> {
+    let position = |event: &Event| known.get(&event.event_id).and_then(|known| known.position);
+    events.iter().map(|event| position(event).map_or(Place::Open, Place::At)).collect()
+}
+
+/// The recorded redactions of these events, of several the first.
+pub(in crate::archive) async fn recorded(
+    connection: &mut PgConnection,
+    room_key: i32,
+    event_ids: &[&str],
+) -> Result<Redactions, Error> {
+    if event_ids.is_empty() {
+        return Ok(Redactions::new());
+    }
+    // Lateral, and limited, for the same reason as in `lookup::look_up`.
+    let links = sqlx::query!(
+        "select link.target_event_id, link.redaction_event_id
+         from unnest($2::text[]) as asked (event_id)
+         cross join lateral (
+             select r.target_event_id, r.redaction_event_id
+             from archive.redactions r
+             where r.room_key = $1 and r.target_event_id = asked.event_id and r.state <> 'refused'
+             order by r.recorded_at, r.redaction_event_id
+             limit 1
+         ) as link",
+        room_key,
+        event_ids as &[&str]
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(links.into_iter().map(|link| (link.target_event_id, link.redaction_event_id)).collect())
+}

@@ -1,0 +1,269 @@
+//! Rows of `archive.events`.
+
+mod copy;
+pub(super) mod lookup;
+pub(super) mod quarantine;
+mod refill;
+pub(super) mod row;
+
+use foldhash::HashSet;
+use sqlx::PgConnection;
+
+use self::{
+    copy::{Copy, Rows},
+    lookup::{Found, KnownEvents, Redactions},
+    row::Placed,
+};
+use super::{Archive, Error, Policy, erasure::filter::Tombstones, redaction, room::Room};
+use crate::matrix::Event;
+
+const COPY: &str = "copy archive.events (room_key, event_id, position, type, sender, state_key, origin_server_ts, content, \
+                    redacts, redacted_by, replaces_state, prev_content, relates_to, rel_type, raw, stable_sha256) \
+                    from stdin (format binary)";
+
+/// Gathered rows of more bytes than these are written.
+const MANY_BYTES: usize = 2 << 20;
+
+impl Archive {
+    /// Which of these events the archive lacks and wants.
+    pub async fn lacking(&self, room_id: &str, event_ids: &[String]) -> Result<Vec<String>, Error> {
+        let lacking = sqlx::query_scalar!(
+            r#"select asked.event_id as "event_id!"
+               from unnest($2::text[]) as asked (event_id)
+               where not exists (select from archive.rooms where room_id = $1 and not watched)
+                 and not exists (
+                     select from archive.events e join archive.rooms r using (room_key)
+                     where r.room_id = $1 and e.event_id = asked.event_id)"#,
+            room_id,
+            event_ids
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(lacking)
+    }
+}
+
+/// Rows of new events of any rooms that are to be written together.
+#[derive(Debug, Default)]
+pub(super) struct NewRows {
+    rows: Rows,
+    /// The rooms that they are of.
+    room_keys: HashSet<i32>,
+}
+
+impl NewRows {
+    /// Writes them, if there are any.
+    pub(super) async fn write(&mut self, connection: &mut PgConnection) -> Result<(), Error> {
+        if !self.rows.is_empty() {
+            self.rows.write(connection, COPY).await?;
+            self.room_keys.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes them if any are of this room.
+    async fn write_of(&mut self, connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+        if self.room_keys.contains(&room_key) { self.write(connection).await } else { Ok(()) }
+    }
+}
+
+/// Stores events of one room, whose lock the transaction must hold, and leaves it to the caller to count them. `events` must
+/// be [distinct](row::distinct), `found` what was [looked up](lookup) of them; the redactions that are among them join it. A stored
+/// event is touched only if this copy has a redaction, a position, a `prev_content` or the content that it lacks. Returns how
+/// many are new.
+pub(super) async fn store(
+    connection: &mut PgConnection,
+    policy: Policy,
+    room: &Room,
+    events: &[Placed<'_>],
+    found: &mut Found,
+) -> Result<usize, Error> {
+    store_all(connection, policy, room, events, found, None).await
+}
+
+/// The same, with the new ones' rows gathered in `rows`.
+pub(super) async fn gather(
+    connection: &mut PgConnection,
+    policy: Policy,
+    room: &Room,
+    events: &[Placed<'_>],
+    found: &mut Found,
+    rows: &mut NewRows,
+) -> Result<usize, Error> {
+    store_all(connection, policy, room, events, found, Some(rows)).await
+}
+
+async fn store_all(
+    connection: &mut PgConnection,
+    policy: Policy,
+    room: &Room,
+    events: &[Placed<'_>],
+    found: &mut Found,
+    mut gathered: Option<&mut NewRows>,
+) -> Result<usize, Error> {
+    if events.is_empty() {
+        return Ok(0);
+    }
+    let tombstones = Tombstones::of(&room.erased_users);
+    let covered: Vec<_>;
+    let events: Vec<Placed<'_>> = if tombstones.is_empty() {
+        events.to_vec()
+    } else {
+        covered = events.iter().map(|placed| tombstones.cover(room, placed.event)).collect();
+        covered
+            .iter()
+            .zip(events)
+            .map(|(event, placed)| Placed { event, position: placed.position })
+            .collect()
+    };
+    let all: Vec<&Event> = events.iter().map(|placed| placed.event).collect();
+    let mut links = redaction::links(room, &all);
+    for (target, redaction) in &links {
+        // Of several the first counts.
+        found.redactions.entry((*target).to_owned()).or_insert_with(|| (*redaction).to_owned());
+    }
+    let edits = redaction::edits(connection, room.room_key, &all, &links, &mut found.redactions).await?;
+    links.extend(edits.iter().map(|(edit, redaction)| (edit.as_str(), redaction.as_str())));
+    let Found { known, redactions, .. } = &*found;
+    let mut targets: HashSet<String> = links.iter().map(|(target, _)| (*target).to_owned()).collect();
+    let (old, new): (Vec<&Placed<'_>>, Vec<&Placed<'_>>) =
+        events.iter().partition(|placed| known.contains_key(&placed.event.event_id));
+    targets
+        .extend(all.iter().map(|event| &event.event_id).filter(|id| redactions.contains_key(*id)).cloned());
+    let replaced = events.iter().filter_map(|placed| placed.event.replaced());
+    let repeated: Vec<String> =
+        replaced.filter(|event_id| redactions.contains_key(*event_id)).map(str::to_owned).collect();
+
+    match &mut gathered {
+        Some(rows) => {
+            rows.room_keys.extend((!new.is_empty()).then_some(room.room_key));
+            for placed in &new {
+                encode(&mut rows.rows, room, placed, redactions);
+                if rows.rows.len() >= MANY_BYTES {
+                    rows.write(connection).await?;
+                    rows.room_keys.insert(room.room_key);
+                }
+            }
+            // What follows looks at them.
+            if !targets.is_empty() || !repeated.is_empty() || !old.is_empty() {
+                rows.write_of(connection, room.room_key).await?;
+            }
+        }
+        None => insert(connection, room, &new, redactions).await?,
+    }
+    complete(connection, room.room_key, &old, known).await?;
+    refill::replace_poorer(connection, room, &old, known, redactions).await?;
+
+    let served = |placed: &&Placed<'_>| placed.event.redacted_by.is_some();
+    let served =
+        old.iter().copied().filter(served).map(|placed| (placed.event.event_id.as_str(), placed.event));
+    let is_new = |event_id: &String| new.iter().any(|placed| placed.event.event_id == *event_id);
+    let stored_edits =
+        edits.iter().map(|(edit, _)| edit).filter(|edit| !known.contains_key(*edit) && !is_new(edit));
+    let mut settled: Vec<_> =
+        targets.iter().filter(|target| known.contains_key(*target)).chain(stored_edits).cloned().collect();
+    let mut redacted =
+        redaction::apply(connection, policy, room, &settled, &served.collect(), redactions).await?;
+    for event in new.iter().map(|placed| placed.event) {
+        if !targets.remove(&event.event_id) {
+            continue;
+        }
+        settled.push(event.event_id.clone());
+        if event.state_key.is_some() {
+            redacted.push(event.event_id.clone());
+        }
+    }
+    redaction::record(connection, policy, room, &links, &settled).await?;
+    redacted.extend(targets.into_iter().filter(|target| !known.contains_key(target)));
+    redacted.extend(repeated);
+    redaction::prune_repeats(connection, room, &redacted).await?;
+    redaction::keep_unnamed(connection, room, &all).await?;
+    Ok(new.len())
+}
+
+/// Appends rows by one binary `COPY` straight into the table.
+async fn insert(
+    connection: &mut PgConnection,
+    room: &Room,
+    events: &[&Placed<'_>],
+    redactions: &Redactions,
+) -> Result<(), Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut copy = Copy::begin(connection, COPY).await?;
+    for placed in events {
+        copy.send_much().await?;
+        encode(&mut copy.rows, room, placed, redactions);
+    }
+    copy.finish().await?;
+    Ok(())
+}
+
+fn encode(rows: &mut Rows, room: &Room, placed: &Placed<'_>, redactions: &Redactions) {
+    let pruned = redaction::redacted_copy(room, placed.event, redactions);
+    let event = pruned.as_ref().unwrap_or(placed.event);
+    let target = event.redaction_target(room.room_version.as_deref()).or(event.redacts.as_deref());
+    rows.row(16);
+    rows.int4(room.room_key);
+    rows.text(Some(&event.event_id));
+    rows.int8(placed.position);
+    rows.text(Some(&event.event_type));
+    rows.text(Some(&event.sender));
+    rows.text(event.state_key.as_deref());
+    rows.int8(event.origin_server_ts);
+    rows.jsonb(Some(&event.content));
+    rows.text(target);
+    rows.text(event.redacted_by.as_deref());
+    rows.text(event.replaces_state.as_deref());
+    rows.jsonb(event.prev_content.as_deref());
+    rows.text(event.relates_to.as_deref());
+    rows.text(event.rel_type.as_deref());
+    rows.bytes(event.raw.as_deref().map(str::as_bytes));
+    rows.bytes(Some(&event.stable_sha256));
+}
+
+/// Gives stored events the position or `prev_content` that they lack, the latter with the name of its event: an event from a
+/// `state` section has neither.
+async fn complete(
+    connection: &mut PgConnection,
+    room_key: i32,
+    events: &[&Placed<'_>],
+    known: &KnownEvents,
+) -> Result<(), Error> {
+    let mut event_ids = Vec::new();
+    let mut positions = Vec::new();
+    let mut prev_contents = Vec::new();
+    let mut replaced = Vec::new();
+    for placed in events {
+        let Some(stored) = known.get(&placed.event.event_id) else { continue };
+        let position = placed.position.filter(|_| stored.position.is_none());
+        let prev_content = placed.event.prev_content.clone().filter(|_| !stored.has_prev_content);
+        if position.is_some() || prev_content.is_some() {
+            event_ids.push(placed.event.event_id.clone());
+            positions.push(position);
+            replaced.push(placed.event.replaces_state.clone().filter(|_| prev_content.is_some()));
+            prev_contents.push(prev_content);
+        }
+    }
+    if event_ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "update archive.events e
+         set position = coalesce(e.position, lacking.position),
+             prev_content = coalesce(e.prev_content, lacking.prev_content::jsonb),
+             replaces_state = coalesce(lacking.replaces_state, e.replaces_state)
+         from unnest($2::text[], $3::bigint[], $4::text[], $5::text[])
+             as lacking (event_id, position, prev_content, replaces_state)
+         where e.room_key = $1 and e.event_id = lacking.event_id",
+        room_key,
+        &event_ids,
+        positions.as_slice() as &[Option<i64>],
+        prev_contents.as_slice() as &[Option<String>],
+        replaced.as_slice() as &[Option<String>]
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

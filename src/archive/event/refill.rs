@@ -1,0 +1,54 @@
+//! Which of two copies of an event counts: redacted over full, full over pruned without a reason, else the first.
+
+use sqlx::PgConnection;
+
+use super::{
+    lookup::{KnownEvents, Redactions},
+    row::Placed,
+};
+use crate::{
+    archive::{Error, room::Room},
+    matrix::{Event, redact},
+};
+
+/// Replaces stored events that were served pruned though nobody had redacted them (a server that had lost the content,
+/// or did not show it then) by fuller copies.
+pub(in crate::archive) async fn replace_poorer(
+    connection: &mut PgConnection,
+    room: &Room,
+    copies: &[&Placed<'_>],
+    known: &KnownEvents,
+    redactions: &Redactions,
+) -> Result<(), Error> {
+    for event in copies.iter().map(|placed| placed.event) {
+        let Some(stored) = known.get(&event.event_id) else { continue };
+        // A copy that does not show its redaction is the poorer one.
+        if event.redacted_by.is_none()
+            && !redactions.contains_key(&event.event_id)
+            && event.stable_sha256.as_slice() != stored.stable_sha256
+            && redact::pruned(&room.room_id, room.room_version.as_deref(), event).stable_sha256.as_slice()
+                == stored.stable_sha256
+        {
+            replace(connection, room.room_key, event).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn replace(connection: &mut PgConnection, room_key: i32, copy: &Event) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.events
+         set content = $3::text::jsonb, stable_sha256 = $4, relates_to = $5, rel_type = $6, raw = $7
+         where room_key = $1 and event_id = $2 and redacted_by is null",
+        room_key,
+        copy.event_id,
+        copy.content,
+        copy.stable_sha256.as_slice(),
+        copy.relates_to,
+        copy.rel_type,
+        copy.raw.as_deref().map(str::as_bytes)
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

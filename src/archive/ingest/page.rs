@@ -1,0 +1,247 @@
+//! A page of `/messages`: its events with their places in the room's order, and the checkpoint of its walk.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use crate::{
+    archive::{
+        Error, Kind, Walk, WalkState, Writer,
+        event::{
+            self,
+            lookup::{self, LookUp, look_up},
+            quarantine,
+            row::with_positions,
+        },
+        redaction, room,
+        timeline::{
+            neighbours::{self, walk_down},
+            position::{self, Below, Place},
+        },
+        walk::{
+            self,
+            advance::{self, Passed},
+            gap::{self, Top},
+        },
+    },
+    config::Backfill,
+    matrix::Page,
+};
+
+impl Writer {
+    /// Stores a page of `walk`, or [several as one](Page::append), and moves its checkpoint, in one transaction. `busy` is the
+    /// time that fetching it took.
+    /// Returns the walk as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`] if the checkpoint is not where `walk` says; the walk must then be read again.
+    /// [`Error::Unwatched`] if the room was paused or removed meanwhile; [`Error::Overtaken`] if another walk comes first.
+    pub async fn apply_page(
+        &self,
+        walk: &Walk,
+        page: &Page,
+        busy: Duration,
+        settings: &Backfill,
+    ) -> Result<Walk, Error> {
+        let asked = LookUp::before(walk);
+        match self.try_page(walk, page, busy, settings, asked).await {
+            // Something on the page was known after all. The transaction is undone; once more with all looked up.
+            Err(error) if asked == LookUp::State && error.is_duplicate() => {
+                self.try_page(walk, page, busy, settings, LookUp::All).await
+            }
+            stored => stored,
+        }
+    }
+
+    async fn try_page(
+        &self,
+        walk: &Walk,
+        page: &Page,
+        busy: Duration,
+        settings: &Backfill,
+        asked: LookUp,
+    ) -> Result<Walk, Error> {
+        let mut transaction = self.begin_in_room(walk.room_key).await?;
+        let after = match self.store_page(&mut transaction, walk, page, busy, settings, asked).await {
+            Ok(after) => after,
+            Err(error) => {
+                transaction.undo(Some(&error)).await;
+                return Err(error);
+            }
+        };
+        transaction.commit().await?;
+        if after.state == WalkState::Stalled {
+            tracing::warn!(room.id = %walk.room_id, error = after.last_error, "a walk has stalled");
+        }
+        Ok(after)
+    }
+
+    /// The same in the caller's transaction.
+    async fn store_page(
+        &self,
+        connection: &mut PgConnection,
+        walk: &Walk,
+        page: &Page,
+        busy: Duration,
+        settings: &Backfill,
+        asked: LookUp,
+    ) -> Result<Walk, Error> {
+        let mut room = room::get(connection, walk.room_key).await?;
+        if !room.watched {
+            return Err(Error::Unwatched);
+        }
+        if gap::is_overtaken(connection, walk).await? {
+            return Err(Error::Overtaken);
+        }
+        room::learn_version(connection, &mut room, &page.chunk.events).await?;
+        for section in [&page.chunk, &page.state] {
+            quarantine::keep(connection, self.policy(), &room, &section.malformed).await?;
+        }
+        self.store_unplaced(connection, &room, &page.state.events).await?;
+
+        let mut after = walk.clone();
+        let events = event::row::distinct(&page.chunk.events);
+        let mut found = look_up(connection, room.room_key, &events, asked, walk.upper_position).await?;
+        let known = lookup::places(&events, &found.known);
+        let placement = place_page(connection, walk, &known, found.below).await?;
+        let positions = placement.as_ref().map_or(&[][..], |placement| &placement.positions);
+        let placed = with_positions(&events, positions);
+        let new = event::store(connection, self.policy(), &room, &placed, &mut found).await?;
+        let upper = placement.as_ref().map(|placement| placement.upper);
+        if let Some(last) = events.last() {
+            after.upper_position = upper;
+            after.oldest_ts = last.origin_server_ts.or(walk.oldest_ts);
+        }
+        // A walk through the whole past gets to what was redacted itself.
+        let whole = matches!(walk.kind, Kind::History | Kind::Rewalk);
+        if !whole && redaction::names_no_target(&room, &events, &found.known) {
+            walk::rewalk_now(connection, room.room_key).await?;
+        }
+        let passed = Passed {
+            end: page.end.as_ref(),
+            answers: page.answers,
+            events: events.len(),
+            new,
+            bottom_passed: bottom_passed(connection, walk, page, upper).await?,
+            lower_passed: lower_passed(connection, walk, &known, upper).await?,
+        };
+        let pause_s = advance::after_page(connection, &mut after, &passed, settings).await?;
+        if after.cursor == walk.cursor {
+            // To be asked again: what is on that page then and was not now stands among what was, not below it.
+            after.upper_position = walk.upper_position;
+        }
+        walk::save(connection, walk, &after, busy, pause_s).await?;
+        after.due_in_s = pause_s;
+        Ok(after)
+    }
+}
+
+/// Places a page below what the walk has passed. `None`: nothing tells yet where that is, and whoever passes these events
+/// knowing where it is will place them.
+async fn place_page(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    places: &[Place],
+    below: Option<Below>,
+) -> Result<Option<position::Placement>, Error> {
+    let upper = match walk.upper_position {
+        Some(upper) => upper,
+        None => match edge_above(connection, walk, places).await? {
+            Some(edge) => edge,
+            None => return Ok(None),
+        },
+    };
+    let placement = go_down(connection, walk.room_key, upper, places, below).await?;
+    let unplaced = placement.positions.iter().filter(|position| position.is_none()).count();
+    if unplaced > 0 {
+        tracing::warn!(
+            room.id = %walk.room_id,
+            event_count = unplaced,
+            "events could not be placed in the room's order: no position is left between their neighbours"
+        );
+    }
+    Ok(Some(placement))
+}
+
+/// Places a page of a walk that has come down to `upper`, newest first, among what is there. Its two parts pass different
+/// events, so they never take the same room between neighbours.
+async fn go_down(
+    connection: &mut PgConnection,
+    room_key: i32,
+    upper: i64,
+    places: &[Place],
+    below: Option<Below>,
+) -> Result<position::Placement, Error> {
+    let Some((count, known)) = position::repeated(upper, places) else {
+        return walk_down(connection, room_key, upper, places, below).await;
+    };
+    let above = neighbours::above(connection, room_key, known).await?;
+    let again = walk_down(connection, room_key, above, &places[..count], None).await?;
+    // Lower than `upper` where a walk has begun just below an event of the page and not below all that is above it there.
+    let mut placement = walk_down(connection, room_key, again.upper, &places[count..], None).await?;
+    placement.positions.splice(..0, again.positions);
+    Ok(placement)
+}
+
+/// Where a walk begins that does not know its place: above the first known event of its first page; without one, at the
+/// upper edge of the gap whose token it has, above all that is there if it came from the newest event or from `since`, and
+/// from the operator's token below. `None`: that token may be one of within a gap, or, where nothing is missing below, be
+/// newer than all that is there; whoever comes from above will tell.
+async fn edge_above(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    places: &[Place],
+) -> Result<Option<i64>, Error> {
+    if let Some(position) = places.iter().find_map(|place| place.position()) {
+        return neighbours::above(connection, walk.room_key, position).await.map(Some);
+    }
+    if let Some(edge) = gap::edge_at(connection, walk).await? {
+        return Ok(Some(edge));
+    }
+    let from_top = walk.cursor.is_none() || walk.kind != Kind::Operator;
+    let Top { newest, upper_edge, .. } = gap::top(connection, walk.room_key).await?;
+    match newest {
+        Some((_, newest)) if from_top => neighbours::above(connection, walk.room_key, newest).await.map(Some),
+        Some(_) if upper_edge.is_some() => Ok(None),
+        Some(_) if neighbours::create_position(connection, walk.room_key).await?.is_some() => Ok(None),
+        _ => neighbours::lowest(connection, walk.room_key).await.map(Some),
+    }
+}
+
+/// Whether a walk that the server gives no more has come down to where it was to end: its `to`, the room's start, or what
+/// was archived below its gap. That others have come there before is no proof.
+async fn bottom_passed(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    page: &Page,
+    upper: Option<i64>,
+) -> Result<bool, Error> {
+    if page.end.is_some() {
+        return Ok(false);
+    }
+    if walk.to_token.is_some() || page.chunk.events.iter().any(|event| event.is_state("m.room.create")) {
+        return Ok(true);
+    }
+    let Some(upper) = upper else { return Ok(false) };
+    if neighbours::create_position(connection, walk.room_key).await?.is_some_and(|create| create >= upper) {
+        return Ok(true);
+    }
+    let Some(gap_id) = walk.gap_id else { return Ok(false) };
+    gap::is_passed(connection, gap_id, upper).await
+}
+
+/// Whether a gap's walk has come down to what was archived before the gap, or one through the whole past to what others have
+/// placed.
+async fn lower_passed(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    known: &[Place],
+    upper: Option<i64>,
+) -> Result<bool, Error> {
+    if walk.kind == Kind::History {
+        return Ok(known.iter().any(|place| place.position().is_some()));
+    }
+    let (Some(gap_id), Some(upper)) = (walk.gap_id, upper) else { return Ok(false) };
+    let lower = gap::lower_position(connection, gap_id, walk.kind).await?;
+    Ok(lower.is_some_and(|lower| upper <= lower))
+}

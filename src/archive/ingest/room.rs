@@ -1,0 +1,428 @@
+//! What one room's part of a `/sync` response becomes: a bootstrap at first sight, later an appended timeline, a gap where
+//! events were left out, and moves of the current state. Runs inside the transactions of [`Intake`](crate::archive::Intake).
+
+use std::collections::{BTreeMap, HashSet};
+
+use sqlx::PgConnection;
+
+use super::{
+    overlap::{self, Overlap},
+    portion::Portion,
+    response::{Afterwards, Response},
+    room_update::{discontinuity, rejoined, tells_again, told_in_part},
+    silent_gap,
+};
+use crate::{
+    archive::{
+        Error, Kind, SyncOutcome, Writer,
+        event::{self, lookup, quarantine},
+        redaction,
+        room::{self, Room, choice, current_state::Cause, stripped},
+        timeline::position,
+        walk::{
+            self, NewWalk,
+            gap::{self, NewGap},
+            operator,
+        },
+        writer::lock_rooms,
+    },
+    config::Rooms,
+    matrix::{
+        RoomBatch, Section, room_state,
+        room_update::{after, canonical_alias, last_of_own, membership, own, state_events},
+    },
+};
+
+impl Writer {
+    pub(in crate::archive) async fn apply_room(
+        &self,
+        connection: &mut PgConnection,
+        portion: &mut Portion,
+        response: &Response<'_>,
+        before: Room,
+        told: &RoomBatch,
+        (outcome, afterwards): (&mut SyncOutcome, &mut Afterwards),
+    ) -> Result<(), Error> {
+        let rejoined = rejoined(response, &before, told, &portion.found(before.room_key).known);
+        let mut room = before.clone();
+        room.membership = membership(told, &response.account.user_id);
+        if room.membership == "join" {
+            room.left_since = None;
+        } else if before.membership == "join" || rejoined {
+            room.left_since.clone_from(&response.account.since);
+        }
+        if matches!(told.section, Section::Invite | Section::Knock) {
+            let aliases = room_state::stripped_aliases(&told.stripped);
+            let wanted = room::is_wanted(response.rooms, &room.room_id, aliases);
+            let shown = if wanted { told.stripped.as_slice() } else { &[] };
+            stripped::set_stripped(connection, &room, shown).await?;
+            if wanted {
+                quarantine::keep(connection, self.policy(), &room, &told.set_aside).await?;
+            }
+            if !before.bootstrapped {
+                room.watched = wanted;
+            }
+            portion.changes.set(&room);
+            return Ok(());
+        }
+        let was_asked_in = matches!(before.membership.as_str(), "invite" | "knock");
+        if was_asked_in {
+            stripped::set_stripped(connection, &room, &[]).await?;
+        }
+        let create = state_events(told).find(|event| event.is_state("m.room.create"));
+        if !before.bootstrapped
+            && before.membership != "join"
+            && told.section == Section::Leave
+            && !told.is_unread()
+            && create.is_none()
+            && own(told, &response.account.user_id, "join").next().is_none()
+            && (response.full || !told.limited)
+        {
+            // An invite or knock came to nothing. That it hid the account's time in the room from all answers before, only the
+            // room's history tells. Where the timeline leaves something out, it may be in that, which a whole state tells.
+            if was_asked_in {
+                choice::doubt_left_room(connection, response.rooms, room.room_key, &room.room_id).await?;
+            }
+            room.watched = true;
+            portion.changes.set(&room);
+            return Ok(());
+        }
+        let alias = canonical_alias(told);
+        let is_wanted = room::is_wanted(response.rooms, &room.room_id, alias.into_iter());
+        // Without the whole state, that no alias is told does not mean that there is none.
+        if response.full || create.is_some() {
+            room.watched = is_wanted;
+        } else if alias.is_some() && is_wanted != room.watched {
+            outcome.needs_full_state = true;
+            return Ok(());
+        }
+        if !room.watched {
+            if was_asked_in && told.section == Section::Leave {
+                // It may have been taken up again meanwhile, which an invite or knock leaves open.
+                choice::doubt_left_room(connection, response.rooms, room.room_key, &room.room_id).await?;
+            }
+            portion.changes.set(&room);
+            return Ok(());
+        }
+        if let Some(create) = create {
+            room.room_version = Some(room_state::declared_version(create));
+        } else if !before.bootstrapped && !response.full {
+            outcome.needs_full_state = true;
+            return Ok(());
+        }
+        // Of a first response all is stored before a room counts as known.
+        room.bootstrapped |= !response.is_first();
+        portion.changes.set(&room);
+        if (was_asked_in || before.membership == "ban") && room.membership == "leave" {
+            // Refused while nothing but an invite, or a ban, told who the account is to the room: who has left may read again.
+            walk::reopen_stalled(connection, Some(room.room_key)).await?;
+        }
+        quarantine::keep(connection, self.policy(), &room, &told.set_aside).await?;
+        for section in
+            [Some(&told.state), Some(&told.timeline), told.state_after.as_ref()].into_iter().flatten()
+        {
+            quarantine::keep(connection, self.policy(), &room, &section.malformed).await?;
+        }
+        outcome.event_count += if before.bootstrapped {
+            self.follow(connection, portion, response, &before, &room, told, rejoined, afterwards).await?
+        } else {
+            self.bootstrap(connection, portion, response, &room, told, afterwards).await?
+        };
+        let was_compared = self.state_order().was_compared(&room.room_id);
+        if move_state(portion, response, &before, told, rejoined, was_compared) && room.bootstrapped {
+            portion.changes.suspect(&room);
+        }
+        Ok(())
+    }
+
+    /// A room's first response: its events are stored unplaced, for the history walk to place them.
+    async fn bootstrap(
+        &self,
+        connection: &mut PgConnection,
+        portion: &mut Portion,
+        response: &Response<'_>,
+        room: &Room,
+        told: &RoomBatch,
+        afterwards: &mut Afterwards,
+    ) -> Result<usize, Error> {
+        let events = event::row::distinct(state_events(told));
+        let new = self.gather(connection, portion, room, &events, &[]).await?;
+        if portion.top(room.room_key).position().is_some() {
+            match response.next_batch {
+                Some(next_batch) => operator::hand_over(connection, room.room_key, next_batch).await?,
+                None => afterwards.handed_over.push(room.room_key),
+            }
+        }
+        // From next_batch, not prev_batch: events that arrived late but sort early are below neither the latter nor in
+        // this timeline (P160).
+        match response.next_batch {
+            Some(next_batch) => self.begin_history(connection, response.rooms, room, next_batch).await?,
+            None if response.rooms.prev_batch(&room.room_id).is_some() => {
+                afterwards.begun_by_operator.push(room.clone());
+            }
+            None => afterwards.begun.push(room.room_key),
+        }
+        Ok(new)
+    }
+
+    /// Opens the walk through all that there was of a room that is new to the archive. `now`: the token of its state.
+    pub(in crate::archive) async fn begin_history(
+        &self,
+        connection: &mut PgConnection,
+        rooms: &Rooms,
+        room: &Room,
+        now: &str,
+    ) -> Result<(), Error> {
+        let operator = rooms.prev_batch(&room.room_id);
+        let from_token = operator.unwrap_or(now);
+        if let Some(prev_batch) = operator {
+            let hole = NewGap {
+                room_key: room.room_key,
+                reason: "the operator's prev_batch: what is newer, up to the first sync, was not asked for",
+                upper_token: Some(now),
+                lower_token: Some(prev_batch),
+                upper_event_id: None,
+                // So that what comes live leaves room for it.
+                upper_position: position::append(None, true).next(),
+                from_position: None,
+                lower: None,
+            };
+            gap::skip(connection, &hole).await?;
+        }
+        self.open_history(connection, room, from_token, operator.map(|_| 0)).await
+    }
+
+    /// Walks a truncated history again: what was out of reach may be visible now. And a history of which only a part was
+    /// walked, as the operator asked.
+    pub(in crate::archive) async fn reopen_history(
+        &self,
+        connection: &mut PgConnection,
+        room: &Room,
+        now: &str,
+    ) -> Result<(), Error> {
+        if !has_partial_history(room) {
+            return Ok(());
+        }
+        self.open_history(connection, room, now, None).await
+    }
+
+    async fn open_history(
+        &self,
+        connection: &mut PgConnection,
+        room: &Room,
+        from_token: &str,
+        upper_position: Option<i64>,
+    ) -> Result<(), Error> {
+        let walk = NewWalk {
+            room_key: room.room_key,
+            gap_id: None,
+            kind: Kind::History,
+            from_token: Some(from_token),
+            to_token: None,
+            upper_position,
+            delay_s: 0.0,
+        };
+        walk::open(connection, &walk).await?;
+        room::set_history(connection, room.room_key, "walking", None).await
+    }
+
+    /// A later response: its timeline is appended, and a hole before it becomes a gap.
+    #[expect(clippy::too_many_arguments, reason = "all that is known of a room and its part of the response")]
+    async fn follow(
+        &self,
+        connection: &mut PgConnection,
+        portion: &mut Portion,
+        response: &Response<'_>,
+        before: &Room,
+        room: &Room,
+        told: &RoomBatch,
+        rejoined: bool,
+        afterwards: &mut Afterwards,
+    ) -> Result<usize, Error> {
+        let known = &portion.found(room.room_key).known;
+        let tells_again = tells_again(response, told, rejoined, known);
+        let removals = redaction::removals(told.state.events.iter().chain(after(told)));
+        let mut unnamed = redaction::names_no_target(room, &removals, known);
+        let top = portion.top(room.room_key);
+        let awaits_walk = top.awaits_walk;
+        let (top, newest) = (top.position(), top.newest);
+        // A first response that was stored in part may have opened the gap before.
+        let mut hole =
+            discontinuity(response, before, told, rejoined).filter(|_| !(response.is_first() && awaits_walk));
+        let is_left_out = hole.is_none()
+            && !response.is_first()
+            && silent_gap::is_shown(connection, room.room_key, told).await?;
+        if is_left_out {
+            hole = Some(silent_gap::REASON);
+        }
+        let mut positions = position::append(top, hole.is_some()).peekable();
+        let first = positions.peek().copied();
+
+        let state = event::row::distinct(told.state.events.iter().chain(after(told)));
+        let mut new = self.gather(connection, portion, room, &state, &[]).await?;
+        portion.found(room.room_key).note_unplaced(&state);
+        let events = event::row::distinct(&told.timeline.events);
+        let known = &portion.found(room.room_key).known;
+        let places = lookup::places(&events, known);
+        unnamed |= redaction::names_no_target(room, &events, known);
+        // An initial timeline has the graph's order, and so does that of a room that the account is back in: what arrived late but
+        // sorts early is neither in it nor below its prev_batch (P160). In any other what is new may come as it arrived,
+        // also where the account has left again, or has left and returned (Synapse gives the graph's order there too): what came
+        // late tells nothing of where its neighbours belong.
+        let is_initial = response.is_first();
+        let in_graph_order = is_initial || (rejoined && told.section == Section::Join);
+        // Events that could not be read may belong between those that could.
+        // So may those that were left out in silence: nothing says where.
+        let from_end = is_initial || rejoined || told.timeline_unread || is_left_out;
+        let (overlap, newest) = if in_graph_order {
+            (Some(Overlap::of_all(&places)), newest)
+        } else {
+            overlap::ahead(connection, room.room_key, newest, &events, &places).await?
+        };
+        let (again, fresh) = places.split_at(overlap.as_ref().map_or(0, |overlap| overlap.len));
+        let mut given = match &overlap {
+            Some(overlap) => overlap.place(connection, room.room_key, again).await?,
+            None => Vec::new(),
+        };
+        // A known event in what arrived since `since` is one that a walk has met before and placed where it belongs.
+        let lowest = overlap.and_then(|overlap| overlap.lowest(&given));
+        given.extend(fresh.iter().map(|place| place.position().or_else(|| positions.next())));
+        new += self.gather(connection, portion, room, &events, &given).await?;
+        if unnamed {
+            walk::rewalk_now(connection, room.room_key).await?;
+        }
+
+        if told.section == Section::Join && (hole.is_some() || tells_again) {
+            // Refused while the account was out of the room, which may be told only by what is missing here.
+            walk::reopen_stalled(connection, Some(room.room_key)).await?;
+        }
+        if let Some(reason) = hole {
+            if response.account.since.is_some() && tells_again {
+                // Redactions of meanwhile may be hidden from the account: only what they redacted shows them.
+                walk::rewalk_now(connection, room.room_key).await?;
+            }
+            let since = if rejoined { &before.left_since } else { &response.account.since };
+            let end = given.iter().copied().flatten().max().or(top);
+            let lower_token = since.as_deref().filter(|_| before.watched);
+            let gap = NewGap {
+                room_key: room.room_key,
+                reason,
+                upper_token: told
+                    .prev_batch
+                    .as_ref()
+                    .filter(|_| !from_end)
+                    .map_or(response.next_batch, |token| Some(token.as_str())),
+                lower_token,
+                upper_event_id: told.timeline.events.first().map(|event| event.event_id.as_str()),
+                upper_position: if (from_end && told.section == Section::Leave) || lower_token.is_none() {
+                    // The walk may not begin before the account is back: then it begins with what came after the leave. Or it
+                    // goes down from above the timeline, of which a late event may sort below all that is missing.
+                    position::append(end, true).next()
+                } else {
+                    lowest.or(first)
+                },
+                // What arrives until that is walked may belong between the timeline's events.
+                from_position: (from_end && told.section == Section::Join).then(|| position::just_above(end)),
+                lower: newest,
+            };
+            gap::open(connection, &gap).await?;
+        }
+        match response.next_batch {
+            Some(next_batch) if hole.is_some() && (before.membership != "join" || !before.watched) => {
+                self.reopen_history(connection, before, next_batch).await?;
+            }
+            None if has_partial_history(before) => afterwards.partial.push(room.room_key),
+            _ => {}
+        }
+        Ok(new)
+    }
+}
+
+/// Whether the history was cut short, or only a part of it was walked, as the operator asked.
+fn has_partial_history(room: &Room) -> bool {
+    matches!(room.history_state.as_str(), "truncated" | "none")
+}
+
+/// Moves the current state as the response says. Returns whether it should be compared with the server's.
+fn move_state(
+    portion: &mut Portion,
+    response: &Response<'_>,
+    before: &Room,
+    told: &RoomBatch,
+    rejoined: bool,
+    was_compared: bool,
+) -> bool {
+    let mut pointers = portion.pointers(before.room_key);
+    let cause = |cause| if before.bootstrapped { cause } else { Cause::Bootstrap };
+    match &told.state_after {
+        Some(after) => pointers.point(&after.events, cause(Cause::StateAfter)),
+        None => pointers.point(&told.state.events, cause(Cause::State)),
+    }
+    // Of a forked graph Synapse tells the state of the branch that the timeline ends with (P86), not the room's.
+    let branched = told.state_after.is_none() && pointers.have_moved();
+    // Where the server offers the state after the timeline, nothing else counts (P87), but for a leave after which none of
+    // its users is in the room: Synapse has no state any more then, and tells of no change.
+    let dropped = told.state_after.is_some()
+        && told.section == Section::Leave
+        && last_of_own(told, &response.account.user_id).is_some_and(|leave| !pointers.points_at(leave));
+    if told.state_after.is_none() || dropped {
+        pointers.follow(&told.timeline.events, cause(Cause::Timeline));
+    }
+    // A power event from another branch may have undone what it does not name, also where there was nothing before it: no
+    // response tells that (P93).
+    let undone = state_events(told).any(room_state::takes_power);
+    let suspicious = pointers.suspicious()
+        || branched
+        || dropped
+        || undone
+        || told.is_unread()
+        || (was_compared && pointers.may_have_gone_back(state_events(told)))
+        || told_in_part(response, before, told, rejoined);
+    portion.moved(pointers);
+    suspicious
+}
+
+/// Rooms of a response with their rows, which are locked.
+pub(in crate::archive) struct Claimed<'a> {
+    /// In the order of their keys.
+    pub(in crate::archive) told: Vec<(Room, &'a RoomBatch)>,
+    /// Those whose rows were made just now.
+    pub(in crate::archive) made: HashSet<i32>,
+}
+
+/// Finds or makes the rows of the rooms that were not erased, and locks them.
+pub(in crate::archive) async fn claim_rooms<'a>(
+    connection: &mut PgConnection,
+    response: &Response<'_>,
+    told: &'a [RoomBatch],
+) -> Result<Claimed<'a>, Error> {
+    let room_ids: Vec<String> = told.iter().map(|batch| batch.room_id.to_string()).collect();
+    let known = room::keys(connection, &room_ids).await?;
+    let mut lacking: BTreeMap<&str, String> = BTreeMap::new();
+    for batch in told {
+        if let Some((room_id, None)) = known.get_key_value(batch.room_id.as_str()) {
+            let first = || membership(batch, &response.account.user_id);
+            lacking.entry(room_id).or_insert_with(first);
+        }
+    }
+    let room_ids: Vec<&str> = lacking.keys().copied().collect();
+    let memberships: Vec<&str> = lacking.values().map(String::as_str).collect();
+    let made = room::create_all(connection, &room_ids, &memberships).await?;
+    let key = |batch: &RoomBatch| {
+        let room_id = batch.room_id.as_str();
+        // Without an entry it was erased.
+        (*known.get(room_id)?).or_else(|| made.get(room_id).copied())
+    };
+    let mut claimed: Vec<_> = told.iter().filter_map(|batch| Some((key(batch)?, batch))).collect();
+    claimed.sort_by_key(|(room_key, _)| *room_key);
+    let room_keys: Vec<i32> = claimed.iter().map(|(room_key, _)| *room_key).collect();
+    // Nobody else sees those that were made here.
+    let made: HashSet<i32> = made.into_values().collect();
+    let shared: Vec<i32> = room_keys.iter().copied().filter(|room_key| !made.contains(room_key)).collect();
+    lock_rooms(connection, &shared).await?;
+    // As they are now that nobody else is at work in them.
+    let rooms = room::get_all(connection, &room_keys).await?;
+    let told =
+        claimed.into_iter().filter_map(|(key, batch)| Some((rooms.get(&key)?.clone(), batch))).collect();
+    Ok(Claimed { told, made })
+}

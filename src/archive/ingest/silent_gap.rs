@@ -1,0 +1,75 @@
+//! Signs that the homeserver has left events out of a response that it calls whole (P28).
+//!
+//! Only its own words count: which event a state event replaced, and which are in force. What a sender writes (a reply, an
+//! edit, a redaction of an event that nobody has seen) may name anything, so that everybody in the room could make gaps.
+
+use std::collections::HashSet;
+
+use sqlx::PgConnection;
+
+use crate::{
+    archive::Error,
+    matrix::{
+        RoomBatch,
+        room_update::{after, state_events},
+    },
+};
+
+pub(in crate::archive) const REASON: &str = "the server left events out of the sync and did not say so";
+
+/// Whether a new state event of the timeline replaced one that the archive never saw, or the state holds a new event that the
+/// timeline lacks. To be asked before anything of the response is stored.
+///
+/// An event that nobody can see any more is named once, by the first event that replaced it: another one that names it is no
+/// news, and whatever is stored by then is not new.
+pub(in crate::archive) async fn is_shown(
+    connection: &mut PgConnection,
+    room_key: i32,
+    told: &RoomBatch,
+) -> Result<bool, Error> {
+    let in_timeline: HashSet<&str> =
+        told.timeline.events.iter().map(|event| event.event_id.as_str()).collect();
+    let all: HashSet<&str> = state_events(told).map(|event| event.event_id.as_str()).collect();
+    let replaced =
+        told.timeline.events.iter().filter(|event| event.state_key.is_some()).filter_map(|event| {
+            let replaced = event.replaces_state.as_deref()?;
+            (!all.contains(replaced)).then_some((event, Some(replaced)))
+        });
+    let in_force = told.state.events.iter().chain(after(told)).filter(|event| {
+        // A state that a server makes up is not there to be found.
+        !in_timeline.contains(event.event_id.as_str()) && event.state_key.is_some()
+    });
+    let hints: Vec<_> = replaced.chain(in_force.map(|event| (event, None))).collect();
+    if hints.is_empty() {
+        return Ok(false);
+    }
+    let event_ids: Vec<&str> = hints.iter().map(|(event, _)| event.event_id.as_str()).collect();
+    let types: Vec<&str> = hints.iter().map(|(event, _)| event.event_type.as_str()).collect();
+    let state_keys: Vec<&str> =
+        hints.iter().map(|(event, _)| event.state_key.as_deref().unwrap_or_default()).collect();
+    let replaced: Vec<Option<&str>> = hints.iter().map(|(_, replaced)| *replaced).collect();
+    // What `/state` has stored since the last response is no older than the hole that it would show.
+    let is_shown = sqlx::query_scalar!(
+        r#"with known as not materialized (
+               select event_id, type, state_key, replaces_state from archive.events
+               where room_key = $1
+                 and (position is not null or received_at <= (select max(synced_at) from archive.accounts))
+           )
+           select exists (
+               select from unnest($2::text[], $3::text[], $4::text[], $5::text[]) as hint (event_id, type, state_key, replaced)
+               where not exists (select from known where known.event_id = hint.event_id)
+                 and not exists (select from known where known.event_id = hint.replaced)
+                 and not exists (select from known
+                                 where known.type = hint.type and known.state_key = hint.state_key
+                                   and known.replaces_state = hint.replaced)
+           ) as "is_shown!""#,
+        room_key,
+        &event_ids as &[&str],
+        &types as &[&str],
+        &state_keys as &[&str],
+        replaced.as_slice() as &[Option<&str>]
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(is_shown)
+}

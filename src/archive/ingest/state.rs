@@ -1,0 +1,113 @@
+//! The state of a room, as `/state` or a first response gives it.
+
+use sqlx::PgConnection;
+
+use crate::{
+    archive::{
+        Error, StateRequest, Writer,
+        event::{
+            self,
+            lookup::{LookUp, look_up},
+            quarantine,
+            row::with_positions,
+        },
+        redaction,
+        room::{
+            self, Room,
+            current_state::{Cause, Pointers},
+        },
+        walk,
+        writer::lock_room,
+    },
+    matrix::{Event, Events, room_state},
+};
+
+impl Writer {
+    /// Makes the current state that of a `/state` answer, which is a room's whole state. Returns whether it has: not if a
+    /// response has told of the state since it was asked for.
+    pub async fn reconcile(
+        &self,
+        room_key: i32,
+        request: &StateRequest<'_>,
+        state: &Events,
+    ) -> Result<bool, Error> {
+        let mut transaction = self.begin().await?;
+        lock_room(&mut transaction, room_key).await?;
+        let room = room::get(&mut transaction, room_key).await?;
+        if !room.watched {
+            // Paused or removed while the server was asked.
+            transaction.undo(None).await;
+            return Ok(true);
+        }
+        if request.is_overtaken() {
+            transaction.undo(None).await;
+            return Ok(false);
+        }
+        let mut known = room.clone();
+        // Of a room whose state could not be read when it was new.
+        let create = state.events.iter().find(|event| event.is_state("m.room.create"));
+        known.room_version = room.room_version.clone().or_else(|| create.map(room_state::declared_version));
+        room::update(&mut transaction, &room, &known).await?;
+        self.store_state(&mut transaction, &known, state, Cause::Reconcile).await?;
+        room::set_suspect(&mut transaction, room_key, false).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// The same in the caller's transaction.
+    pub(in crate::archive) async fn store_state(
+        &self,
+        connection: &mut PgConnection,
+        room: &Room,
+        state: &Events,
+        cause: Cause,
+    ) -> Result<(), Error> {
+        quarantine::keep(connection, self.policy(), room, &state.malformed).await?;
+        // Whether a copy in this answer tells what the event replaced depends on what the server happens to remember, and
+        // so on how often it was asked.
+        let told: Vec<Event> = state
+            .events
+            .iter()
+            .map(|event| Event { prev_content: None, unnamed_prev: None, ..event.clone() })
+            .collect();
+        // A room that is new is walked as a whole anyway.
+        let is_known = cause == Cause::Reconcile;
+        if is_known && redaction::state_names_no_target(connection, room, told.iter()).await? {
+            walk::rewalk_now(connection, room.room_key).await?;
+        }
+        self.store_unplaced(connection, room, &told).await?;
+        let mut pointers = Pointers::load(connection, room.room_key).await?;
+        pointers.point(&state.events, cause);
+        pointers.drop_unnamed(cause);
+        pointers.save(connection).await
+    }
+
+    /// Leaves a room's current state as it is: the server does not tell it to this account any more. Returns whether that
+    /// stands, as [`Writer::reconcile`].
+    pub async fn leave_state(&self, room_key: i32, request: &StateRequest<'_>) -> Result<bool, Error> {
+        let mut transaction = self.begin().await?;
+        lock_room(&mut transaction, room_key).await?;
+        if request.is_overtaken() {
+            transaction.undo(None).await;
+            return Ok(false);
+        }
+        room::set_suspect(&mut transaction, room_key, false).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Stores events of one room without giving them positions.
+    pub(in crate::archive) async fn store_unplaced(
+        &self,
+        connection: &mut PgConnection,
+        room: &Room,
+        events: impl IntoIterator<Item = &Event>,
+    ) -> Result<usize, Error> {
+        let events = event::row::distinct(events);
+        let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
+        let unplaced = with_positions(&events, &[]);
+        let new = event::store(connection, self.policy(), room, &unplaced, &mut found).await?;
+        room::count_events(connection, room.room_key, new).await?;
+        Ok(new)
+    }
+}

@@ -1,0 +1,236 @@
+//! Redactions: applied whichever of the two events arrives first, once, in their own room, by the room version's
+//! rules, to every place that the content went.
+
+mod edits;
+mod prev_content;
+mod retained;
+
+use foldhash::HashMap;
+use sqlx::PgConnection;
+
+pub(super) use self::{
+    edits::edits,
+    prev_content::{keep_unnamed, prune_repeats},
+};
+use super::{
+    Error,
+    event::{
+        lookup::{KnownEvents, LookUp, look_up},
+        row::StoredEvent,
+    },
+    room::Room,
+};
+use crate::{
+    archive::event::lookup::Redactions,
+    config::RedactionPolicy as Policy,
+    matrix::{
+        Event, event_ids,
+        redact::{self, redacts_all_of_a_user},
+    },
+};
+
+/// The redactions that `events` are, and those that redacted `events` according to the server, each after its target: in the
+/// order in which the archive has redactions that it learns of at once.
+pub(super) fn links<'e>(room: &Room, events: &[&'e Event]) -> Vec<(&'e str, &'e str)> {
+    let version = room.room_version.as_deref();
+    let asked =
+        events.iter().filter_map(|event| Some((event.redaction_target(version)?, event.event_id.as_str())));
+    let done =
+        events.iter().filter_map(|event| Some((event.event_id.as_str(), event.redacted_by.as_deref()?)));
+    let mut links: Vec<_> = asked.chain(done).collect();
+    links.sort_unstable();
+    links
+}
+
+/// Records `links`, and what has become by now of all links to `settled`, which are stored. What is in quarantine of the links'
+/// targets is forgotten: it cannot be pruned.
+pub(super) async fn record(
+    connection: &mut PgConnection,
+    policy: Policy,
+    room: &Room,
+    links: &[(&str, &str)],
+    settled: &[String],
+) -> Result<(), Error> {
+    if links.is_empty() && settled.is_empty() {
+        return Ok(());
+    }
+    let (targets, redactions): (Vec<&str>, Vec<&str>) = links.iter().copied().unzip();
+    let quarantined = sqlx::query!(
+        "with stored as (
+             select e.event_id,
+                    case when e.type = 'm.room.create' then 'refused' when e.redacted_by is not null then 'applied' end as state
+             from unnest($4::text[]) as settled (event_id)
+             cross join lateral (
+                 select event_id, type, redacted_by from archive.events
+                 where room_key = $1 and event_id = settled.event_id
+                 limit 1
+             ) as e
+         ), recorded as (
+             insert into archive.redactions (room_key, target_event_id, redaction_event_id, state)
+             select $1, link.target, link.redaction, coalesce(stored.state, 'pending')
+             from unnest($2::text[], $3::text[]) as link (target, redaction)
+             left join stored on stored.event_id = link.target
+             on conflict do nothing
+         ), settled as (
+             update archive.redactions r set state = stored.state
+             from stored
+             where r.room_key = $1 and r.target_event_id = stored.event_id and r.state = 'pending'
+               and stored.state is not null
+         )
+         select quarantine_id, raw, event_ids from archive.quarantine
+         where room_key = $1 and $5 and (event_ids && $2::text[] or event_ids is null)",
+        room.room_key,
+        &targets as &[&str],
+        &redactions as &[&str],
+        settled,
+        policy == Policy::Honour && !targets.is_empty()
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let is_target = |raw: &[u8]| {
+        let event_ids = str::from_utf8(raw).map(event_ids::event_ids).unwrap_or_default();
+        event_ids.iter().any(|event_id| targets.contains(&event_id.as_str()))
+    };
+    let theirs: Vec<i64> = quarantined
+        .into_iter()
+        .filter(|row| row.event_ids.is_some() || is_target(&row.raw))
+        .map(|row| row.quarantine_id)
+        .collect();
+    if !theirs.is_empty() {
+        sqlx::query!("delete from archive.quarantine where quarantine_id = any($1)", &theirs)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Whether one of `events` is new to us and has redacted what it does not name: only the redacted events' own copies tell.
+pub(super) fn names_no_target(room: &Room, events: &[&Event], known: &KnownEvents) -> bool {
+    let of_unknown = |event: &&&Event| lost_its_target(room, event) || redacts_all_of_a_user(event);
+    events.iter().filter(of_unknown).any(|event| !known.contains_key(&event.event_id))
+}
+
+/// Those of `state` that are such events, if we do not know them.
+pub(super) fn removals<'e>(state: impl Iterator<Item = &'e Event>) -> Vec<&'e Event> {
+    state.filter(|event| redacts_all_of_a_user(event)).collect()
+}
+
+/// Whether `state`, which is still to be stored, has such an event.
+pub(super) async fn state_names_no_target<'e>(
+    connection: &mut PgConnection,
+    room: &Room,
+    state: impl Iterator<Item = &'e Event>,
+) -> Result<bool, Error> {
+    let removals = removals(state);
+    let known = look_up(connection, room.room_key, &removals, LookUp::All, None).await?.known;
+    Ok(names_no_target(room, &removals, &known))
+}
+
+/// Whether this is a redaction that was itself redacted, so that nobody can tell any more what it redacted (P78).
+fn lost_its_target(room: &Room, event: &Event) -> bool {
+    event.event_type == "m.room.redaction"
+        && event.redacted_by.is_some()
+        && event.redaction_target(room.room_version.as_deref()).is_none()
+}
+
+/// `event` as it is after redaction, if it was redacted and this copy does not show it.
+pub(super) fn redacted_copy(room: &Room, event: &Event, redactions: &Redactions) -> Option<Event> {
+    let redaction = redactions.get(&event.event_id)?;
+    if event.redacted_by.is_some() || event.event_type == "m.room.create" {
+        return None;
+    }
+    let copy = Event {
+        redacted_by: Some(redaction.clone()),
+        ..redact::pruned(&room.room_id, room.room_version.as_deref(), event)
+    };
+    // Redacted with the message that it edits, it still says that it is an edit, and of what: else it would seem to be a
+    // message of its own.
+    match redact::edited(event) {
+        Some(original) if redactions.get(original) == Some(redaction) => {
+            Some(Event { relates_to: event.relates_to.clone(), rel_type: event.rel_type.clone(), ..copy })
+        }
+        _ => Some(copy),
+    }
+}
+
+/// Prunes those of `targets` that are stored in full. `served` are the server's own pruned copies, which count more than
+/// our idea of them; in a room version that is unknown here, where we prune all, also later. Returns the state events
+/// that were pruned.
+pub(super) async fn apply(
+    connection: &mut PgConnection,
+    policy: Policy,
+    room: &Room,
+    targets: &[String],
+    served: &HashMap<&str, &Event>,
+    redactions: &Redactions,
+) -> Result<Vec<String>, Error> {
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let by_rules = redact::knows(room.room_version.as_deref());
+    let better: Vec<&str> = if by_rules { Vec::new() } else { served.keys().copied().collect() };
+    let full = sqlx::query_as!(
+        StoredEvent,
+        r#"select event_id, type as event_type, sender, state_key, origin_server_ts, redacts, relates_to, rel_type,
+                  content::text as "content!"
+           from archive.events
+           where room_key = $1 and event_id = any($2) and (redacted_by is null or event_id = any($3))
+             and type <> 'm.room.create'"#,
+        room.room_key,
+        targets,
+        &better as &[&str]
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut pruned = Vec::new();
+    for row in full {
+        let stored = row.into_event();
+        let copy = match served.get(stored.event_id.as_str()) {
+            Some(copy) => Some((*copy).clone()),
+            None => redacted_copy(room, &stored, redactions),
+        };
+        if let Some(copy) = copy {
+            overwrite(connection, policy, room.room_key, &copy).await?;
+            if copy.state_key.is_some() {
+                pruned.push(copy.event_id);
+            }
+        }
+    }
+    Ok(pruned)
+}
+
+/// Replaces a stored event's content by its redacted copy's.
+async fn overwrite(
+    connection: &mut PgConnection,
+    policy: Policy,
+    room_key: i32,
+    copy: &Event,
+) -> Result<(), Error> {
+    if policy == Policy::Retain {
+        sqlx::query!(
+            "insert into archive.originals (room_key, event_id, content, raw)
+             select room_key, event_id, content, raw from archive.events
+             where room_key = $1 and event_id = $2 and redacted_by is null
+             on conflict do nothing",
+            room_key,
+            copy.event_id
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    sqlx::query!(
+        "update archive.events
+         set content = $3::text::jsonb, redacted_by = $4, stable_sha256 = $5, relates_to = $6, rel_type = $7, raw = null
+         where room_key = $1 and event_id = $2 and (redacted_by is null or stable_sha256 <> $5)",
+        room_key,
+        copy.event_id,
+        copy.content,
+        copy.redacted_by,
+        copy.stable_sha256.as_slice(),
+        copy.relates_to,
+        copy.rel_type
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

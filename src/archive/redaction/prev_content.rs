@@ -1,0 +1,120 @@
+//! Copies of redacted content in other events: `prev_content` repeats what a state event replaced.
+
+use sqlx::PgConnection;
+
+use crate::{
+    archive::{Error, room::Room},
+    matrix::{Event, redact},
+};
+
+/// Prunes `prev_content` where it repeats what one of `targets` was before its redaction. Those need not be stored: a server
+/// tells what a state event replaced also to those who may not see that. Of those that are, what is stored is repeated;
+/// one that was not redacted is passed over.
+pub(in crate::archive) async fn prune_repeats(
+    connection: &mut PgConnection,
+    room: &Room,
+    targets: &[String],
+) -> Result<(), Error> {
+    if targets.is_empty() {
+        return Ok(());
+    }
+    forget_unnamed(connection, room.room_key, targets).await?;
+    // Lateral, and fenced by its offset, for the same reason as in `lookup::look_up`.
+    let repeats = sqlx::query!(
+        r#"select repeat.event_id as "event_id!", repeat.type as "event_type!", repeat.prev_content::text as "prev_content!",
+                  t.content::text as "content?"
+           from unnest($2::text[]) as target (event_id)
+           cross join lateral (
+               select s.event_id, s.type, s.prev_content
+               from archive.events s
+               where s.room_key = $1 and s.replaces_state = target.event_id and s.prev_content is not null
+               offset 0
+           ) as repeat
+           left join archive.events t on t.room_key = $1 and t.event_id = target.event_id
+           where (t.event_id is null or t.redacted_by is not null) and repeat.prev_content is distinct from t.content"#,
+        room.room_key,
+        targets
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for repeat in repeats {
+        let version = room.room_version.as_deref();
+        let left = repeat
+            .content
+            .unwrap_or_else(|| redact::content(version, &repeat.event_type, &repeat.prev_content));
+        sqlx::query!(
+            "update archive.events set prev_content = $3::text::jsonb
+             where room_key = $1 and event_id = $2 and prev_content is distinct from $3::text::jsonb",
+            room.room_key,
+            repeat.event_id,
+            left
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Keeps what events are said to have replaced where nothing names it, unless it may be what was redacted: another event of
+/// its key, or one that the archive does not have.
+pub(in crate::archive) async fn keep_unnamed(
+    connection: &mut PgConnection,
+    room: &Room,
+    events: &[&Event],
+) -> Result<(), Error> {
+    let with: Vec<_> =
+        events.iter().filter_map(|event| Some((*event, event.unnamed_prev.as_ref()?))).collect();
+    if with.is_empty() {
+        return Ok(());
+    }
+    let event_ids: Vec<&str> = with.iter().map(|(event, _)| event.event_id.as_str()).collect();
+    let types: Vec<&str> = with.iter().map(|(event, _)| event.event_type.as_str()).collect();
+    let state_keys: Vec<&str> =
+        with.iter().map(|(event, _)| event.state_key.as_deref().unwrap_or_default()).collect();
+    let contents: Vec<&str> = with.iter().map(|(_, prev)| prev.content.as_str()).collect();
+    let sources: Vec<&str> = with.iter().map(|(_, prev)| prev.source).collect();
+    sqlx::query!(
+        "insert into archive.unnamed_prev_content (room_key, event_id, prev_content, source)
+         select $1, told.event_id, told.content::jsonb, told.source
+         from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+             as told (event_id, type, state_key, content, source)
+         where not exists (
+                   select from archive.events e
+                   where e.room_key = $1 and e.type = told.type and e.state_key = told.state_key
+                     and e.event_id <> told.event_id and e.redacted_by is not null)
+           and not exists (select from archive.redactions r where r.room_key = $1 and r.state = 'pending')
+         on conflict do nothing",
+        room.room_key,
+        &event_ids as &[&str],
+        &types as &[&str],
+        &state_keys as &[&str],
+        &contents as &[&str],
+        &sources as &[&str]
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Removes what may be what one of `targets` was.
+async fn forget_unnamed(
+    connection: &mut PgConnection,
+    room_key: i32,
+    targets: &[String],
+) -> Result<(), Error> {
+    sqlx::query!(
+        "delete from archive.unnamed_prev_content u
+         using archive.events e
+         where u.room_key = $1 and e.room_key = $1 and e.event_id = u.event_id
+           and exists (
+               select from unnest($2::text[]) as target (event_id)
+               left join archive.events t on t.room_key = $1 and t.event_id = target.event_id
+               where t.event_id is null
+                  or (t.type = e.type and t.state_key = e.state_key and t.redacted_by is not null))",
+        room_key,
+        targets
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

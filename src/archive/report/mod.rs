@@ -1,0 +1,4 @@
+//! What the archive says of itself.
+
+mod gauges;
+pub(super) mod status;

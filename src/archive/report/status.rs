@@ -1,0 +1,243 @@
+//! What the archive says of itself.
+
+use crate::archive::{Archive, Error, Wait, database::inspect};
+
+/// The archive as a whole.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Status {
+    /// The account; `None`: nothing was archived yet.
+    pub user_id: Option<String>,
+    /// The homeserver's URL.
+    pub homeserver: Option<String>,
+    /// When the last `/sync` response was committed, RFC 3339.
+    pub synced_at: Option<String>,
+    /// The same as seconds before now.
+    pub synced_ago_s: Option<f64>,
+    /// Why the homeserver has failed to answer lately; `None`: it has answered last.
+    pub homeserver_error: Option<String>,
+    /// For how many seconds that is so.
+    pub homeserver_failing_s: Option<f64>,
+    /// Whether a Backscroll is at work on this archive.
+    pub at_work: bool,
+    /// Sessions that hold locks which transactions of Backscroll have waited for long.
+    pub waits: Vec<Wait>,
+    /// Size of the database in bytes.
+    pub database_bytes: i64,
+    /// What could not be read as an event.
+    pub quarantined: i64,
+    /// Redacted events whose originals are kept.
+    pub originals: i64,
+    /// The rooms that are archived, paused ones among them, by name.
+    pub rooms: Vec<RoomStatus>,
+}
+
+/// A room's gaps.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct GapCounts {
+    /// Being filled.
+    pub open: i64,
+    /// Left by the operator's choice.
+    pub skipped: i64,
+}
+
+/// One room.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct RoomStatus {
+    /// Room id.
+    pub room_id: String,
+    /// Name or alias in force.
+    pub name: Option<String>,
+    /// The account's membership.
+    pub membership: String,
+    /// none, walking, stalled, truncated or complete.
+    pub history_state: String,
+    /// Why stalled or truncated.
+    pub history_reason: Option<String>,
+    /// Whether it is paused by command.
+    pub paused: bool,
+    /// Archived events.
+    pub event_count: i64,
+    /// Pages that the history walk stored.
+    pub pages: i64,
+    /// Events a second while the history walk was at work.
+    pub rate: Option<f64>,
+    /// Seconds until the walk reaches the room's start, from the share of its time that is covered.
+    pub eta_s: Option<f64>,
+    /// `origin_server_ts` of the last event that the walk passed.
+    pub oldest_reached_ts: Option<i64>,
+    /// `origin_server_ts` of the first event in the room's order.
+    pub oldest_ts: Option<i64>,
+    /// `origin_server_ts` of the create event.
+    pub created_ts: Option<i64>,
+    /// Gaps.
+    pub gaps: GapCounts,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+/// A room whose state is to be asked for.
+#[derive(Clone, Debug)]
+pub struct Suspect {
+    /// Internal key.
+    pub room_key: i32,
+    /// Room id.
+    pub room_id: String,
+    /// Whether it is archived, or would be if there were something to archive.
+    pub watched: bool,
+    /// Whether the archive has had its whole state.
+    pub bootstrapped: bool,
+}
+
+impl Suspect {
+    /// Whether the archive has a state that may be wrong.
+    pub fn is_archived(&self) -> bool {
+        self.watched && self.bootstrapped
+    }
+}
+
+impl Archive {
+    /// Whether there is an archive in the database: it has been migrated at least once.
+    pub async fn exists(&self) -> Result<bool, Error> {
+        let exists = sqlx::query_scalar!(
+            r#"select exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                             where n.nspname = 'archive' and c.relname = 'accounts') as "exists!""#
+        );
+        Ok(exists.fetch_one(&self.pool).await?)
+    }
+
+    /// The archive's own account of itself.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let whole = sqlx::query!(
+            r#"select (select user_id from archive.accounts limit 1) as user_id,
+                      (select homeserver from archive.accounts limit 1) as homeserver,
+                      (select to_char(synced_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+                       from archive.accounts limit 1) as synced_at,
+                      (select extract(epoch from now() - synced_at)::float8
+                       from archive.accounts limit 1) as synced_ago_s,
+                      (select homeserver_error from archive.accounts limit 1) as homeserver_error,
+                      (select extract(epoch from now() - homeserver_failing_since)::float8
+                       from archive.accounts limit 1) as homeserver_failing_s,
+                      pg_database_size(current_database()) as "database_bytes!",
+                      (select count(*) from archive.quarantine) as "quarantined!",
+                      (select count(*) from archive.originals) as "originals!""#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let at_work = inspect::writer(&mut *self.pool.acquire().await?).await?.is_some();
+        Ok(Status {
+            user_id: whole.user_id,
+            homeserver: whole.homeserver,
+            synced_at: whole.synced_at,
+            synced_ago_s: whole.synced_ago_s,
+            homeserver_error: whole.homeserver_error,
+            homeserver_failing_s: whole.homeserver_failing_s,
+            at_work,
+            waits: self.waits().await?,
+            database_bytes: whole.database_bytes,
+            quarantined: whole.quarantined,
+            originals: whole.originals,
+            rooms: self.room_status().await?,
+        })
+    }
+
+    /// Rooms whose current state is to be compared with the server's, or, where the account has left one, to tell whether
+    /// it is to be archived: at most `limit`, and none of those with the keys `except`.
+    pub async fn suspect_rooms(&self, except: &[i32], limit: usize) -> Result<Vec<Suspect>, Error> {
+        let rooms = sqlx::query_as!(
+            Suspect,
+            "select room_key, room_id, watched, bootstrapped from archive.rooms
+             where state_suspect and (watched or membership in ('leave', 'ban')) and room_key <> all ($1)
+             order by room_key limit $2",
+            except,
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        );
+        Ok(rooms.fetch_all(&self.pool).await?)
+    }
+
+    /// Which of these rooms have nothing any more that is to be compared with the server.
+    pub async fn trusted_rooms(&self, room_keys: &[i32]) -> Result<Vec<i32>, Error> {
+        let rooms = sqlx::query_scalar!(
+            r#"select key as "key!" from unnest($1::int[]) as asked (key)
+               where not exists (
+                   select from archive.rooms r
+                   where r.room_key = key and r.state_suspect and (r.watched or r.membership in ('leave', 'ban'))
+               )"#,
+            room_keys
+        );
+        Ok(rooms.fetch_all(&self.pool).await?)
+    }
+
+    /// How many rooms the account is in that are archived.
+    pub async fn followed_rooms(&self) -> Result<usize, Error> {
+        let rooms = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from archive.rooms where watched and membership = 'join'"#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(usize::try_from(rooms).unwrap_or_default())
+    }
+
+    /// The rooms that are archived, paused ones among them. Costs a few index look-ups a room, whatever the number of
+    /// events.
+    pub async fn room_status(&self) -> Result<Vec<RoomStatus>, Error> {
+        let rows = sqlx::query!(
+            r#"select v.room_id as "room_id!", coalesce(v.name, v.canonical_alias) as name, v.membership as "membership!",
+                      v.history_state as "history_state!", v.history_reason, v.event_count as "event_count!",
+                      coalesce(w.pages, 0) as "pages!", w.busy_ms as "busy_ms?", w.events as "events?", w.oldest_ts,
+                      w.last_error, coalesce(x.paused, false) as "paused!",
+                      v.newest_ts, v.oldest_ts as room_oldest_ts, c.origin_server_ts as "created_ts?",
+                      (select count(*) from archive.gaps g where g.room_key = r.room_key and g.state = 'open') as "open!",
+                      (select count(*) from archive.gaps g where g.room_key = r.room_key and g.state = 'skipped')
+                          as "skipped!"
+               from public.rooms v
+               join archive.rooms r on r.room_id = v.room_id
+               left join archive.room_choices x on x.room_id = r.room_id
+               left join public.current_state c
+                   on c.room_id = v.room_id and c.type = 'm.room.create' and c.state_key = ''
+               left join lateral (
+                   select y.pages, y.busy_ms, y.events, y.oldest_ts, y.last_error
+                   from archive.walks y
+                   where y.room_key = r.room_key
+                   order by (y.state <> 'done' and y.kind <> 'rewalk') desc, (y.kind = 'history') desc, y.walk_id desc
+                   limit 1
+               ) w on true
+               where r.watched or x.paused
+               order by lower(coalesce(v.name, v.canonical_alias)), v.room_id"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        #[expect(clippy::cast_precision_loss, reason = "shown, not computed with")]
+        let rooms = rows.into_iter().map(|row| {
+            let busy_s = row.busy_ms.unwrap_or(0) as f64 / 1000.0;
+            let rate = (busy_s > 0.0).then(|| row.events.unwrap_or(0) as f64 / busy_s);
+            let walking = row.history_state == "walking" && !row.paused;
+            RoomStatus {
+                eta_s: walking.then(|| eta(busy_s, row.newest_ts, row.oldest_ts, row.created_ts)).flatten(),
+                rate,
+                room_id: row.room_id,
+                name: row.name,
+                membership: row.membership,
+                history_state: row.history_state,
+                history_reason: row.history_reason,
+                paused: row.paused,
+                event_count: row.event_count,
+                pages: row.pages,
+                oldest_reached_ts: row.oldest_ts,
+                oldest_ts: row.room_oldest_ts,
+                created_ts: row.created_ts,
+                gaps: GapCounts { open: row.open, skipped: row.skipped },
+                last_error: row.last_error,
+            }
+        });
+        Ok(rooms.collect())
+    }
+}
+
+/// Seconds to go, if the rest of the room's time takes as long as the part that is covered did.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn eta(busy_s: f64, newest: Option<i64>, oldest: Option<i64>, created: Option<i64>) -> Option<f64> {
+    let (newest, oldest, created) = (newest?, oldest?, created?);
+    let covered = newest.checked_sub(oldest).filter(|covered| *covered > 0)? as f64;
+    let left = oldest.checked_sub(created).filter(|left| *left >= 0)? as f64;
+    Some(busy_s * left / covered)
+}

@@ -1,0 +1,334 @@
+//! Rooms chosen at run time. Unlike all other writing this needs no [`crate::archive::Writer`] and no lease: it is the operator's word,
+//! given while a daemon may be at work, which reads it before each `/sync` and is woken by a notification. It moves no
+//! checkpoint, and changes a room's row only under the room's lock.
+
+use sqlx::{PgConnection, postgres::PgListener};
+
+use super::{Room, current_state::Cause};
+use crate::{
+    archive::{
+        Account, Archive, Error, StateRequest, Writer, account,
+        database::transient,
+        erasure::filter,
+        room,
+        timeline::position,
+        walk::gap::{self, NewGap},
+        writer::lock_room,
+    },
+    config::{Choice, Choices, Rooms},
+    matrix::{Events, room_state},
+};
+
+/// What a daemon listens to.
+const CHANNEL: &str = "backscroll_rooms";
+
+/// What to do about a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Archive it, whatever the configuration says.
+    Add,
+    /// Archive it no more; what is there stays.
+    Remove,
+    /// Fetch nothing of it for a while.
+    Pause,
+    /// End the pause; what was missed is fetched.
+    Resume,
+}
+
+impl Change {
+    fn apply(self, choice: Choice) -> Choice {
+        match self {
+            Self::Add => Choice { wanted: Some(true), paused: false },
+            Self::Remove => Choice { wanted: Some(false), paused: false },
+            Self::Pause => Choice { paused: true, ..choice },
+            Self::Resume => Choice { paused: false, ..choice },
+        }
+    }
+}
+
+/// A room and what is decided about it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ChosenRoom {
+    /// Room id.
+    pub room_id: String,
+    /// Name or alias in force.
+    pub name: Option<String>,
+    /// The account's membership; `None`: the archive has not heard of the room yet.
+    pub membership: Option<String>,
+    /// Whether the daemon archives it now.
+    pub watched: bool,
+    /// Added (true) or removed (false) by command; `None`: as the configuration says.
+    pub wanted: Option<bool>,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Archived events.
+    pub event_count: i64,
+}
+
+impl Archive {
+    /// What is decided about rooms beside the configuration, and the account's `rooms_filter` of the same moment.
+    pub async fn choices(&self, account_key: i32) -> Result<(Choices, Option<String>), Error> {
+        let rows = sqlx::query!(
+            r#"select a.rooms_filter, c.room_id as "room_id?", c.wanted as "wanted?", c.paused as "paused?"
+               from archive.accounts a
+               left join archive.room_choices c on true
+               where a.account_key = $1"#,
+            account_key
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let rooms_filter = rows.first().and_then(|row| row.rooms_filter.clone());
+        let choices = rows
+            .into_iter()
+            .filter_map(|row| Some((row.room_id?, Choice { wanted: row.wanted, paused: row.paused? })));
+        Ok((choices.collect(), rooms_filter))
+    }
+
+    /// Whether the room was erased: nothing of it is archived any more, whatever is decided about it.
+    pub async fn is_erased(&self, room_id: &str) -> Result<bool, Error> {
+        filter::is_erased(&mut *self.pool.acquire().await?, room_id).await
+    }
+
+    /// Decides about a room. Where that ends its archiving, it has ended when this returns, whatever a daemon is at.
+    /// Returns whether anything is different now.
+    pub async fn choose_room(&self, room_id: &str, change: Change) -> Result<bool, Error> {
+        transient::again(async || self.try_to_choose_room(room_id, change).await).await
+    }
+
+    async fn try_to_choose_room(&self, room_id: &str, change: Change) -> Result<bool, Error> {
+        // What is read after a lock is to be what was there then.
+        let mut transaction = self.pool.begin_with("begin isolation level read committed").await?;
+        let before = find(&mut transaction, room_id).await?;
+        let after = change.apply(before);
+        if after == before {
+            return Ok(false);
+        }
+        save(&mut transaction, room_id, after).await?;
+        if after.paused || after.wanted == Some(false) {
+            unwatch(&mut transaction, room_id).await?;
+        }
+        // Also where all is as it was when the last whole state was stored: the room may have been unwatched between.
+        account::outdate_filter(&mut transaction).await?;
+        sqlx::query!("select pg_notify($1, '')", CHANNEL).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Every room that the archive knows or that a choice names, by name.
+    pub async fn chosen_rooms(&self) -> Result<Vec<ChosenRoom>, Error> {
+        let rooms = sqlx::query_as!(
+            ChosenRoom,
+            r#"select coalesce(r.room_id, c.room_id) as "room_id!", coalesce(v.name, v.canonical_alias) as name,
+                      r.membership as "membership?", coalesce(r.watched, false) as "watched!", c.wanted as "wanted?",
+                      coalesce(c.paused, false) as "paused!", coalesce(r.event_count, 0) as "event_count!"
+               from archive.rooms r
+               full join archive.room_choices c on c.room_id = r.room_id
+               left join public.rooms v on v.room_id = r.room_id
+               order by lower(coalesce(v.name, v.canonical_alias)), 1"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rooms)
+    }
+
+    /// The room that has this alias as its canonical one, as far as the archive knows.
+    pub async fn room_called(&self, alias: &str) -> Result<Option<String>, Error> {
+        let room_id = sqlx::query_scalar!(
+            r#"select r.room_id
+               from archive.current_state s
+               join archive.rooms r using (room_key)
+               join archive.events e on e.room_key = s.room_key and e.event_id = s.event_id
+               where s.type = 'm.room.canonical_alias' and s.state_key = '' and e.content ->> 'alias' = $1
+               limit 1"#,
+            alias
+        );
+        Ok(room_id.fetch_optional(&self.pool).await?)
+    }
+
+    /// Whether the account is in the room; `None`: the archive does not know the room.
+    pub async fn is_joined(&self, room_id: &str) -> Result<Option<bool>, Error> {
+        let joined = sqlx::query_scalar!(
+            r#"select membership = 'join' as "joined!" from archive.rooms where room_id = $1"#,
+            room_id
+        );
+        Ok(joined.fetch_optional(&self.pool).await?)
+    }
+
+    /// Hears of decisions about rooms from now on.
+    pub async fn listen_for_choices(&self) -> Result<PgListener, Error> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen(CHANNEL).await?;
+        Ok(listener)
+    }
+}
+
+impl Writer {
+    /// Has the states asked for of the rooms that are wanted now and that the account has left while they were not, or before the
+    /// archive knew them: no `/sync` tells of them any more, not even with the whole state. [`Writer::take_up_left_room`] does
+    /// the rest.
+    pub async fn doubt_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        let left = sqlx::query!(
+            "select room_key, room_id from archive.rooms
+             where (not watched or not bootstrapped) and membership in ('leave', 'ban')
+             order by room_key"
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        // In ascending order, as other transactions lock several rooms.
+        for row in left {
+            doubt_left_room(&mut transaction, rooms, row.room_key, &row.room_id).await?;
+        }
+        transaction.commit().await
+    }
+
+    /// Takes up a room that the account has left, if it is wanted: an alias that leaves it out may be new to the archive.
+    /// `state`: what the server tells of it, `None` if nothing; a walk will find out how much of the history it refuses.
+    /// `account` and `rooms` are of one moment. Returns whether it was decided: not if something was decided about rooms
+    /// meanwhile, or a response has told of this one since its state was asked for.
+    pub async fn take_up_left_room(
+        &self,
+        account: &Account,
+        rooms: &Rooms,
+        room_key: i32,
+        request: &StateRequest<'_>,
+        state: Option<&Events>,
+    ) -> Result<bool, Error> {
+        let mut transaction = self.begin().await?;
+        lock_room(&mut transaction, room_key).await?;
+        let room = room::get(&mut transaction, room_key).await?;
+        // Else it is still to be looked at, by what was decided last.
+        if (room.watched && room.bootstrapped)
+            || request.is_overtaken()
+            || !account::is_up_to_date(&mut transaction, account).await?
+        {
+            transaction.undo(None).await;
+            return Ok(false);
+        }
+        // As it is now, which it stays until the transaction ends: what a response has told of the room before that, while
+        // nobody watched it, belongs to what is missing.
+        let Some(since) = account::since(&mut transaction, account).await? else {
+            transaction.undo(None).await;
+            return Ok(false);
+        };
+        room::set_suspect(&mut transaction, room_key, false).await?;
+        let alias = match state {
+            Some(state) => room_state::alias_contents(&state.events).last().map(str::to_owned),
+            None => known_alias(&mut transaction, room_key).await?,
+        };
+        let is_left = matches!(room.membership.as_str(), "leave" | "ban");
+        if is_left && room::is_wanted(rooms, &room.room_id, alias.as_deref().into_iter()) {
+            self.watch_left_room(&mut transaction, rooms, room, &since, state).await?;
+        }
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// What was missed becomes a gap, of a room that is new to the archive its history: the server gives of it what it lets
+    /// those see who have left.
+    async fn watch_left_room(
+        &self,
+        connection: &mut PgConnection,
+        rooms: &Rooms,
+        mut room: Room,
+        since: &str,
+        state: Option<&Events>,
+    ) -> Result<(), Error> {
+        let before = room.clone();
+        let is_new = !room.bootstrapped;
+        room.watched = true;
+        room.bootstrapped |= state.is_some();
+        let create = state.and_then(|state| state.events.iter().find(|it| it.is_state("m.room.create")));
+        room.room_version = create.map(room_state::declared_version).or(room.room_version);
+        room::update(connection, &before, &room).await?;
+        if let Some(state) = state {
+            let cause = if is_new { Cause::Bootstrap } else { Cause::Reconcile };
+            self.store_state(connection, &room, state, cause).await?;
+        }
+        if is_new {
+            return self.begin_history(connection, rooms, &room, since).await;
+        }
+        let top = gap::top(connection, room.room_key).await?;
+        let (top, newest) = (top.position(), top.newest);
+        let gap = NewGap {
+            room_key: room.room_key,
+            reason: gap::NOT_WATCHED,
+            upper_token: Some(since),
+            lower_token: None,
+            upper_event_id: None,
+            upper_position: position::append(top, true).next(),
+            from_position: None,
+            lower: newest,
+        };
+        gap::open(connection, &gap).await?;
+        self.reopen_history(connection, &room, since).await
+    }
+}
+
+/// Has the state asked for of a room that the account has left, if it is wanted as far as the archive knows its alias.
+pub(in crate::archive) async fn doubt_left_room(
+    connection: &mut PgConnection,
+    rooms: &Rooms,
+    room_key: i32,
+    room_id: &str,
+) -> Result<(), Error> {
+    let alias = known_alias(connection, room_key).await?;
+    if room::is_wanted(rooms, room_id, alias.as_deref().into_iter()) {
+        room::set_suspect(connection, room_key, true).await?;
+    }
+    Ok(())
+}
+
+/// The content of the room's canonical alias, as far as the archive knows.
+async fn known_alias(connection: &mut PgConnection, room_key: i32) -> Result<Option<String>, Error> {
+    let alias = sqlx::query_scalar!(
+        "select e.content::text
+         from archive.current_state s
+         join archive.events e on e.room_key = s.room_key and e.event_id = s.event_id
+         where s.room_key = $1 and s.type = 'm.room.canonical_alias' and s.state_key = ''",
+        room_key
+    );
+    Ok(alias.fetch_optional(connection).await?.flatten())
+}
+
+async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Choice, Error> {
+    // Two commands take turns, also about a room that has no row yet.
+    sqlx::query!("lock table archive.room_choices in share row exclusive mode")
+        .execute(&mut *connection)
+        .await?;
+    let choice = sqlx::query_as!(
+        Choice,
+        "select wanted, paused from archive.room_choices where room_id = $1",
+        room_id
+    );
+    Ok(choice.fetch_optional(connection).await?.unwrap_or_default())
+}
+
+async fn save(connection: &mut PgConnection, room_id: &str, choice: Choice) -> Result<(), Error> {
+    if choice == Choice::default() {
+        sqlx::query!("delete from archive.room_choices where room_id = $1", room_id)
+            .execute(connection)
+            .await?;
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into archive.room_choices (room_id, wanted, paused) values ($1, $2, $3)
+         on conflict (room_id) do update set wanted = excluded.wanted, paused = excluded.paused, chosen_at = now()",
+        room_id,
+        choice.wanted,
+        choice.paused
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Under the room's lock: an answer that is being stored is stored before, the next one is not.
+async fn unwatch(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
+    let Some(room) = room::find(connection, room_id).await? else { return Ok(()) };
+    lock_room(connection, room.room_key).await?;
+    sqlx::query!("update archive.rooms set watched = false where room_key = $1", room.room_key)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,376 @@
+//! The current state of a room and the log of its moves.
+//!
+//! Invariant: only the server's word moves it (`/sync`, `/state`), never a page of history; and it may move back to an
+//! older event (P162).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use sqlx::PgConnection;
+
+use crate::{archive::Error, matrix::Event};
+
+type Key = (String, String);
+
+/// The event that a key points at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pointer {
+    event_id: String,
+    origin_server_ts: Option<i64>,
+}
+
+/// What the server said that moved a pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::archive) enum Cause {
+    Bootstrap,
+    State,
+    Timeline,
+    StateAfter,
+    Reconcile,
+}
+
+impl Cause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::State => "state",
+            Self::Timeline => "timeline",
+            Self::StateAfter => "state_after",
+            Self::Reconcile => "reconcile",
+        }
+    }
+}
+
+/// The pointers of a room that an answer may move, and the moves so far.
+#[derive(Debug)]
+pub(in crate::archive) struct Pointers {
+    room_key: i32,
+    current: BTreeMap<Key, Pointer>,
+    named: BTreeSet<Key>,
+    moves: Vec<Move>,
+    suspicious: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Move {
+    key: Key,
+    old: Option<String>,
+    new: Option<String>,
+    cause: Cause,
+}
+
+impl Pointers {
+    /// Those of the whole room.
+    pub(in crate::archive) async fn load(
+        connection: &mut PgConnection,
+        room_key: i32,
+    ) -> Result<Self, Error> {
+        let rows = sqlx::query!(
+            "select type as event_type, state_key, event_id from archive.current_state where room_key = $1",
+            room_key
+        )
+        .fetch_all(connection)
+        .await?;
+        let pointer = |event_id| Pointer { event_id, origin_server_ts: None };
+        let current =
+            rows.into_iter().map(|row| ((row.event_type, row.state_key), pointer(row.event_id))).collect();
+        Ok(Self::new(room_key, current))
+    }
+
+    /// Of each room those that the events name that an answer has of it.
+    pub(in crate::archive) async fn load_for<'e>(
+        connection: &mut PgConnection,
+        events: impl Iterator<Item = (i32, &'e Event)>,
+    ) -> Result<HashMap<i32, Self>, Error> {
+        let named: BTreeSet<(i32, &str, &str)> = events
+            .filter_map(|(room_key, event)| {
+                Some((room_key, event.event_type.as_str(), event.state_key.as_deref()?))
+            })
+            .collect();
+        let mut rooms: HashMap<i32, Self> = HashMap::new();
+        if named.is_empty() {
+            return Ok(rooms);
+        }
+        let room_keys: Vec<i32> = named.iter().map(|(room_key, ..)| *room_key).collect();
+        let types: Vec<&str> = named.iter().map(|(_, event_type, _)| *event_type).collect();
+        let state_keys: Vec<&str> = named.iter().map(|(.., state_key)| *state_key).collect();
+        // Lateral, and limited, for the same reason as in `lookup::look_up`.
+        let rows = sqlx::query!(
+            r#"select named.room_key as "room_key!", c.type as event_type, c.state_key, c.event_id,
+                      (select e.origin_server_ts from archive.events e
+                       where e.room_key = named.room_key and e.event_id = c.event_id) as origin_server_ts
+               from unnest($1::int[], $2::text[], $3::text[]) as named (room_key, type, state_key)
+               cross join lateral (
+                   select s.type, s.state_key, s.event_id from archive.current_state s
+                   where s.room_key = named.room_key and s.type = named.type and s.state_key = named.state_key
+                   limit 1
+               ) as c"#,
+            &room_keys,
+            &types as &[&str],
+            &state_keys as &[&str]
+        )
+        .fetch_all(connection)
+        .await?;
+        for row in rows {
+            let pointer = Pointer { event_id: row.event_id, origin_server_ts: row.origin_server_ts };
+            let room = rooms.entry(row.room_key).or_insert_with(|| Self::none(row.room_key));
+            room.current.insert((row.event_type, row.state_key), pointer);
+        }
+        Ok(rooms)
+    }
+
+    /// Those of a room where no key points anywhere.
+    pub(in crate::archive) fn none(room_key: i32) -> Self {
+        Self::new(room_key, BTreeMap::new())
+    }
+
+    fn new(room_key: i32, current: BTreeMap<Key, Pointer>) -> Self {
+        Self { room_key, current, named: BTreeSet::new(), moves: Vec::new(), suspicious: false }
+    }
+
+    /// Points the keys of state events at them, in order.
+    pub(in crate::archive) fn point<'a>(
+        &mut self,
+        events: impl IntoIterator<Item = &'a Event>,
+        cause: Cause,
+    ) {
+        for event in events {
+            let Some(key) = key(event) else { continue };
+            self.named.insert(key.clone());
+            let pointer =
+                Pointer { event_id: event.event_id.clone(), origin_server_ts: event.origin_server_ts };
+            self.set(key, Some(pointer), cause);
+        }
+    }
+
+    /// The same for a timeline, whose events need not be in force.
+    pub(in crate::archive) fn follow<'a>(
+        &mut self,
+        events: impl IntoIterator<Item = &'a Event>,
+        cause: Cause,
+    ) {
+        for event in events {
+            let Some(key) = key(event) else { continue };
+            self.suspicious |= may_have_lost(event, self.current.get(&key));
+            self.point([event], cause);
+        }
+    }
+
+    /// Whether any key points elsewhere than it did.
+    pub(in crate::archive) fn have_moved(&self) -> bool {
+        !self.moves.is_empty()
+    }
+
+    /// Whether a key was moved away from an event by one that did not replace it, as far as `events` tell: of the two words
+    /// that moved it the second may be the older.
+    pub(in crate::archive) fn may_have_gone_back<'a>(&self, events: impl Iterator<Item = &'a Event>) -> bool {
+        let replaced: HashMap<&str, &str> = events
+            .filter_map(|event| Some((event.event_id.as_str(), event.replaces_state.as_deref()?)))
+            .collect();
+        let replaced = |new: &Option<String>| new.as_deref().and_then(|new| replaced.get(new).copied());
+        self.moves.iter().any(|change| replaced(&change.new) != change.old.as_deref())
+    }
+
+    /// Whether `event` is in force.
+    pub(in crate::archive) fn points_at(&self, event: &Event) -> bool {
+        let pointer = key(event).and_then(|key| self.current.get(&key));
+        pointer.is_some_and(|pointer| pointer.event_id == event.event_id)
+    }
+
+    /// Removes the keys that no event has named: the events were the room's whole state.
+    pub(in crate::archive) fn drop_unnamed(&mut self, cause: Cause) {
+        let unnamed: Vec<Key> =
+            self.current.keys().filter(|key| !self.named.contains(*key)).cloned().collect();
+        for key in unnamed {
+            self.set(key, None, cause);
+        }
+    }
+
+    /// Whether the server should be asked which event is in force.
+    pub(in crate::archive) fn suspicious(&self) -> bool {
+        self.suspicious
+    }
+
+    fn set(&mut self, key: Key, new: Option<Pointer>, cause: Cause) {
+        let new_id = new.as_ref().map(|new| new.event_id.clone());
+        let old = match new {
+            Some(new) => self.current.insert(key.clone(), new),
+            None => self.current.remove(&key),
+        };
+        let (old, new) = (old.map(|old| old.event_id), new_id);
+        if old != new {
+            self.moves.push(Move { key, old, new, cause });
+        }
+    }
+
+    /// Writes the moves.
+    pub(in crate::archive) async fn save(self, connection: &mut PgConnection) -> Result<(), Error> {
+        save_all(connection, &[self]).await
+    }
+}
+
+/// Writes the moves of several rooms.
+pub(in crate::archive) async fn save_all(
+    connection: &mut PgConnection,
+    rooms: &[Pointers],
+) -> Result<(), Error> {
+    if !rooms.iter().any(Pointers::have_moved) {
+        return Ok(());
+    }
+    log(connection, rooms).await?;
+    let (mut gone_keys, mut gone_types, mut gone_state_keys) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut room_keys, mut types, mut state_keys, mut event_ids) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for Pointers { room_key, current, moves, .. } in rooms {
+        let moved: BTreeSet<&Key> = moves.iter().map(|change| &change.key).collect();
+        for key in moved {
+            if let Some(pointer) = current.get(key) {
+                room_keys.push(*room_key);
+                types.push(key.0.as_str());
+                state_keys.push(key.1.as_str());
+                event_ids.push(pointer.event_id.as_str());
+            } else {
+                gone_keys.push(*room_key);
+                gone_types.push(key.0.as_str());
+                gone_state_keys.push(key.1.as_str());
+            }
+        }
+    }
+    if !gone_keys.is_empty() {
+        sqlx::query!(
+            "delete from archive.current_state c
+             using unnest($1::int[], $2::text[], $3::text[]) as gone (room_key, type, state_key)
+             where c.room_key = gone.room_key and c.type = gone.type and c.state_key = gone.state_key",
+            &gone_keys,
+            &gone_types as &[&str],
+            &gone_state_keys as &[&str]
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    sqlx::query!(
+        "insert into archive.current_state as c (room_key, type, state_key, event_id)
+         select * from unnest($1::int[], $2::text[], $3::text[], $4::text[])
+         on conflict (room_key, type, state_key) do update
+             set event_id = excluded.event_id, changed_at = now()
+             where c.event_id <> excluded.event_id",
+        &room_keys,
+        &types as &[&str],
+        &state_keys as &[&str],
+        &event_ids as &[&str]
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn log(connection: &mut PgConnection, rooms: &[Pointers]) -> Result<(), Error> {
+    let all = || rooms.iter().flat_map(|room| room.moves.iter().map(|change| (room.room_key, change)));
+    let room_keys: Vec<i32> = all().map(|(room_key, _)| room_key).collect();
+    let types: Vec<&str> = all().map(|(_, change)| change.key.0.as_str()).collect();
+    let state_keys: Vec<&str> = all().map(|(_, change)| change.key.1.as_str()).collect();
+    let old: Vec<Option<&str>> = all().map(|(_, change)| change.old.as_deref()).collect();
+    let new: Vec<Option<&str>> = all().map(|(_, change)| change.new.as_deref()).collect();
+    let causes: Vec<&str> = all().map(|(_, change)| change.cause.as_str()).collect();
+    sqlx::query!(
+        "insert into archive.state_changes (room_key, type, state_key, old_event_id, new_event_id, cause)
+         select change.room_key, change.type, change.state_key, change.old, change.new, change.cause
+         from unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+             with ordinality as change (room_key, type, state_key, old, new, cause, place)
+         order by change.place",
+        &room_keys,
+        &types as &[&str],
+        &state_keys as &[&str],
+        old.as_slice() as &[Option<&str>],
+        new.as_slice() as &[Option<&str>],
+        &causes as &[&str]
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Whether an event of a timeline, where `old` is in force, may not be in force itself. It replaced another event, or none
+/// although one is in force: its branch may have lost state resolution (P86), or it is older and late. Or it claims to be no
+/// younger than the one that it replaced, which may win over it: of two branches state resolution applies the older one
+/// first, by `origin_server_ts` (specification, "Room Version 2", mainline ordering).
+fn may_have_lost(event: &Event, old: Option<&Pointer>) -> bool {
+    let Some(old) = old else { return event.replaces_state.is_some() };
+    let younger = event.origin_server_ts.zip(old.origin_server_ts).is_some_and(|(new, old)| new > old);
+    old.event_id != event.event_id && (event.replaces_state.as_ref() != Some(&old.event_id) || !younger)
+}
+
+fn key(event: &Event) -> Option<Key> {
+    Some((event.event_type.clone(), event.state_key.clone()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(event_id: &str, replaces: Option<&str>) -> Event {
+        Event {
+            event_id: event_id.to_owned(),
+            event_type: "m.room.topic".to_owned(),
+            state_key: Some(String::new()),
+            replaces_state: replaces.map(str::to_owned),
+            origin_server_ts: Some(2),
+            ..Event::default()
+        }
+    }
+
+    fn pointers(event_id: &str) -> Pointers {
+        let key = ("m.room.topic".to_owned(), String::new());
+        let pointer = Pointer { event_id: event_id.to_owned(), origin_server_ts: Some(1) };
+        Pointers::new(1, BTreeMap::from([(key, pointer)]))
+    }
+
+    #[test]
+    fn a_pointer_may_move_back() {
+        let mut pointers = pointers("$2");
+        pointers.point([&topic("$1", None)], Cause::State);
+        let [moved] = pointers.moves.as_slice() else { panic!("one move") };
+        assert_eq!((moved.old.as_deref(), moved.new.as_deref()), (Some("$2"), Some("$1")));
+        assert!(!pointers.suspicious());
+    }
+
+    #[test]
+    fn only_what_replaced_the_event_in_force_is_newer_for_sure() {
+        for (replaces, may_have) in [(None, true), (Some("$1"), true), (Some("$2"), false)] {
+            let (mut pointers, event) = (pointers("$2"), topic("$3", replaces));
+            pointers.point([&event], Cause::StateAfter);
+            assert_eq!(pointers.may_have_gone_back([&event].into_iter()), may_have, "{replaces:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_force_already_is_no_move() {
+        let mut pointers = pointers("$2");
+        pointers.follow([&topic("$2", Some("$1"))], Cause::Timeline);
+        assert!(pointers.moves.is_empty() && !pointers.suspicious());
+    }
+
+    #[test]
+    fn a_fork_is_suspicious() {
+        let mut forked = pointers("$2");
+        forked.follow([&topic("$3", Some("$1"))], Cause::Timeline);
+        assert!(forked.suspicious());
+        let mut plain = pointers("$2");
+        plain.follow([&topic("$3", Some("$2"))], Cause::Timeline);
+        assert!(!plain.suspicious());
+    }
+
+    #[test]
+    fn a_successor_that_claims_to_be_older_is_suspicious() {
+        let mut skewed = pointers("$2");
+        skewed.follow([&Event { origin_server_ts: Some(1), ..topic("$3", Some("$2")) }], Cause::Timeline);
+        assert!(skewed.suspicious());
+    }
+
+    #[test]
+    fn what_a_whole_state_does_not_name_is_gone() {
+        let mut pointers = pointers("$2");
+        pointers.drop_unnamed(Cause::Reconcile);
+        assert_eq!(pointers.moves.len(), 1);
+        assert!(pointers.current.is_empty());
+    }
+}

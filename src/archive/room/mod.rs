@@ -1,0 +1,391 @@
+//! The rooms and what the server says of our place in them.
+
+pub(super) mod choice;
+pub(super) mod current_state;
+pub(super) mod state_order;
+pub(super) mod stripped;
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::PgConnection;
+
+use super::{Archive, Error, StateRequest, Writer, writer::lock_room};
+use crate::{
+    config::Rooms,
+    matrix::{
+        Event,
+        room_state::{aliases, declared_version},
+    },
+};
+
+/// A row of `archive.rooms`, as far as the writer needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) room_key: i32,
+    pub(super) room_id: String,
+    pub(super) room_version: Option<String>,
+    pub(super) membership: String,
+    pub(super) watched: bool,
+    pub(super) bootstrapped: bool,
+    /// The `since` of the response that told of our leave; `None` while we are in the room.
+    pub(super) left_since: Option<String>,
+    pub(super) history_state: String,
+    /// The users who were erased, in every room.
+    pub(super) erased_users: Vec<String>,
+}
+
+/// The room's row, if there is one.
+pub(super) async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Option<Room>, Error> {
+    let room = sqlx::query_as!(
+        Room,
+        r#"select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
+                  array(select user_id from archive.erasures where user_id is not null) as "erased_users!"
+           from archive.rooms where room_id = $1"#,
+        room_id
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(room)
+}
+
+/// The room's row; it must exist.
+pub(super) async fn get(connection: &mut PgConnection, room_key: i32) -> Result<Room, Error> {
+    let room = sqlx::query_as!(
+        Room,
+        r#"select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
+                  array(select user_id from archive.erasures where user_id is not null) as "erased_users!"
+           from archive.rooms where room_key = $1"#,
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(room)
+}
+
+pub(super) async fn create(
+    connection: &mut PgConnection,
+    room_id: &str,
+    membership: &str,
+) -> Result<Room, Error> {
+    let room = sqlx::query_as!(
+        Room,
+        r#"insert into archive.rooms (room_id, membership) values ($1, $2)
+           returning room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
+                     array(select user_id from archive.erasures where user_id is not null) as "erased_users!""#,
+        room_id,
+        membership
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(room)
+}
+
+/// Makes the rows of rooms that have none: ids and memberships. Returns their keys.
+pub(super) async fn create_all(
+    connection: &mut PgConnection,
+    room_ids: &[&str],
+    memberships: &[&str],
+) -> Result<HashMap<String, i32>, Error> {
+    if room_ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        "insert into archive.rooms (room_id, membership) select * from unnest($1::text[], $2::text[])
+         returning room_id, room_key",
+        room_ids as &[&str],
+        memberships as &[&str]
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.room_id, row.room_key)).collect())
+}
+
+/// The rows of rooms that exist, by key.
+pub(super) async fn get_all(
+    connection: &mut PgConnection,
+    room_keys: &[i32],
+) -> Result<HashMap<i32, Room>, Error> {
+    let rooms = sqlx::query_as!(
+        Room,
+        r#"select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
+                  array(select user_id from archive.erasures where user_id is not null) as "erased_users!"
+           from archive.rooms where room_key = any($1)"#,
+        room_keys
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rooms.into_iter().map(|room| (room.room_key, room)).collect())
+}
+
+/// The keys of those of these rooms that were not erased; `None`: it has no row yet.
+pub(super) async fn keys(
+    connection: &mut PgConnection,
+    room_ids: &[String],
+) -> Result<HashMap<String, Option<i32>>, Error> {
+    let rooms = sqlx::query!(
+        r#"select told.room_id as "room_id!", r.room_key as "room_key?"
+           from unnest($1::text[]) as told (room_id)
+           left join archive.rooms r on r.room_id = told.room_id
+           where not exists (select from archive.erasures e where e.room_id = told.room_id)"#,
+        room_ids
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rooms.into_iter().map(|row| (row.room_id, row.room_key)).collect())
+}
+
+/// Writes what has changed of the room's row since it was `before`, under the room's lock.
+pub(super) async fn update(connection: &mut PgConnection, before: &Room, room: &Room) -> Result<(), Error> {
+    if room == before {
+        return Ok(());
+    }
+    sqlx::query!(
+        "update archive.rooms
+         set room_version = $2, membership = $3, watched = $4, bootstrapped = $5, left_since = $6
+         where room_key = $1",
+        room.room_key,
+        room.room_version,
+        room.membership,
+        room.watched,
+        room.bootstrapped,
+        room.left_since
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn set_history(
+    connection: &mut PgConnection,
+    room_key: i32,
+    state: &str,
+    reason: Option<&str>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.rooms set history_state = $2, history_reason = $3
+         where room_key = $1 and (history_state, history_reason) is distinct from ($2, $3)",
+        room_key,
+        state,
+        reason
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// What is to be changed of the rows of rooms whose locks the transaction holds.
+#[derive(Debug, Default)]
+pub(super) struct Changes(BTreeMap<i32, Change>);
+
+#[derive(Debug)]
+struct Change {
+    room: Room,
+    /// Events that were stored.
+    new: i64,
+    is_suspect: bool,
+}
+
+impl Changes {
+    /// Lets the room's row become this.
+    pub(super) fn set(&mut self, room: &Room) {
+        self.of(room).room.clone_from(room);
+    }
+
+    /// Counts events that are new in the room.
+    pub(super) fn count(&mut self, room: &Room, new: usize) {
+        self.of(room).new += i64::try_from(new).expect("an answer holds fewer events than that");
+    }
+
+    /// Has the room's current state compared with the server's.
+    pub(super) fn suspect(&mut self, room: &Room) {
+        self.of(room).is_suspect = true;
+    }
+
+    fn of(&mut self, room: &Room) -> &mut Change {
+        self.0.entry(room.room_key).or_insert_with(|| Change {
+            room: room.clone(),
+            new: 0,
+            is_suspect: false,
+        })
+    }
+
+    /// Writes what differs from what is there.
+    pub(super) async fn write(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let rooms = || self.0.values().map(|change| &change.room);
+        let room_keys: Vec<i32> = self.0.keys().copied().collect();
+        let versions: Vec<Option<&str>> = rooms().map(|room| room.room_version.as_deref()).collect();
+        let memberships: Vec<&str> = rooms().map(|room| room.membership.as_str()).collect();
+        let watched: Vec<bool> = rooms().map(|room| room.watched).collect();
+        let bootstrapped: Vec<bool> = rooms().map(|room| room.bootstrapped).collect();
+        let left_since: Vec<Option<&str>> = rooms().map(|room| room.left_since.as_deref()).collect();
+        let new: Vec<i64> = self.0.values().map(|change| change.new).collect();
+        let suspect: Vec<bool> = self.0.values().map(|change| change.is_suspect).collect();
+        sqlx::query!(
+            "update archive.rooms r
+             set room_version = c.room_version, membership = c.membership, watched = c.watched,
+                 bootstrapped = c.bootstrapped, left_since = c.left_since, event_count = r.event_count + c.new,
+                 state_suspect = r.state_suspect or c.suspect
+             from unnest($1::int[], $2::text[], $3::text[], $4::boolean[], $5::boolean[], $6::text[], $7::bigint[],
+                         $8::boolean[])
+                 as c (room_key, room_version, membership, watched, bootstrapped, left_since, new, suspect)
+             where r.room_key = c.room_key
+               and ((r.room_version, r.membership, r.watched, r.bootstrapped, r.left_since)
+                    is distinct from (c.room_version, c.membership, c.watched, c.bootstrapped, c.left_since)
+                    or c.new > 0 or (c.suspect and not r.state_suspect))",
+            &room_keys,
+            versions.as_slice() as &[Option<&str>],
+            &memberships as &[&str],
+            &watched,
+            &bootstrapped,
+            left_since.as_slice() as &[Option<&str>],
+            &new,
+            &suspect
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Notes that the whole state of these rooms was stored, each of which is watched, with all else that a first response told:
+/// their states are to be compared with the server's, and their histories walked.
+pub(super) async fn begin_all(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.rooms set bootstrapped = true, state_suspect = true
+         where room_key = any($1) and watched and not bootstrapped",
+        room_keys
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes whether the room's current state is to be compared with the server's.
+pub(super) async fn set_suspect(
+    connection: &mut PgConnection,
+    room_key: i32,
+    suspect: bool,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.rooms set state_suspect = $2 where room_key = $1 and state_suspect <> $2",
+        room_key,
+        suspect
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The same for every room that the account is in.
+pub(super) async fn doubt_states(connection: &mut PgConnection) -> Result<(), Error> {
+    // In the order in which other transactions lock several rooms.
+    sqlx::query!(
+        "with doubted as (
+             select room_key from archive.rooms
+             where watched and bootstrapped and membership = 'join' and not state_suspect
+             order by room_key for no key update
+         )
+         update archive.rooms r set state_suspect = true from doubted where r.room_key = doubted.room_key"
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+impl Archive {
+    /// The rooms that the account is in, as far as it was told.
+    pub async fn joined_rooms(&self) -> Result<Vec<String>, Error> {
+        let rooms = sqlx::query_scalar!(
+            "select room_id from archive.rooms where membership = 'join' order by room_key"
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rooms)
+    }
+}
+
+impl Writer {
+    /// Notes that the account is not in a room any more, which no `/sync` up to `since` has told. Returns whether that is
+    /// news; it is none if a response has told of the room since it was asked for.
+    pub async fn lose_room(
+        &self,
+        room_id: &str,
+        request: &StateRequest<'_>,
+        since: Option<&str>,
+    ) -> Result<bool, Error> {
+        let mut transaction = self.begin().await?;
+        let Some(room) = find(&mut transaction, room_id).await? else {
+            transaction.undo(None).await;
+            return Ok(false);
+        };
+        lock_room(&mut transaction, room.room_key).await?;
+        if request.is_overtaken() {
+            transaction.undo(None).await;
+            return Ok(false);
+        }
+        let lost = sqlx::query!(
+            "update archive.rooms set membership = 'leave', left_since = $2, state_suspect = false
+             where room_id = $1 and membership = 'join'",
+            room_id,
+            since
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(lost.rows_affected() > 0)
+    }
+
+    /// Has the current state of every room that the account is in compared with the server's.
+    pub async fn doubt_states(&self) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        doubt_states(&mut transaction).await?;
+        transaction.commit().await
+    }
+}
+
+pub(super) async fn count_events(
+    connection: &mut PgConnection,
+    room_key: i32,
+    new: usize,
+) -> Result<(), Error> {
+    if new > 0 {
+        let new = i64::try_from(new).expect("an answer holds fewer events than that");
+        sqlx::query!(
+            "update archive.rooms set event_count = event_count + $2 where room_key = $1",
+            room_key,
+            new
+        )
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Notes the version of a room whose state the server keeps back, once the create event is among `events`.
+pub(super) async fn learn_version(
+    connection: &mut PgConnection,
+    room: &mut Room,
+    events: &[Event],
+) -> Result<(), Error> {
+    let is_create = |event: &&Event| event.is_state("m.room.create");
+    let Some(create) = events.iter().find(is_create).filter(|_| room.room_version.is_none()) else {
+        return Ok(());
+    };
+    let before = room.clone();
+    room.room_version = Some(declared_version(create));
+    update(connection, &before, room).await
+}
+
+/// Whether a room with these contents of `m.room.canonical_alias` is to be archived.
+pub(super) fn is_wanted<'a>(
+    rooms: &Rooms,
+    room_id: &str,
+    alias_contents: impl Iterator<Item = &'a str>,
+) -> bool {
+    let aliases = aliases(alias_contents);
+    let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+    rooms.watches(room_id, &aliases)
+}

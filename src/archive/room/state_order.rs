@@ -1,0 +1,130 @@
+//! Of two words about a room's state, which is the newer: `/state` is asked beside `/sync`, and an answer that was made
+//! before a response must not undo what the response has told.
+//!
+//! Kept in memory, because there is one writer, and what is under way ends with it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::matrix::{RoomBatch, Section, room_update::state_events};
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub struct StateOrder(Mutex<UnderWay>);
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// The rooms whose state is asked for now, and whether a response has told of it meanwhile.
+    asked: HashMap<String, bool>,
+    /// The rooms whose state was stored since the request for the next response was made: which of the two is the newer,
+    /// nothing says.
+    compared: HashSet<String>,
+}
+
+/// A request for the state of a room, until it is dropped.
+#[derive(Debug)]
+pub struct StateRequest<'o> {
+    order: &'o StateOrder,
+    room_id: String,
+}
+
+impl StateOrder {
+    /// To be called before the state of a room is asked for.
+    pub fn ask(&self, room_id: &str) -> StateRequest<'_> {
+        self.under_way().asked.insert(room_id.to_owned(), false);
+        StateRequest { order: self, room_id: room_id.to_owned() }
+    }
+
+    /// To be called before a response is asked for.
+    pub fn await_response(&self) {
+        self.under_way().compared.clear();
+    }
+
+    /// To be called before anything of a response about these rooms is stored.
+    pub(in crate::archive) fn hear(&self, rooms: &[RoomBatch]) {
+        let mut under_way = self.under_way();
+        if under_way.asked.is_empty() {
+            return;
+        }
+        for room in rooms.iter().filter(|room| tells_of_state(room)) {
+            if let Some(overtaken) = under_way.asked.get_mut(room.room_id.as_str()) {
+                *overtaken = true;
+            }
+        }
+    }
+
+    /// Whether the room's state was stored while the response that is being stored was awaited.
+    pub(in crate::archive) fn was_compared(&self, room_id: &str) -> bool {
+        self.under_way().compared.contains(room_id)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StateRequest<'_> {
+    /// Whether the answer may be older than what a response has told meanwhile; if not, it counts as stored. To be called
+    /// under the room's lock.
+    pub(in crate::archive) fn is_overtaken(&self) -> bool {
+        let mut under_way = self.order.under_way();
+        let overtaken = under_way.asked.get(&self.room_id).copied().unwrap_or(true);
+        if !overtaken {
+            under_way.compared.insert(self.room_id.clone());
+        }
+        overtaken
+    }
+}
+
+impl Drop for StateRequest<'_> {
+    fn drop(&mut self) {
+        self.order.under_way().asked.remove(&self.room_id);
+    }
+}
+
+fn tells_of_state(room: &RoomBatch) -> bool {
+    room.section != Section::Join
+        || room.limited
+        || room.is_unread()
+        || state_events(room).any(|event| event.state_key.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::SyncBatch;
+
+    fn rooms(part: &str) -> Vec<RoomBatch> {
+        let body = format!(r#"{{"next_batch":"s","rooms":{{"join":{{"!r:hs":{part}}}}}}}"#);
+        SyncBatch::read(body.as_bytes()).expect("a batch").rooms
+    }
+
+    #[test]
+    fn an_answer_is_overtaken_by_a_response_that_tells_of_the_state() {
+        let event = |key: &str| {
+            format!(
+                r#"{{"timeline":{{"events":[{{"type":"t","sender":"s","event_id":"$1","content":{{}}{key}}}]}}}}"#
+            )
+        };
+        let order = StateOrder::default();
+        for (part, overtakes) in [
+            (event(""), false),
+            (event(r#","state_key":"""#), true),
+            (r#"{"timeline":{"limited":true}}"#.to_owned(), true),
+            ("7".to_owned(), true),
+        ] {
+            let request = order.ask("!r:hs");
+            let other = order.ask("!other:hs");
+            order.hear(&rooms(&part));
+            assert_eq!(request.is_overtaken(), overtakes, "{part}");
+            assert!(!other.is_overtaken());
+            assert_eq!(order.was_compared("!r:hs"), !overtakes, "{part}");
+            order.await_response();
+            assert!(!order.was_compared("!other:hs"));
+        }
+        order.hear(&rooms(&event(r#","state_key":"""#)));
+        assert!(!order.ask("!r:hs").is_overtaken(), "a request of after the response");
+    }
+}

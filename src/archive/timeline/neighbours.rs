@@ -1,0 +1,116 @@
+//! Where the stored events of a room stand in its timeline.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+
+use crate::{archive::Error, matrix::Event};
+
+use super::position::{self, Below, Place};
+
+/// The room's newest event of what was there when the last response of `/sync` was stored, but for `events`, and its position.
+pub(in crate::archive) async fn newest_before(
+    connection: &mut PgConnection,
+    room_key: i32,
+    events: &[&Event],
+) -> Result<Option<(String, i64)>, Error> {
+    let event_ids: Vec<&str> = events.iter().map(|event| event.event_id.as_str()).collect();
+    let newest = sqlx::query!(
+        r#"select event_id, position as "position!" from archive.events
+           where room_key = $1 and position is not null and event_id <> all ($2::text[])
+             and received_at <= (select max(synced_at) from archive.accounts)
+           order by position desc limit 1"#,
+        room_key,
+        &event_ids as &[&str]
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(newest.map(|row| (row.event_id, row.position)))
+}
+
+/// For each of `uppers` the room's highest position below it.
+async fn below(
+    connection: &mut PgConnection,
+    room_key: i32,
+    uppers: &[i64],
+) -> Result<HashMap<i64, i64>, Error> {
+    if uppers.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        r#"select upper as "upper!", neighbour.position as "position!"
+           from unnest($2::bigint[]) as upper
+           cross join lateral (
+               select e.position from archive.events e
+               where e.room_key = $1 and e.position < upper
+               order by e.position desc
+               limit 1
+           ) as neighbour"#,
+        room_key,
+        uppers
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.upper, row.position)).collect())
+}
+
+/// A place just above the event at `position`: its neighbour's, or a fresh one.
+pub(in crate::archive) async fn above(
+    connection: &mut PgConnection,
+    room_key: i32,
+    position: i64,
+) -> Result<i64, Error> {
+    let above = sqlx::query_scalar!(
+        r#"select coalesce(
+               (select e.position from archive.events e
+                where e.room_key = $1 and e.position > $2 order by e.position limit 1),
+               $2 + (1::bigint << 32)) as "above!""#,
+        room_key,
+        position
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(above)
+}
+
+/// The room's lowest position, or 0 in a room without any.
+pub(in crate::archive) async fn lowest(connection: &mut PgConnection, room_key: i32) -> Result<i64, Error> {
+    let lowest = sqlx::query_scalar!(
+        r#"select coalesce(min(position), 0) as "lowest!" from archive.events where room_key = $1"#,
+        room_key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(lowest)
+}
+
+/// Where the room's create event stands in the timeline, if some walk has come down to the room's start.
+pub(in crate::archive) async fn create_position(
+    connection: &mut PgConnection,
+    room_key: i32,
+) -> Result<Option<i64>, Error> {
+    let position = sqlx::query_scalar!(
+        r#"select position as "position!" from archive.events
+           where room_key = $1 and type = 'm.room.create' and state_key = '' and position is not null
+           order by position desc limit 1"#,
+        room_key
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(position)
+}
+
+/// Places events below `upper`, newest first, among what is there, of which `known` has been looked up before.
+pub(in crate::archive) async fn walk_down(
+    connection: &mut PgConnection,
+    room_key: i32,
+    upper: i64,
+    places: &[Place],
+    known: Option<Below>,
+) -> Result<position::Placement, Error> {
+    let mut tops = position::tops(upper, places);
+    tops.retain(|top| known.is_none_or(|known| known.upper != *top));
+    let mut lower: HashMap<i64, i64> = below(connection, room_key, &tops).await?;
+    lower.extend(known.and_then(|known| Some((known.upper, known.position?))));
+    Ok(position::walk_down(upper, places, |upper| lower.get(&upper).copied()))
+}

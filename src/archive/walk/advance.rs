@@ -1,0 +1,176 @@
+//! Where a walk goes after a page: on, once more from the same token, to its end, or aside.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::{gap, schedule_rewalk};
+use crate::{
+    archive::{Error, Kind, Walk, WalkState, room, timeline::neighbours},
+    config::Backfill,
+    matrix::Token,
+};
+
+/// How often an `end` that is missing without the room's start, or that repeats its `from`, is asked again.
+const ASK_AGAIN: i32 = 3;
+/// The pause before each of these, times the number of the try, in seconds.
+const ASK_AGAIN_PAUSE_S: f64 = 1.0;
+
+/// The longest time after which a stalled walk is tried again.
+const STALLED_AT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a page told, as far as the walk's way goes.
+#[derive(Debug)]
+pub(in crate::archive) struct Passed<'a> {
+    /// The server's `end`.
+    pub(in crate::archive) end: Option<&'a Token>,
+    /// How many answers the page is made of.
+    pub(in crate::archive) answers: usize,
+    /// Events on the page.
+    pub(in crate::archive) events: usize,
+    /// Those that were new.
+    pub(in crate::archive) new: usize,
+    /// Whether the walk has come as far down as it is to go: a missing `end` is then the end.
+    pub(in crate::archive) bottom_passed: bool,
+    /// Whether the lower edge of the gap has been passed.
+    pub(in crate::archive) lower_passed: bool,
+}
+
+/// Decides where the walk goes after a page, and returns the pause before that in seconds.
+pub(in crate::archive) async fn after_page(
+    connection: &mut PgConnection,
+    walk: &mut Walk,
+    passed: &Passed<'_>,
+    settings: &Backfill,
+) -> Result<f64, Error> {
+    let before = walk.pages;
+    walk.pages += i64::try_from(passed.answers).unwrap_or(i64::MAX);
+    walk.events += i64::try_from(passed.new).unwrap_or(i64::MAX);
+    walk.last_error = None;
+    if passed.new > 0 && walk.stalls > 0 {
+        walk.stalls = 0;
+        if walk.kind == Kind::History {
+            room::set_history(connection, walk.room_key, "walking", None).await?;
+        }
+    }
+    walk.known_pages = if passed.new == 0 && passed.events > 0 { walk.known_pages + 1 } else { 0 };
+    let below_gap = walk.lower_reached;
+    walk.lower_reached |= passed.lower_passed;
+
+    let Some(end) = passed.end else {
+        return no_more(connection, walk, passed, settings).await;
+    };
+    if walk.cursor.as_deref() == Some(end.as_str()) {
+        walk.repeats += 1;
+        if walk.repeats <= ASK_AGAIN {
+            return Ok(ASK_AGAIN_PAUSE_S * f64::from(walk.repeats));
+        }
+        let reason = "the server answers `end` equal to `from`, again and again";
+        return stall(connection, walk, reason, settings).await;
+    }
+    (walk.repeats, walk.ends) = (0, 0);
+    walk.cursor = Some(end.as_str().to_owned());
+    if walk.landmark.is_some() && walk.landmark == walk.cursor {
+        return stall(connection, walk, "the server's tokens go in a circle", settings).await;
+    }
+    // Brent's way to find a circle of any length: the landmark moves on at every power of two.
+    if walk.pages.checked_ilog2() > before.checked_ilog2() {
+        walk.landmark.clone_from(&walk.cursor);
+    }
+    // Beyond the gap and one page further nothing was new.
+    if walk.kind.fills_gap() && below_gap && walk.known_pages > 0 {
+        finish(connection, walk, None, settings).await?;
+    }
+    Ok(0.0)
+}
+
+/// The server gave no `end`: right where the walk was to end. Else it may have purged what is older, hide it, or not have it
+/// yet (P4), so it is asked again before that is believed. Of a gap it is not believed at all: what is missing stays known.
+async fn no_more(
+    connection: &mut PgConnection,
+    walk: &mut Walk,
+    passed: &Passed<'_>,
+    settings: &Backfill,
+) -> Result<f64, Error> {
+    if passed.bottom_passed {
+        finish(connection, walk, None, settings).await?;
+        return Ok(0.0);
+    }
+    walk.ends += 1;
+    if walk.ends < ASK_AGAIN {
+        return Ok(ASK_AGAIN_PAUSE_S * f64::from(walk.ends));
+    }
+    if walk.kind.fills_gap() {
+        let reason = "the server gives no older event, though the gap goes on: purged, or not visible";
+        return stall(connection, walk, reason, settings).await;
+    }
+    let reason =
+        "the server gives no older event, though the room's start was not reached: purged, or not visible";
+    // What the server has purged since an earlier walk is in the archive.
+    let is_archived =
+        walk.kind == Kind::History && neighbours::create_position(connection, walk.room_key).await?.is_some();
+    finish(connection, walk, Some(reason).filter(|_| !is_archived), settings).await?;
+    Ok(0.0)
+}
+
+/// Ends the walk and does what follows from it. `truncated`: why the room's start was not reached.
+async fn finish(
+    connection: &mut PgConnection,
+    walk: &mut Walk,
+    truncated: Option<&str>,
+    settings: &Backfill,
+) -> Result<(), Error> {
+    walk.state = WalkState::Done;
+    if walk.kind == Kind::GapWhole {
+        gap::passed(connection, walk, true).await?;
+    }
+    if let Some(gap_id) = walk.gap_id {
+        return gap::walked(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
+    }
+    // Of a room's start that is hidden from the account, a rewalk may not get as far as to a hole.
+    gap::passed(connection, walk, walk.kind != Kind::Rewalk || truncated.is_none()).await?;
+    if walk.kind == Kind::History {
+        let state = if truncated.is_some() { "truncated" } else { "complete" };
+        room::set_history(connection, walk.room_key, state, truncated).await?;
+    } else if walk.kind == Kind::Rewalk && truncated.is_none() {
+        // What was out of reach once may not be any more.
+        room::set_history(connection, walk.room_key, "complete", None).await?;
+    }
+    if matches!(walk.kind, Kind::History | Kind::Rewalk) {
+        schedule_rewalk(connection, walk, &settings.rewalk_after).await?;
+    }
+    Ok(())
+}
+
+/// Parks the walk in the caller's transaction. Returns in how many seconds it is to be tried again.
+pub(in crate::archive) async fn stall(
+    connection: &mut PgConnection,
+    walk: &mut Walk,
+    reason: &str,
+    settings: &Backfill,
+) -> Result<f64, Error> {
+    walk.state = WalkState::Stalled;
+    walk.last_error = Some(reason.to_owned());
+    walk.stalls = walk.stalls.saturating_add(1);
+    if walk.kind == Kind::History {
+        room::set_history(connection, walk.room_key, "stalled", Some(reason)).await?;
+    }
+    Ok(try_again_in(walk.stalls, settings.stalled_after).as_secs_f64())
+}
+
+/// How long a walk that has stalled so often in a row is left alone: twice as long each time, up to a day.
+fn try_again_in(stalls: i32, first: Duration) -> Duration {
+    let doublings = u32::try_from(stalls).unwrap_or_default().saturating_sub(1);
+    first.saturating_mul(2_u32.saturating_pow(doublings)).min(STALLED_AT_MOST.max(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stalled_walk_is_tried_again_ever_more_rarely_up_to_a_day() {
+        let tries = |stalls| try_again_in(stalls, Duration::from_secs(300)).as_secs();
+        assert_eq!([1, 2, 3, 9, 10, i32::MAX].map(tries), [300, 600, 1200, 76_800, 86_400, 86_400]);
+    }
+}

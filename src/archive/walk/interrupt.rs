@@ -1,0 +1,146 @@
+//! What becomes of a walk other than by its pages: it begins at `since`, or anew, is put off, parked or refused.
+
+use std::time::Duration;
+
+use super::{advance, save, schedule_rewalk};
+use crate::{
+    archive::{Error, Kind, Walk, WalkState, Writer, room, timeline::position, writer::lock_room},
+    config::Backfill,
+};
+
+impl Writer {
+    /// Notes why the walk's last request brought nothing, once per reason.
+    pub async fn note_failure(&self, walk: &Walk, error: &str) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        sqlx::query!(
+            "update archive.walks set last_error = $2 where walk_id = $1 and last_error is distinct from $2",
+            walk.walk_id,
+            error
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await
+    }
+
+    /// Lets the walk go on later.
+    pub async fn put_off(&self, walk: &Walk, pause: Duration) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        sqlx::query!(
+            "update archive.walks set not_before = now() + make_interval(secs => $2) where walk_id = $1",
+            walk.walk_id,
+            pause.as_secs_f64()
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await
+    }
+
+    /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, above all that is placed by then, and all gaps. The
+    /// place is stored with the first event only: a walk that does not get that far begins once more.
+    pub async fn begin_at_since(&self, walk: &Walk) -> Result<Walk, Error> {
+        let mut transaction = self.begin().await?;
+        let begun = sqlx::query!(
+            r#"update archive.walks w
+               set from_token = case when w.from_token is not null or w.cursor is null then coalesce(a.since, w.from_token) end,
+                   cursor = coalesce(a.since, w.cursor), known_pages = 0,
+                   lower_reached = false, ends = 0, repeats = 0, landmark = null
+               from (select since from archive.accounts order by account_key limit 1) a
+               where w.walk_id = $1 and w.pages = $2 and w.upper_position is null and w.state = 'open'
+               returning w.cursor, a.since is not null as "at_since!",
+                         (select r.membership = 'join' from archive.rooms r where r.room_key = w.room_key) as "is_joined!",
+                         (select max(e.position) from archive.events e where e.room_key = w.room_key) as newest,
+                         (select max(g.upper_position) from archive.gaps g
+                          where g.room_key = w.room_key and g.state <> 'closed') as upper_edge"#,
+            walk.walk_id,
+            walk.pages
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        let begun = begun.ok_or(Error::Superseded)?;
+        // All of a gap may be to be placed, and just above the newest event there is no room for that. Nor for what is new in a
+        // room that the account is not in: no response tells of it.
+        let top = position::append(begun.newest, true).next().filter(|_| !begun.is_joined);
+        let above = top.or(Some(position::just_above(begun.newest))).max(begun.upper_edge);
+        let upper_position = if begun.at_since { above } else { walk.upper_position };
+        Ok(Walk {
+            cursor: begun.cursor,
+            upper_position,
+            known_pages: 0,
+            lower_reached: false,
+            ends: 0,
+            repeats: 0,
+            landmark: None,
+            ..walk.clone()
+        })
+    }
+
+    /// Begins the walk anew at the newest event: the server refuses its cursor. What is known already only guides it.
+    pub async fn restart_walk(&self, walk: &Walk) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        let restarted = sqlx::query!(
+            "update archive.walks
+             set cursor = null, from_token = null, to_token = null, restarted = true, upper_position = null, landmark = null,
+                 lower_reached = lower_reached and kind <> 'history', ends = 0, repeats = 0
+             where walk_id = $1 and pages = $2 and cursor is not distinct from $3 and state = 'open'",
+            walk.walk_id,
+            walk.pages,
+            walk.cursor
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        if restarted.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+    }
+
+    /// Ends the walk because the server refuses access to the room: what it gave before is kept. A gap stays open. The account
+    /// may be let in again, so the room is walked again later.
+    ///
+    /// Returns `None` if it has. Else the walk is to be tried again: `/sync` has told of the account's membership since `walk`
+    /// was read, or has yet to tell that the account is out. What opens a refused walk again is told after this then.
+    /// `proven`: it ends even so.
+    pub async fn refuse_walk(
+        &self,
+        walk: &Walk,
+        reason: &str,
+        settings: &Backfill,
+        proven: bool,
+    ) -> Result<Option<Walk>, Error> {
+        let mut transaction = self.begin().await?;
+        lock_room(&mut transaction, walk.room_key).await?;
+        let membership = room::get(&mut transaction, walk.room_key).await?.membership;
+        if !proven && (membership == "join" || membership != walk.membership) {
+            transaction.undo(None).await;
+            return Ok(Some(Walk { membership, ..walk.clone() }));
+        }
+        let mut refused = walk.clone();
+        let mut pause_s = 0.0;
+        if matches!(walk.kind, Kind::History | Kind::Rewalk) {
+            refused.state = WalkState::Done;
+            refused.last_error = Some(reason.to_owned());
+        } else {
+            pause_s = advance::stall(&mut transaction, &mut refused, reason, settings).await?;
+        }
+        if walk.kind == Kind::History {
+            room::set_history(&mut transaction, walk.room_key, "truncated", Some(reason)).await?;
+        }
+        save(&mut transaction, walk, &refused, Duration::ZERO, pause_s).await?;
+        if refused.state == WalkState::Done {
+            schedule_rewalk(&mut transaction, &refused, &settings.rewalk_after).await?;
+        }
+        transaction.commit().await?;
+        Ok(None)
+    }
+
+    /// Parks the walk for a while, longer each time: until it is due again, the daemon is started again, or the account comes
+    /// back to the room.
+    pub async fn stall_walk(&self, walk: &Walk, reason: &str, settings: &Backfill) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        lock_room(&mut transaction, walk.room_key).await?;
+        let mut stalled = walk.clone();
+        let pause_s = advance::stall(&mut transaction, &mut stalled, reason, settings).await?;
+        save(&mut transaction, walk, &stalled, Duration::ZERO, pause_s).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,431 @@
+//! Backward walks: what the loops of [`crate::backfill`] take their work from, and where they resume.
+
+pub(super) mod advance;
+pub(super) mod gap;
+mod interrupt;
+pub(super) mod kind;
+pub(super) mod operator;
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+
+use super::{Archive, Error, Kind, WalkState, Writer, writer::lock_rooms};
+
+/// How many pages without an event a walk may leave behind to begin anew. With more it might never get through them.
+const BEGIN_ANEW: i64 = 32;
+
+/// A row of `archive.walks`.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// Internal key.
+    pub walk_id: i64,
+    /// The room's internal key.
+    pub room_key: i32,
+    /// The room.
+    pub room_id: String,
+    /// The account's in it, as it was told when the walk was read.
+    pub membership: String,
+    /// The gap that it fills.
+    pub gap_id: Option<i64>,
+    /// Position of that gap's upper edge.
+    pub gap_upper_position: Option<i64>,
+    /// Why.
+    pub kind: Kind,
+    /// Where it is to end.
+    pub to_token: Option<String>,
+    /// `from` of the next request: the checkpoint.
+    pub cursor: Option<String>,
+    /// Position of the last event passed; `None` until an event is met that has one.
+    pub upper_position: Option<i64>,
+    /// Pages stored.
+    pub pages: i64,
+    /// Events that were new.
+    pub events: i64,
+    /// `origin_server_ts` of the last event passed.
+    pub oldest_ts: Option<i64>,
+    /// Pages in a row without anything new.
+    pub known_pages: i32,
+    /// Whether the lower edge of the gap was passed; of a room's whole past, whether something was met that had its place.
+    pub lower_reached: bool,
+    /// Answers without `end` at this cursor.
+    pub ends: i32,
+    /// Answers with `end` equal to `from` at this cursor.
+    pub repeats: i32,
+    /// An earlier cursor, to find circles.
+    pub landmark: Option<String>,
+    /// Whether it was begun anew at the newest event, since it last stalled.
+    pub restarted: bool,
+    /// Where it stands.
+    pub state: WalkState,
+    /// Of a rewalk: how many before it in a row have found nothing.
+    pub round: i32,
+    /// How often in a row it has stalled without finding anything new.
+    pub stalls: i32,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Seconds until the next request is due.
+    pub due_in_s: f64,
+    /// The room's name or alias.
+    pub name: Option<String>,
+    /// `origin_server_ts` of the room's newest event.
+    pub newest_ts: Option<i64>,
+    /// `origin_server_ts` of the room's create event.
+    pub created_ts: Option<i64>,
+}
+
+impl Walk {
+    /// Whether the next request is to be made from the account's `since` of that moment, whatever it was when the walk was
+    /// opened: it has passed no event yet. All that `/sync` has told is known on the way then, so that what the server has
+    /// learnt meanwhile is found between its neighbours: an older token shows it on top, without those that are newer. And
+    /// what is newer than `since` comes with `/sync`, and would count as found here. So it begins only when `/sync` was heard.
+    pub fn begins_at_since(&self) -> bool {
+        let does = match self.kind {
+            Kind::GapWhole | Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk => true,
+            // Not through all that there is, from the newest event.
+            Kind::History => self.cursor.is_some(),
+            Kind::GapSince | Kind::Operator => false,
+        };
+        // The operator's `prev_batch` has a place.
+        does && self.upper_position.is_none() && self.pages < BEGIN_ANEW && !self.restarted
+    }
+
+    /// Whether all that comes is likely to be new to the archive: only the first page of a room's or a gap's first walk meets
+    /// what came live.
+    pub fn is_fresh(&self) -> bool {
+        let is_first = matches!(self.kind, Kind::History | Kind::GapSince | Kind::GapWhole);
+        is_first && !self.restarted && self.pages > 0 && self.known_pages == 0
+    }
+
+    /// `to` of the next request. It hides what the server has fetched from others (P48), also where a timeline has told that:
+    /// then what belongs below would seem to belong above. So there is none while the walk comes down through the timeline above
+    /// its gap.
+    pub fn to(&self) -> Option<&str> {
+        let is_above = self.gap_upper_position.is_some_and(|edge| self.upper_position > Some(edge));
+        self.to_token.as_deref().filter(|_| !is_above)
+    }
+}
+
+/// Which open walks are asked for.
+#[derive(Debug)]
+pub struct WalkChoice<'a> {
+    /// Whether also the later passes through gaps, and walks that are yet to [begin](Walk::begins_at_since) at `since`.
+    pub sync_is_current: bool,
+    /// Internal keys of rooms of which none is asked for.
+    pub except: &'a [i32],
+    /// Leaves out the later passes that are due later than in so long, and new walks through the whole room that are not due.
+    pub only_within: Option<Duration>,
+}
+
+/// A walk to be opened.
+#[derive(Debug)]
+pub(super) struct NewWalk<'a> {
+    pub(super) room_key: i32,
+    pub(super) gap_id: Option<i64>,
+    pub(super) kind: Kind,
+    pub(super) from_token: Option<&'a str>,
+    pub(super) to_token: Option<&'a str>,
+    pub(super) upper_position: Option<i64>,
+    pub(super) delay_s: f64,
+}
+
+pub(super) async fn open(connection: &mut PgConnection, walk: &NewWalk<'_>) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into archive.walks (room_key, gap_id, kind, from_token, to_token, cursor, upper_position, not_before)
+         values ($1, $2, $3, $4, $5, $4, $6, now() + make_interval(secs => $7))",
+        walk.room_key,
+        walk.gap_id,
+        walk.kind.as_str(),
+        walk.from_token,
+        walk.to_token,
+        walk.upper_position,
+        walk.delay_s
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Opens the walks through all that there was of these rooms, each from `now`, the token of its state.
+pub(super) async fn open_histories(
+    connection: &mut PgConnection,
+    room_keys: &[i32],
+    now: &str,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "with walked as (
+             update archive.rooms set history_state = 'walking', history_reason = null
+             where room_key = any($1) and watched returning room_key
+         )
+         insert into archive.walks (room_key, kind, from_token, cursor)
+         select room_key, $3, $2, $2 from walked order by room_key",
+        room_keys,
+        now,
+        Kind::History.as_str()
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Opens the walk that looks again for what the server has learnt since `walk`, unless one waits already: at growing
+/// intervals, from the first one on again after a walk that found something. No intervals: never.
+pub(super) async fn schedule_rewalk(
+    connection: &mut PgConnection,
+    walk: &Walk,
+    intervals: &[Duration],
+) -> Result<(), Error> {
+    let round = if walk.kind == Kind::Rewalk && walk.events == 0 { walk.round.saturating_add(1) } else { 0 };
+    let interval = intervals.get(usize::try_from(round).unwrap_or_default()).or(intervals.last());
+    let Some(interval) = interval else { return Ok(()) };
+    sqlx::query!(
+        "insert into archive.walks (room_key, kind, round, not_before)
+         select $1, 'rewalk', $2, now() + make_interval(secs => $3)
+         where not exists (
+             select from archive.walks
+             where room_key = $1 and kind = 'rewalk' and state <> 'done' and walk_id <> $4
+         )",
+        walk.room_key,
+        round,
+        interval.as_secs_f64(),
+        walk.walk_id
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Has the room walked again at once: something was told that only its events themselves can explain.
+pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+    let hurried = sqlx::query!(
+        "update archive.walks set not_before = now()
+         where room_key = $1 and kind = 'rewalk' and state = 'open' and pages = 0 and cursor is null",
+        room_key
+    )
+    .execute(&mut *connection)
+    .await?;
+    if hurried.rows_affected() == 0 {
+        sqlx::query!("insert into archive.walks (room_key, kind) values ($1, 'rewalk')", room_key)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Opens again what had stalled, in `room_key`, of which something was told that may help, or everywhere: each may begin anew
+/// once more if the server refuses its token. Returns how many.
+pub(super) async fn reopen_stalled(
+    connection: &mut PgConnection,
+    room_key: Option<i32>,
+) -> Result<usize, Error> {
+    let reopened = sqlx::query!(
+        "with reopened as (
+             update archive.walks
+             set state = 'open', restarted = false, repeats = 0, ends = 0, landmark = null, not_before = now(),
+                 stalls = case when $1::int is null then stalls else 0 end
+             where state = 'stalled' and room_key = coalesce($1, room_key) returning room_key, kind
+         ), rooms as (
+             update archive.rooms set history_state = 'walking', history_reason = null
+             where room_key in (select room_key from reopened where kind = 'history') and history_state = 'stalled'
+         )
+         select room_key from reopened",
+        room_key
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(reopened.len())
+}
+
+/// Ends the walks through a room's past, because another one passes all that they were to pass.
+pub(super) async fn finish_all(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+    sqlx::query!(
+        "update archive.walks set state = 'done', updated_at = now()
+         where room_key = $1 and state <> 'done' and kind in ('history', 'operator')",
+        room_key
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// How far down walks from the newest event have come that are not at their end, as far as that is above `floor`.
+pub(super) async fn passed_from_newest(
+    connection: &mut PgConnection,
+    room_key: i32,
+    floor: Option<i64>,
+) -> Result<Vec<i64>, Error> {
+    let passed = sqlx::query_scalar!(
+        r#"select upper_position as "upper_position!" from archive.walks
+           where room_key = $1 and state <> 'done' and from_token is null
+             and upper_position is not null and ($2::bigint is null or upper_position > $2)"#,
+        room_key,
+        floor
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(passed)
+}
+
+impl Archive {
+    /// For each watched room one open walk: one from the newest event that has met nothing yet that had its place, because it
+    /// alone tells of what lies between what it has placed and what `/sync` had told; else the first pass through the newest
+    /// gap, to which others give way; else the one due first. One walk a room at a time: two would make the server do its work
+    /// twice (P17). Those that are due first, at most `limit`: with ten thousand rooms not all are read for each one.
+    pub async fn open_walks(&self, choice: &WalkChoice<'_>, limit: usize) -> Result<Vec<Walk>, Error> {
+        let walks = sqlx::query_as!(
+            Walk,
+            // Each figure of a room is one look into an index. A join with the views would be up to the planner, which reads
+            // the whole archive where it does not know it yet.
+            r#"select f.walk_id, f.room_key, f.room_id, f.membership, f.gap_id, f.kind, f.to_token, f.cursor, f.upper_position,
+                      (select g.upper_position from archive.gaps g where g.gap_id = f.gap_id) as gap_upper_position,
+                      f.pages, f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark, f.restarted,
+                      f.state, f.round, f.stalls, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
+                      coalesce(told.name, told.alias) as name,
+                      (select e.origin_server_ts from archive.events e
+                       where e.room_key = f.room_key and e.position is not null
+                       order by e.position desc limit 1) as newest_ts,
+                      told.created_ts as "created_ts?"
+               from (
+                   select * from (
+                       select distinct on (w.room_key) w.*, r.room_id, r.membership
+                       from archive.walks w
+                       join archive.rooms r using (room_key)
+                       where w.state = $1 and r.watched and w.room_key <> all ($3::int[])
+                         and ($2 or case
+                             when w.kind in ('gap_known', 'gap_recheck') then false
+                             when w.kind = 'rewalk' then w.upper_position is not null
+                             when w.kind = 'history' then w.upper_position is not null or w.cursor is null
+                             else true
+                         end)
+                       order by w.room_key,
+                                w.kind = 'history' and w.from_token is null and w.upper_position is not null
+                                    and not w.lower_reached desc,
+                                case when w.kind in ('gap_since', 'gap_whole') then w.gap_id end desc nulls last,
+                                w.not_before, w.walk_id
+                   ) first
+                   -- Here, because no older gap of the room is to be walked instead.
+                   where ($2 or first.kind <> 'gap_whole' or first.upper_position is not null)
+                     and ($4::float8 is null or first.not_before <= now() or case first.kind
+                         when 'gap_recheck' then first.not_before <= now() + make_interval(secs => $4)
+                         when 'rewalk' then first.pages > 0
+                         else true
+                     end)
+                   order by first.not_before, first.walk_id
+                   limit $5
+               ) f
+               left join lateral (
+                   select max(e.content ->> 'name') filter (where s.type = 'm.room.name') as name,
+                          max(e.content ->> 'alias') filter (where s.type = 'm.room.canonical_alias') as alias,
+                          max(e.origin_server_ts) filter (where s.type = 'm.room.create') as created_ts
+                   from archive.current_state s
+                   cross join lateral (
+                       select i.content, i.origin_server_ts from archive.events i
+                       where i.room_key = s.room_key and i.event_id = s.event_id
+                       limit 1
+                   ) e
+                   where s.room_key = f.room_key and s.state_key = ''
+                     and s.type in ('m.room.name', 'm.room.canonical_alias', 'm.room.create')
+               ) told on true
+               order by f.not_before, f.walk_id"#,
+            // A parameter, so that the plan is made anew: without any, PostgreSQL keeps the one that it made first.
+            WalkState::Open.as_str(),
+            choice.sync_is_current,
+            choice.except,
+            choice.only_within.map(|within| within.as_secs_f64()),
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(walks)
+    }
+}
+
+impl Writer {
+    /// Opens again the stalled walks whose time has come. Until one finds something new, its room counts as stalled. Returns
+    /// when the next is due.
+    pub async fn reopen_due(&self) -> Result<Option<Duration>, Error> {
+        let mut transaction = self.begin().await?;
+        sqlx::query!(
+            "update archive.walks w
+             set state = 'open', restarted = false, repeats = 0, ends = 0, landmark = null
+             from archive.rooms r
+             where w.state = 'stalled' and w.not_before <= now() and r.room_key = w.room_key and r.watched"
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let next_s = sqlx::query_scalar!(
+            r#"select extract(epoch from min(w.not_before) - now())::float8 from archive.walks w
+               join archive.rooms r using (room_key)
+               where w.state = 'stalled' and r.watched"#
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(next_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
+    }
+
+    /// Opens again what had stalled; the operator asks for it by starting the daemon.
+    pub async fn reopen_stalled(&self) -> Result<usize, Error> {
+        let mut transaction = self.begin().await?;
+        let room_keys =
+            sqlx::query_scalar!("select distinct room_key from archive.walks where state = 'stalled'")
+                .fetch_all(&mut *transaction)
+                .await?;
+        lock_rooms(&mut transaction, &room_keys).await?;
+        let reopened = reopen_stalled(&mut transaction, None).await?;
+        transaction.commit().await?;
+        Ok(reopened)
+    }
+}
+
+/// Moves the checkpoint from `before` to `after` in the caller's transaction, and counts the events in between. The place is
+/// kept as it was until the walk has passed an event, or does not begin anew any more: it stands just above all that is
+/// placed for the moment only.
+///
+/// # Errors
+/// [`Error::Superseded`] if it is not where `before` says; the transaction must then be rolled back.
+pub(super) async fn save(
+    connection: &mut PgConnection,
+    before: &Walk,
+    after: &Walk,
+    busy: Duration,
+    pause_s: f64,
+) -> Result<(), Error> {
+    let busy_ms = i64::try_from(busy.as_millis()).unwrap_or(i64::MAX);
+    let has_passed = after.oldest_ts.is_some() && after.cursor != before.cursor;
+    let place = after.upper_position.filter(|_| has_passed || after.pages >= BEGIN_ANEW);
+    let moved = sqlx::query!(
+        "with counted as (
+             update archive.rooms set event_count = event_count + $18 where room_key = $19 and $18::bigint > 0
+         )
+         update archive.walks
+         set cursor = $4, upper_position = coalesce($5, upper_position), pages = $6, events = $7,
+             busy_ms = busy_ms + $8, oldest_ts = $9, known_pages = $10, lower_reached = $11, ends = $12, repeats = $13,
+             landmark = $14, state = $15, last_error = $16, not_before = now() + make_interval(secs => $17),
+             updated_at = now(), stalls = $20
+         where walk_id = $1 and cursor is not distinct from $2 and pages = $3 and state = 'open'",
+        before.walk_id,
+        before.cursor,
+        before.pages,
+        after.cursor,
+        place,
+        after.pages,
+        after.events,
+        busy_ms,
+        after.oldest_ts,
+        after.known_pages,
+        after.lower_reached,
+        after.ends,
+        after.repeats,
+        after.landmark,
+        after.state.as_str(),
+        after.last_error,
+        pause_s,
+        after.events - before.events,
+        before.room_key,
+        after.stalls
+    )
+    .execute(connection)
+    .await?;
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+}

@@ -1,0 +1,461 @@
+//! Backwards: takes open walks from the database and walks them, one a room, several rooms at once.
+
+pub mod operator;
+mod prefetch;
+pub mod resequence;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ruma::OwnedRoomId;
+use tokio::task::JoinSet;
+
+use self::prefetch::Ahead;
+use crate::{
+    Error,
+    archive::{self, Kind, Walk, WalkChoice, WalkState},
+    backoff::{Backoff, Retry},
+    context::Context,
+    fetch::{
+        page_size::PageSize,
+        throttle::{Brought, Pace},
+    },
+    matrix,
+    telemetry::{Reached, metrics, pulse},
+};
+
+/// How often a room must be refused in a row that the account is not in.
+const REFUSALS: u32 = 3;
+/// How soon a later pass through a gap must be due for `--once` to wait for it: longer than the pauses within a walk.
+const SOON: Duration = Duration::from_secs(10);
+/// How many walks are read at once: to read them costs as much as there are rooms with open ones.
+const PORTION: usize = 100;
+
+/// How often in a row a room's requests may fail before it waits without keeping others from their turn.
+const TRIES: u32 = 6;
+
+/// How a room is asked.
+struct Manner {
+    backoff: Backoff,
+    /// The same for what is refused.
+    refusals: Backoff,
+    pace: Pace,
+    page_size: PageSize,
+    /// Whether the walk was left for others to have their turn: then it is gone on with in this manner.
+    put_off: bool,
+}
+
+impl Manner {
+    fn new(context: &Context) -> Self {
+        let page_size = PageSize::new(context.config.backfill.page_size.into());
+        let (backoff, refusals, pace) = (Backoff::default(), Backoff::default(), Pace::default());
+        Self { backoff, refusals, pace, page_size, put_off: false }
+    }
+}
+
+/// Walks that were read and have not begun.
+#[derive(Default)]
+struct Queue {
+    due: VecDeque<Walk>,
+    /// When the first of the others is due.
+    next_due: Option<Instant>,
+    /// Whether walks were opened since it was read.
+    is_outdated: bool,
+}
+
+impl Queue {
+    /// Reads it anew where it may lack one that could begin in one of the `places` there are. `except`: keys of rooms of which
+    /// none is to begin.
+    async fn read(&mut self, context: &Context, places: usize, except: &[i32]) -> Result<(), archive::Error> {
+        if places == 0 || (!self.is_outdated && self.due.len() >= places) {
+            return Ok(());
+        }
+        let choice = WalkChoice {
+            sync_is_current: context.is_abreast(),
+            except,
+            only_within: context.once.then_some(SOON),
+        };
+        let walks = context.writer.archive().open_walks(&choice, PORTION.max(places)).await?;
+        let (due, later): (Vec<_>, Vec<_>) = walks.into_iter().partition(|walk| walk.due_in_s <= 0.0);
+        let due_in =
+            later.first().map(|walk| Duration::try_from_secs_f64(walk.due_in_s).unwrap_or(Duration::MAX));
+        self.next_due = due_in.and_then(|due_in| Instant::now().checked_add(due_in));
+        self.due = due.into();
+        self.is_outdated = false;
+        Ok(())
+    }
+}
+
+/// Walks until shutdown; or, once nobody opens walks any more, until none is left that is due.
+///
+/// # Errors
+/// One that no retry helps against; with `--once` also the first of a room that was given up.
+///
+/// # Panics
+/// If a walk does.
+pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -> Result<(), Error> {
+    let mut all_opened = pin!(all_opened);
+    let mut to_end = false;
+    let mut backoff = Backoff::default();
+    let mut tasks = JoinSet::new();
+    let mut queue = Queue::default();
+    let mut active = HashSet::new();
+    let mut put_off: HashMap<i32, Manner> = HashMap::new();
+    let mut given_up = HashSet::new();
+    let mut failure = Ok(());
+    // A single run tries each walk once.
+    let mut reopen_at = Some(Instant::now()).filter(|_| !context.once);
+    while !context.shutdown.is_cancelled() {
+        pulse::within(Duration::ZERO);
+        if reopen_at.is_some_and(|at| at <= Instant::now()) {
+            reopen_at = match context.writer.reopen_due().await {
+                Ok(next) => next.and_then(|due_in| Instant::now().checked_add(due_in)),
+                Err(error) => {
+                    context.recover(error.into(), &mut backoff).await?;
+                    continue;
+                }
+            };
+        }
+        let places = context.config.backfill.concurrency.saturating_sub(tasks.len());
+        let except: Vec<i32> = active.iter().chain(&given_up).copied().collect();
+        if let Err(error) = queue.read(context, places, &except).await {
+            context.recover(error.into(), &mut backoff).await?;
+            continue;
+        }
+        backoff.reset();
+        while tasks.len() < context.config.backfill.concurrency
+            && let Some(walk) = queue.due.pop_front()
+        {
+            active.insert(walk.room_key);
+            let mut manner = put_off.remove(&walk.room_key).unwrap_or_else(|| Manner::new(context));
+            let context = Arc::clone(context);
+            tasks.spawn(async move {
+                let (health, room_key) = (Arc::clone(&context.health), walk.room_key);
+                manner.put_off = false;
+                let walked = health.watch("a walk", walk_room(&context, walk, &mut manner)).await;
+                (room_key, manner, walked)
+            });
+        }
+        // Without a place, none is begun when it is due.
+        let has_place = tasks.len() < context.config.backfill.concurrency;
+        let next_due = queue.next_due.filter(|_| has_place);
+        if to_end && tasks.is_empty() && next_due.is_none() {
+            return failure;
+        }
+        let next_due = next_due.into_iter().chain(reopen_at).min();
+        let next_due = next_due.map(|at| at.saturating_duration_since(Instant::now()));
+        pulse::resting();
+        tokio::select! {
+            () = context.shutdown.cancelled() => {}
+            // What was opened last is read before this ends.
+            () = &mut all_opened, if !to_end => to_end = true,
+            () = context.walks_opened.notified() => queue.is_outdated = true,
+            () = tokio::time::sleep(next_due.unwrap_or_default()), if next_due.is_some() => {}
+            Some(ended) = tasks.join_next() => {
+                let (room_key, manner, walked) = ended.expect("a walk neither panics nor is aborted");
+                active.remove(&room_key);
+                if manner.put_off {
+                    put_off.insert(room_key, manner);
+                }
+                // It may have stalled.
+                reopen_at = Some(Instant::now()).filter(|_| !context.once);
+                match walked {
+                    Err(error) if context.once && is_of_one_room(context, &error).await => {
+                        given_up.insert(room_key);
+                        failure = failure.and(Err(error));
+                    }
+                    walked => walked?,
+                }
+            }
+        }
+    }
+    pulse::resting();
+    while let Some(ended) = tasks.join_next().await {
+        ended.expect("a walk neither panics nor is aborted").2?;
+    }
+    failure
+}
+
+/// Whether the server that fails to give this room's history answers otherwise: then the others have theirs.
+async fn is_of_one_room(context: &Context, error: &Error) -> bool {
+    let passes = matches!(error, Error::Matrix(error) if error.retry() == Retry::Backoff);
+    passes && matches!(context.unless_stopped(context.client.joined_rooms()).await, Some(Ok(_)))
+}
+
+/// Walks one room until its walk is not open any more, or is to give way to others.
+async fn walk_room(context: &Context, walk: Walk, manner: &mut Manner) -> Result<(), Error> {
+    let room_id = OwnedRoomId::try_from(walk.room_id.as_str())
+        .map_err(|_| archive::Error::NoSuchRoom(walk.room_id.clone()))?;
+    let mut ahead = Ahead::new(context, &room_id);
+    let walked = Box::pin(walk_pages(context, &room_id, walk, manner, &mut ahead)).await;
+    ahead.rest().await;
+    walked
+}
+
+/// Page n+1 is fetched while page n is stored.
+async fn walk_pages(
+    context: &Context,
+    room_id: &OwnedRoomId,
+    mut walk: Walk,
+    manner: &mut Manner,
+    ahead: &mut Ahead<'_>,
+) -> Result<(), Error> {
+    let progress = context.progress.room(walk.name.as_deref().unwrap_or(&walk.room_id));
+    progress.update(reached(&walk));
+    if walk.begins_at_since() {
+        if !context.is_abreast() {
+            return Ok(());
+        }
+        match context.writer.begin_at_since(&walk).await {
+            Ok(walk_now) => walk = walk_now,
+            Err(error) => return store_failed(context, &walk, error, &mut manner.backoff).await,
+        }
+    }
+    while walk.state == WalkState::Open {
+        // Without one, what was said of the time that a request under way may take is still to hold.
+        if walk.due_in_s > 0.0 {
+            context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
+        }
+        if context.shutdown.is_cancelled() || (walk.kind.gives_way() && !context.is_abreast()) {
+            return Ok(());
+        }
+        let Some(fetched) = ahead.next(&walk, &mut manner.page_size).await else { return Ok(()) };
+        let page = match fetched.page {
+            Ok(page) => page,
+            Err(error) => match not_fetched(context, room_id, &walk, error, manner).await? {
+                Some(walk_now) => {
+                    walk = walk_now;
+                    continue;
+                }
+                None => return Ok(()),
+            },
+        };
+        manner.backoff.reset();
+        manner.refusals.reset();
+        match store(context, &walk, page, fetched.took, manner, ahead).await {
+            Ok(walk_now) => {
+                // The next page is on its way meanwhile.
+                let pause = manner.pace.pause(brought(&walk, &walk_now), Duration::ZERO);
+                walk = walk_now;
+                progress.update(reached(&walk));
+                if walk.state == WalkState::Open {
+                    context.pause(pause).await;
+                }
+            }
+            // Nothing is lost: the walk goes on from its checkpoint when the room is resumed.
+            Err(archive::Error::Unwatched) => {
+                progress.finish("paused");
+                return Ok(());
+            }
+            Err(archive::Error::Overtaken) => return Ok(()),
+            Err(error) => return store_failed(context, &walk, error, &mut manner.backoff).await,
+        }
+    }
+    tracing::info!(
+        room.id = %walk.room_id,
+        kind = walk.kind.as_str(),
+        event_count = walk.events,
+        page_count = walk.pages,
+        "a walk has ended"
+    );
+    progress.finish(match (walk.state, walk.kind) {
+        (WalkState::Done, Kind::Rewalk) => "walked again",
+        (WalkState::Done, _) => "done",
+        _ => "stalled",
+    });
+    Ok(())
+}
+
+/// Stores a page while the next is fetched. Returns the walk as it is then.
+async fn store(
+    context: &Context,
+    walk: &Walk,
+    page: matrix::Page,
+    took: Duration,
+    manner: &mut Manner,
+    ahead: &mut Ahead<'_>,
+) -> Result<Walk, archive::Error> {
+    let store = Box::pin(context.turns.page(context.lively.is_anywhere(), async {
+        let start = Instant::now();
+        let stored = context.writer.apply_page(walk, &page, took, &context.config.backfill);
+        stored.await.map(|walk| (walk, start.elapsed()))
+    }));
+    let stored = ahead.during(store, walk, &page, &mut manner.page_size).await;
+    let event_count = page.chunk.events.len();
+    // On a thread of its own: to free some ten thousand strings takes as long as three exchanges with the database.
+    drop(tokio::task::spawn_blocking(move || drop(page)));
+    let (walk_now, store_time) = stored?;
+    let new = |now: i64, before: i64| u64::try_from(now - before).unwrap_or_default();
+    let page_count = new(walk_now.pages, walk.pages);
+    metrics::stored_pages(page_count, new(walk_now.events, walk.events), store_time);
+    tracing::debug!(
+        room.id = %walk.room_id,
+        event_count,
+        page_count = walk_now.pages,
+        duration_ms = u64::try_from(store_time.as_millis()).unwrap_or(u64::MAX),
+        "stored a page"
+    );
+    Ok(walk_now)
+}
+
+/// What a page has brought to its walk. Known events lead towards the room's start as new ones do, as long as each page goes
+/// further down than the one before.
+fn brought(before: &Walk, now: &Walk) -> Brought {
+    let is_lower = match (before.upper_position, now.upper_position) {
+        (Some(before), Some(now)) => now < before,
+        (None, now) => now.is_some(),
+        (Some(_), None) => false,
+    };
+    if now.events > before.events || is_lower {
+        Brought::News
+    } else if now.cursor != before.cursor {
+        Brought::Onward
+    } else {
+        Brought::Nothing
+    }
+}
+
+fn reached(walk: &Walk) -> Reached {
+    Reached {
+        event_count: u64::try_from(walk.events).unwrap_or_default(),
+        page_count: u64::try_from(walk.pages).unwrap_or_default(),
+        oldest_ts: walk.oldest_ts,
+        newest_ts: walk.newest_ts,
+        created_ts: walk.created_ts,
+    }
+}
+
+/// What follows from a page that could not be fetched: the walk as it is tried on, or `None` if this is its end for now. The
+/// database may be away together with the homeserver: what it refuses is no end of the daemon either, see [`store_failed`].
+async fn not_fetched(
+    context: &Context,
+    room_id: &OwnedRoomId,
+    walk: &Walk,
+    error: Error,
+    manner: &mut Manner,
+) -> Result<Option<Walk>, Error> {
+    let failed = match error {
+        Error::Archive(error) => Err(error.into()),
+        Error::Matrix(error) if manner.page_size.after_error(&error) => return Ok(Some(walk.clone())),
+        Error::Matrix(error) => failed(context, room_id, walk, error, manner).await,
+    };
+    match failed {
+        Err(Error::Archive(error)) => {
+            store_failed(context, walk, error, &mut manner.backoff).await.map(|()| None)
+        }
+        failed => failed,
+    }
+}
+
+/// The same, of the homeserver's errors.
+async fn failed(
+    context: &Context,
+    room_id: &OwnedRoomId,
+    walk: &Walk,
+    error: matrix::Error,
+    manner: &mut Manner,
+) -> Result<Option<Walk>, Error> {
+    let reason = format!("failed to {error}");
+    // For who looks at the walk: nothing depends on it, so the server is still given the pause that it asked for.
+    if let Err(error) = context.writer.note_failure(walk, &reason).await {
+        tracing::debug!(room.id = %room_id, %error, "why a walk does not go on could not be noted");
+    }
+    let walk = Walk { due_in_s: 0.0, ..walk.clone() };
+    if error.retry() == Retry::Refused {
+        manner.refusals.fail();
+        return match refused(context, room_id, &walk, &error, &reason, manner).await? {
+            Some(walk) => pause_or_put_off(context, walk, error.into(), manner).await,
+            None => Ok(None),
+        };
+    }
+    pause_or_put_off(context, walk, error.into(), manner).await
+}
+
+/// What follows from a refusal, of which a single one is no proof: it may be a proxy's, or another server's that came through
+/// (P11), or pass. Returns `None` if the walk has ended, or begins anew.
+async fn refused(
+    context: &Context,
+    room_id: &OwnedRoomId,
+    walk: &Walk,
+    error: &matrix::Error,
+    reason: &str,
+    manner: &mut Manner,
+) -> Result<Option<Walk>, Error> {
+    let settings = &context.config.backfill;
+    let is_believed = context.retries.is_believed(&manner.refusals);
+    if error.is_forbidden() {
+        // The account is out of the room, if the list of its rooms says so too.
+        let Some(joined) = context.unless_stopped(context.client.joined_rooms()).await else {
+            return Ok(None);
+        };
+        let is_out =
+            manner.refusals.failures() >= REFUSALS && joined.is_ok_and(|rooms| !rooms.contains(room_id));
+        if !is_believed && !is_out {
+            return Ok(Some(walk.clone()));
+        }
+        let walk = context.writer.refuse_walk(walk, reason, settings, is_believed).await?;
+        if walk.is_none() {
+            tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses the room's history");
+        }
+        return Ok(walk);
+    }
+    let has_token = walk.cursor.is_some() || walk.to_token.is_some();
+    let is_dead = error.is_bad_token() && (is_believed || matches!(error, matrix::Error::UnusableToken));
+    if is_dead && has_token && !walk.restarted {
+        tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses a walk's token; beginning anew");
+        context.writer.restart_walk(walk).await?;
+        manner.refusals.reset();
+        return Ok(None);
+    }
+    if is_believed {
+        context.writer.stall_walk(walk, reason, settings).await?;
+        tracing::warn!(room.id = %room_id, error = reason, "a walk has stalled");
+        return Ok(None);
+    }
+    Ok(Some(walk.clone()))
+}
+
+/// Pauses before the next try, or lets others have their turn until then: `None`.
+async fn pause_or_put_off(
+    context: &Context,
+    walk: Walk,
+    error: Error,
+    manner: &mut Manner,
+) -> Result<Option<Walk>, Error> {
+    let gives_way = manner.backoff.failures() >= TRIES && !context.once;
+    if gives_way && let Some(pause) = context.retries.pause(&error, &mut manner.backoff) {
+        context.writer.put_off(&walk, pause).await?;
+        manner.put_off = true;
+        return Ok(None);
+    }
+    context.recover(error, &mut manner.backoff).await?;
+    Ok(Some(walk))
+}
+
+/// What follows from a page, or a walk's end, that could not be stored. The walk ends here; it is taken up again from the
+/// database.
+async fn store_failed(
+    context: &Context,
+    walk: &Walk,
+    error: archive::Error,
+    backoff: &mut Backoff,
+) -> Result<(), Error> {
+    let reason = format!("failed to {error}");
+    match context.recover(error.into(), backoff).await {
+        Ok(()) => Ok(()),
+        // Something about this page: the other rooms go on.
+        Err(Error::Archive(archive::Error::Database(_))) => {
+            let stalled = context.writer.stall_walk(walk, &reason, &context.config.backfill);
+            if let Err(error) = stalled.await {
+                return context.recover(error.into(), backoff).await;
+            }
+            tracing::error!(room.id = %walk.room_id, error = reason, "a page cannot be stored; the walk has stalled");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

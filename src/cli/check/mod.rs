@@ -1,0 +1,37 @@
+//! `backscroll check`
+
+mod database;
+mod homeserver;
+mod rehearsal;
+mod report;
+
+use std::process::ExitCode;
+
+use self::report::Report;
+use crate::config::Config;
+
+/// Check configuration, database, homeserver, token and permissions.
+///
+/// One line for each thing: ok, warn or FAIL, with what is wrong and below it what to do. Nothing is written, neither
+/// to the database nor to the homeserver, and no secret is shown. The exit code is 0 if nothing failed, else it tells
+/// the kind of the first failure: 78 configuration, 69 not reachable, 77 not permitted.
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {}
+
+impl Check {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let mut report = Report::stdout();
+        configuration(config, &mut report);
+        let account = database::check(config, &mut report).await;
+        homeserver::check(config, account.as_deref(), &mut report).await;
+        Ok(ExitCode::from(report.end()))
+    }
+}
+
+fn configuration(config: &Config, report: &mut Report) {
+    let from = config.file.as_ref().map(|file| file.display().to_string());
+    report.ok("configuration", from.as_deref().unwrap_or("no file; environment and defaults"));
+    for warning in &config.warnings {
+        report.warn("configuration", warning, &[]);
+    }
+}

@@ -1,0 +1,205 @@
+//! `backscroll login`
+
+mod token_file;
+
+use std::{
+    io::{BufRead as _, IsTerminal as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use console::Term;
+use secrecy::SecretString;
+
+use self::token_file::TokenFile;
+use super::status::text;
+use crate::{
+    Error, child,
+    config::{Config, Credentials, Origin},
+    matrix::{self, Client, Session},
+    text::{Printable, escape},
+};
+
+/// Log in with a password and write the access token to a file.
+///
+/// The password is asked for without being shown, or read from homeserver.password_file, or from standard input where
+/// that is not a terminal. The token goes into the file that homeserver.access_token_file names, else into ./token;
+/// only you can read it. Whoever has it can use the account, so better make an account for the archive alone.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::doc_markdown, reason = "shown by --help as it is")]
+pub(super) struct Login {
+    /// User id, such as @me:example.org, or the part before the colon
+    user: String,
+
+    /// File to write the token to [default: homeserver.access_token_file, else ./token]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// Replace a token that is in the file already
+    #[arg(long)]
+    force: bool,
+}
+
+impl Login {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let Err(error) = self.log_in(config).await else { return Ok(ExitCode::SUCCESS) };
+        let refused = error.downcast::<Refused>()?;
+        eprintln!("backscroll: {}", escape(&refused.text));
+        Ok(ExitCode::from(refused.code))
+    }
+
+    async fn log_in(self, config: &Config) -> anyhow::Result<()> {
+        let configured = configured_file(config);
+        let path = self.token_file.clone().or_else(|| configured.clone()).unwrap_or_else(|| "token".into());
+        // Before the password is asked for, and before there is a device that nobody has a token of.
+        let file = TokenFile::prepare(&path, self.force)?;
+        let client = Client::new(config.homeserver.url()?.as_str()).map_err(Error::from)?;
+        client.versions().await.map_err(explain)?;
+        let password = self.password(config).await?;
+        let session = client.login(&self.user, &password, None).await.map_err(explain)?;
+        file.write(&session.access_token)?;
+        text::print(&next(&session, &file, config, configured.as_deref()))?;
+        Ok(())
+    }
+
+    async fn password(&self, config: &Config) -> anyhow::Result<SecretString> {
+        if let Some((user, source)) = config.homeserver.password()
+            && localpart(user) == localpart(&self.user)
+        {
+            return Ok(source.read()?);
+        }
+        let password = if std::io::stdin().is_terminal() {
+            ask(&format!("Password of {}: ", Printable(&self.user))).await?
+        } else {
+            let mut line = String::new();
+            std::io::stdin()
+                .lock()
+                .read_line(&mut line)
+                .context("failed to read the password from standard input")?;
+            line
+        };
+        let password = password.trim_end_matches(['\r', '\n']);
+        if password.is_empty() {
+            return Err(Refused::usage("failed to log in: the password is empty").into());
+        }
+        Ok(password.into())
+    }
+}
+
+/// What stands in the way on this side.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct Refused {
+    code: u8,
+    text: String,
+}
+
+impl Refused {
+    fn usage(text: impl Into<String>) -> Self {
+        Self { code: 64, text: text.into() }
+    }
+
+    fn file(action: &str, path: &Path, error: &std::io::Error) -> Self {
+        Self { code: 77, text: format!("failed to {action} {}: {error}", path.display()) }
+    }
+}
+
+/// `me` of `@me:example.org` and of `me`.
+fn localpart(user: &str) -> &str {
+    let user = user.strip_prefix('@').unwrap_or(user);
+    user.split_once(':').map_or(user, |(localpart, _)| localpart)
+}
+
+/// The file that `run` will take its token from, whether it is there or not.
+fn configured_file(config: &Config) -> Option<PathBuf> {
+    let Ok(Credentials::Token(source)) = config.homeserver.credentials() else { return None };
+    match source.origin() {
+        Origin::File { path, .. } => Some(path.clone()),
+        _ => None,
+    }
+}
+
+/// Asks on the terminal, with the echo off. Ctrl-C turns it on again.
+async fn ask(prompt: &str) -> anyhow::Result<String> {
+    let terminal = [Term::stderr(), Term::stdout()].into_iter().find(Term::is_term);
+    let terminal =
+        terminal.context("failed to ask for the password: neither stderr nor stdout is a terminal")?;
+    terminal.write_str(prompt)?;
+    // Registered before the echo goes off.
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let line = tokio::task::spawn_blocking(move || terminal.read_secure_line());
+    tokio::select! {
+        line = line => Ok(line??),
+        _ = interrupt.recv() => {
+            // The other thread cannot be stopped in its read, so this ends the process.
+            let _ = child::command("stty").arg("echo").status();
+            eprintln!();
+            std::process::exit(130);
+        }
+    }
+}
+
+/// The error with what is to be done about it.
+fn explain(error: matrix::Error) -> anyhow::Error {
+    let advice = match &error {
+        matrix::Error::Api { errcode, message, .. } if errcode == "M_FORBIDDEN" => {
+            format!("failed to log in: wrong user or password ({message})")
+        }
+        matrix::Error::Deactivated => "failed to log in: the account is deactivated".to_owned(),
+        matrix::Error::Api { errcode, message, .. }
+            if matches!(&**errcode, "M_UNKNOWN" | "M_UNRECOGNIZED") =>
+        {
+            format!(
+                "failed to log in: the homeserver takes no passwords here ({message})\n\
+                 Copy an access token out of a client into the file instead; in Element: All settings, Help & About, \
+                 Access token"
+            )
+        }
+        matrix::Error::RateLimited { after } => {
+            let wait =
+                after.map_or_else(|| "later".to_owned(), |wait| format!("in {} s", wait.as_secs() + 1));
+            format!("failed to log in: the homeserver has had too many tries; try again {wait}")
+        }
+        error => format!("failed to {error}"),
+    };
+    anyhow::Error::from(Error::from(error)).context(advice)
+}
+
+/// What has happened and what comes next.
+fn next(session: &Session, file: &TokenFile, config: &Config, configured: Option<&Path>) -> String {
+    let path = file.path();
+    let shown = Printable(&path.to_string_lossy()).to_string();
+    let done = format!(
+        "Logged in as {}, device {}.\nThe access token is in {shown}, which only you can read.\n\n",
+        Printable(session.user_id.as_str()),
+        Printable(&session.device_id)
+    );
+    if configured.is_some_and(|configured| file.is(configured)) {
+        return done + "Next: backscroll check\n";
+    }
+    let other = config.homeserver.credentials().ok().and_then(|credentials| match credentials {
+        Credentials::Token(source) => Some(source.origin().to_string()),
+        Credentials::Password { .. } => None,
+    });
+    let other = other.map(|origin| {
+        format!("Backscroll is told to use the token in {origin}. To use this one instead, undo that and ")
+    });
+    let lead = other.unwrap_or_else(|| "Tell Backscroll where it is: ".to_owned());
+    let quoted = shown.replace('\'', r"'\''");
+    format!(
+        "{done}{lead}either run\n  export BACKSCROLL_HOMESERVER__ACCESS_TOKEN_FILE='{quoted}'\n\
+         or write under [homeserver] in backscroll.toml\n  access_token_file = {shown:?}\n\n\
+         Next: backscroll check\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_the_same_with_and_without_server() {
+        assert_eq!([localpart("@me:hs:8448"), localpart("me"), localpart("@me")], ["me"; 3]);
+    }
+}

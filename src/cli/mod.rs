@@ -1,0 +1,207 @@
+//! The command line: one file per command. Exit codes follow sysexits.
+
+mod backfill;
+mod check;
+mod config;
+mod erase;
+mod grant;
+mod healthcheck;
+mod login;
+mod manual;
+mod migrate;
+mod psql;
+mod resequence;
+mod rooms;
+mod run;
+mod status;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Error,
+    archive::{self, requirements::Unmet},
+    config::{Config, Overrides},
+    daemon::{NoArchive, Stalled},
+    matrix, postgres,
+    service::http,
+    telemetry,
+    text::escape,
+};
+
+/// Archives Matrix rooms into PostgreSQL: nothing lost, nothing twice, and able to prove it.
+///
+/// Point it at a homeserver with an access token, and it fetches every room's history, follows what is new, and keeps
+/// both in a database that you query with SQL. Without a configured database it runs a private PostgreSQL of its own.
+#[derive(Debug, Parser)]
+#[command(version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+struct Arguments {
+    /// Configuration file [default: `$BACKSCROLL_CONFIG`, ./backscroll.toml or /etc/backscroll/backscroll.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// What to log: error, warn, info, debug or trace, or a filter such as backscroll=debug,warn
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Every setting can be given by environment variable, as BACKSCROLL_SECTION__KEY: \
+`backscroll config example` prints them all with their meaning.
+
+First steps:
+  export BACKSCROLL_HOMESERVER__URL=https://matrix.example.org
+  export BACKSCROLL_HOMESERVER__ACCESS_TOKEN_FILE=token
+  backscroll login @me:example.org   gets a token and writes it there
+  backscroll check                   says what is wrong, if something is
+  backscroll run                     archives until you stop it
+  backscroll psql                    looks into the archive";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Backfill(backfill::Backfill),
+    Status(status::Status),
+    Rooms(rooms::Rooms),
+    GrantReader(grant::GrantReader),
+    GrantWriter(grant::GrantWriter),
+    Check(check::Check),
+    Healthcheck(healthcheck::Healthcheck),
+    Psql(psql::Psql),
+    Config(config::Config),
+    Migrate(migrate::Migrate),
+    Login(login::Login),
+    Erase(erase::Erase),
+    Resequence(resequence::Resequence),
+    #[command(hide = true)]
+    Manual(manual::Manual),
+}
+
+impl Command {
+    fn is_daemon(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Backfill(_) | Self::Resequence(_) | Self::Config(_))
+    }
+}
+
+/// Runs the command line and returns its exit code.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A broken pipe is no reason to fail.
+            let _ = error.print();
+            let told = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if told { 0 } else { 64 });
+        }
+    };
+    match dispatch(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Command::Config(command) = &arguments.command
+        && command.needs_no_configuration()
+    {
+        return config::Config::show(None);
+    }
+    if let Command::Manual(command) = &arguments.command {
+        return command.write();
+    }
+    let mut overrides = Overrides::default();
+    // What a command other than the daemon's has to say is its output.
+    let quiet = (!arguments.command.is_daemon()).then(|| "warn".to_owned());
+    if let Some(level) = arguments.log_level.or(quiet) {
+        overrides.set("log.level", "--log-level", level);
+    }
+    let config = Config::load(arguments.config.as_deref(), &overrides)?;
+    if let Command::Config(_) = &arguments.command {
+        return config::Config::show(Some(&config));
+    }
+    let telemetry = telemetry::start(&config.log)?;
+    // Which `check` shows in its own way.
+    for warning in config.warnings.iter().filter(|_| !matches!(arguments.command, Command::Check(_))) {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Run(command) => command.run(config, &telemetry).await,
+            Command::Backfill(command) => command.run(config, &telemetry).await,
+            Command::Status(command) => command.run(&config).await,
+            Command::Rooms(command) => command.run(&config).await,
+            Command::GrantReader(command) => command.run(&config).await,
+            Command::GrantWriter(command) => command.run(&config).await,
+            Command::Check(command) => command.run(&config).await,
+            Command::Healthcheck(command) => command.run(&config).await,
+            Command::Psql(command) => command.run(&config).await,
+            Command::Config(_) | Command::Manual(_) => unreachable!("was run above, without a runtime"),
+            Command::Migrate(command) => command.run(&config).await,
+            Command::Login(command) => command.run(&config).await,
+            Command::Erase(command) => command.run(&config).await,
+            Command::Resequence(command) => Box::pin(command.run(config, &telemetry)).await,
+        }
+    })
+}
+
+/// Prints the error for a person: one sentence, with its causes.
+fn complain(error: &anyhow::Error) {
+    let failed = error.is::<archive::Error>() || error.is::<matrix::Error>();
+    let failed = if failed { "failed to " } else { "" };
+    // Lines are ours; what a server or a file contributed to them must not steer the terminal.
+    let text = format!("{failed}{error}");
+    let cause = error.root_cause().to_string();
+    let text = if text.contains(&cause) { text } else { format!("{text}: {cause}") };
+    let lines: Vec<_> = text.lines().map(escape).collect();
+    eprintln!("backscroll: {}", lines.join("\n"));
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    None.or_else(|| Some(error.downcast_ref::<Error>()?.exit_code()))
+        .or_else(|| Some(error.downcast_ref::<archive::Error>()?.exit_code()))
+        .or_else(|| Some(error.downcast_ref::<crate::config::Error>()?.exit_code()))
+        .or_else(|| Some(error.downcast_ref::<postgres::Error>()?.exit_code()))
+        .or_else(|| Some(error.downcast_ref::<http::Error>()?.exit_code()))
+        .or_else(|| Some(error.downcast_ref::<Unmet>()?.exit_code()))
+        .or_else(|| error.downcast_ref::<Stalled>().map(|_| Stalled::EXIT_CODE))
+        .or_else(|| error.downcast_ref::<NoArchive>().map(|_| NoArchive::EXIT_CODE))
+        .or_else(|| error.downcast_ref::<telemetry::Error>().map(|_| 78))
+        .or_else(|| error.downcast_ref::<std::io::Error>().map(|_| 74))
+        .unwrap_or(70)
+}
+
+/// Cancelled by the first SIGINT or SIGTERM; the second ends the process at once.
+fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "outlives every loop: the second signal must be heard to the end"
+    )]
+    tokio::spawn(async move {
+        let [interrupt, terminate] = &mut signals;
+        for count in 0.. {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if count > 0 {
+                std::process::exit(130);
+            }
+            tracing::info!("stopping: finishing what is in hand; once more to stop at once");
+            token.cancel();
+        }
+    });
+    Ok(shutdown)
+}

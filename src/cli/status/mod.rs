@@ -1,0 +1,99 @@
+//! `backscroll status`
+
+mod render;
+pub(super) mod table;
+pub(super) mod text;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use self::text::Canvas;
+use crate::{
+    Error, archive,
+    config::{Config, RedactionPolicy},
+    daemon::{NoArchive, Store},
+    text::needs_escape,
+};
+
+/// Show how far each room is.
+///
+/// One line a room: how far its history is fetched (walking: on its way; complete: the room's first event is in;
+/// truncated: the homeserver gives no more; stalled: needs a look; or paused by command), how many events the archive has, and the day that
+/// it goes back to. Works whether the daemon is running or not, and changes nothing.
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    /// Print one JSON object, for scripts
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let status = read(config).await?;
+        let text = match &status {
+            _ if self.json => json(&status.unwrap_or_default())?,
+            Err(missing) => format!("Nothing is archived yet: {missing}\n\n{FIRST_STEPS}"),
+            Ok(status) => {
+                render::page(status, config.redactions == RedactionPolicy::Retain, Canvas::stdout())
+            }
+        };
+        text::print(&text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+const FIRST_STEPS: &str = "  backscroll check   says whether everything is set up\n  \
+                             backscroll run     archives until you stop it\n";
+
+/// The archive's status; or that there is no archive yet, and where it was looked for.
+async fn read(config: &Config) -> anyhow::Result<Result<archive::Status, NoArchive>> {
+    let store = match Store::open_archive(config).await {
+        Ok(store) => store,
+        Err(error) => return Ok(Err(error.downcast::<NoArchive>()?)),
+    };
+    let status = store.archive.status().await;
+    store.close().await?;
+    match status {
+        Err(error) if is_other_schema(&error) => Err(Error::from(error))
+            .context("the archive's schema is another version's: `backscroll check` says which, `backscroll migrate` updates an older one"),
+        status => Ok(Ok(status.map_err(Error::from)?)),
+    }
+}
+
+/// A table or column that we expect is not there.
+fn is_other_schema(error: &archive::Error) -> bool {
+    let archive::Error::Database(sqlx::Error::Database(error)) = error else { return false };
+    error.code().is_some_and(|code| matches!(&*code, "42P01" | "42703" | "42883"))
+}
+
+/// On one line, with what could upset a terminal escaped: it stands in strings only.
+fn json(status: &archive::Status) -> serde_json::Result<String> {
+    let mut text = String::new();
+    for c in serde_json::to_string(status)?.chars() {
+        if needs_escape(c) {
+            let mut units = [0; 2];
+            text.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            text.push(c);
+        }
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_stays_the_same_and_is_harmless() {
+        let user_id = Some("@a\u{202e}b\u{9b}\n:hs".to_owned());
+        let status = archive::Status { user_id: user_id.clone(), ..archive::Status::default() };
+        let text = json(&status).unwrap();
+        assert_eq!(text.trim_end().chars().find(|c| needs_escape(*c)), None, "{text}");
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read["user_id"].as_str(), user_id.as_deref());
+        assert_eq!(read["rooms"], serde_json::json!([]));
+    }
+}

@@ -1,0 +1,224 @@
+//! The page that `backscroll status` shows.
+
+use super::{
+    table::{Cell, Column, lay_out},
+    text::{Canvas, ago, count, cut, day, left, rate, size, thousands},
+};
+use crate::{
+    archive::{RoomStatus, Status},
+    text::escape,
+};
+
+const STATES: [&str; 6] = ["complete", "walking", "truncated", "stalled", "paused", "none"];
+/// Names in reasons are cut to this.
+const NAME: usize = 44;
+
+pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
+    let mut page = header(status, retain, canvas);
+    for wait in &status.waits {
+        let holder = wait.holder();
+        let text = format!(
+            "A transaction has waited {:.0} s for a lock that {} holds: until it is let go nothing is stored there.",
+            wait.waited_s,
+            escape(&holder)
+        );
+        page.push_str(&canvas.hang("", 0, &text));
+    }
+    page.push('\n');
+    if status.rooms.is_empty() {
+        let text = if status.at_work && status.synced_ago_s.is_none() {
+            "No rooms yet: they appear as the first sync response is stored."
+        } else {
+            "No rooms yet. `backscroll check` says which rooms the account is in and which of them are to be archived."
+        };
+        return page + &canvas.hang("", 0, text);
+    }
+    page.push_str(&rooms(&status.rooms, canvas));
+    page.push('\n');
+    let reasons: Vec<_> = status.rooms.iter().filter_map(|room| reasons(room, canvas)).collect();
+    if !reasons.is_empty() {
+        page.push_str(&reasons.concat());
+        page.push('\n');
+    }
+    page + &totals(&status.rooms, canvas)
+}
+
+/// Whose archive it is, and how it is.
+fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
+    let user = status.user_id.as_deref().unwrap_or("no account yet");
+    let homeserver = status.homeserver.as_deref().map(|url| format!(" on {}", url.trim_end_matches('/')));
+    let whose = canvas.hang("", 0, &format!("{user}{}", homeserver.unwrap_or_default()));
+    let synced = match status.synced_ago_s {
+        Some(seconds) => format!("synced {}", ago(seconds)),
+        None if status.at_work => "first sync under way".to_owned(),
+        None => "never synced".to_owned(),
+    };
+    let mut facts = vec![
+        if status.at_work { ("at work".to_owned(), "32") } else { ("not running".to_owned(), "33") },
+        (synced, ""),
+        (format!("database {}", size(status.database_bytes)), ""),
+    ];
+    if retain {
+        facts.push((format!("redactions retain, {} kept", originals(status)), "33"));
+    } else if status.originals > 0 {
+        facts.push((format!("{} kept from earlier", originals(status)), "33"));
+    }
+    if status.quarantined > 0 {
+        facts.push((format!("{} quarantined", thousands(status.quarantined)), "33"));
+    }
+    canvas.paint("1", whose.trim_end()) + "\n" + &join(&facts, canvas) + &trouble(status, canvas)
+}
+
+/// Why nothing new comes in, if the homeserver is to blame.
+fn trouble(status: &Status, canvas: Canvas) -> String {
+    let Some(error) = &status.homeserver_error else { return String::new() };
+    let since = status.homeserver_failing_s.map_or_else(String::new, |s| format!(", first {}", ago(s)));
+    let text = canvas.hang("", 0, &format!("No answer from the homeserver{since}: {error}"));
+    canvas.paint("31", text.trim_end()) + "\n"
+}
+
+fn originals(status: &Status) -> String {
+    count(usize::try_from(status.originals).unwrap_or_default(), "original")
+}
+
+/// Facts with a dot between them, in as many lines as it takes.
+fn join(facts: &[(String, &'static str)], canvas: Canvas) -> String {
+    let mut lines = String::new();
+    let mut width = 0;
+    for (fact, code) in facts {
+        let wide = fact.chars().count();
+        if width > 0 && width + 3 + wide > canvas.columns {
+            lines.push('\n');
+            width = 0;
+        }
+        if width > 0 {
+            lines.push_str(&canvas.paint("2", " · "));
+            width += 3;
+        }
+        lines.push_str(&canvas.paint(code, fact));
+        width += wide;
+    }
+    lines + "\n"
+}
+
+fn rooms(rooms: &[RoomStatus], canvas: Canvas) -> String {
+    let column = |title, right, spare, cell: &dyn Fn(&RoomStatus) -> Cell| Column {
+        title,
+        right,
+        spare,
+        cells: rooms.iter().map(cell).collect(),
+    };
+    let walking = |room: &RoomStatus| state(room) == "walking";
+    let columns = vec![
+        column("Room", false, 0, &|room| Cell::new(cut(name(room), usize::MAX), "")),
+        column("Member", false, 5, &|room| match &*room.membership {
+            "join" => Cell::default(),
+            other => Cell::new(cut(other, 9), "2"),
+        }),
+        column("History", false, 0, &|room| Cell::new(cut(state(room), 9), paint(state(room)))),
+        column("Events", true, 1, &|room| Cell::new(thousands(room.event_count), "")),
+        column("Back to", false, 3, &|room| Cell::new(room.oldest_ts.map_or_else(String::new, day), "")),
+        column("Gaps", true, 2, &gaps),
+        column("Rate", true, 6, &|room| {
+            Cell::new(room.rate.filter(|_| walking(room)).map_or_else(String::new, rate), "2")
+        }),
+        column("Left", true, 4, &|room| {
+            Cell::new(room.eta_s.filter(|_| walking(room)).map_or_else(String::new, left), "")
+        }),
+        column("Room id", false, 7, &|room| {
+            if named(room).is_some() {
+                Cell::new(cut(&room.room_id, usize::MAX), "2")
+            } else {
+                Cell::default()
+            }
+        }),
+    ];
+    lay_out(columns, canvas)
+}
+
+fn gaps(room: &RoomStatus) -> Cell {
+    match (room.gaps.open, room.gaps.skipped) {
+        (0, 0) => Cell::default(),
+        (open, 0) => Cell::new(format!("{} open", thousands(open)), "33"),
+        (0, skipped) => Cell::new(format!("{} skipped", thousands(skipped)), "2"),
+        (open, skipped) => {
+            Cell::new(format!("{} open, {} skipped", thousands(open), thousands(skipped)), "33")
+        }
+    }
+}
+
+/// A name that can be seen.
+fn named(room: &RoomStatus) -> Option<&str> {
+    room.name.as_deref().map(str::trim).filter(|name| !name.is_empty())
+}
+
+fn name(room: &RoomStatus) -> &str {
+    named(room).unwrap_or(&room.room_id)
+}
+
+/// How far a room is; of one that is paused, that it is.
+fn state(room: &RoomStatus) -> &str {
+    if room.paused { "paused" } else { &room.history_state }
+}
+
+fn paint(state: &str) -> &'static str {
+    match state {
+        "complete" => "32",
+        "walking" => "36",
+        "stalled" => "31",
+        "truncated" => "33",
+        "paused" => "35",
+        _ => "2",
+    }
+}
+
+/// What keeps the room from being whole.
+fn reasons(room: &RoomStatus, canvas: Canvas) -> Option<String> {
+    // What is wrong with a paused room can wait as long as the room.
+    let halted = matches!(state(room), "stalled" | "truncated");
+    let reason = room.history_reason.as_deref().filter(|_| halted);
+    let error = room.last_error.as_deref().filter(|error| Some(*error) != reason && !room.paused);
+    let mut texts = Vec::new();
+    if halted {
+        texts.push(
+            reason.map_or_else(|| room.history_state.clone(), |why| format!("{}: {why}", room.history_state)),
+        );
+    }
+    // Of a room that is whole but for what could not be read.
+    texts.extend(room.history_reason.clone().filter(|_| state(room) == "complete"));
+    texts.extend(error.map(|error| format!("last error: {error}")));
+    if texts.is_empty() {
+        return None;
+    }
+    // The name in one piece, as it stands in the table.
+    let name = cut(name(room), NAME);
+    let laid = canvas.hang("  ", 4, &format!("{name}: {}", texts.join("; ")));
+    let code = if halted { paint(&room.history_state) } else { "33" };
+    Some(laid.replacen(&name, &canvas.paint(code, &name), 1))
+}
+
+fn totals(rooms: &[RoomStatus], canvas: Canvas) -> String {
+    let sum = |of: fn(&RoomStatus) -> i64| rooms.iter().map(of).fold(0, i64::saturating_add);
+    let mut facts = vec![
+        (count(rooms.len(), "room"), "1"),
+        (format!("{} events", thousands(sum(|room| room.event_count))), "1"),
+    ];
+    for of in STATES {
+        let with = rooms.iter().filter(|room| state(room) == of).count();
+        if with > 0 {
+            let text = if of == "none" { "not begun" } else { of };
+            facts.push((format!("{with} {text}"), paint(of)));
+        }
+    }
+    let (open, skipped) = (sum(|room| room.gaps.open), sum(|room| room.gaps.skipped));
+    if open > 0 {
+        facts.push((format!("{} open", count(usize::try_from(open).unwrap_or_default(), "gap")), "33"));
+    }
+    if skipped > 0 {
+        facts.push((format!("{} skipped", count(usize::try_from(skipped).unwrap_or_default(), "gap")), "2"));
+    }
+    join(&facts, canvas)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,384 @@
+//! Brings the parts up in order, runs the loops, and takes the parts down.
+
+mod forget_retained;
+mod no_archive;
+mod stalled;
+mod store;
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    no_archive::{NoArchive, in_database},
+    stalled::Stalled,
+    store::Store,
+};
+use crate::{
+    Error,
+    archive::{
+        self, Account, Archive, Writer,
+        requirements::{self, Unmet},
+    },
+    backfill,
+    backoff::Backoff,
+    config::Config,
+    context::{Context, RetryPolicy},
+    matrix::{self, Identity},
+    postgres,
+    schedule::{active_rooms::Lively, spare_pages::SparePages, write_slots::Turns},
+    service::{Services, health::Health},
+    sync,
+    telemetry::{
+        Progress, Telemetry,
+        pulse::{self, Homeserver},
+    },
+};
+
+/// How often progress is shown.
+const TICK: Duration = Duration::from_secs(1);
+/// How often it is looked whether a transaction waits for a lock.
+const LOOK_FOR_WAITS: Duration = Duration::from_secs(2);
+/// Notifications of so long a time count as one.
+const HEARD_AS_ONE: Duration = Duration::from_millis(250);
+/// How long after the signal to stop what is in hand may take: systemd and Docker soon kill who does not end.
+const LAST_CALL: Duration = Duration::from_millis(3500);
+
+/// Runs the daemon until shutdown; with `once`, until one `/sync` response and every walk that is due are in.
+///
+/// # Errors
+/// What no retry helps against.
+pub async fn run(
+    config: Config,
+    telemetry: &Telemetry,
+    once: bool,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    with_context(config, telemetry, once, shutdown, async |context, account| {
+        // Whichever fails ends the other, which finishes the transaction that it is in.
+        let all_told = CancellationToken::new();
+        let forward = async {
+            // Boxed, as what the walks do: they are large.
+            let followed = if once {
+                Box::pin(sync::once(&context, account)).await
+            } else {
+                Box::pin(sync::follow(&context, account)).await
+            };
+            all_told.cancel();
+            followed.inspect_err(|_| context.shutdown.cancel())
+        };
+        let backward = async {
+            if once {
+                // What is new first, and beside the walks no more than the states that are asked for after it.
+                pulse::resting();
+                tokio::select! {
+                    () = context.walks_opened.notified() => {}
+                    () = all_told.cancelled() => {}
+                }
+            }
+            let walked = backfill::run(&context, all_told.cancelled()).await;
+            walked.inspect_err(|_| context.shutdown.cancel())
+        };
+        let health = &context.health;
+        let sweep = async {
+            let swept = Box::pin(forget_retained::forget(&context)).await;
+            swept.inspect_err(|_| context.shutdown.cancel())
+        };
+        let (forward, backward, swept) =
+            tokio::join!(health.watch("following", forward), health.watch("walking", backward), sweep);
+        forward.and(backward).and(swept)?;
+        if once && !context.shutdown.is_cancelled() {
+            Stalled::must_be_none(context.writer.archive()).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Does what `open` opens and whatever else is due that does not [go by `/sync`](Context::is_abreast), which is not followed.
+///
+/// # Errors
+/// What no retry helps against.
+pub async fn walk(
+    config: Config,
+    telemetry: &Telemetry,
+    shutdown: CancellationToken,
+    open: impl AsyncFnOnce(&Context) -> Result<(), Error>,
+) -> anyhow::Result<()> {
+    let work = async |context: Arc<Context>, _| {
+        open(&context).await?;
+        Ok(backfill::run(&context, std::future::ready(())).await?)
+    };
+    // Boxed: it is large.
+    Box::pin(with_context(config, telemetry, true, shutdown, work)).await
+}
+
+/// Brings everything up in order, does `work`, and takes everything down, whatever came of it.
+async fn with_context(
+    config: Config,
+    telemetry: &Telemetry,
+    once: bool,
+    shutdown: CancellationToken,
+    work: impl AsyncFnOnce(Arc<Context>, Account) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    // What is missing here, no database can give: none is made before.
+    config.homeserver.url()?;
+    config.homeserver.credentials()?;
+    let progress = telemetry.progress();
+    let health = Arc::new(Health::default());
+    // A cron job's run beside the daemon would find the address taken.
+    let listen = config.http_listen.filter(|_| !once);
+    let services = Services::start(listen, &health, &progress, &shutdown).await?;
+    let retries = RetryPolicy::new(config.homeserver.patience, once);
+    let up = async {
+        let store = open_patiently(&config, retries).await?;
+        health.opened(&store.archive);
+        match connect(&store.archive, &config, retries, &health).await {
+            Ok((writer, client, account)) => Ok((store, writer, client, account)),
+            Err(error) => {
+                store.close().await?;
+                Err(error)
+            }
+        }
+    };
+    let (store, writer, client, account) = tokio::select! {
+        up = up => up?,
+        () = shutdown.cancelled() => return services.stop().await,
+    };
+    let mut config = config;
+    config.backfill.concurrency = usize::try_from(store.connections.walks)?;
+    health.homeserver_is(Homeserver::Answers);
+    services.ready();
+    let stopping = shutdown.clone();
+    let context = Arc::new(Context {
+        config,
+        client,
+        writer,
+        turns: Turns::default(),
+        spare_pages: SparePages::default(),
+        lively: Lively::default(),
+        progress: progress.clone(),
+        health,
+        live_events: AtomicU64::new(0),
+        abreast: AtomicBool::new(false),
+        walks_opened: Notify::new(),
+        states_doubted: Notify::new(),
+        responses: watch::Sender::default(),
+        hurries: AtomicU8::new(0),
+        hurried: Notify::new(),
+        rooms_chosen: Notify::new(),
+        shutdown,
+        once,
+        retries,
+    });
+    let result = tokio::select! {
+        result = work(Arc::clone(&context), account) => result,
+        () = overdue(&stopping) => Ok(()),
+        never = supervise(store.server()) => match never {},
+        never = show(&progress) => match never {},
+        never = hear(&context) => match never {},
+        never = report_waits(&context) => match never {},
+        // While nothing is to be written, no transaction finds it out.
+        taken = context.writer.lease_taken() => Err(taken.into()),
+    };
+    context.writer.release().await;
+    services.stop().await?;
+    progress.close();
+    store.close().await?;
+    result
+}
+
+/// Resolves when what was in hand at the signal to stop is to be left: the database undoes it, and the checkpoint has not
+/// moved, so that it is fetched again.
+async fn overdue(stopping: &CancellationToken) {
+    stopping.cancelled().await;
+    tokio::time::sleep(LAST_CALL).await;
+    tracing::warn!("what is in hand takes too long; it is left, and fetched again by the next run");
+}
+
+/// Shows the progress.
+async fn show(progress: &Progress) -> Infallible {
+    loop {
+        tokio::time::sleep(TICK).await;
+        progress.tick();
+    }
+}
+
+/// Passes on what `backscroll rooms` decides. Without a connection nothing is heard, so each new one counts as news.
+async fn hear(context: &Context) -> Infallible {
+    let mut backoff = Backoff::default();
+    loop {
+        if let Ok(mut listener) = context.writer.archive().listen_for_choices().await {
+            backoff.reset();
+            context.rooms_chosen.notify_one();
+            // `None`: the connection was lost and made anew. Whoever may connect may notify, as often as they like, so that all
+            // that comes within a moment counts as one.
+            while listener.try_recv().await.is_ok() {
+                let moment = tokio::time::sleep(HEARD_AS_ONE);
+                context.rooms_chosen.notify_one();
+                let heard = async { while listener.try_recv().await.is_ok() {} };
+                tokio::select! {
+                    () = heard => break,
+                    () = moment => context.rooms_chosen.notify_one(),
+                }
+            }
+        }
+        tokio::time::sleep(backoff.pause()).await;
+    }
+}
+
+/// Says once who holds up a transaction that waits for a lock, and when that is over. The database is asked only while one
+/// takes long.
+async fn report_waits(context: &Context) -> Infallible {
+    let archive = context.writer.archive();
+    let mut said: Vec<i32> = Vec::new();
+    loop {
+        tokio::time::sleep(LOOK_FOR_WAITS).await;
+        let waits = if archive.is_held_up() { archive.waits().await.unwrap_or_default() } else { Vec::new() };
+        for wait in waits.iter().filter(|wait| !said.contains(&wait.pid)) {
+            let (waited_s, holder) = (wait.waited_s.round(), wait.holder());
+            tracing::warn!(waited_s, holder, "a transaction waits for a lock that another session holds");
+        }
+        if waits.is_empty() && !said.is_empty() {
+            tracing::info!("no transaction waits for a lock any more");
+        }
+        said = waits.iter().map(|wait| wait.pid).collect();
+    }
+}
+
+/// Keeps the embedded server running, if there is one.
+async fn supervise(server: Option<&postgres::Server>) -> Infallible {
+    match server {
+        Some(server) => server.supervise().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Opens the database, which may be starting up itself.
+async fn open_patiently(config: &Config, retries: RetryPolicy) -> anyhow::Result<Store> {
+    let mut backoff = Backoff::default();
+    loop {
+        let failure = match Store::open(config).await {
+            Ok(store) => return Ok(store),
+            Err(failure) => failure,
+        };
+        let pause = match failure.downcast::<Unmet>() {
+            Ok(unmet) if unmet.may_pass() && !retries.is_for_once() => {
+                let pause = backoff.pause();
+                tracing::warn!(error = %unmet, retry_in_s = pause.as_secs_f32(), "waiting for the database");
+                pause
+            }
+            Ok(unmet) => return Err(unmet.into()),
+            Err(failure) => {
+                let error = failure.downcast::<Error>()?;
+                retries.pause(&error, &mut backoff).ok_or_else(|| in_words(error))?
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The error with what `check` says of it.
+fn in_words(error: Error) -> anyhow::Error {
+    match error {
+        Error::Archive(error) => Unmet::from(requirements::unreachable(&error)).into(),
+        error @ Error::Matrix(_) => error.into(),
+    }
+}
+
+/// Prepares the database and logs in to the homeserver.
+async fn connect(
+    archive: &Archive,
+    config: &Config,
+    retries: RetryPolicy,
+    health: &Health,
+) -> anyhow::Result<(Writer, Identity, Account)> {
+    patiently(retries, async || archive.migrate().await).await?;
+    health.migrated();
+    let writer = patiently(retries, async || archive.writer(config.redactions).await).await?;
+    let known = patiently(retries, async || archive.account().await).await?;
+    let device_id = known.and_then(|account| account.device_id);
+    let (client, user_id) = log_in_patiently(config, device_id, &writer, retries, health).await?;
+    let homeserver = config.homeserver.url()?.as_str();
+    let device_id = client.device_id().await;
+    let account =
+        patiently(retries, async || writer.account(user_id.as_str(), homeserver, device_id.as_deref()).await)
+            .await?;
+    tracing::info!(user.id = account.user_id, resumed = account.since.is_some(), "archiving");
+    let reopened = patiently(retries, async || writer.reopen_stalled().await).await?;
+    if reopened > 0 {
+        tracing::info!(walk_count = reopened, "trying stalled walks again");
+    }
+    Ok((writer, client, account))
+}
+
+/// What `work` gives, whatever number of tries that takes while its errors are such as pass.
+async fn patiently<T>(
+    retries: RetryPolicy,
+    work: impl AsyncFn() -> Result<T, archive::Error>,
+) -> Result<T, Error> {
+    let mut backoff = Backoff::default();
+    loop {
+        let error = match work().await {
+            Ok(done) => return Ok(done),
+            Err(error) => Error::from(error),
+        };
+        match retries.pause(&error, &mut backoff) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Err(error),
+        }
+    }
+}
+
+/// Logs in to the homeserver, which may be starting up itself. What it refuses may pass, too.
+async fn log_in_patiently(
+    config: &Config,
+    device_id: Option<String>,
+    writer: &Writer,
+    retries: RetryPolicy,
+    health: &Health,
+) -> Result<(Identity, ruma::OwnedUserId), Error> {
+    let mut backoff = Backoff::default();
+    loop {
+        let error = match log_in(config, device_id.clone()).await {
+            Ok(identity) => return Ok(identity),
+            // Nothing here was ever right, so it does not pass.
+            Err(error @ matrix::Error::Credentials(_)) => return Err(error.into()),
+            Err(error) => error,
+        };
+        let problem = format!("failed to {error}");
+        health.homeserver_is(Homeserver::Fails(problem.clone()));
+        let error = Error::from(error);
+        let Some(pause) = retries.pause(&error, &mut backoff) else { return Err(error) };
+        if backoff.failures() == 2
+            && let Err(error) = writer.note_homeserver_fails(&problem).await
+        {
+            tracing::debug!(%error, "that the homeserver fails could not be noted");
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn log_in(
+    config: &Config,
+    device_id: Option<String>,
+) -> Result<(Identity, ruma::OwnedUserId), matrix::Error> {
+    let client = Identity::new(&config.homeserver, device_id).await?;
+    let user_id = client.whoami().await?.user_id;
+    match client.ignored_users(&user_id).await {
+        Ok(ignored) if !ignored.is_empty() => tracing::warn!(
+            user_count = ignored.len(),
+            "the account ignores users: the homeserver hides their messages from the archive"
+        ),
+        Ok(_) | Err(_) => {}
+    }
+    Ok((client, user_id))
+}

@@ -1,0 +1,146 @@
+//! How many events a page is asked to have: as many as the server gives quickly and as fit into memory.
+
+use std::time::Duration;
+
+use crate::matrix::{Error, Page};
+
+/// Most bytes that are taken of a page. What is larger is asked for again as a smaller page: memory is bounded by bytes,
+/// however long the events are. A page takes about six times this while it is read and the one before it is stored.
+const USUAL_BYTES: usize = 1 << 20;
+/// Most bytes that are taken of a page of a single event, which cannot be smaller.
+const MOST_BYTES: usize = 64 << 20;
+/// What is asked for first.
+const FIRST: u32 = 100;
+/// Below this it is not the page's size that troubles a server.
+const TROUBLED: u32 = 10;
+/// Events of a page in a [lively](crate::schedule::active_rooms) room: with four times as many it is stored for four times as long, and that is
+/// how long a message waits that is told meanwhile.
+const LIVELY: u32 = 250;
+/// Only where a page takes no longer than this: else next to no message meets one that is being stored.
+const SWIFT: Duration = Duration::from_millis(100);
+/// A page that took no longer than this may be larger next time.
+const QUICK: Duration = Duration::from_secs(2);
+/// One that took longer must be smaller: proxies give up after 30 or 60 s (P10).
+const SLOW: Duration = Duration::from_secs(15);
+
+/// The size of one walk's next page.
+#[derive(Debug)]
+pub struct PageSize {
+    most: u32,
+    now: u32,
+    is_swift: bool,
+}
+
+impl PageSize {
+    /// For pages of at most `most` events.
+    pub fn new(most: u32) -> Self {
+        Self { most, now: FIRST.min(most), is_swift: false }
+    }
+
+    /// `limit` of the next request, in a room that is lively or not.
+    pub fn limit(&self, is_lively: bool) -> u32 {
+        if is_lively && self.is_swift { self.now.min(LIVELY) } else { self.now }
+    }
+
+    /// What its answer may have at most, in bytes.
+    pub fn most_bytes(&self) -> usize {
+        if self.now > 1 { USUAL_BYTES } else { MOST_BYTES }
+    }
+
+    /// Learns from a page that took so long.
+    pub fn after_page(&mut self, page: &Page, took: Duration) {
+        self.is_swift = took < SWIFT;
+        if took > SLOW {
+            self.halve(TROUBLED);
+        } else if took < QUICK {
+            self.now = self.now.saturating_mul(2).min(self.most);
+        }
+        let events = page.chunk.events.len() + page.chunk.malformed.len();
+        if let Some(event_bytes) = page.bytes.checked_div(events) {
+            // A quarter is left for events that are longer.
+            let fitting = (USUAL_BYTES - USUAL_BYTES / 4) / event_bytes.max(1);
+            self.now = self.now.min(u32::try_from(fitting).unwrap_or(u32::MAX)).max(1);
+        }
+    }
+
+    /// Learns from a failure. Returns whether the smaller page may be asked for at once: it was us who refused the
+    /// larger one.
+    pub fn after_error(&mut self, error: &Error) -> bool {
+        let refused = matches!(error, Error::TooLarge { .. }) && self.now > 1;
+        if refused {
+            self.halve(1);
+        } else if error.wants_smaller_page() {
+            self.halve(TROUBLED);
+        }
+        refused
+    }
+
+    fn halve(&mut self, least: u32) {
+        self.now = (self.now / 2).max(least.min(self.now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(events: usize, event_bytes: usize) -> Page {
+        let event = |index| {
+            format!(
+                r#"{{"type":"t","sender":"s","event_id":"${index}","content":{{}},"origin_server_ts":1}}"#
+            )
+        };
+        let body = format!(r#"{{"chunk":[{}]}}"#, (0..events).map(event).collect::<Vec<_>>().join(","));
+        let page = Page::parse("!r:hs", body.as_bytes()).expect("a page");
+        Page { bytes: events * event_bytes, ..page }
+    }
+
+    fn sizes(size: &mut PageSize, times: usize, mut after: impl FnMut(&mut PageSize)) -> Vec<u32> {
+        let next = |_| {
+            after(size);
+            size.limit(false)
+        };
+        (0..times).map(next).collect()
+    }
+
+    #[test]
+    fn grows_while_the_server_is_quick_and_shrinks_when_it_is_not() {
+        let mut size = PageSize::new(1000);
+        let quick = |size: &mut PageSize| size.after_page(&page(100, 600), Duration::from_millis(100));
+        assert_eq!(sizes(&mut size, 5, quick), [200, 400, 800, 1000, 1000]);
+        let slow = |size: &mut PageSize| size.after_page(&page(100, 600), Duration::from_secs(40));
+        assert_eq!(sizes(&mut size, 3, slow), [500, 250, 125]);
+        let so_so = |size: &mut PageSize| size.after_page(&page(100, 600), Duration::from_secs(5));
+        assert_eq!(sizes(&mut size, 2, so_so), [125, 125]);
+        let silent = |size: &mut PageSize| {
+            size.after_error(&Error::Timeout { path: "/messages", limit_s: 180 });
+        };
+        assert_eq!(sizes(&mut size, 5, silent), [62, 31, 15, 10, 10]);
+        assert_eq!(PageSize::new(7).limit(false), 7);
+    }
+
+    #[test]
+    fn where_people_talk_a_swift_servers_pages_stay_short() {
+        let mut size = PageSize::new(1000);
+        for (took_ms, lively, quiet) in [(20, 200, 200), (20, 250, 400), (150, 800, 800), (20, 250, 1000)] {
+            size.after_page(&page(100, 600), Duration::from_millis(took_ms));
+            assert_eq!((size.limit(true), size.limit(false)), (lively, quiet));
+        }
+    }
+
+    #[test]
+    fn bytes_bound_it() {
+        let mut size = PageSize::new(1000);
+        let long = |size: &mut PageSize| size.after_page(&page(10, 60 << 10), Duration::ZERO);
+        assert_eq!(sizes(&mut size, 2, long), [12, 12]);
+        let refused = |size: &mut PageSize| {
+            size.after_error(&Error::TooLarge { limit_bytes: 1 });
+        };
+        assert_eq!(sizes(&mut size, 4, refused), [6, 3, 1, 1]);
+        assert_eq!(size.most_bytes(), MOST_BYTES);
+        assert!(
+            !size.after_error(&Error::TooLarge { limit_bytes: MOST_BYTES }),
+            "no smaller page is possible"
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! How soon the next request follows an answer that brought nothing new: one rule for every loop that asks on and on.
+//!
+//! What brings something new is followed at once. A server, or a proxy before it, that answers again and again with nothing
+//! new would else be asked hundreds of times a second, with a transaction for each answer.
+
+use std::time::Duration;
+
+/// Answers in a row that may bring nothing new before the first pause: single ones are usual.
+const AT_ONCE: u32 = 2;
+/// The first pause; each one after it is twice as long.
+const FIRST: Duration = Duration::from_millis(50);
+/// The longest pause where the answers lead on, as empty pages with another `end` each: there may be something behind them.
+const ONWARD_AT_MOST: Duration = Duration::from_millis(500);
+/// The longest pause where they lead nowhere, as one that names the token that was sent.
+const NOWHERE_AT_MOST: Duration = Duration::from_secs(5);
+
+/// What an answer brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Brought {
+    /// Something new, or a step through what is known towards its end.
+    News,
+    /// Nothing new, but another token to ask with.
+    Onward,
+    /// Nothing.
+    Nothing,
+}
+
+/// The pauses of one loop.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// Answers in a row that brought nothing new.
+    idle: u32,
+}
+
+impl Pace {
+    /// The pause after an answer, which took so long itself.
+    pub(crate) fn pause(&mut self, brought: Brought, took: Duration) -> Duration {
+        let most = match brought {
+            Brought::News => {
+                self.reset();
+                return Duration::ZERO;
+            }
+            Brought::Onward => ONWARD_AT_MOST,
+            Brought::Nothing => NOWHERE_AT_MOST,
+        };
+        let doublings = self.idle.checked_sub(AT_ONCE);
+        self.idle = self.idle.saturating_add(1);
+        let Some(doublings) = doublings else { return Duration::ZERO };
+        FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(most).saturating_sub(took)
+    }
+
+    /// To be called where the server has waited for news before it answered.
+    pub(crate) fn reset(&mut self) {
+        self.idle = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pauses(pace: &mut Pace, brought: Brought, count: usize) -> Vec<u128> {
+        (0..count).map(|_| pace.pause(brought, Duration::ZERO).as_millis()).collect()
+    }
+
+    #[test]
+    fn pauses_grow_until_something_new_comes() {
+        let mut pace = Pace::default();
+        assert_eq!(
+            pauses(&mut pace, Brought::Nothing, 11),
+            [0, 0, 50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]
+        );
+        assert_eq!(pauses(&mut pace, Brought::News, 2), [0, 0]);
+        assert_eq!(pauses(&mut pace, Brought::Onward, 8), [0, 0, 50, 100, 200, 400, 500, 500]);
+        pace.reset();
+        assert_eq!(pauses(&mut pace, Brought::Onward, 3), [0, 0, 50]);
+    }
+
+    #[test]
+    fn a_slow_answer_is_its_own_pause() {
+        let mut pace = Pace { idle: 5 };
+        assert_eq!(pace.pause(Brought::Onward, Duration::from_millis(300)), Duration::from_millis(100));
+        assert_eq!(pace.pause(Brought::Onward, Duration::from_secs(3)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,26 @@
+//! The ids in a part of an answer that cannot be read as events.
+
+use super::json::{Json, Text};
+
+/// The ids that events within claim to have: in a part of an answer there may be several.
+pub(crate) fn event_ids(raw: &str) -> Vec<String> {
+    let mut event_ids = Vec::new();
+    collect_event_ids(&Json::parse(raw), &mut event_ids);
+    // Text in the database holds no NUL, so no redaction names such an id.
+    event_ids.retain(|event_id| !event_id.contains('\0'));
+    event_ids
+}
+
+fn collect_event_ids(value: &Json<'_>, event_ids: &mut Vec<String>) {
+    match value {
+        Json::Array(items) => items.iter().for_each(|item| collect_event_ids(item, event_ids)),
+        Json::Object(members) => {
+            let own = value.get("event_id").and_then(Json::as_text).and_then(Text::as_str);
+            event_ids.extend(own.map(str::to_owned));
+            for (_, member) in members {
+                collect_event_ids(member, event_ids);
+            }
+        }
+        Json::Literal(_) | Json::Number(_) | Json::String(_) | Json::Deep(_) => {}
+    }
+}

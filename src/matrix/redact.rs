@@ -1,0 +1,158 @@
+//! What a redaction leaves of an event.
+
+use ruma::{
+    RoomVersionId,
+    canonical_json::{CanonicalJsonObject, CanonicalJsonValue, redact_content_in_place},
+    room_version_rules::RoomVersionRules,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Event, json::Json};
+use crate::matrix;
+
+/// The message that an event edits.
+pub(crate) fn edited(event: &Event) -> Option<&str> {
+    let is_edit = event.rel_type.as_deref() == Some("m.replace") && event.state_key.is_none();
+    event.relates_to.as_deref().filter(|_| is_edit)
+}
+
+/// Whether this is a ban or kick that redacts all that its user has sent to the room (MSC4293), which a server does as it
+/// serves them (P67), if it does.
+pub(crate) fn redacts_all_of_a_user(event: &Event) -> bool {
+    #[derive(Deserialize)]
+    struct Removal {
+        #[serde(default)]
+        redact_events: bool,
+        #[serde(default, rename = "org.matrix.msc4293.redact_events")]
+        unstable: bool,
+    }
+    let removes = |(user_id, membership): (&str, String)| {
+        user_id != event.sender && matches!(membership.as_str(), "ban" | "leave")
+    };
+    event.membership().is_some_and(removes)
+        && serde_json::from_str(&event.content)
+            .is_ok_and(|removal: Removal| removal.redact_events || removal.unstable)
+}
+
+/// `event` with what a redaction leaves of it.
+pub(crate) fn pruned(room_id: &str, room_version: Option<&str>, event: &Event) -> Event {
+    let content = content(room_version, &event.event_type, &event.content);
+    Event {
+        stable_sha256: rehash(room_id, event, &content),
+        content,
+        raw: None,
+        relates_to: None,
+        rel_type: None,
+        ..event.clone()
+    }
+}
+
+/// The content that is left by the redaction algorithm of the room's version (specification, "Redactions"); nothing
+/// where the version is unknown.
+pub(crate) fn content(room_version: Option<&str>, event_type: &str, content: &str) -> String {
+    let rules = rules(room_version);
+    let content = Json::parse(content);
+    // ruma's values hold no number beyond 2^53 and no lone surrogate, ours do: a shadow of the content is redacted, and
+    // what is left of that tells what to keep.
+    let (Some(rules), CanonicalJsonValue::Object(mut shadow)) = (rules, shadow(&content)) else {
+        return "{}".to_owned();
+    };
+    redact_content_in_place(&mut shadow, &rules.redaction, event_type);
+    let mut kept = String::new();
+    retain(content, &shadow).write_jsonb(&mut kept);
+    kept
+}
+
+/// Whether the rules of this room version are known.
+pub(crate) fn knows(room_version: Option<&str>) -> bool {
+    rules(room_version).is_some()
+}
+
+fn rules(room_version: Option<&str>) -> Option<RoomVersionRules> {
+    room_version.and_then(|version| RoomVersionId::try_from(version).ok()).and_then(|id| id.rules())
+}
+
+fn shadow(value: &Json<'_>) -> CanonicalJsonValue {
+    match value {
+        Json::Object(members) => {
+            let members =
+                members.iter().filter_map(|(name, value)| Some((name.as_str()?.to_owned(), shadow(value))));
+            CanonicalJsonValue::Object(members.collect())
+        }
+        Json::Array(items) => CanonicalJsonValue::Array(items.iter().map(shadow).collect()),
+        Json::String(text) => CanonicalJsonValue::String(text.to_column().0),
+        Json::Literal("true") => CanonicalJsonValue::Bool(true),
+        Json::Literal("false") => CanonicalJsonValue::Bool(false),
+        Json::Literal(_) | Json::Number(_) | Json::Deep(_) => CanonicalJsonValue::Null,
+    }
+}
+
+fn retain<'a>(value: Json<'a>, shadow: &CanonicalJsonObject) -> Json<'a> {
+    let Json::Object(members) = value else { return value };
+    let kept = members.into_iter().filter_map(|(name, value)| {
+        let value = match shadow.get(name.as_str()?)? {
+            CanonicalJsonValue::Object(shadow) => retain(value, shadow),
+            _ => value,
+        };
+        Some((name, value))
+    });
+    Json::Object(kept.collect())
+}
+
+/// The stable hash of an event with other content, from its columns.
+fn rehash(room_id: &str, event: &Event, content: &str) -> [u8; 32] {
+    let content: Option<Box<RawValue>> = serde_json::from_str(content).ok();
+    let mut copy = serde_json::json!({
+        "event_id": event.event_id,
+        "type": event.event_type,
+        "sender": event.sender,
+        "origin_server_ts": event.origin_server_ts,
+        "content": {},
+    });
+    if let Some(state_key) = &event.state_key {
+        copy["state_key"] = state_key.as_str().into();
+    }
+    if let Some(content) = content.and_then(|content| serde_json::from_str(content.get()).ok()) {
+        copy["content"] = content;
+    }
+    let raw = serde_json::value::to_raw_value(&copy).ok();
+    raw.and_then(|raw| matrix::parse_event(room_id, &raw).ok())
+        .map_or(event.stable_sha256, |parsed| parsed.stable_sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_pruned_by_the_version() {
+        let levels = r#"{"ban":50,"invite":0,"users":{"@a:hs":100},"x":1}"#;
+        assert_eq!(content(Some("10"), "m.room.power_levels", levels), r#"{"ban":50,"users":{"@a:hs":100}}"#);
+        assert_eq!(
+            content(Some("11"), "m.room.power_levels", levels),
+            r#"{"ban":50,"invite":0,"users":{"@a:hs":100}}"#
+        );
+        let aliases = r##"{"aliases":["#a:hs"]}"##;
+        assert_eq!(content(Some("5"), "m.room.aliases", aliases), aliases);
+        assert_eq!(content(Some("6"), "m.room.aliases", aliases), "{}");
+        assert_eq!(content(Some("9"), "m.room.message", r#"{"body":"x"}"#), "{}");
+        let member = r#"{"membership":"join","displayname":"x","join_authorised_via_users_server":"@s:hs"}"#;
+        assert_eq!(content(Some("8"), "m.room.member", member), r#"{"membership":"join"}"#);
+        assert_eq!(
+            content(Some("9"), "m.room.member", member),
+            r#"{"membership":"join","join_authorised_via_users_server":"@s:hs"}"#
+        );
+    }
+
+    #[test]
+    fn what_is_kept_is_kept_to_the_letter() {
+        let levels = r#"{"ban":123456789012345678901234567890,"kick":1.50,"x":1}"#;
+        assert_eq!(
+            content(Some("1"), "m.room.power_levels", levels),
+            r#"{"ban":123456789012345678901234567890,"kick":1.50}"#
+        );
+        assert_eq!(content(Some("org.example"), "m.room.power_levels", levels), "{}");
+        assert_eq!(content(None, "m.room.power_levels", levels), "{}");
+    }
+}

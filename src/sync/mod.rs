@@ -1,0 +1,264 @@
+//! Forwards: follows `/sync` from `since`.
+
+mod past_membership;
+mod removed_rooms;
+mod rollback;
+mod state_check;
+mod store_response;
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use self::{rollback::Touch, store_response::take_in};
+use crate::{
+    Error,
+    archive::{Account, SyncOutcome},
+    backoff::Backoff,
+    config::Rooms,
+    context::Context,
+    fetch::throttle::{Brought, Pace},
+    matrix::{self, SyncRequest},
+};
+
+/// How often the current state of every room is compared with the server's while the daemon runs; and when it starts.
+const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// An answer that took this long was waited for, however long the server was asked to wait.
+const UNHURRIED: Duration = Duration::from_secs(1);
+
+/// Follows the account's rooms until shutdown.
+///
+/// # Errors
+/// One that no retry helps against.
+pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
+    let follow = async {
+        let timeout = context.config.homeserver.sync_timeout;
+        let mut follower = Follower::new(context, account, timeout);
+        let mut compared: Option<Instant> = None;
+        while !context.shutdown.is_cancelled() {
+            if compared.is_none_or(|at| at.elapsed() >= COMPARE_AFTER) {
+                follower.doubt_states().await?;
+                compared = Some(Instant::now());
+            }
+            follower.step(timeout).await?;
+        }
+        Ok(())
+    };
+    // Beside it, whatever is asked of the server but what is new: it may be slow to tell, or never do.
+    let check_states = context.health.watch("comparing states", state_check::run(context));
+    let look = context.health.watch("looking for lost rooms", removed_rooms::watch(context));
+    let stop = |result: Result<(), Error>| result.inspect_err(|_| context.shutdown.cancel());
+    let (followed, checked, ()) =
+        tokio::join!(async { stop(follow.await) }, async { stop(check_states.await) }, look);
+    followed.and(checked)
+}
+
+/// Takes what is new, once.
+///
+/// # Errors
+/// One that no retry helps against.
+pub async fn once(context: &Context, account: Account) -> Result<(), Error> {
+    let mut follower = Follower::new(context, account, Duration::ZERO);
+    follower.doubt_states().await?;
+    follower.look().await?;
+    state_check::run(context).await
+}
+
+/// Where the loop stands.
+struct Follower<'c> {
+    context: &'c Context,
+    /// As it is stored, or was before what came last.
+    account: Account,
+    /// How long the server is to wait for news.
+    timeout: Duration,
+    touch: Touch,
+    pace: Pace,
+    /// How often in a row the server has refused `since`.
+    refusals: Backoff,
+}
+
+impl<'c> Follower<'c> {
+    fn new(context: &'c Context, account: Account, timeout: Duration) -> Self {
+        let (touch, pace) = (Touch::lost(), Pace::default());
+        Self { context, account, timeout, touch, pace, refusals: Backoff::default() }
+    }
+
+    /// Takes a response, and looks for rooms that it should have told of and did not.
+    async fn look(&mut self) -> Result<(), Error> {
+        let suspects = removed_rooms::suspects(self.context).await;
+        let timeout = if suspects.is_empty() { self.timeout } else { Duration::ZERO };
+        self.step(timeout).await?;
+        removed_rooms::confirm(self.context, &suspects).await;
+        Ok(())
+    }
+
+    /// Has the current states compared with the server's after the next response: a state reset leaves no event, and a key
+    /// that has lost its event is in no answer but a whole state (P93). A first response is one.
+    async fn doubt_states(&self) -> Result<(), Error> {
+        let mut backoff = Backoff::default();
+        while self.account.since.is_some() && !self.context.shutdown.is_cancelled() {
+            match self.context.writer.doubt_states().await {
+                Ok(()) => break,
+                Err(error) => self.context.recover(error.into(), &mut backoff).await?,
+            }
+        }
+        self.context.states_doubted.notify_one();
+        Ok(())
+    }
+
+    /// Takes one `/sync` response into the archive, whatever number of tries that takes. Returns early on shutdown.
+    ///
+    /// # Errors
+    /// One that no retry helps against.
+    async fn step(&mut self, timeout: Duration) -> Result<(), Error> {
+        let context = self.context;
+        let mut backoff = Backoff::default();
+        let mut full_state = false;
+        while !context.shutdown.is_cancelled() {
+            let start = Instant::now();
+            let since = self.account.since.clone();
+            match self.take(full_state, timeout).await {
+                // To be stopped, or to be asked for other rooms, or from the start.
+                Ok(None) => {}
+                Ok(Some(outcome)) if outcome.needs_full_state => {
+                    // A second time only because rooms were chosen meanwhile.
+                    context.pause(self.pace.pause(Brought::Nothing, start.elapsed())).await;
+                    full_state = true;
+                }
+                Ok(Some(outcome)) => {
+                    let took = start.elapsed();
+                    if !timeout.is_zero() && took >= timeout.min(UNHURRIED) {
+                        self.pace.reset();
+                    }
+                    let is_same = self.account.since == since;
+                    context.pause(self.pace.pause(brought(&outcome, is_same), took)).await;
+                    return Ok(());
+                }
+                Err(error) => {
+                    context.abreast.store(false, Ordering::Relaxed);
+                    let unsure = matches!(error, Error::Archive(_));
+                    if let Error::Matrix(error) = &error {
+                        context.note_failing(error, backoff.failures() + 1).await;
+                    }
+                    context.recover(error, &mut backoff).await?;
+                    // The commit may have gone through although its answer did not: the database knows.
+                    if unsure && let Ok(Some(stored)) = context.writer.archive().account().await {
+                        self.account = stored;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One try at that. `None` also if the server refuses `since` for good: it is given up, and the next response is an initial
+    /// one.
+    async fn take(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
+        self.touch.regain(self.context, &mut self.account).await?;
+        let taken = self.try_step(full_state, timeout).await;
+        match taken.inspect_err(|error| self.touch.failed(error)) {
+            Err(Error::Matrix(error)) if error.is_bad_token() && self.account.since.is_some() => {
+                if !self.is_dead(&error).await? {
+                    return Err(error.into());
+                }
+                tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
+                self.account = self.context.writer.forget_since(&self.account).await?;
+                self.refusals.reset();
+                Ok(None)
+            }
+            Ok(Some(outcome)) => {
+                self.refusals.reset();
+                Ok(Some(outcome))
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a refusal proves that `since` is dead: giving it up opens a gap in every room. It does if the server has refused
+    /// it again and again over a time, and takes the same request without it.
+    async fn is_dead(&mut self, refusal: &matrix::Error) -> Result<bool, Error> {
+        if matches!(refusal, matrix::Error::UnusableToken) {
+            return Ok(true);
+        }
+        self.refusals.fail();
+        if !self.context.retries.is_believed(&self.refusals) {
+            return Ok(false);
+        }
+        match self.context.unless_stopped(self.context.client.sync_is_answered()).await {
+            Some(Ok(())) => Ok(true),
+            Some(Err(error)) if error.is_logged_out() => Err(error.into()),
+            Some(Err(_)) | None => Ok(false),
+        }
+    }
+
+    /// The response to one request, stored. `None`: to be stopped, or to be asked for other rooms.
+    async fn try_step(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
+        let Self { context, account, .. } = &mut *self;
+        let rooms = wanted_rooms(context, account).await?;
+        let full_state = full_state || wants_full_state(account, &rooms);
+        if full_state && account.since.is_some() {
+            context.writer.doubt_left_rooms(&rooms).await?;
+        }
+        // What somebody waits for, the server is to tell at once.
+        let hurried =
+            context.hurries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let timeout = if hurried.is_ok() { Duration::ZERO } else { timeout };
+        let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
+        context.writer.state_order().await_response();
+        let Some((outcome, stored)) = take_in(context, account, &rooms, &request).await? else {
+            return Ok(None);
+        };
+        if outcome.needs_full_state {
+            return Ok(Some(outcome));
+        }
+        *account = stored;
+        if outcome.room_count > 0 {
+            let room_count = context.writer.archive().followed_rooms().await?;
+            let before = context.live_events.fetch_add(outcome.event_count as u64, Ordering::Relaxed);
+            context.progress.following(room_count, before + outcome.event_count as u64);
+        }
+        context.abreast.store(true, Ordering::Relaxed);
+        // What the response opened is read from the database; this only wakes the reader.
+        context.walks_opened.notify_one();
+        context.responses.send_modify(|stored| *stored += 1);
+        context.states_doubted.notify_one();
+        Ok(Some(outcome))
+    }
+}
+
+/// What a response has brought. One that tells again what is known, or of nothing that is archived, brings nothing new.
+fn brought(outcome: &SyncOutcome, is_same_token: bool) -> Brought {
+    if outcome.event_count > 0 {
+        Brought::News
+    } else if is_same_token {
+        Brought::Nothing
+    } else {
+        Brought::Onward
+    }
+}
+
+/// Whether the next response must hold the state of every room: at the first, and when other rooms are wanted than
+/// before, which no token tells (P41).
+fn wants_full_state(account: &Account, rooms: &Rooms) -> bool {
+    account.since.is_none() || account.rooms_filter != Some(rooms.fingerprint())
+}
+
+/// The rooms that are wanted now. A decision of any process outdates the account's filter, so that is read too.
+async fn wanted_rooms(context: &Context, account: &mut Account) -> Result<Rooms, Error> {
+    let (choices, rooms_filter) = context.writer.archive().choices(account.account_key).await?;
+    account.rooms_filter = rooms_filter;
+    Ok(context.config.rooms.with_choices(choices))
+}
+
+/// Returns once something was decided about rooms since `account` was read, even if it was taken back.
+async fn others_wanted(context: &Context, account: &Account) {
+    loop {
+        context.rooms_chosen.notified().await;
+        // What cannot be read now is read before the next request.
+        let chosen = context.writer.archive().choices(account.account_key).await;
+        if chosen.is_ok_and(|(_, rooms_filter)| rooms_filter != account.rooms_filter) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Whether the account was ever in a room.
+
+use std::time::Instant;
+
+use ruma::RoomId;
+
+use crate::{
+    fetch::throttle::{Brought, Pace},
+    matrix::{Client, Error, Event, MessagesRequest, Token},
+    telemetry::pulse,
+};
+
+/// Events a page. They are few where the server heeds the filter, and any where it does not.
+const PAGE: u32 = 1000;
+/// More than so many events of the usual size have.
+const MOST_BYTES: usize = 32 << 20;
+/// After as many pages the account counts as having been there: rather too much is archived than too little.
+const MOST_PAGES: usize = 1000;
+
+/// Whether the account was in a room that it is not in now: the room's history holds its join. No answer of `/sync` may tell,
+/// where an invite has taken the leave's place; and Synapse gives the state also to who has declined an invite and nothing more.
+pub(super) async fn was_in(client: &Client, user_id: &str, room_id: &RoomId) -> Result<bool, Error> {
+    let filter = serde_json::json!({ "types": ["m.room.member"], "senders": [user_id] }).to_string();
+    let is_join = |event: &Event| event.membership() == Some((user_id, "join".to_owned()));
+    let mut from: Option<Token> = None;
+    let (mut pauses, mut seen) = (Pace::default(), None);
+    for _ in 0..MOST_PAGES {
+        let request = MessagesRequest {
+            room_id,
+            from: from.as_ref().map(Token::as_str),
+            to: None,
+            limit: PAGE,
+            most_bytes: MOST_BYTES,
+            filter: Some(&filter),
+            forward: false,
+        };
+        let start = Instant::now();
+        let page = client.messages(&request).await?;
+        if page.chunk.events.iter().any(is_join) {
+            return Ok(true);
+        }
+        if page.end.is_none() || page.end == from {
+            return Ok(false);
+        }
+        from = page.end;
+        let oldest = page.chunk.events.last().map(|event| event.event_id.clone());
+        let leads_down = oldest.is_some() && oldest != seen;
+        let brought = if leads_down { Brought::News } else { Brought::Onward };
+        seen = oldest.or(seen);
+        let pause = pauses.pause(brought, start.elapsed());
+        pulse::within(pause);
+        tokio::time::sleep(pause).await;
+    }
+    Ok(true)
+}

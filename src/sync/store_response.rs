@@ -1,0 +1,154 @@
+//! A response of `/sync` on its way from the homeserver into the archive.
+
+use std::time::{Duration, Instant};
+
+use ruma::OwnedRoomId;
+
+use super::others_wanted;
+use crate::{
+    Error,
+    archive::{Account, SyncOutcome},
+    config::Rooms,
+    context::Context,
+    fetch::unedit,
+    matrix::{self, SyncAnswer, SyncBatch, SyncRequest},
+    telemetry::{
+        Reached, metrics,
+        pulse::{self, Homeserver},
+    },
+};
+
+/// What storing the state of every room of a large account may take.
+const FULL_STORE: Duration = Duration::from_secs(15 * 60);
+/// How often a first response's progress is logged.
+const TELL_AFTER: Duration = Duration::from_secs(10);
+
+/// The answer to `request`, stored as it comes; and the account as it is then. `None`: the daemon is to stop, or other rooms
+/// were chosen meanwhile.
+pub(super) async fn take_in(
+    context: &Context,
+    account: &Account,
+    rooms: &Rooms,
+    request: &SyncRequest<'_>,
+) -> Result<Option<(SyncOutcome, Account)>, Error> {
+    let full = request.full_state;
+    let news = async {
+        tokio::select! {
+            answer = context.client.sync(request) => answer.map(Some),
+            // Somebody cannot wait as long as the server may.
+            () = context.hurried.notified(), if !full => Ok(None),
+        }
+    };
+    let Some(Some(mut answer)) = unless_outdated(context, account, news).await? else { return Ok(None) };
+    let mut intake = context.writer.take_in(account, rooms, full);
+    let (mut stored_in, mut told) = (Duration::ZERO, Vec::new());
+    let mut first = request.since.is_none().then(|| First::begin(context));
+    loop {
+        let Some(batch) = unless_outdated(context, account, next(context, &mut answer)).await? else {
+            return Ok(None);
+        };
+        context.health.homeserver_is(Homeserver::Answers);
+        if batch.rooms_unread && full {
+            // A room that is quiet is told of in no other response.
+            return Err(matrix::Error::Malformed("/sync: the rooms are no object".to_owned()).into());
+        }
+        // Of a first response, and of one to a run that ends, nobody waits to see the next.
+        if !full && !context.once {
+            told.extend(talked_in(&batch));
+        }
+        let start = Instant::now();
+        let next_batch = answer.next_batch().filter(|_| answer.is_done());
+        let Some(next_batch) = next_batch else {
+            pulse::within(FULL_STORE);
+            intake.add(&batch, answer.next_batch()).await?;
+            stored_in += start.elapsed();
+            if let Some(first) = &mut first {
+                first.stored(intake.outcome());
+            }
+            continue;
+        };
+        let store = async {
+            intake.add(&batch, Some(next_batch)).await?;
+            intake.finish(next_batch).await
+        };
+        let (outcome, account) = if full {
+            pulse::within(FULL_STORE);
+            store.await?
+        } else {
+            context.turns.live(store).await?
+        };
+        if !outcome.needs_full_state {
+            note(&outcome, stored_in + start.elapsed());
+            context.lively.told(told.iter().map(|room_id| &**room_id));
+        }
+        return Ok(Some((outcome, account)));
+    }
+}
+
+/// The next rooms of an answer, with the events' own content.
+async fn next(context: &Context, answer: &mut SyncAnswer) -> Result<SyncBatch, Error> {
+    let mut batch = answer.next().await?;
+    unedit::undo_in_rooms(context, &mut batch.rooms).await?;
+    Ok(batch)
+}
+
+/// What comes of the way to the server; `None` if the daemon is to stop, or other rooms were chosen while it was waited for.
+async fn unless_outdated<T, E: Into<Error>>(
+    context: &Context,
+    account: &Account,
+    request: impl Future<Output = Result<T, E>>,
+) -> Result<Option<T>, Error> {
+    tokio::select! {
+        answer = context.unless_stopped(request) => answer.transpose().map_err(Into::into),
+        () = others_wanted(context, account) => Ok(None),
+    }
+}
+
+fn talked_in(batch: &SyncBatch) -> impl Iterator<Item = OwnedRoomId> {
+    let told = batch.rooms.iter().filter(|room| !room.timeline.events.is_empty());
+    told.map(|room| room.room_id.clone())
+}
+
+fn note(outcome: &SyncOutcome, took: Duration) {
+    metrics::stored_sync(outcome.event_count, took);
+    if outcome.event_count > 0 {
+        tracing::info!(
+            room_count = outcome.room_count,
+            event_count = outcome.event_count,
+            duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "stored a sync response"
+        );
+    }
+}
+
+/// What is shown of a first response while it is stored.
+struct First {
+    progress: crate::telemetry::RoomProgress,
+    portions: u64,
+    told: Instant,
+}
+
+impl First {
+    fn begin(context: &Context) -> Self {
+        let progress = context.progress.first_sync();
+        progress.update(Reached::default());
+        Self { progress, portions: 0, told: Instant::now() }
+    }
+
+    fn stored(&mut self, outcome: &SyncOutcome) {
+        self.portions += 1;
+        self.progress.update(Reached {
+            event_count: outcome.event_count as u64,
+            page_count: self.portions,
+            ..Reached::default()
+        });
+        if self.told.elapsed() >= TELL_AFTER {
+            self.told = Instant::now();
+            tracing::info!(
+                room_count = outcome.room_count,
+                event_count = outcome.event_count,
+                "storing the first sync response"
+            );
+        }
+    }
+}
