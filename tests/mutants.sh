@@ -24,9 +24,13 @@ import pathlib, sys
 
 BUGS = {
     "walk_from_prev_batch": [(
-        "self.begin_history(connection, response.rooms, room, response.next_batch).await?;",
-        """let prev_batch = told.prev_batch.as_ref().map_or(response.next_batch, |token| token.as_str());
-        self.open_history(connection, room, prev_batch, Some(0)).await?;""")],
+        "        match response.next_batch {\n            Some(next_batch) => self.begin_history",
+        """        let prev_batch = told.prev_batch.as_ref().map(|token| token.as_str());
+        match response.next_batch {
+            _ if prev_batch.is_some() => {
+                self.open_history(connection, room, prev_batch.unwrap_or_default(), Some(0)).await?;
+            }
+            Some(next_batch) => self.begin_history""")],
     "stop_at_first_known": [(
         "walk.kind.fills_gap() && below_gap && walk.known_pages > 0",
         "walk.kind.fills_gap() && (passed.new < passed.events || below_gap && walk.known_pages > 0)")],
@@ -41,9 +45,9 @@ BUGS = {
         walk::save(&mut early, walk, &uncounted, busy, pause_s).await?;
         early.commit().await?;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;"""), (
-        "account::advance(&mut transaction, account, batch.next_batch.as_str(), filter.as_deref()).await?;",
-        """let mut early = self.begin().await?;
-        account::advance(&mut early, account, batch.next_batch.as_str(), filter.as_deref()).await?;
+        "account::advance(&mut transaction, account, next_batch.as_str(), filter.as_deref()).await?;",
+        """let mut early = writer.begin().await?;
+        account::advance(&mut early, account, next_batch.as_str(), filter.as_deref()).await?;
         early.commit().await?;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;""")],
     "empty_chunk_is_the_end": [(
@@ -53,21 +57,11 @@ BUGS = {
         "} else if told.limited {",
         "} else if told.limited && told.section == Section::Invite {")],
     "newer_state_only": [(
-        "        let event_ids: Vec<String> = set\n",
-        """let mut newer = Vec::new();
-        for key in set {
-            let sql = "select coalesce((select n.origin_server_ts >= o.origin_server_ts
-                from archive.current_state c
-                join archive.events o using (room_key, event_id)
-                join archive.events n on n.room_key = c.room_key and n.event_id = $4
-                where c.room_key = $1 and c.type = $2 and c.state_key = $3), true)";
-            let query = sqlx::query_scalar::<_, bool>(sql).bind(self.room_key).bind(&key.0).bind(&key.1);
-            if query.bind(self.current.get(key).map(|it| &it.event_id)).fetch_one(&mut *connection).await? {
-                newer.push(key);
+        "            self.set(key, Some(pointer), cause);\n",
+        """            if self.current.get(&key).is_some_and(|it| it.origin_server_ts > pointer.origin_server_ts) {
+                continue;
             }
-        }
-        let set = newer;
-        let event_ids: Vec<String> = set
+            self.set(key, Some(pointer), cause);
 """)],
     "backfill_moves_state": [(
         "        if let Some(last) = events.last() {\n            after.upper_position",
