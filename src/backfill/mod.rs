@@ -35,6 +35,10 @@ const SOON: Duration = Duration::from_secs(10);
 /// How many walks are read at once: to read them costs as much as there are rooms with open ones.
 const PORTION: usize = 100;
 
+/// How long after a walk has ended it is looked for when stalled ones are due: that reads all walks, and where there are ten
+/// thousand short ones, hundreds end in a second.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
 /// How often in a row a room's requests may fail before it waits without keeping others from their turn.
 const TRIES: u32 = 6;
 
@@ -162,7 +166,8 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
                     put_off.insert(room_key, manner);
                 }
                 // It may have stalled.
-                reopen_at = Some(Instant::now()).filter(|_| !context.once);
+                let look_at = Some(Instant::now() + REOPEN_AFTER).filter(|_| !context.once);
+                reopen_at = reopen_at.into_iter().chain(look_at).min();
                 match walked {
                     Err(error) if context.once && is_of_one_room(context, &error).await => {
                         given_up.insert(room_key);
