@@ -197,7 +197,7 @@ run() {
     section "A homeserver with a community in it, while Backscroll is built"
     local conversation
     converse
-    watch_job "cargo build --profile demo (two or three minutes, the first time)" "$build" "$build_begin" "$build_log"
+    watch_job "cargo build --profile demo (three to five minutes, the first time)" "$build" "$build_begin" "$build_log"
     local begin=$SECONDS
     while [ -t 1 ] && kill -0 "$conversation" 2>/dev/null; do
         printf '\r\e[K  people are still talking … %d s' $((SECONDS - begin))
