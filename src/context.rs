@@ -17,7 +17,7 @@ use crate::{
     backoff::{Backoff, Patience, Retry, jitter},
     config::Config,
     matrix::{self, Identity},
-    schedule::{active_rooms::Lively, spare_pages::SparePages, write_slots::Turns},
+    schedule::{active_rooms::ActiveRooms, spare_pages::SparePages, write_slots::WriteSlots},
     service::health::Health,
     telemetry::{
         Progress, metrics,
@@ -101,9 +101,9 @@ pub struct Context {
     /// The database.
     pub writer: Writer,
     /// Who writes to it next.
-    pub turns: Turns,
+    pub write_slots: WriteSlots,
     /// Where people talk now.
-    pub lively: Lively,
+    pub active_rooms: ActiveRooms,
     /// Memory for what is fetched ahead.
     pub spare_pages: SparePages,
     /// What is shown of the work.
@@ -113,11 +113,11 @@ pub struct Context {
     /// Events that `/sync` has brought in this run.
     pub live_events: AtomicU64,
     /// Whether `/sync` was heard last, rather than has failed, or has not answered yet in this run.
-    pub abreast: AtomicBool,
+    pub sync_is_current: AtomicBool,
     /// Wakes the backward loop: there may be new walks.
     pub walks_opened: Notify,
     /// Wakes who compares states: there may be new reason to doubt some.
-    pub states_doubted: Notify,
+    pub states_marked_stale: Notify,
     /// How many responses were stored in this run.
     pub responses: watch::Sender<u64>,
     /// How many of the next requests for news are to be answered at once.
@@ -169,9 +169,9 @@ impl Context {
 
     /// Whether `/sync` was heard last. While it may have more to tell, no later pass through a gap is made: it could be led
     /// into a newer gap by a late event, and would place below the older one what lies above. And no walk begins at `since`:
-    /// what the server has learnt belongs between events that no response has told yet, and would be placed below them.
-    pub fn is_abreast(&self) -> bool {
-        self.abreast.load(Ordering::Relaxed)
+    /// what the server has learnt belongs between events that no response has reported yet, and would be placed below them.
+    pub fn sync_is_current(&self) -> bool {
+        self.sync_is_current.load(Ordering::Relaxed)
     }
 
     /// What to do about an error: repairs what can be repaired and pauses, or gives the error back if no retry helps.

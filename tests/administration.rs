@@ -134,7 +134,7 @@ async fn a_room_that_the_server_deletes_is_left_with_all_its_rows() {
     let outcome = backscroll.once().await;
     assert!(!outcome.stderr.contains("taken the room away"), "{}", outcome.stderr);
 
-    // Not even a daemon that listens is told.
+    // Not even a daemon that listens is reported.
     let backscroll = backscroll.set("BACKSCROLL_HOMESERVER__SYNC_TIMEOUT", "1s");
     let mut daemon = backscroll.start(&["run"]);
     daemon

@@ -525,7 +525,7 @@ async fn an_abandoned_start_leaves_no_process() {
 }
 
 #[tokio::test]
-async fn root_is_told_what_the_other_user_cannot_reach() {
+async fn root_is_warned_of_what_the_other_user_cannot_reach() {
     if !Uid::effective().is_root() {
         return;
     }

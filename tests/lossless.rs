@@ -145,7 +145,7 @@ async fn keys_that_differ_stay_apart() {
     stage.once().await;
     let current = "select count(*), count(distinct state_key) from current_state where type = 'org.example'";
     // The model reads a lone surrogate as U+FFFD, so it takes three of these keys for one; the archive holds apart what
-    // it is told of.
+    // it is reported.
     let history = "select count(distinct state_key) from state_history where type = 'org.example'";
     assert_eq!(stage.database.value(history).await, keys.len().to_string());
     let counts = &stage.database.rows(current).await[0];

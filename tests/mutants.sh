@@ -25,7 +25,7 @@ import pathlib, sys
 BUGS = {
     "walk_from_prev_batch": [(
         "        match response.next_batch {\n            Some(next_batch) => self.begin_history",
-        """        let prev_batch = told.prev_batch.as_ref().map(|token| token.as_str());
+        """        let prev_batch = update.prev_batch.as_ref().map(|token| token.as_str());
         match response.next_batch {
             _ if prev_batch.is_some() => {
                 self.open_history(connection, room, prev_batch.unwrap_or_default(), Some(0)).await?;
@@ -54,8 +54,8 @@ BUGS = {
         "let Some(end) = passed.end else {",
         "let Some(end) = passed.end.filter(|_| passed.events > 0) else {")],
     "limited_ignored": [(
-        "} else if told.limited {",
-        "} else if told.limited && told.section == Section::Invite {")],
+        "} else if update.limited {",
+        "} else if update.limited && update.section == Section::Invite {")],
     "newer_state_only": [(
         "            self.set(key, Some(pointer), cause);\n",
         """            if self.current.get(&key).is_some_and(|it| it.origin_server_ts > pointer.origin_server_ts) {

@@ -132,9 +132,9 @@ fn may_write(stage: &Stage, role: &str) -> bool {
     let url = stage.database.url_as(role);
     let mut command = stage.backscroll.command(&["check"]);
     let output = command.env("BACKSCROLL_DATABASE__URL", url).output().unwrap();
-    let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(told.contains(stage.server.url()), "it has checked: {told}");
-    !told.contains("owns the archive")
+    let output = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.contains(stage.server.url()), "it has checked: {output}");
+    !output.contains("owns the archive")
 }
 
 async fn dropped(database: &TestDatabase, role: &str) {
@@ -396,7 +396,7 @@ async fn every_view_is_there_for_readers_of_some_rooms() {
     assert_eq!(database.column(differing).await, [""; 0]);
 }
 
-/// One migration behind, or made by a newer Backscroll: the writer may do nothing about either, and is told who may.
+/// One migration behind, or made by a newer Backscroll: the writer may do nothing about either, and is reported who may.
 #[tokio::test]
 async fn the_writer_says_what_is_wrong_with_the_schema() {
     let stage = Stage::new().await;

@@ -74,7 +74,7 @@ async fn what_happens_during_a_pause_is_archived_after_it() {
     daemon.stop().await;
 }
 
-/// No `/sync` tells of the room any more when it is resumed.
+/// No `/sync` reports the room any more when it is resumed.
 #[tokio::test]
 async fn what_happens_before_a_leave_during_a_pause_is_archived_after_it() {
     let stage = Stage::new().await;
@@ -218,7 +218,7 @@ async fn an_alias_that_a_room_gets_while_it_is_followed_decides_about_it() {
     daemon.stop().await;
 }
 
-/// A new archive would hold it too, but no `/sync` tells of it a second time.
+/// A new archive would hold it too, but no `/sync` reports it a second time.
 #[tokio::test]
 async fn a_room_left_before_it_was_wanted_is_archived_up_to_the_leave() {
     let stage = Stage::new().await;

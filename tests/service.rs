@@ -35,7 +35,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
-/// Waits until the daemon is ready to be told so over HTTP.
+/// Waits until the daemon is ready to be reported so over HTTP.
 pub(crate) async fn until_ready(daemon: &mut Daemon, address: SocketAddr) {
     let ready = async || get(address, "/readyz").is_some_and(|(status, _)| status == 200);
     daemon.until("it is ready", ready).await;

@@ -320,7 +320,7 @@ async fn a_ban_may_redact_all_that_a_user_said() {
 
     let [seen, missed, walked] = &spammers;
     for id in &rooms {
-        // Live; and in a gap, where the state before the timeline tells of it first.
+        // Live; and in a gap, where the state before the timeline reports it first.
         synapse.ban_and_redact(&alice, id, seen).await;
         synapse.send(&alice, id, "m.room.message", text("good riddance")).await;
     }
@@ -338,7 +338,7 @@ async fn a_ban_may_redact_all_that_a_user_said() {
     }
     backscroll.once().await;
     assert_all_agree(database.url(), &synapse, &archiver).await;
-    // And by a walk of the operator's, before any /sync tells it.
+    // And by a walk of the operator's, before any /sync reports it.
     let since = database.value("select since from archive.accounts").await;
     for id in &rooms {
         synapse.ban_and_redact(&alice, id, walked).await;
@@ -415,7 +415,7 @@ async fn leaving_in_every_way_keeps_what_was_seen() {
     for id in [left, kicked, rejoined] {
         assert_agrees(database.url(), &synapse, &archiver, id).await;
     }
-    // The server shows nothing of the room any more, but it had told of the ban and of what was before.
+    // The server shows nothing of the room any more, but it had reported the ban and of what was before.
     assert_eq!(timeline(&database, banned).await, before_ban);
     let state = agreement::current_state(database.url(), banned).await;
     let ban = ["m.room.member", &archiver.user_id, before_ban.last().unwrap()].map(str::to_owned);

@@ -137,7 +137,7 @@ impl Archiver {
     }
 }
 
-/// Waits for a process's end and tells what it took: the kernel keeps that of a process that has ended but was not
+/// Waits for a process's end and shows what it took: the kernel keeps that of a process that has ended but was not
 /// waited for.
 pub(crate) fn wait(mut child: Child, start: Instant) -> anyhow::Result<Run> {
     let mut peak_rss_kib = 0;

@@ -17,7 +17,7 @@ const BEGINNING: u64 = 5;
 /// A room of a given length.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Room {
-    /// Tells rooms apart.
+    /// Distinguishes rooms.
     pub(crate) number: u64,
     /// Events in it.
     pub(crate) events: u64,

@@ -139,7 +139,7 @@ async fn walk(client: &Client, room_id: &OwnedRoomId, from: &str) -> anyhow::Res
     }
 }
 
-/// Fills four rooms with so many messages each, then fetches and archives them in turns.
+/// Fills four rooms with so many messages each, then fetches and archives them alternately.
 pub(crate) async fn print(database: &Database, events: u64, repetitions: usize) -> anyhow::Result<()> {
     let synapse = Synapse::start()?;
     let token = synapse.register().await?;

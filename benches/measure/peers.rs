@@ -55,7 +55,7 @@ impl Tool {
     }
 }
 
-/// Runs them in turns and prints a table.
+/// Runs them alternately and prints a table.
 pub(crate) async fn print(database: &Database, peers: &Peers) -> anyhow::Result<()> {
     let replay = Replay { rooms: ROOMS, events: peers.events, keep: true, ..Replay::default() };
     let server = ReplayServer::start(&replay)?;

@@ -1,5 +1,5 @@
 //! A homeserver that replays [`data`](crate::data): its rooms from memory, as fast as it can, and nothing else. It is a
-//! process of its own, so that its processor time can be told from the archiver's.
+//! process of its own, so that its processor time can be distinguished from the archiver's.
 
 use std::{
     collections::HashMap,

@@ -24,7 +24,7 @@ pub(crate) async fn measure(
     let (mut ratios, mut archived, mut copied, mut own, mut theirs) =
         (vec![], vec![], vec![], vec![], vec![]);
     for repetition in 0..repetitions {
-        // Which goes first takes turns.
+        // Which goes first alternates.
         let mut copy = None;
         if repetition % 2 == 0 {
             copy = Some(database.copy("copied", &rows).await?);

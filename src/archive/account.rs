@@ -92,7 +92,7 @@ impl Writer {
         .execute(&mut *transaction)
         .await?;
         if forgotten.rows_affected() != 1 {
-            return Err(Error::Superseded);
+            return Err(Error::CheckpointMoved);
         }
         rollback_probe::forget(&mut transaction).await?;
         transaction.commit().await?;
@@ -131,7 +131,7 @@ pub(super) async fn since(connection: &mut PgConnection, account: &Account) -> R
 /// Moves `since` in the transaction that stores the response it belongs to.
 ///
 /// # Errors
-/// [`Error::Superseded`] if it is not where `account` says.
+/// [`Error::CheckpointMoved`] if it is not where `account` says.
 pub(super) async fn advance(
     connection: &mut PgConnection,
     account: &Account,
@@ -150,5 +150,5 @@ pub(super) async fn advance(
     )
     .execute(connection)
     .await?;
-    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::CheckpointMoved) }
 }

@@ -83,13 +83,13 @@ pub enum Error {
     },
     /// A checkpoint was not where it was last seen, so somebody else moved it. Nothing was written.
     #[error("move a checkpoint: it is not where it was last seen")]
-    Superseded,
+    CheckpointMoved,
     /// The room of a walk is not archived any more. Nothing was written.
     #[error("store a page: the room was paused or removed meanwhile")]
     Unwatched,
     /// A walk gives way to the first pass through a gap of its room. Nothing was written.
     #[error("store a page: the first walk through a newer gap of the room comes first")]
-    Overtaken,
+    YieldToNewerGap,
     /// No such room.
     #[error(
         "find the room {0} in the archive: it is not there (yet); `backscroll run --once` looks for rooms"
@@ -146,7 +146,7 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Database(_) if self.passes() => Retry::Backoff,
-            Self::Superseded | Self::LeaseLost { .. } => Retry::Backoff,
+            Self::CheckpointMoved | Self::LeaseLost { .. } => Retry::Backoff,
             _ => Retry::Never,
         }
     }
@@ -163,9 +163,9 @@ impl Error {
             Self::OlderSchema { .. } => 77,
             Self::Database(_)
             | Self::LeaseLost { .. }
-            | Self::Superseded
+            | Self::CheckpointMoved
             | Self::Unwatched
-            | Self::Overtaken => 69,
+            | Self::YieldToNewerGap => 69,
             Self::AnotherWriter { .. } | Self::LeaseTaken { .. } => 75,
             Self::NoSuchRoom(_)
             | Self::NoSuchAlias(_)

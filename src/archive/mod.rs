@@ -32,7 +32,7 @@ pub use self::{
     erasure::{Erased, Subject},
     error::Error,
     ingest::sync_response::{Intake, SyncOutcome},
-    report::status::{GapCounts, RoomStatus, Status, Suspect},
+    report::status::{GapCounts, RoomStatus, StaleRoom, Status},
     resequence::{PageRead, Resequence},
     rollback_probe::Anchor,
     room::{

@@ -23,7 +23,7 @@ pub struct Resequence {
     pub pages: i64,
 }
 
-/// What a page told.
+/// What a page reported.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRead {
     /// Events that it added to the order.
@@ -78,7 +78,7 @@ impl Writer {
     /// stored too, for the order to place them.
     ///
     /// # Errors
-    /// [`Error::Superseded`] if the cursor is not where `at` says.
+    /// [`Error::CheckpointMoved`] if the cursor is not where `at` says.
     pub async fn apply_resequence_page(
         &self,
         at: &mut Resequence,
@@ -142,7 +142,7 @@ async fn move_cursor(
     )
     .execute(connection)
     .await?;
-    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::CheckpointMoved) }
 }
 
 async fn forget_order(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! The newest events that `/sync` told. A server that does not know them any more may have been rolled back, and takes
+//! The newest events that `/sync` reported. A server that does not know them any more may have been rolled back, and takes
 //! `since` for a token of the future without a word (P23).
 
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ const ROOMS: usize = 8;
 /// Among how many events before an anchor older ones are looked for.
 const LOOK_BACK: i64 = 10_000;
 
-/// An event that the server has told, and the room's create event, which it knows if it knows the room.
+/// An event that the server has reported, and the room's create event, which it knows if it knows the room.
 #[derive(Clone, Debug)]
 pub struct Anchor {
     /// The room.
@@ -37,7 +37,7 @@ pub struct Older {
 }
 
 impl Archive {
-    /// What the last response told, of rooms that the account is in.
+    /// What the last response reported, of rooms that the account is in.
     pub async fn anchors(&self) -> Result<Vec<Anchor>, Error> {
         let anchors = sqlx::query_as!(
             Anchor,
@@ -93,14 +93,14 @@ pub(super) struct Latest(Vec<(Option<i64>, i32, String)>);
 
 impl Latest {
     /// Adds those of some of its rooms.
-    pub(super) fn add<'b>(&mut self, told: impl Iterator<Item = (&'b Room, &'b RoomBatch)>) {
-        let followed = told.filter(|(room, batch)| room.watched && batch.section == Section::Join);
+    pub(super) fn add<'b>(&mut self, update: impl Iterator<Item = (&'b Room, &'b RoomBatch)>) {
+        let followed = update.filter(|(room, batch)| room.watched && batch.section == Section::Join);
         let last = followed.filter_map(|(room, batch)| Some((room.room_key, batch.timeline.events.last()?)));
         self.0
             .extend(last.map(|(room_key, event)| (event.origin_server_ts, room_key, event.event_id.clone())));
         // The time is the sender's word, but only the choice depends on it.
         self.0.sort_by(|(left, ..), (right, ..)| right.cmp(left));
-        // A room that is told twice counts once, with what came last.
+        // A room that is reported twice counts once, with what came last.
         let mut seen = HashSet::new();
         self.0.retain(|(_, room_key, _)| seen.insert(*room_key));
         self.0.truncate(ROOMS);

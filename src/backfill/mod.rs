@@ -43,17 +43,17 @@ const REOPEN_AFTER: Duration = Duration::from_secs(1);
 const TRIES: u32 = 6;
 
 /// How a room is asked.
-struct Manner {
+struct WalkPolicy {
     backoff: Backoff,
     /// The same for what is refused.
     refusals: Backoff,
     pace: Pace,
     page_size: PageSize,
-    /// Whether the walk was left for others to have their turn: then it is gone on with in this manner.
+    /// Whether the walk was left for others to be served: then it is gone on with in this manner.
     put_off: bool,
 }
 
-impl Manner {
+impl WalkPolicy {
     fn new(context: &Context) -> Self {
         let page_size = PageSize::new(context.config.backfill.page_size.into());
         let (backoff, refusals, pace) = (Backoff::default(), Backoff::default(), Pace::default());
@@ -79,7 +79,7 @@ impl Queue {
             return Ok(());
         }
         let choice = WalkChoice {
-            sync_is_current: context.is_abreast(),
+            sync_is_current: context.sync_is_current(),
             except,
             only_within: context.once.then_some(SOON),
         };
@@ -108,7 +108,7 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
     let mut tasks = JoinSet::new();
     let mut queue = Queue::default();
     let mut active = HashSet::new();
-    let mut put_off: HashMap<i32, Manner> = HashMap::new();
+    let mut put_off: HashMap<i32, WalkPolicy> = HashMap::new();
     let mut given_up = HashSet::new();
     let mut failure = Ok(());
     // A single run tries each walk once.
@@ -135,13 +135,13 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
             && let Some(walk) = queue.due.pop_front()
         {
             active.insert(walk.room_key);
-            let mut manner = put_off.remove(&walk.room_key).unwrap_or_else(|| Manner::new(context));
+            let mut policy = put_off.remove(&walk.room_key).unwrap_or_else(|| WalkPolicy::new(context));
             let context = Arc::clone(context);
             tasks.spawn(async move {
                 let (health, room_key) = (Arc::clone(&context.health), walk.room_key);
-                manner.put_off = false;
-                let walked = health.watch("a walk", walk_room(&context, walk, &mut manner)).await;
-                (room_key, manner, walked)
+                policy.put_off = false;
+                let walked = health.watch("a walk", walk_room(&context, walk, &mut policy)).await;
+                (room_key, policy, walked)
             });
         }
         // Without a place, none is begun when it is due.
@@ -160,10 +160,10 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
             () = context.walks_opened.notified() => queue.is_outdated = true,
             () = tokio::time::sleep(next_due.unwrap_or_default()), if next_due.is_some() => {}
             Some(ended) = tasks.join_next() => {
-                let (room_key, manner, walked) = ended.expect("a walk neither panics nor is aborted");
+                let (room_key, policy, walked) = ended.expect("a walk neither panics nor is aborted");
                 active.remove(&room_key);
-                if manner.put_off {
-                    put_off.insert(room_key, manner);
+                if policy.put_off {
+                    put_off.insert(room_key, policy);
                 }
                 // It may have stalled.
                 let look_at = Some(Instant::now() + REOPEN_AFTER).filter(|_| !context.once);
@@ -192,11 +192,11 @@ async fn is_of_one_room(context: &Context, error: &Error) -> bool {
 }
 
 /// Walks one room until its walk is not open any more, or is to give way to others.
-async fn walk_room(context: &Context, walk: Walk, manner: &mut Manner) -> Result<(), Error> {
+async fn walk_room(context: &Context, walk: Walk, policy: &mut WalkPolicy) -> Result<(), Error> {
     let room_id = OwnedRoomId::try_from(walk.room_id.as_str())
         .map_err(|_| archive::Error::NoSuchRoom(walk.room_id.clone()))?;
     let mut ahead = Ahead::new(context, &room_id);
-    let walked = Box::pin(walk_pages(context, &room_id, walk, manner, &mut ahead)).await;
+    let walked = Box::pin(walk_pages(context, &room_id, walk, policy, &mut ahead)).await;
     ahead.rest().await;
     walked
 }
@@ -206,18 +206,18 @@ async fn walk_pages(
     context: &Context,
     room_id: &OwnedRoomId,
     mut walk: Walk,
-    manner: &mut Manner,
+    policy: &mut WalkPolicy,
     ahead: &mut Ahead<'_>,
 ) -> Result<(), Error> {
     let progress = context.progress.room(walk.name.as_deref().unwrap_or(&walk.room_id));
     progress.update(reached(&walk));
     if walk.begins_at_since() {
-        if !context.is_abreast() {
+        if !context.sync_is_current() {
             return Ok(());
         }
         match context.writer.begin_at_since(&walk).await {
             Ok(walk_now) => walk = walk_now,
-            Err(error) => return store_failed(context, &walk, error, &mut manner.backoff).await,
+            Err(error) => return store_failed(context, &walk, error, &mut policy.backoff).await,
         }
     }
     while walk.state == WalkState::Open {
@@ -225,13 +225,13 @@ async fn walk_pages(
         if walk.due_in_s > 0.0 {
             context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
         }
-        if context.shutdown.is_cancelled() || (walk.kind.gives_way() && !context.is_abreast()) {
+        if context.shutdown.is_cancelled() || (walk.kind.gives_way() && !context.sync_is_current()) {
             return Ok(());
         }
-        let Some(fetched) = ahead.next(&walk, &mut manner.page_size).await else { return Ok(()) };
+        let Some(fetched) = ahead.next(&walk, &mut policy.page_size).await else { return Ok(()) };
         let page = match fetched.page {
             Ok(page) => page,
-            Err(error) => match not_fetched(context, room_id, &walk, error, manner).await? {
+            Err(error) => match not_fetched(context, room_id, &walk, error, policy).await? {
                 Some(walk_now) => {
                     walk = walk_now;
                     continue;
@@ -239,12 +239,12 @@ async fn walk_pages(
                 None => return Ok(()),
             },
         };
-        manner.backoff.reset();
-        manner.refusals.reset();
-        match store(context, &walk, page, fetched.took, manner, ahead).await {
+        policy.backoff.reset();
+        policy.refusals.reset();
+        match store(context, &walk, page, fetched.took, policy, ahead).await {
             Ok(walk_now) => {
                 // The next page is on its way meanwhile.
-                let pause = manner.pace.pause(brought(&walk, &walk_now), Duration::ZERO);
+                let pause = policy.pace.pause(brought(&walk, &walk_now), Duration::ZERO);
                 walk = walk_now;
                 progress.update(reached(&walk));
                 if walk.state == WalkState::Open {
@@ -256,8 +256,8 @@ async fn walk_pages(
                 progress.finish("paused");
                 return Ok(());
             }
-            Err(archive::Error::Overtaken) => return Ok(()),
-            Err(error) => return store_failed(context, &walk, error, &mut manner.backoff).await,
+            Err(archive::Error::YieldToNewerGap) => return Ok(()),
+            Err(error) => return store_failed(context, &walk, error, &mut policy.backoff).await,
         }
     }
     tracing::info!(
@@ -281,15 +281,15 @@ async fn store(
     walk: &Walk,
     page: matrix::Page,
     took: Duration,
-    manner: &mut Manner,
+    policy: &mut WalkPolicy,
     ahead: &mut Ahead<'_>,
 ) -> Result<Walk, archive::Error> {
-    let store = Box::pin(context.turns.page(context.lively.is_anywhere(), async {
+    let store = Box::pin(context.write_slots.page(context.active_rooms.is_anywhere(), async {
         let start = Instant::now();
         let stored = context.writer.apply_page(walk, &page, took, &context.config.backfill);
         stored.await.map(|walk| (walk, start.elapsed()))
     }));
-    let stored = ahead.during(store, walk, &page, &mut manner.page_size).await;
+    let stored = ahead.during(store, walk, &page, &mut policy.page_size).await;
     let event_count = page.chunk.events.len();
     // On a thread of its own: to free some ten thousand strings takes as long as three exchanges with the database.
     drop(tokio::task::spawn_blocking(move || drop(page)));
@@ -341,16 +341,16 @@ async fn not_fetched(
     room_id: &OwnedRoomId,
     walk: &Walk,
     error: Error,
-    manner: &mut Manner,
+    policy: &mut WalkPolicy,
 ) -> Result<Option<Walk>, Error> {
     let failed = match error {
         Error::Archive(error) => Err(error.into()),
-        Error::Matrix(error) if manner.page_size.after_error(&error) => return Ok(Some(walk.clone())),
-        Error::Matrix(error) => failed(context, room_id, walk, error, manner).await,
+        Error::Matrix(error) if policy.page_size.after_error(&error) => return Ok(Some(walk.clone())),
+        Error::Matrix(error) => failed(context, room_id, walk, error, policy).await,
     };
     match failed {
         Err(Error::Archive(error)) => {
-            store_failed(context, walk, error, &mut manner.backoff).await.map(|()| None)
+            store_failed(context, walk, error, &mut policy.backoff).await.map(|()| None)
         }
         failed => failed,
     }
@@ -362,7 +362,7 @@ async fn failed(
     room_id: &OwnedRoomId,
     walk: &Walk,
     error: matrix::Error,
-    manner: &mut Manner,
+    policy: &mut WalkPolicy,
 ) -> Result<Option<Walk>, Error> {
     let reason = format!("failed to {error}");
     // For who looks at the walk: nothing depends on it, so the server is still given the pause that it asked for.
@@ -371,13 +371,13 @@ async fn failed(
     }
     let walk = Walk { due_in_s: 0.0, ..walk.clone() };
     if error.retry() == Retry::Refused {
-        manner.refusals.fail();
-        return match refused(context, room_id, &walk, &error, &reason, manner).await? {
-            Some(walk) => pause_or_put_off(context, walk, error.into(), manner).await,
+        policy.refusals.fail();
+        return match refused(context, room_id, &walk, &error, &reason, policy).await? {
+            Some(walk) => pause_or_put_off(context, walk, error.into(), policy).await,
             None => Ok(None),
         };
     }
-    pause_or_put_off(context, walk, error.into(), manner).await
+    pause_or_put_off(context, walk, error.into(), policy).await
 }
 
 /// What follows from a refusal, of which a single one is no proof: it may be a proxy's, or another server's that came through
@@ -388,17 +388,17 @@ async fn refused(
     walk: &Walk,
     error: &matrix::Error,
     reason: &str,
-    manner: &mut Manner,
+    policy: &mut WalkPolicy,
 ) -> Result<Option<Walk>, Error> {
     let settings = &context.config.backfill;
-    let is_believed = context.retries.is_believed(&manner.refusals);
+    let is_believed = context.retries.is_believed(&policy.refusals);
     if error.is_forbidden() {
         // The account is out of the room, if the list of its rooms says so too.
         let Some(joined) = context.unless_stopped(context.client.joined_rooms()).await else {
             return Ok(None);
         };
         let is_out =
-            manner.refusals.failures() >= REFUSALS && joined.is_ok_and(|rooms| !rooms.contains(room_id));
+            policy.refusals.failures() >= REFUSALS && joined.is_ok_and(|rooms| !rooms.contains(room_id));
         if !is_believed && !is_out {
             return Ok(Some(walk.clone()));
         }
@@ -413,7 +413,7 @@ async fn refused(
     if is_dead && has_token && !walk.restarted {
         tracing::warn!(room.id = %room_id, error = reason, "the homeserver refuses a walk's token; beginning anew");
         context.writer.restart_walk(walk).await?;
-        manner.refusals.reset();
+        policy.refusals.reset();
         return Ok(None);
     }
     if is_believed {
@@ -424,20 +424,20 @@ async fn refused(
     Ok(Some(walk.clone()))
 }
 
-/// Pauses before the next try, or lets others have their turn until then: `None`.
+/// Pauses before the next try, or lets others be served until then: `None`.
 async fn pause_or_put_off(
     context: &Context,
     walk: Walk,
     error: Error,
-    manner: &mut Manner,
+    policy: &mut WalkPolicy,
 ) -> Result<Option<Walk>, Error> {
-    let gives_way = manner.backoff.failures() >= TRIES && !context.once;
-    if gives_way && let Some(pause) = context.retries.pause(&error, &mut manner.backoff) {
+    let gives_way = policy.backoff.failures() >= TRIES && !context.once;
+    if gives_way && let Some(pause) = context.retries.pause(&error, &mut policy.backoff) {
         context.writer.put_off(&walk, pause).await?;
-        manner.put_off = true;
+        policy.put_off = true;
         return Ok(None);
     }
-    context.recover(error, &mut manner.backoff).await?;
+    context.recover(error, &mut policy.backoff).await?;
     Ok(Some(walk))
 }
 

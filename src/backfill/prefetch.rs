@@ -140,7 +140,7 @@ impl<'c> Ahead<'c> {
     ) {
         let (context, room_id) = (self.context, self.room_id);
         let to = walk.to().map(str::to_owned);
-        let (limit, most_bytes) = (size.limit(context.lively.is_lively(room_id)), size.most_bytes());
+        let (limit, most_bytes) = (size.limit(context.active_rooms.is_active(room_id)), size.most_bytes());
         let asked_from = from.clone();
         let answer = Box::pin(async move {
             let (from, to) = (asked_from.as_deref(), to.as_deref());
@@ -165,12 +165,12 @@ impl<'c> Ahead<'c> {
     /// below the one before, and where nobody talks, whose messages would wait for them.
     fn may_have_more(&self, walk: &Walk) -> bool {
         let is_history = walk.kind == Kind::History && walk.is_fresh();
-        is_history && walk.upper_position.is_some() && !self.context.lively.is_anywhere()
+        is_history && walk.upper_position.is_some() && !self.context.active_rooms.is_anywhere()
     }
 }
 
 /// How many of these pages, each asked for from the `end` of the one before, are no more than one longer page: something is
-/// on each, none tells again what another does, and the walk goes on after the last.
+/// on each, none repeats what another does, and the walk goes on after the last.
 fn go_on<'p>(pages: impl Iterator<Item = &'p Page>) -> usize {
     let mut told = HashSet::new();
     let mut from = None;
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_go_on_until_one_tells_again_or_tells_nothing() {
+    fn pages_continue_until_one_repeats_or_brings_nothing() {
         let (first, second) = (page(&["$4", "$3"], Some("t2")), page(&["$2"], Some("t1")));
         let cases = [
             (page(&["$1"], Some("t0")), 3),

@@ -9,11 +9,11 @@ use crate::{archive::Span, backfill::operator, config::Config, daemon, matrix::T
 /// Walk one room's history from a pagination token, or all of it anew.
 ///
 /// A room that the archive does not have yet is taken up: one that the account is in, or one whose history everybody may read
-/// (history visibility `world_readable`), without joining it. `run` then follows the first kind; of the second, /sync tells
+/// (history visibility `world_readable`), without joining it. `run` then follows the first kind; of the second, /sync reports
 /// nothing, so it is walked again from time to time (`backfill.rewalk_after`), or whenever you run this again.
 ///
 /// Events that are in the archive already stay as they are. An interrupted walk is gone on with by the next `run` or
-/// `backfill`; what goes by what /sync tells, such as the later passes through a gap, waits for `run`.
+/// `backfill`; what goes by what /sync reports, such as the later passes through a gap, waits for `run`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Backfill {
     /// Room id or alias, such as '!abc:example.org' or '#abc:example.org'

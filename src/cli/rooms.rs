@@ -151,7 +151,7 @@ async fn find_joined(
     if !join {
         return Err(Error::from(archive::Error::NotJoined(room_id)).into());
     }
-    // By the alias, if that is what was given: it tells the homeserver whom to ask.
+    // By the alias, if that is what was given: it reports the homeserver whom to ask.
     Ok(client.join(room).await.map_err(Error::from)?.to_string())
 }
 

@@ -19,7 +19,7 @@ pub(super) const SECRET: [&str; 2] = ["homeserver.access_token", "database.url"]
 pub(super) const PLAIN: [&str; 2] = ["CONFIG", "POSTGRES_BIN"];
 
 /// Beginnings of names that are others' business: what Kubernetes and Docker links put into every container beside
-/// a service called `backscroll`, and what our own scripts and tests are told.
+/// a service called `backscroll`, and what our own scripts and tests are reported.
 const FOREIGN: [&str; 5] = ["SERVICE_", "PORT", "DEMO_", "SYNAPSE_", "TEST_"];
 
 /// The least likeness at which a name is offered.

@@ -34,7 +34,7 @@ use crate::{
     context::{Context, RetryPolicy},
     matrix::{self, Identity},
     postgres,
-    schedule::{active_rooms::Lively, spare_pages::SparePages, write_slots::Turns},
+    schedule::{active_rooms::ActiveRooms, spare_pages::SparePages, write_slots::WriteSlots},
     service::{Services, health::Health},
     sync,
     telemetry::{
@@ -64,7 +64,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     with_context(config, telemetry, once, shutdown, async |context, account| {
         // Whichever fails ends the other, which finishes the transaction that it is in.
-        let all_told = CancellationToken::new();
+        let sync_finished = CancellationToken::new();
         let forward = async {
             // Boxed, as what the walks do: they are large.
             let followed = if once {
@@ -72,7 +72,7 @@ pub async fn run(
             } else {
                 Box::pin(sync::follow(&context, account)).await
             };
-            all_told.cancel();
+            sync_finished.cancel();
             followed.inspect_err(|_| context.shutdown.cancel())
         };
         let backward = async {
@@ -81,10 +81,10 @@ pub async fn run(
                 pulse::resting();
                 tokio::select! {
                     () = context.walks_opened.notified() => {}
-                    () = all_told.cancelled() => {}
+                    () = sync_finished.cancelled() => {}
                 }
             }
-            let walked = backfill::run(&context, all_told.cancelled()).await;
+            let walked = backfill::run(&context, sync_finished.cancelled()).await;
             walked.inspect_err(|_| context.shutdown.cancel())
         };
         let health = &context.health;
@@ -103,7 +103,7 @@ pub async fn run(
     .await
 }
 
-/// Does what `open` opens and whatever else is due that does not [go by `/sync`](Context::is_abreast), which is not followed.
+/// Does what `open` opens and whatever else is due that does not [go by `/sync`](Context::sync_is_current), which is not followed.
 ///
 /// # Errors
 /// What no retry helps against.
@@ -162,15 +162,15 @@ async fn with_context(
         config,
         client,
         writer,
-        turns: Turns::default(),
+        write_slots: WriteSlots::default(),
         spare_pages: SparePages::default(),
-        lively: Lively::default(),
+        active_rooms: ActiveRooms::default(),
         progress: progress.clone(),
         health,
         live_events: AtomicU64::new(0),
-        abreast: AtomicBool::new(false),
+        sync_is_current: AtomicBool::new(false),
         walks_opened: Notify::new(),
-        states_doubted: Notify::new(),
+        states_marked_stale: Notify::new(),
         responses: watch::Sender::default(),
         hurries: AtomicU8::new(0),
         hurried: Notify::new(),
@@ -181,10 +181,10 @@ async fn with_context(
     });
     let result = tokio::select! {
         result = work(Arc::clone(&context), account) => result,
-        () = overdue(&stopping) => Ok(()),
+        () = shutdown_deadline(&stopping) => Ok(()),
         never = supervise(store.server()) => match never {},
-        never = show(&progress) => match never {},
-        never = hear(&context) => match never {},
+        never = tick_progress(&progress) => match never {},
+        never = listen_for_room_choices(&context) => match never {},
         never = report_waits(&context) => match never {},
         // While nothing is to be written, no transaction finds it out.
         taken = context.writer.lease_taken() => Err(taken.into()),
@@ -198,14 +198,14 @@ async fn with_context(
 
 /// Resolves when what was in hand at the signal to stop is to be left: the database undoes it, and the checkpoint has not
 /// moved, so that it is fetched again.
-async fn overdue(stopping: &CancellationToken) {
+async fn shutdown_deadline(stopping: &CancellationToken) {
     stopping.cancelled().await;
     tokio::time::sleep(LAST_CALL).await;
     tracing::warn!("what is in hand takes too long; it is left, and fetched again by the next run");
 }
 
 /// Shows the progress.
-async fn show(progress: &Progress) -> Infallible {
+async fn tick_progress(progress: &Progress) -> Infallible {
     loop {
         tokio::time::sleep(TICK).await;
         progress.tick();
@@ -213,7 +213,7 @@ async fn show(progress: &Progress) -> Infallible {
 }
 
 /// Passes on what `backscroll rooms` decides. Without a connection nothing is heard, so each new one counts as news.
-async fn hear(context: &Context) -> Infallible {
+async fn listen_for_room_choices(context: &Context) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
         if let Ok(mut listener) = context.writer.archive().listen_for_choices().await {

@@ -13,9 +13,9 @@ const MOST_BYTES: usize = 64 << 20;
 const FIRST: u32 = 100;
 /// Below this it is not the page's size that troubles a server.
 const TROUBLED: u32 = 10;
-/// Events of a page in a [lively](crate::schedule::active_rooms) room: with four times as many it is stored for four times as long, and that is
-/// how long a message waits that is told meanwhile.
-const LIVELY: u32 = 250;
+/// Events of a page in a [active](crate::schedule::active_rooms) room: with four times as many it is stored for four times as long, and that is
+/// how long a message waits that is reported meanwhile.
+const ACTIVE: u32 = 250;
 /// Only where a page takes no longer than this: else next to no message meets one that is being stored.
 const SWIFT: Duration = Duration::from_millis(100);
 /// A page that took no longer than this may be larger next time.
@@ -37,9 +37,9 @@ impl PageSize {
         Self { most, now: FIRST.min(most), is_swift: false }
     }
 
-    /// `limit` of the next request, in a room that is lively or not.
-    pub fn limit(&self, is_lively: bool) -> u32 {
-        if is_lively && self.is_swift { self.now.min(LIVELY) } else { self.now }
+    /// `limit` of the next request, in a room that is active or not.
+    pub fn limit(&self, is_active: bool) -> u32 {
+        if is_active && self.is_swift { self.now.min(ACTIVE) } else { self.now }
     }
 
     /// What its answer may have at most, in bytes.
@@ -122,9 +122,9 @@ mod tests {
     #[test]
     fn where_people_talk_a_swift_servers_pages_stay_short() {
         let mut size = PageSize::new(1000);
-        for (took_ms, lively, quiet) in [(20, 200, 200), (20, 250, 400), (150, 800, 800), (20, 250, 1000)] {
+        for (took_ms, active, quiet) in [(20, 200, 200), (20, 250, 400), (150, 800, 800), (20, 250, 1000)] {
             size.after_page(&page(100, 600), Duration::from_millis(took_ms));
-            assert_eq!((size.limit(true), size.limit(false)), (lively, quiet));
+            assert_eq!((size.limit(true), size.limit(false)), (active, quiet));
         }
     }
 

@@ -26,17 +26,17 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// # Errors
 /// One of the homeserver or the database; `events` must then not be stored.
 pub(crate) async fn undo(context: &Context, room_id: &RoomId, events: &mut Events) -> Result<(), Error> {
-    let suspects: Vec<String> = events
+    let candidates: Vec<String> = events
         .events
         .iter()
         .filter(|event| event.maybe_edited_in_place)
         .map(|event| event.event_id.clone())
         .collect();
-    if suspects.is_empty() {
+    if candidates.is_empty() {
         return Ok(());
     }
     let lacking: HashSet<String> =
-        context.writer.archive().lacking(room_id.as_str(), &suspects).await?.into_iter().collect();
+        context.writer.archive().lacking(room_id.as_str(), &candidates).await?.into_iter().collect();
     for event in events.events.iter_mut().filter(|event| lacking.contains(&event.event_id)) {
         if let Some(unedited) = fetch(context, room_id, &event.event_id).await? {
             *event = unedited;
@@ -55,7 +55,7 @@ pub(crate) async fn page(context: &Context, request: &MessagesRequest<'_>) -> Re
     Ok(page)
 }
 
-/// As [`undo`], for what `/sync` told.
+/// As [`undo`], for what `/sync` reported.
 ///
 /// # Errors
 /// As [`undo`].

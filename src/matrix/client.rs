@@ -9,7 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 use super::{
-    Error, Event, SyncAnswer, object,
+    Error, Event, SyncStream, object,
     page::{Events, Page, parse_state},
     parse_event,
     response::{Pieces, SMALL_CAP, send},
@@ -177,7 +177,7 @@ impl Client {
     }
 
     /// What is new since a token, to be read as it comes.
-    pub async fn sync(&self, request: &SyncRequest<'_>) -> Result<SyncAnswer, Error> {
+    pub async fn sync(&self, request: &SyncRequest<'_>) -> Result<SyncStream, Error> {
         request.since.map_or(Ok(()), sendable)?;
         // An initial timeline is not needed: the history walk reads it. Nothing may be filtered out of a timeline (P40).
         let filter = serde_json::json!({
@@ -208,7 +208,7 @@ impl Client {
             // No refusal: every homeserver has this endpoint. Synapse says so where an event is purged under the request.
             if error.is_not_found() { Error::Server { status: StatusCode::NOT_FOUND } } else { error }
         })?;
-        Ok(SyncAnswer::new(pieces, request.since.is_none()))
+        Ok(SyncStream::new(pieces, request.since.is_none()))
     }
 
     /// Whether `/sync` is answered at all, without a `since` and without any room.

@@ -101,7 +101,7 @@ fn with_cause(error: &reqwest::Error) -> String {
 
 impl Error {
     pub(super) fn malformed(what: &str, error: &serde_json::Error) -> Self {
-        // serde's message may quote the offending value, so only the place is told.
+        // serde's message may quote the offending value, so only the place is reported.
         Self::Malformed(format!(
             "{what}: not as specified at line {} column {}",
             error.line(),

@@ -316,7 +316,7 @@ fn stable_text(members: &[Member<'_>]) -> String {
     format!("{{{}}}", kept.join(","))
 }
 
-/// What tells apart what cannot be an event.
+/// What reports apart what cannot be an event.
 fn own_sha256(room_id: &str, raw: &RawValue) -> [u8; 32] {
     let Some(mut members) = json::members(raw) else { return Sha256::digest(raw.get()).into() };
     let names_room = |value| as_identifier(value).as_deref() == Some(room_id);

@@ -29,6 +29,6 @@ pub use event::{Event, Malformed, Stripped, UnnamedPrev};
 pub use login::{Identity, Session};
 pub use page::{Events, Page};
 pub use sync_response::{RoomBatch, Section, SyncBatch};
-pub use sync_stream::SyncAnswer;
+pub use sync_stream::SyncStream;
 pub use token::Token;
 pub(crate) use user_id::is_user_id;

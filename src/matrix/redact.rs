@@ -54,7 +54,7 @@ pub(crate) fn content(room_version: Option<&str>, event_type: &str, content: &st
     let rules = rules(room_version);
     let content = Json::parse(content);
     // ruma's values hold no number beyond 2^53 and no lone surrogate, ours do: a shadow of the content is redacted, and
-    // what is left of that tells what to keep.
+    // what is left of that shows what to keep.
     let (Some(rules), CanonicalJsonValue::Object(mut shadow)) = (rules, shadow(&content)) else {
         return "{}".to_owned();
     };

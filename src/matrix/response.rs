@@ -182,8 +182,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_told_apart() {
-        let told = |status: u16, wait: Option<u64>, body: &str| {
+    fn refusals_are_distinguished() {
+        let error_of = |status: u16, wait: Option<u64>, body: &str| {
             let status = StatusCode::from_u16(status).expect("a status");
             refusal(status, wait.map(Duration::from_secs), body.as_bytes())
         };
@@ -192,25 +192,25 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let limited = r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":1500}"#;
-        assert_eq!(wait(told(429, Some(3), limited)), Some(Duration::from_secs(3)));
-        assert_eq!(wait(told(429, None, limited)), Some(Duration::from_millis(1500)));
-        assert_eq!(wait(told(429, None, "<html>")), None);
-        assert_eq!(wait(told(429, None, r#"{"errcode":"X","retry_after_ms":-1}"#)), None);
-        assert_eq!(wait(told(429, None, r#"{"errcode":"X","retry_after_ms":1e12}"#)), Some(LONGEST_WAIT));
+        assert_eq!(wait(error_of(429, Some(3), limited)), Some(Duration::from_secs(3)));
+        assert_eq!(wait(error_of(429, None, limited)), Some(Duration::from_millis(1500)));
+        assert_eq!(wait(error_of(429, None, "<html>")), None);
+        assert_eq!(wait(error_of(429, None, r#"{"errcode":"X","retry_after_ms":-1}"#)), None);
+        assert_eq!(wait(error_of(429, None, r#"{"errcode":"X","retry_after_ms":1e12}"#)), Some(LONGEST_WAIT));
         assert_eq!(
-            wait(told(429, None, r#"{"errcode":"X","retry_after_ms":"20"}"#)),
+            wait(error_of(429, None, r#"{"errcode":"X","retry_after_ms":"20"}"#)),
             Some(Duration::from_millis(20))
         );
-        assert!(matches!(told(503, Some(3), "<html>"), Error::Unavailable { .. }));
-        assert!(matches!(told(502, None, "<html>"), Error::Server { .. }));
-        assert!(matches!(told(403, None, "<html>"), Error::Server { .. }));
-        assert!(matches!(told(500, None, r#"{"errcode":"M_UNKNOWN"}"#), Error::Server { .. }));
-        assert!(told(403, None, r#"{"errcode":"M_FORBIDDEN"}"#).is_forbidden());
-        assert!(told(400, None, r#"{"errcode":"M_UNKNOWN"}"#).is_bad_token());
-        let out = told(401, None, r#"{"errcode":"M_UNKNOWN_TOKEN","soft_logout":true}"#);
+        assert!(matches!(error_of(503, Some(3), "<html>"), Error::Unavailable { .. }));
+        assert!(matches!(error_of(502, None, "<html>"), Error::Server { .. }));
+        assert!(matches!(error_of(403, None, "<html>"), Error::Server { .. }));
+        assert!(matches!(error_of(500, None, r#"{"errcode":"M_UNKNOWN"}"#), Error::Server { .. }));
+        assert!(error_of(403, None, r#"{"errcode":"M_FORBIDDEN"}"#).is_forbidden());
+        assert!(error_of(400, None, r#"{"errcode":"M_UNKNOWN"}"#).is_bad_token());
+        let out = error_of(401, None, r#"{"errcode":"M_UNKNOWN_TOKEN","soft_logout":true}"#);
         assert!(matches!(out, Error::LoggedOut { soft: true }));
-        let out = told(401, None, r#"{"errcode":"M_UNKNOWN_TOKEN","error":null,"soft_logout":"true"}"#);
+        let out = error_of(401, None, r#"{"errcode":"M_UNKNOWN_TOKEN","error":null,"soft_logout":"true"}"#);
         assert!(matches!(out, Error::LoggedOut { soft: false }));
-        assert!(told(403, None, r#"{"errcode":"M_FORBIDDEN","error":{"text":"no"}}"#).is_forbidden());
+        assert!(error_of(403, None, r#"{"errcode":"M_FORBIDDEN","error":{"text":"no"}}"#).is_forbidden());
     }
 }

@@ -39,7 +39,7 @@ pub enum Section {
     Knock,
 }
 
-/// What one `/sync` answer tells of one room.
+/// What one `/sync` answer reports one room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomBatch {
     /// The room.
@@ -305,7 +305,7 @@ mod tests {
 
     const EVENT: &str = r#"{"type":"t","sender":"s","event_id":"$1","content":{},"origin_server_ts":1}"#;
 
-    /// What a server leaves empty in its own way, or tells under both names, costs nothing of the rest.
+    /// What a server leaves empty in its own way, or reports under both names, costs nothing of the rest.
     #[test]
     fn a_sync_may_hold_nulls_and_both_names() {
         let room = room(

@@ -9,7 +9,7 @@ const KEPT: usize = 512 << 20;
 
 /// An answer of which the rooms are taken one portion after the other. What is not taken yet waits with the server.
 #[derive(Debug)]
-pub struct SyncAnswer {
+pub struct SyncStream {
     pieces: Pieces,
     /// `None` once the answer was read to its end.
     splitter: Option<Splitter>,
@@ -19,7 +19,7 @@ pub struct SyncAnswer {
     is_first: bool,
 }
 
-impl SyncAnswer {
+impl SyncStream {
     pub(super) fn new(pieces: Pieces, is_first: bool) -> Self {
         let splitter = Some(Splitter::new());
         Self { pieces, splitter, ready: VecDeque::new(), next_batch: None, is_first }
@@ -55,7 +55,7 @@ impl SyncAnswer {
     /// All that is left, as one.
     ///
     /// # Errors
-    /// As [`SyncAnswer::next`].
+    /// As [`SyncStream::next`].
     pub async fn read_all(mut self) -> Result<SyncBatch, Error> {
         let mut whole = self.next().await?;
         while !self.is_done() {

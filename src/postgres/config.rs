@@ -1,4 +1,4 @@
-//! What the private server is told.
+//! What the private server is reported.
 
 use std::path::Path;
 

@@ -48,7 +48,7 @@ use self::server::Claim;
 
 const USER: &str = "backscroll";
 const DATABASE: &str = "backscroll";
-/// Only names the socket: the directory is what tells servers apart.
+/// Only names the socket: the directory is what distinguishes servers.
 const PORT: u16 = 5432;
 
 /// A server that has run this long was all right: its end is not one in a row.
@@ -78,7 +78,7 @@ pub fn default_data_dir() -> Result<PathBuf, Error> {
 
 /// A running private server, started by us or adopted.
 ///
-/// Dropped without [`stop`](Self::stop), a server of ours is told to shut down and not waited for.
+/// Dropped without [`stop`](Self::stop), a server of ours is asked to shut down and not waited for.
 #[derive(Debug)]
 pub struct Server {
     cluster: Cluster,

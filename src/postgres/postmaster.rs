@@ -58,7 +58,7 @@ fn signer(data: &Dir) -> Option<u32> {
     data.read(LOCK).ok()?.trim().parse().ok()
 }
 
-/// The server that `postmaster.pid` tells of. It may be long gone.
+/// The server that `postmaster.pid` reports. It may be long gone.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Postmaster {
     pub(super) pid: u32,
@@ -106,7 +106,7 @@ impl Postmaster {
     }
 
     /// It runs, but the backscroll that started it does not: it is about to end. To be asked only
-    /// while the lock is held, which tells that it was a backscroll that started it.
+    /// while the lock is held, which reports that it was a backscroll that started it.
     pub(super) fn is_orphan(&self, cluster: &Path, data: &Dir) -> bool {
         self.is_alive(cluster)
             && match (parent(self.pid), signer(data)) {
@@ -116,7 +116,7 @@ impl Postmaster {
     }
 }
 
-/// Removes a `postmaster.pid` that tells of no server, and that PostgreSQL would not remove by itself.
+/// Removes a `postmaster.pid` that reports no server, and that PostgreSQL would not remove by itself.
 ///
 /// PostgreSQL decides over stale ones, but it gives up on one that is empty or garbage, as a full disk or a power cut leaves it,
 /// and takes any process of its user with that number for a server. In a container, where numbers repeat from start to

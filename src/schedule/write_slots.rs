@@ -8,40 +8,40 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// be done sooner. Where people talk half as many: each keeps a processor busy on the server's side and in part one on ours.
 /// What `/sync` brings waits for nobody, and no page is begun beside it.
 #[derive(Debug)]
-pub struct Turns {
+pub struct WriteSlots {
     pages: Semaphore,
     at_once: u32,
 }
 
-impl Default for Turns {
+impl Default for WriteSlots {
     fn default() -> Self {
         let at_once = u32::try_from(available_parallelism().map_or(1, NonZero::get)).unwrap_or(1);
         Self { pages: Semaphore::new(at_once as usize), at_once }
     }
 }
 
-impl Turns {
+impl WriteSlots {
     /// Stores a page when its turn has come. `talk`: whether people talk in any room.
     pub async fn page<T>(&self, talk: bool, store: impl Future<Output = T>) -> T {
-        let _turns = self.take(if talk { self.at_once.min(2) } else { 1 }).await;
+        let _slots = self.take(if talk { self.at_once.min(2) } else { 1 }).await;
         store.await
     }
 
     /// Stores at once what `/sync` brought.
     pub async fn live<T>(&self, store: impl Future<Output = T>) -> T {
         tokio::pin!(store);
-        // Turns are given in the order in which they were asked for, so that no page is begun after this, whether or not
+        // Slots are given in the order in which they were asked for, so that no page is begun after this, whether or not
         // those in hand end before the store does.
         tokio::select! {
             biased;
-            _turns = self.take(self.at_once) => store.await,
+            _slots = self.take(self.at_once) => store.await,
             stored = &mut store => stored,
         }
     }
 
-    async fn take(&self, turns: u32) -> Option<SemaphorePermit<'_>> {
+    async fn take(&self, slots: u32) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
-        self.pages.acquire_many(turns).await.ok()
+        self.pages.acquire_many(slots).await.ok()
     }
 }
 
@@ -54,20 +54,20 @@ mod tests {
 
     use super::*;
 
-    fn of(at_once: u32) -> Turns {
-        Turns { pages: Semaphore::new(at_once as usize), at_once }
+    fn of(at_once: u32) -> WriteSlots {
+        WriteSlots { pages: Semaphore::new(at_once as usize), at_once }
     }
 
     #[tokio::test]
     async fn what_is_live_waits_for_no_page_and_holds_back_the_next() {
-        let turns = of(1);
+        let slots = of(1);
         let (live_begins, order) = (Notify::new(), RefCell::new(Vec::new()));
         let did = |what| order.borrow_mut().push(what);
-        let first = turns.page(false, async {
+        let first = slots.page(false, async {
             live_begins.notified().await;
             did("the page in hand");
         });
-        let live = turns.live(async {
+        let live = slots.live(async {
             live_begins.notify_one();
             // Time for the next page to begin, were it let.
             for _ in 0..10 {
@@ -75,7 +75,7 @@ mod tests {
             }
             did("what is live");
         });
-        let next = turns.page(false, async { did("the next page") });
+        let next = slots.page(false, async { did("the next page") });
         tokio::join!(first, live, next);
         assert_eq!(order.into_inner(), ["the page in hand", "what is live", "the next page"]);
     }
@@ -83,9 +83,9 @@ mod tests {
     #[tokio::test]
     async fn half_as_many_pages_at_once_where_people_talk() {
         for (at_once, talk, expected) in [(4, false, 4), (4, true, 2), (3, true, 1), (1, true, 1)] {
-            let (turns, begun) = (of(at_once), RefCell::new(0));
+            let (slots, begun) = (of(at_once), RefCell::new(0));
             let pages: [_; 5] = std::array::from_fn(|_| {
-                turns.page(talk, async {
+                slots.page(talk, async {
                     *begun.borrow_mut() += 1;
                     std::future::pending::<()>().await;
                 })
@@ -97,13 +97,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_live_store_that_ends_first_leaves_the_turns_to_the_pages() {
-        let turns = of(2);
+    async fn a_live_store_that_ends_first_leaves_the_slots_to_the_pages() {
+        let slots = of(2);
         let other_done = Notify::new();
-        let in_hand = turns.page(false, other_done.notified());
+        let in_hand = slots.page(false, other_done.notified());
         let others = async {
-            turns.live(async {}).await;
-            turns.page(false, async {}).await;
+            slots.live(async {}).await;
+            slots.page(false, async {}).await;
             other_done.notify_one();
         };
         let all = async { tokio::join!(in_hand, others) };

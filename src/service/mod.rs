@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use self::health::Health;
 use crate::telemetry::{Progress, metrics::Metrics, pulse::Homeserver};
 
-/// How often the service manager is told how it goes, unless its watchdog wants to hear more.
+/// How often the service manager is notified, unless its watchdog wants to hear more.
 const INTERVAL: Duration = Duration::from_secs(10);
 /// For how much longer than that the start may go on without another word.
 const START_ALLOWANCE: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{rollback::Touch, store_response::take_in};
+use self::{rollback::RollbackCheck, store_response::take_in};
 use crate::{
     Error,
     archive::{Account, SyncOutcome},
@@ -38,7 +38,7 @@ pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
         let mut compared: Option<Instant> = None;
         while !context.shutdown.is_cancelled() {
             if compared.is_none_or(|at| at.elapsed() >= COMPARE_AFTER) {
-                follower.doubt_states().await?;
+                follower.mark_states_stale().await?;
                 compared = Some(Instant::now());
             }
             follower.step(timeout).await?;
@@ -47,10 +47,10 @@ pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
     };
     // Beside it, whatever is asked of the server but what is new: it may be slow to tell, or never do.
     let check_states = context.health.watch("comparing states", state_check::run(context));
-    let look = context.health.watch("looking for lost rooms", removed_rooms::watch(context));
+    let sync_and_check_rooms = context.health.watch("looking for lost rooms", removed_rooms::watch(context));
     let stop = |result: Result<(), Error>| result.inspect_err(|_| context.shutdown.cancel());
     let (followed, checked, ()) =
-        tokio::join!(async { stop(follow.await) }, async { stop(check_states.await) }, look);
+        tokio::join!(async { stop(follow.await) }, async { stop(check_states.await) }, sync_and_check_rooms);
     followed.and(checked)
 }
 
@@ -60,8 +60,8 @@ pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
 /// One that no retry helps against.
 pub async fn once(context: &Context, account: Account) -> Result<(), Error> {
     let mut follower = Follower::new(context, account, Duration::ZERO);
-    follower.doubt_states().await?;
-    follower.look().await?;
+    follower.mark_states_stale().await?;
+    follower.sync_and_check_rooms().await?;
     state_check::run(context).await
 }
 
@@ -72,7 +72,7 @@ struct Follower<'c> {
     account: Account,
     /// How long the server is to wait for news.
     timeout: Duration,
-    touch: Touch,
+    rollback_check: RollbackCheck,
     pace: Pace,
     /// How often in a row the server has refused `since`.
     refusals: Backoff,
@@ -80,30 +80,30 @@ struct Follower<'c> {
 
 impl<'c> Follower<'c> {
     fn new(context: &'c Context, account: Account, timeout: Duration) -> Self {
-        let (touch, pace) = (Touch::lost(), Pace::default());
-        Self { context, account, timeout, touch, pace, refusals: Backoff::default() }
+        let (rollback_check, pace) = (RollbackCheck::lost(), Pace::default());
+        Self { context, account, timeout, rollback_check, pace, refusals: Backoff::default() }
     }
 
-    /// Takes a response, and looks for rooms that it should have told of and did not.
-    async fn look(&mut self) -> Result<(), Error> {
-        let suspects = removed_rooms::suspects(self.context).await;
-        let timeout = if suspects.is_empty() { self.timeout } else { Duration::ZERO };
+    /// Takes a response, and looks for rooms that it should have reported and did not.
+    async fn sync_and_check_rooms(&mut self) -> Result<(), Error> {
+        let candidates = removed_rooms::candidates(self.context).await;
+        let timeout = if candidates.is_empty() { self.timeout } else { Duration::ZERO };
         self.step(timeout).await?;
-        removed_rooms::confirm(self.context, &suspects).await;
+        removed_rooms::confirm(self.context, &candidates).await;
         Ok(())
     }
 
     /// Has the current states compared with the server's after the next response: a state reset leaves no event, and a key
     /// that has lost its event is in no answer but a whole state (P93). A first response is one.
-    async fn doubt_states(&self) -> Result<(), Error> {
+    async fn mark_states_stale(&self) -> Result<(), Error> {
         let mut backoff = Backoff::default();
         while self.account.since.is_some() && !self.context.shutdown.is_cancelled() {
-            match self.context.writer.doubt_states().await {
+            match self.context.writer.mark_states_stale().await {
                 Ok(()) => break,
                 Err(error) => self.context.recover(error.into(), &mut backoff).await?,
             }
         }
-        self.context.states_doubted.notify_one();
+        self.context.states_marked_stale.notify_one();
         Ok(())
     }
 
@@ -118,7 +118,7 @@ impl<'c> Follower<'c> {
         while !context.shutdown.is_cancelled() {
             let start = Instant::now();
             let since = self.account.since.clone();
-            match self.take(full_state, timeout).await {
+            match self.attempt(full_state, timeout).await {
                 // To be stopped, or to be asked for other rooms, or from the start.
                 Ok(None) => {}
                 Ok(Some(outcome)) if outcome.needs_full_state => {
@@ -136,7 +136,7 @@ impl<'c> Follower<'c> {
                     return Ok(());
                 }
                 Err(error) => {
-                    context.abreast.store(false, Ordering::Relaxed);
+                    context.sync_is_current.store(false, Ordering::Relaxed);
                     let unsure = matches!(error, Error::Archive(_));
                     if let Error::Matrix(error) = &error {
                         context.note_failing(error, backoff.failures() + 1).await;
@@ -154,10 +154,10 @@ impl<'c> Follower<'c> {
 
     /// One try at that. `None` also if the server refuses `since` for good: it is given up, and the next response is an initial
     /// one.
-    async fn take(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
-        self.touch.regain(self.context, &mut self.account).await?;
-        let taken = self.try_step(full_state, timeout).await;
-        match taken.inspect_err(|error| self.touch.failed(error)) {
+    async fn attempt(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
+        self.rollback_check.run(self.context, &mut self.account).await?;
+        let taken = self.sync_once(full_state, timeout).await;
+        match taken.inspect_err(|error| self.rollback_check.failed(error)) {
             Err(Error::Matrix(error)) if error.is_bad_token() && self.account.since.is_some() => {
                 if !self.is_dead(&error).await? {
                     return Err(error.into());
@@ -193,12 +193,12 @@ impl<'c> Follower<'c> {
     }
 
     /// The response to one request, stored. `None`: to be stopped, or to be asked for other rooms.
-    async fn try_step(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
+    async fn sync_once(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
         let Self { context, account, .. } = &mut *self;
         let rooms = wanted_rooms(context, account).await?;
         let full_state = full_state || wants_full_state(account, &rooms);
         if full_state && account.since.is_some() {
-            context.writer.doubt_left_rooms(&rooms).await?;
+            context.writer.mark_left_rooms_stale(&rooms).await?;
         }
         // What somebody waits for, the server is to tell at once.
         let hurried =
@@ -218,16 +218,16 @@ impl<'c> Follower<'c> {
             let before = context.live_events.fetch_add(outcome.event_count as u64, Ordering::Relaxed);
             context.progress.following(room_count, before + outcome.event_count as u64);
         }
-        context.abreast.store(true, Ordering::Relaxed);
+        context.sync_is_current.store(true, Ordering::Relaxed);
         // What the response opened is read from the database; this only wakes the reader.
         context.walks_opened.notify_one();
         context.responses.send_modify(|stored| *stored += 1);
-        context.states_doubted.notify_one();
+        context.states_marked_stale.notify_one();
         Ok(Some(outcome))
     }
 }
 
-/// What a response has brought. One that tells again what is known, or of nothing that is archived, brings nothing new.
+/// What a response has brought. One that repeats what is known, or of nothing that is archived, brings nothing new.
 fn brought(outcome: &SyncOutcome, is_same_token: bool) -> Brought {
     if outcome.event_count > 0 {
         Brought::News
@@ -239,7 +239,7 @@ fn brought(outcome: &SyncOutcome, is_same_token: bool) -> Brought {
 }
 
 /// Whether the next response must hold the state of every room: at the first, and when other rooms are wanted than
-/// before, which no token tells (P41).
+/// before, which no token reports (P41).
 fn wants_full_state(account: &Account, rooms: &Rooms) -> bool {
     account.since.is_none() || account.rooms_filter != Some(rooms.fingerprint())
 }

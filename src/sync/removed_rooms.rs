@@ -15,18 +15,18 @@ const LOOK_AFTER: Duration = Duration::from_secs(60);
 /// Looks for such rooms until shutdown, beside `/sync`.
 pub(super) async fn watch(context: &Context) {
     while !context.shutdown.is_cancelled() {
-        let suspects = suspects(context).await;
-        if !suspects.is_empty() {
+        let candidates = candidates(context).await;
+        if !candidates.is_empty() {
             context.hear_news().await;
-            confirm(context, &suspects).await;
+            confirm(context, &candidates).await;
         }
         context.pause(LOOK_AFTER).await;
     }
 }
 
 /// Rooms that the archive takes the account to be in and the server does not. Whoever has just left is among them:
-/// `/sync` tells that, and only what it leaves out has [vanished](confirm).
-pub(super) async fn suspects(context: &Context) -> Vec<OwnedRoomId> {
+/// `/sync` reports that, and only what it leaves out has [vanished](confirm).
+pub(super) async fn candidates(context: &Context) -> Vec<OwnedRoomId> {
     match context.unless_stopped(missing(context)).await {
         Some(Ok(rooms)) => rooms,
         Some(Err(error)) => {
@@ -49,8 +49,8 @@ async fn missing(context: &Context) -> Result<Vec<OwnedRoomId>, Error> {
 
 /// To be called with the [`suspects`] of before the last `/sync` response, which had its chance to tell: notes that the
 /// account is not in those any more that it did not mention and of which the server refuses the state. Their rows stay.
-pub(super) async fn confirm(context: &Context, suspects: &[OwnedRoomId]) {
-    for room_id in suspects {
+pub(super) async fn confirm(context: &Context, candidates: &[OwnedRoomId]) {
+    for room_id in candidates {
         let request = context.writer.state_order().ask(room_id.as_str());
         if !is_refused(context, room_id).await {
             continue;

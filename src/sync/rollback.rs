@@ -19,12 +19,12 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// Whether what came last is an answer of the server. After a failure, and at first, another server may answer than did
 /// before, or the same one from a backup.
 #[derive(Debug)]
-pub(super) struct Touch {
+pub(super) struct RollbackCheck {
     /// How often it may still be tried to find out.
     tries: u32,
 }
 
-impl Touch {
+impl RollbackCheck {
     pub(super) fn lost() -> Self {
         Self { tries: 3 }
     }
@@ -39,9 +39,9 @@ impl Touch {
         self.tries > 0
     }
 
-    /// Takes it up again: where the server does not know any more what it told, it was rolled back, and takes `since` for a
+    /// Takes it up again: where the server does not know any more what it reported, it was rolled back, and takes `since` for a
     /// token of the future without a word (P23). Then that is given up, and the next response is an initial one.
-    pub(super) async fn regain(&mut self, context: &Context, account: &mut Account) -> Result<(), Error> {
+    pub(super) async fn run(&mut self, context: &Context, account: &mut Account) -> Result<(), Error> {
         if !self.is_lost() {
             return Ok(());
         }
@@ -63,7 +63,7 @@ impl Touch {
 }
 
 /// Whether the server has said again and again, for a while, that it [was rolled back](was_rolled_back): one that answers from
-/// several machines may lack for a moment what it has just told.
+/// several machines may lack for a moment what it has just reported.
 async fn is_proven(context: &Context, account: &Account, is_last: bool) -> Result<bool, Error> {
     let mut lacks = Backoff::default();
     while was_rolled_back(context, account, is_last).await? {
@@ -79,7 +79,7 @@ async fn is_proven(context: &Context, account: &Account, is_last: bool) -> Resul
     Ok(false)
 }
 
-/// Whether the server knows a room and not the event that it told of it last, though older ones of its kind, if there are
+/// Whether the server knows a room and not the event that it reported it last, though older ones of its kind, if there are
 /// any: what has grown old may have been removed. That it fails to say is no proof; it is an error unless this `is_last`
 /// try.
 async fn was_rolled_back(context: &Context, account: &Account, is_last: bool) -> Result<bool, Error> {

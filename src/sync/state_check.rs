@@ -12,7 +12,7 @@ use ruma::RoomId;
 use super::{past_membership, wanted_rooms};
 use crate::{
     Error,
-    archive::Suspect,
+    archive::StaleRoom,
     backoff::{Backoff, Retry},
     context::Context,
     matrix::{self, Events},
@@ -70,8 +70,8 @@ enum Checked {
     Done,
     /// The room is to be asked for again.
     Failed(matrix::Error),
-    /// `/sync` has told of the state meanwhile.
-    Overtaken,
+    /// `/sync` has reported the state meanwhile.
+    YieldToNewerGap,
     /// To be stopped.
     Stopped,
 }
@@ -105,7 +105,7 @@ impl StateChecks<'_> {
                     asked_keys.remove(&room.room_key);
                     self.note(&room, checked?);
                 }
-                () = context.states_doubted.notified(), if asked.len() < AT_ONCE => {}
+                () = context.states_marked_stale.notified(), if asked.len() < AT_ONCE => {}
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() && asked.len() < AT_ONCE => {}
             }
         }
@@ -128,7 +128,7 @@ impl StateChecks<'_> {
     }
 
     /// The rooms that are asked for now, beside those of `asked_keys`.
-    async fn next_rooms(&self, asked_keys: &HashSet<i32>) -> Result<Vec<Suspect>, Error> {
+    async fn next_rooms(&self, asked_keys: &HashSet<i32>) -> Result<Vec<StaleRoom>, Error> {
         let places = AT_ONCE.saturating_sub(asked_keys.len());
         if places == 0 || self.is_limited() {
             return Ok(Vec::new());
@@ -137,7 +137,7 @@ impl StateChecks<'_> {
         let waits = |room: &Postponed| room.until > Instant::now() || is_given_up(room);
         let waiting = self.postponed.iter().filter(|(_, room)| waits(room)).map(|(room_key, _)| room_key);
         let except: Vec<i32> = waiting.chain(asked_keys).copied().collect();
-        Ok(self.context.writer.archive().suspect_rooms(&except, places).await?)
+        Ok(self.context.writer.archive().stale_rooms(&except, places).await?)
     }
 
     /// When the next room may be asked for that waits; `None`: none does.
@@ -150,14 +150,14 @@ impl StateChecks<'_> {
         limited.or_else(|| rooms.map(|room| room.until).min())
     }
 
-    fn note(&mut self, room: &Suspect, checked: Checked) {
+    fn note(&mut self, room: &StaleRoom, checked: Checked) {
         match checked {
             Checked::Done => {
                 self.limits = 0;
                 self.postponed.remove(&room.room_key);
             }
             Checked::Stopped => {}
-            Checked::Overtaken => {
+            Checked::YieldToNewerGap => {
                 self.postpone(room.room_key);
             }
             Checked::Failed(error @ matrix::Error::RateLimited { .. }) => {
@@ -190,9 +190,9 @@ impl StateChecks<'_> {
 }
 
 /// Asks for the state of a room, and stores it.
-async fn check(context: &Context, room: &Suspect) -> Result<Checked, Error> {
+async fn check(context: &Context, room: &StaleRoom) -> Result<Checked, Error> {
     // What an earlier version took for a room: it cannot be asked for.
-    let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::Overtaken) };
+    let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::YieldToNewerGap) };
     let Some(mut account) = context.writer.archive().account().await? else { return Ok(Checked::Done) };
     let request = context.writer.state_order().ask(&room.room_id);
     let state = context.unless_stopped(state_of(context, &account.user_id, room, &room_id)).await;
@@ -205,19 +205,19 @@ async fn check(context: &Context, room: &Suspect) -> Result<Checked, Error> {
     match state {
         None if room.watched => {
             if !context.writer.leave_state(room.room_key, &request).await? {
-                return Ok(Checked::Overtaken);
+                return Ok(Checked::YieldToNewerGap);
             }
         }
         Some(state) if room.is_archived() => {
             if !context.writer.reconcile(room.room_key, &request, &state).await? {
-                return Ok(Checked::Overtaken);
+                return Ok(Checked::YieldToNewerGap);
             }
         }
         state => {
             let rooms = wanted_rooms(context, &mut account).await?;
             let state = state.as_ref();
             if !context.writer.take_up_left_room(&account, &rooms, room.room_key, &request, state).await? {
-                return Ok(Checked::Overtaken);
+                return Ok(Checked::YieldToNewerGap);
             }
             context.walks_opened.notify_one();
         }
@@ -229,7 +229,7 @@ async fn check(context: &Context, room: &Suspect) -> Result<Checked, Error> {
 async fn state_of(
     context: &Context,
     user_id: &str,
-    room: &Suspect,
+    room: &StaleRoom,
     room_id: &RoomId,
 ) -> Result<Option<Events>, matrix::Error> {
     let state = context.client.state(room_id).await?;

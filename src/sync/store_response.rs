@@ -11,7 +11,7 @@ use crate::{
     config::Rooms,
     context::Context,
     fetch::unedit,
-    matrix::{self, SyncAnswer, SyncBatch, SyncRequest},
+    matrix::{self, SyncBatch, SyncRequest, SyncStream},
     telemetry::{
         Reached, metrics,
         pulse::{self, Homeserver},
@@ -41,7 +41,7 @@ pub(super) async fn take_in(
     };
     let Some(Some(mut answer)) = unless_outdated(context, account, news).await? else { return Ok(None) };
     let mut intake = context.writer.take_in(account, rooms, full);
-    let (mut stored_in, mut told) = (Duration::ZERO, Vec::new());
+    let (mut stored_in, mut active) = (Duration::ZERO, Vec::new());
     let mut first = request.since.is_none().then(|| First::begin(context));
     loop {
         let Some(batch) = unless_outdated(context, account, next(context, &mut answer)).await? else {
@@ -49,12 +49,12 @@ pub(super) async fn take_in(
         };
         context.health.homeserver_is(Homeserver::Answers);
         if batch.rooms_unread && full {
-            // A room that is quiet is told of in no other response.
+            // A room that is quiet is reported in no other response.
             return Err(matrix::Error::Malformed("/sync: the rooms are no object".to_owned()).into());
         }
         // Of a first response, and of one to a run that ends, nobody waits to see the next.
         if !full && !context.once {
-            told.extend(talked_in(&batch));
+            active.extend(talked_in(&batch));
         }
         let start = Instant::now();
         let next_batch = answer.next_batch().filter(|_| answer.is_done());
@@ -75,18 +75,18 @@ pub(super) async fn take_in(
             pulse::within(FULL_STORE);
             store.await?
         } else {
-            context.turns.live(store).await?
+            context.write_slots.live(store).await?
         };
         if !outcome.needs_full_state {
             note(&outcome, stored_in + start.elapsed());
-            context.lively.told(told.iter().map(|room_id| &**room_id));
+            context.active_rooms.mark(active.iter().map(|room_id| &**room_id));
         }
         return Ok(Some((outcome, account)));
     }
 }
 
 /// The next rooms of an answer, with the events' own content.
-async fn next(context: &Context, answer: &mut SyncAnswer) -> Result<SyncBatch, Error> {
+async fn next(context: &Context, answer: &mut SyncStream) -> Result<SyncBatch, Error> {
     let mut batch = answer.next().await?;
     unedit::undo_in_rooms(context, &mut batch.rooms).await?;
     Ok(batch)
@@ -105,8 +105,8 @@ async fn unless_outdated<T, E: Into<Error>>(
 }
 
 fn talked_in(batch: &SyncBatch) -> impl Iterator<Item = OwnedRoomId> {
-    let told = batch.rooms.iter().filter(|room| !room.timeline.events.is_empty());
-    told.map(|room| room.room_id.clone())
+    let active = batch.rooms.iter().filter(|room| !room.timeline.events.is_empty());
+    active.map(|room| room.room_id.clone())
 }
 
 fn note(outcome: &SyncOutcome, took: Duration) {
@@ -125,14 +125,14 @@ fn note(outcome: &SyncOutcome, took: Duration) {
 struct First {
     progress: crate::telemetry::RoomProgress,
     portions: u64,
-    told: Instant,
+    active: Instant,
 }
 
 impl First {
     fn begin(context: &Context) -> Self {
         let progress = context.progress.first_sync();
         progress.update(Reached::default());
-        Self { progress, portions: 0, told: Instant::now() }
+        Self { progress, portions: 0, active: Instant::now() }
     }
 
     fn stored(&mut self, outcome: &SyncOutcome) {
@@ -142,8 +142,8 @@ impl First {
             page_count: self.portions,
             ..Reached::default()
         });
-        if self.told.elapsed() >= TELL_AFTER {
-            self.told = Instant::now();
+        if self.active.elapsed() >= TELL_AFTER {
+            self.active = Instant::now();
             tracing::info!(
                 room_count = outcome.room_count,
                 event_count = outcome.event_count,

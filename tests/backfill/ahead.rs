@@ -53,7 +53,7 @@ async fn pages_that_wait_for_the_database_are_few_and_stored_together() {
     );
 }
 
-/// A message told meanwhile would wait for all of them.
+/// A message reported meanwhile would wait for all of them.
 #[tokio::test]
 async fn where_people_talk_pages_are_stored_one_by_one() {
     let stage = Stage::new().await;

@@ -176,7 +176,7 @@ async fn a_room_that_everybody_may_read_is_archived_without_being_in_it() {
     assert_eq!(stage.timeline(&room).await, stage.server.visible_ids(&room));
     assert_eq!(stage.state_difference(&room).await, None);
 
-    // Who joins sees more, and is told what comes.
+    // Who joins sees more, and is reported what comes.
     stage.server.join(&room, ARCHIVER);
     stage.say(&room, "with us", 15);
     let mut daemon = stage.followed(&room).await;
@@ -286,7 +286,7 @@ async fn a_new_room_that_is_left_out_is_not_taken_up() {
     stage.refused(&[&room], &["erased"]).await;
 }
 
-/// The state tells the room version; without it the walk does, at the room's start.
+/// The state reports the room version; without it the walk does, at the room's start.
 #[tokio::test]
 async fn a_room_whose_state_is_kept_back_is_walked_all_the_same() {
     let stage = Stage::new().await;

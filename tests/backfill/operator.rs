@@ -59,7 +59,7 @@ async fn a_walk_from_a_token_that_is_newer_than_the_archive_puts_nothing_below_i
     }
 }
 
-/// It was ahead of `/sync`, which then tells what it has passed, with what it did not get to, or with a gap below.
+/// It was ahead of `/sync`, which then shows what it has passed, with what it did not get to, or with a gap below.
 #[tokio::test]
 async fn a_whole_walk_that_is_killed_ahead_of_the_sync_leaves_the_order_right() {
     for (pages, timeline_cap) in [(1, 100), (1, 10), (1, 5), (3, 100), (3, 10), (3, 20)] {
@@ -68,7 +68,7 @@ async fn a_whole_walk_that_is_killed_ahead_of_the_sync_leaves_the_order_right() 
         stage.once().await;
         stage.server.behave(|habits| habits.timeline_cap = timeline_cap);
         let unheard = stage.say(&room, "unheard", 40);
-        // No response tells of it.
+        // No response reports it.
         stage.server.backfill_insert_after(&room, &unheard[35], Event::message("learnt"));
         stage.server.inject(Fault::stall().on("/messages").after(pages));
         let asked = stage.server.requests("/messages").len();
@@ -148,7 +148,7 @@ async fn a_walk_from_a_token_fills_the_hole_that_was_skipped() {
     assert_eq!(stage.timeline(&room).await, stage.server.visible_ids(&room));
 }
 
-/// The account has been away: more is new than fits a page, and `/sync` has not told of it yet.
+/// The account has been away: more is new than fits a page, and `/sync` has not reported it yet.
 #[tokio::test]
 async fn a_walk_from_the_newest_event_stands_above_the_archive() {
     let stage = Stage::new().await;

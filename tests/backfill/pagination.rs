@@ -131,7 +131,7 @@ async fn a_page_without_an_end_may_lack_what_comes_a_moment_later() {
 }
 
 #[tokio::test]
-async fn purged_history_is_told_from_complete_history() {
+async fn purged_history_is_distinguished_from_complete_history() {
     let stage = Stage::new().await;
     let room = stage.room(30);
     let kept = stage.server.visible_ids(&room)[20].clone();

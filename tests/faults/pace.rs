@@ -48,7 +48,7 @@ impl<'s> Requests<'s> {
     }
 }
 
-/// A response that tells of a room what is known.
+/// A response that reports a room what is known.
 fn known_sync(room: &str, event_id: &str, next_batch: &str) -> String {
     let event = format!(
         r#"{{"type":"m.room.message","sender":"{ALICE}","event_id":"{event_id}","origin_server_ts":1,"content":{{}}}}"#

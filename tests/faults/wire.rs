@@ -81,7 +81,7 @@ async fn a_sync_that_is_not_found_is_asked_again() {
 }
 
 #[tokio::test]
-async fn sync_waits_as_long_as_it_is_told() {
+async fn sync_waits_as_long_as_it_is_asked_to() {
     let stage = Stage::new().await;
     let room = stage.room(5);
     stage.server.inject(Fault::too_many(&[("Retry-After", "2")], "").on("/sync").times(1));

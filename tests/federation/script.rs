@@ -21,7 +21,7 @@ const ROUNDS: u64 = 2;
 const STEPS: usize = 12;
 /// A message of each server is with the other within this, once both run.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// More events than a `/sync` response tells.
+/// More events than a `/sync` response reports.
 const BURST: usize = 110;
 
 /// Which of the two servers something happens on.
@@ -40,7 +40,7 @@ struct Script {
     alone: Option<Side>,
     archivist_is_in: bool,
     is_paused: bool,
-    /// Texts are told apart by their number.
+    /// Texts are distinguished by their number.
     said: usize,
     /// What Alice has sent and the archivist was there to hear, in order: none of it can be late.
     punctual: Vec<String>,

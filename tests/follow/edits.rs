@@ -48,7 +48,7 @@ async fn an_edit_in_the_events_place_is_undone() {
     stage.is_archived(&room).await;
     assert_eq!(asked_singly(&stage), 5);
 
-    // Each in one response: told while the next one waits.
+    // Each in one response: reported while the next one waits.
     for (count, name) in [(2, "live"), (8, "a gap")] {
         stage.server.inject(Fault::delay(Duration::from_millis(300)).on("/sync").times(1));
         edited(&stage, &room, count);

@@ -25,7 +25,7 @@ async fn a_limited_timeline_is_a_gap_that_closes() {
     let room = stage.room(15);
     let mut daemon = stage.followed(&room).await;
     stage.server.behave(|habits| habits.timeline_cap = 5);
-    // The response in hand tells of the first of these; the next one comes when all have arrived.
+    // The response in hand reports the first of these; the next one comes when all have arrived.
     stage.server.inject(Fault::delay(Duration::from_millis(500)).on("/sync").times(1));
     stage.say(&room, "in a rush", 45);
     stage.agrees_in_order(&mut daemon, &room).await;
@@ -112,9 +112,9 @@ async fn the_recheck_finds_what_the_server_learnt_meanwhile() {
     stage.agrees_in_order(&mut daemon, &room).await;
 }
 
-/// It could be led into a newer gap, which the next response of `/sync` tells of.
+/// It could be led into a newer gap, which the next response of `/sync` reports.
 #[tokio::test]
-async fn a_later_pass_waits_until_the_server_has_told_what_is_new() {
+async fn a_later_pass_waits_until_sync_is_current() {
     let stage = Stage::new().await.set("backfill.recheck_after", "1h");
     let room = stage.room(15);
     stage.followed(&room).await.stop().await;
@@ -168,7 +168,7 @@ async fn an_end_that_is_missing_within_a_gap_leaves_it_open() {
     daemon.stop().await;
 }
 
-/// A walk may meet, before `/sync` tells it, what arrived late and belongs far below; then a timeline begins with what is
+/// A walk may meet, before `/sync` reports it, what arrived late and belongs far below; then a timeline begins with what is
 /// known, or ends with it.
 #[tokio::test]
 async fn what_a_walk_has_met_before_the_sync_stays_where_it_is() {
@@ -247,7 +247,7 @@ async fn a_history_of_many_empty_pages_stands_below_what_came_live() {
     }
 }
 
-/// What a server learns of an outage stands above what was told before it, also where an older gap is looked through once
+/// What a server learns of an outage stands above what was reported before it, also where an older gap is looked through once
 /// more first, or the history has not begun yet or has passed no event: each is walked from above all that is known.
 #[tokio::test]
 async fn an_outage_is_placed_right_whatever_is_walked_first() {
@@ -298,7 +298,7 @@ fn cut(room: &str, keeps: impl Fn(&serde_json::Value) -> bool + Send + Sync + 's
     fault.on("/sync")
 }
 
-/// P28: what a state event replaced was never told.
+/// P28: what a state event replaced was never reported.
 #[tokio::test]
 async fn a_cut_that_the_server_denies_is_a_gap() {
     let stage = Stage::new().await;
@@ -313,7 +313,7 @@ async fn a_cut_that_the_server_denies_is_a_gap() {
     let mut daemon = stage.followed(&room).await;
     stage.agrees_in_order(&mut daemon, &room).await;
     assert_eq!(reasons(&stage).await, [LEFT_OUT]);
-    // What is told whole makes none.
+    // What is reported whole makes none.
     stage.server.state(&room, "m.room.topic", "", r#"{"topic":"later"}"#);
     stage.say(&room, "later", 3);
     stage.agrees_in_order(&mut daemon, &room).await;

@@ -28,7 +28,7 @@ async fn messages_and_state_appear_as_they_come() {
 
     let current = "select prev_content ->> 'topic' from current_state where type = 'm.room.topic'";
     assert_eq!(stage.database.value(current).await, "topic 3");
-    // Where the server tells nothing of it, the archive still knows.
+    // Where the server says nothing about it, the archive still knows.
     stage.database.run("update archive.events set prev_content = null, replaces_state = null").await;
     assert_eq!(stage.database.value(current).await, "topic 3");
 }

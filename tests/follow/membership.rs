@@ -66,9 +66,9 @@ async fn a_kick_and_a_ban_keep_what_was_there() {
     daemon.stop().await;
 }
 
-/// Synapse tells no state of a room that none of its users is in any more (P87).
+/// Synapse reports no state of a room that none of its users is in any more (P87).
 #[tokio::test]
-async fn a_leave_that_only_the_timeline_tells_is_in_force() {
+async fn a_leave_that_only_the_timeline_holds_is_in_force() {
     for (state_after, ban) in [(StateAfter::Stable, false), (StateAfter::Unstable, true)] {
         let stage = Stage::new().await;
         stage.server.behave(|habits| (habits.state_after, habits.drops_left_state) = (state_after, true));
@@ -208,7 +208,7 @@ async fn a_gap_that_a_ban_cut_off_is_taken_up_again() {
     daemon.stop().await;
 }
 
-/// As before, but `/sync` tells of the ban and of the return at once, after the refusal.
+/// As before, but `/sync` reports the ban and of the return at once, after the refusal.
 #[tokio::test]
 async fn a_gap_that_a_ban_between_two_responses_cut_off_is_taken_up_again() {
     let (stage, room, mut daemon) = with_a_gap().await;
@@ -233,7 +233,7 @@ async fn a_gap_that_a_ban_between_two_responses_cut_off_is_taken_up_again() {
 
 /// Kicked and invited again between two responses: the second part of the answer takes back nothing of the first.
 #[tokio::test]
-async fn a_room_that_is_told_of_twice_keeps_what_the_first_tells() {
+async fn a_room_that_occurs_twice_keeps_what_the_first_says() {
     let (stage, mut daemon) = following().await;
     let event = |kind: &str, sender: &str, key: &str, content: &str| {
         format!(
@@ -258,9 +258,9 @@ async fn a_room_that_is_told_of_twice_keeps_what_the_first_tells() {
         .server
         .inject(Fault::reply(200, &[("Content-Type", "application/json")], body).on("/sync").times(1));
     stage.room(0);
-    let told = "select membership, bootstrapped, room_version from archive.rooms where room_id = '!twice:model.test'";
-    daemon.until("it is told", async || !stage.database.rows(told).await.is_empty()).await;
-    assert_eq!(stage.database.rows(told).await, [["invite", "t", "10"]]);
+    let query = "select membership, bootstrapped, room_version from archive.rooms where room_id = '!twice:model.test'";
+    daemon.until("it is told", async || !stage.database.rows(query).await.is_empty()).await;
+    assert_eq!(stage.database.rows(query).await, [["invite", "t", "10"]]);
     daemon.stop().await;
 }
 

@@ -35,7 +35,7 @@ async fn a_dead_sync_token_is_replaced_and_leaves_no_hole() {
     daemon.stop().await;
 }
 
-/// What the server has told and lost stays; what it has is all there, in its order and in force.
+/// What the server has reported and lost stays; what it has is all there, in its order and in force.
 async fn has_all_of(stage: &Stage, daemon: &mut Daemon, room: &str) {
     let difference = async || {
         let visible = stage.server.visible_ids(room);
@@ -87,7 +87,7 @@ async fn a_server_back_from_a_backup_is_asked_from_the_start() {
         assert!(stage.timeline(&room).await.starts_with(&before), "what it told is kept");
         let reasons = stage.database.column("select distinct reason from gaps").await;
         assert_eq!(reasons, ["the sync token was lost"]);
-        // What it tells now it knows.
+        // What it reports now it knows.
         daemon.stop().await;
         stage.once().await;
         assert_eq!(stage.database.value("select count(*) from gaps").await, "2");

@@ -55,7 +55,7 @@ fn tell_secrets(stage: &Stage, room: &str) -> Vec<String> {
     ]
 }
 
-/// The next value of every state key that was told a secret, so that `prev_content` repeats it.
+/// The next value of every state key that was reported a secret, so that `prev_content` repeats it.
 fn overwrite(stage: &Stage, room: &str) {
     for (kind, key) in
         [("m.room.topic", ""), ("m.room.power_levels", ""), ("m.room.member", BOB), ("org.example", "key")]
@@ -118,7 +118,7 @@ async fn what_was_redacted_before_is_archived_pruned() {
     is_pruned(&stage, &rooms).await;
 }
 
-/// A server tells what a state event replaced, and who redacted that, also to those who may not see it.
+/// A server shows what a state event replaced, and who redacted that, also to those who may not see it.
 #[tokio::test]
 async fn redacted_content_that_only_a_successor_repeats_is_pruned() {
     let stage = Stage::new().await;
@@ -143,7 +143,7 @@ async fn redacted_content_that_only_a_successor_repeats_is_pruned() {
     daemon.stop().await;
     is_pruned(&stage, &rooms).await;
 
-    // And where the redaction is told first.
+    // And where the redaction is reported first.
     for room in &rooms {
         let secret = stage.server.state(room, "m.room.topic", "", &format!(r#"{{"topic":"{SECRET}"}}"#));
         stage.server.conceal(room, &secret);
@@ -253,7 +253,7 @@ async fn a_redacted_redaction_redacts_nevertheless() {
     for room in &rooms {
         let secret = stage.server.message(room, ALICE, SECRET);
         let redaction = stage.server.redact(room, &secret);
-        // Up to version 10 a redacted redaction names no target any more (P78): once both are told, a walk alone helps.
+        // Up to version 10 a redacted redaction names no target any more (P78): once both are reported, a walk alone helps.
         stage.agrees_in_order(&mut daemon, room).await;
         stage.server.redact(room, &redaction);
         stage.agrees_in_order(&mut daemon, room).await;
@@ -384,7 +384,7 @@ async fn what_is_in_quarantine_can_be_redacted() {
     assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
 }
 
-/// Redacted while the account was away, and hidden from it: only the event itself tells, once the account is back.
+/// Redacted while the account was away, and hidden from it: only the event itself reports, once the account is back.
 #[tokio::test]
 async fn what_was_redacted_out_of_sight_is_pruned_after_a_return() {
     let stage = Stage::new().await;

@@ -82,7 +82,7 @@ async fn a_rewalk_that_is_refused_is_made_again() {
     daemon.until("a rewalk is refused", async || stage.database.value(refused).await == "t").await;
     stage.server.kick(&room, ARCHIVER);
     stage.server.join(&room, ARCHIVER);
-    // Two, where a response tells of the kick alone.
+    // Two, where a response reports the kick alone.
     let closed = "select coalesce(bool_and(g.state = 'closed' and r.membership = 'join'), false)
                   from archive.gaps g join archive.rooms r using (room_key)";
     daemon.until("the gaps of the ban are closed", async || stage.database.value(closed).await == "t").await;

@@ -85,7 +85,7 @@ async fn the_loser_of_a_fork_is_not_current() {
     }
 }
 
-/// Without `state_after`, `/sync` tells the state of the branch that its timeline ends with.
+/// Without `state_after`, `/sync` reports the state of the branch that its timeline ends with.
 #[tokio::test]
 async fn the_state_of_a_branch_is_not_the_rooms() {
     for state_after in SERVERS {
@@ -103,7 +103,7 @@ async fn the_state_of_a_branch_is_not_the_rooms() {
     }
 }
 
-/// `/sync` leaves out what `/state` tells, also where it is to tell all.
+/// `/sync` leaves out what `/state` reports, also where it is to tell all.
 #[tokio::test]
 async fn a_full_state_takes_away_nothing_that_is_in_force() {
     let stage = Stage::new().await;
@@ -193,7 +193,7 @@ async fn a_restart_heals_a_state_that_changed_behind_its_back() {
         let lost = stage.server.state(&room, "org.example", "lost", "{}");
         stage.followed(&room).await.stop().await;
         stage.server.unset_state(&room, "org.example", "lost");
-        // As if a reset had not been told.
+        // As if a reset had not been reported.
         stage
             .database
             .run(&format!("update archive.current_state set event_id = '{first}' where type = '{TOPIC}'"))
@@ -205,9 +205,9 @@ async fn a_restart_heals_a_state_that_changed_behind_its_back() {
             .await;
         let [.., healed] = &moves(&stage).await[..] else { panic!("the topic has moved") };
         assert_eq!(healed[..], [first, second, "reconcile".to_owned()], "{state_after:?}");
-        let told = "select old_event_id, coalesce(new_event_id, '-'), cause from archive.state_changes
+        let query = "select old_event_id, coalesce(new_event_id, '-'), cause from archive.state_changes
                     where type = 'org.example' order by change_id desc limit 1";
-        assert_eq!(stage.database.rows(told).await, [[lost, "-".to_owned(), "reconcile".to_owned()]]);
+        assert_eq!(stage.database.rows(query).await, [[lost, "-".to_owned(), "reconcile".to_owned()]]);
         daemon.stop().await;
     }
 }
@@ -253,7 +253,7 @@ async fn a_state_that_cannot_be_got_is_asked_for_ever_more_rarely() {
     daemon.stop().await;
 }
 
-/// A key without an earlier value, of a branch that a ban on another has undone: no response tells that it is gone.
+/// A key without an earlier value, of a branch that a ban on another has undone: no response reports that it is gone.
 #[tokio::test]
 async fn a_ban_may_undo_what_was_there_for_the_first_time() {
     for state_after in SERVERS {
@@ -296,7 +296,7 @@ async fn a_state_that_never_comes_holds_up_nothing() {
     daemon.stop().await;
 }
 
-/// What `/sync` tells while the state is asked for is newer than the answer may be.
+/// What `/sync` reports while the state is asked for is newer than the answer may be.
 #[tokio::test]
 async fn an_answer_that_comes_late_undoes_nothing() {
     let stage = Stage::new().await;
@@ -308,8 +308,8 @@ async fn an_answer_that_comes_late_undoes_nothing() {
     let mut daemon = stage.follow();
     stage.server.has_been_asked("/state", asked + 1).await;
     stage.server.state(&room, TOPIC, "", &topic("second"));
-    let is_told = "select count(*) from rooms where topic = 'second'";
-    daemon.until("the second topic is there", async || stage.database.value(is_told).await == "1").await;
+    let is_reported = "select count(*) from rooms where topic = 'second'";
+    daemon.until("the second topic is there", async || stage.database.value(is_reported).await == "1").await;
     // Asked again, for the answer was of no use.
     stage.server.has_been_asked("/state", asked + 2).await;
     let is_compared = "select count(*) from archive.rooms where not state_suspect";

@@ -1,4 +1,4 @@
-//! Locks need a right, and a long wait for one is told.
+//! Locks need a right, and a long wait for one is reported.
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
@@ -53,9 +53,9 @@ async fn a_reader_can_hold_up_neither_the_daemon_nor_its_start() {
     connection.close().await.unwrap();
 }
 
-/// Only who may write can hold one up. It is told who that is, in all three places.
+/// Only who may write can hold one up. It is reported who that is, in all three places.
 #[tokio::test]
-async fn a_long_wait_for_a_lock_is_told_with_who_holds_it() {
+async fn a_long_wait_for_a_lock_is_reported_with_its_holder() {
     let (stage, address) = listening().await;
     let room = stage.room(5);
     let mut daemon = stage.followed(&room).await;

@@ -48,7 +48,7 @@ async fn a_migration_gives_way_to_readers_and_ends() {
             readers.spawn(async move {
                 let mut connection = PgConnection::connect(&url).await.unwrap();
                 while !done.load(Ordering::Relaxed) {
-                    // A view may be replaced between two statements; the reader's own deadlock may be told to it.
+                    // A view may be replaced between two statements; the reader's own deadlock may be reported to it.
                     let _ = sqlx::raw_sql(query).execute(&mut connection).await;
                     let _ = sqlx::raw_sql("rollback").execute(&mut connection).await;
                     read.fetch_add(1, Ordering::Relaxed);

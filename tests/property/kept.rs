@@ -10,7 +10,7 @@ use super::{
     },
 };
 
-/// One room, small pages, small timelines, and a server that tells the state as servers of old do.
+/// One room, small pages, small timelines, and a server that reports the state as servers of old do.
 fn case(steps: &[Step]) -> Case {
     Case {
         rooms: vec!["10"],
@@ -167,7 +167,7 @@ async fn a_redaction_that_was_redacted_in_a_gap() {
     }
 }
 
-/// Where `to` bounds no walk, neither what was known before the gap nor the room's start tells that nothing more of the
+/// Where `to` bounds no walk, neither what was known before the gap nor the room's start reports that nothing more of the
 /// gap lies below.
 #[tokio::test]
 async fn late_events_far_below_a_gap_of_a_server_that_ignores_to() {
@@ -201,7 +201,7 @@ async fn what_the_server_fetched_into_a_gap() {
 
 /// No token says since when, so nothing short of the room's start may end the gap's walk.
 #[tokio::test]
-async fn late_events_below_the_leave_that_the_first_sync_told() {
+async fn late_events_below_the_leave_that_the_first_sync_reported() {
     let away =
         [room(0).burst(), room(0).burst(), room(0).leave(), RUN_ONCE, room(0).message(), room(0).rejoin()];
     play(&case(
@@ -340,7 +340,7 @@ async fn back_and_gone_again_beyond_a_limited_timeline() {
     play(&Case { page_size: 5, timeline_cap: 100, ..case(&[away, back].concat()) }).await;
 }
 
-/// The same with state that was set while the account was away, which is told to those who stay.
+/// The same with state that was set while the account was away, which is asked to those who stay.
 #[tokio::test]
 async fn state_of_an_absence_that_ended_beyond_a_limited_timeline() {
     play(&case(&[
@@ -510,7 +510,7 @@ async fn a_late_event_in_a_gap_that_a_ban_has_kept_open() {
     play(&Case { page_size: 40, timeline_cap: 10, ..case(&steps) }).await;
 }
 
-/// What arrives between two pages of a gap's first pass after a rejoin belongs among what the timeline told.
+/// What arrives between two pages of a gap's first pass after a rejoin belongs among what the timeline reported.
 #[tokio::test]
 async fn a_late_event_after_a_rejoin_and_the_loss_of_since() {
     let steps = [
@@ -586,7 +586,7 @@ async fn a_history_refused_because_of_a_ban_and_a_room_left_during_a_pause() {
     play(&Case { page_size: 40, timeline_cap: 100, ..case(&steps) }).await;
 }
 
-/// No answer of `/sync` tells that the account was in the room; `/state` does not either: Synapse gives it also to who has
+/// No answer of `/sync` reports that the account was in the room; `/state` does not either: Synapse gives it also to who has
 /// declined an invite without ever having been there.
 #[tokio::test]
 async fn an_invite_to_a_room_left_before_the_first_sync_declined() {
@@ -624,7 +624,7 @@ async fn what_the_server_learnt_before_a_walk_without_a_sync() {
     play(&case(&steps)).await;
 }
 
-/// Of a room that is resumed while there is an invite to it, no answer tells that it is archived again.
+/// Of a room that is resumed while there is an invite to it, no answer reports that it is archived again.
 #[tokio::test]
 async fn a_room_resumed_while_invited_and_the_invite_declined() {
     let steps = [
@@ -642,7 +642,7 @@ async fn a_room_resumed_while_invited_and_the_invite_declined() {
     play(&case(&steps)).await;
 }
 
-/// A timeline tells it, and `to` hides it from the walk that begins above that.
+/// A timeline reports it, and `to` hides it from the walk that begins above that.
 #[tokio::test]
 async fn what_the_server_learnt_in_a_timeline_above_a_gap() {
     let steps = [
@@ -729,7 +729,7 @@ async fn a_late_event_in_what_a_walk_has_placed_ahead_of_a_limited_timeline() {
     play(&Case { rooms, style: Style::ShortPages, state_after: After::Stable, ..case(&steps) }).await;
 }
 
-/// Left, returned to and left again between two answers of a server that tells then what has arrived, in that order. A walk has met
+/// Left, returned to and left again between two answers of a server that reports then what has arrived, in that order. A walk has met
 /// what came late while the account was away.
 #[tokio::test]
 async fn what_arrived_late_before_a_walk_a_return_and_a_leave() {
@@ -763,7 +763,7 @@ async fn what_arrived_late_before_a_walk_and_a_return_in_a_limited_timeline() {
 /// The return stands in the state after the timeline, too, which is stored first. What came late is far below the gap: only a walk
 /// through the whole room finds it.
 #[tokio::test]
-async fn what_arrived_late_before_a_leave_and_a_return_told_with_the_state_after() {
+async fn what_arrived_late_before_a_leave_and_a_return_reported_with_the_state_after() {
     let steps = [
         room(0).burst(),
         room(0).burst(),

@@ -6,10 +6,10 @@
 //!   there are none without a position;
 //! * positions are distinct, and those of events that were not late ascend in the graph's order;
 //! * a late event stands above every earlier one of the graph that was not late. Excused is a server that ignores `to`: it
-//!   shows what no `/sync` told to the first pass through a gap, which begins below newer events that belong below it; and
+//!   shows what no `/sync` reported to the first pass through a gap, which begins below newer events that belong below it; and
 //!   what is found later and belongs below such an event stands below it. Excused is also one whose pages overlap, where it
-//!   learns more between two pages than a page holds: nothing on the second tells then that it goes on above the first's end;
-//! * one that no `/sync` told and that the last walk through the whole room has found stands between those of its
+//!   learns more between two pages than a page holds: nothing on the second reports then that it goes on above the first's end;
+//! * one that no `/sync` reported and that the last walk through the whole room has found stands between those of its
 //!   neighbours in the graph that were not late (P163);
 //! * the current state is the server's, the history is complete, and nothing is open or miscounted.
 

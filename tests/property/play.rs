@@ -56,13 +56,13 @@ pub(super) struct Room {
     events: Vec<String>,
     /// Events that arrived, or were fetched, when later ones of the graph were there.
     pub(super) late: BTreeSet<String>,
-    /// Of those, the ones that no `/sync` told.
+    /// Of those, the ones that no `/sync` reported.
     pub(super) learnt: BTreeSet<String>,
     /// Of those, the ones that the last walk has found.
     pub(super) found: BTreeSet<String>,
     account: Account,
     paused: bool,
-    /// Whether something happened that the server tells nobody, so that only another walk can find it.
+    /// Whether something happened that the server reports nobody, so that only another walk can find it.
     silent: bool,
     /// The same, but the gap of a rejoin finds it.
     silent_while_away: bool,

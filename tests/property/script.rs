@@ -18,7 +18,7 @@ pub(super) struct Case {
     /// Whether the last one is somebody else's, and the account not in it.
     pub(super) stranger: bool,
     pub(super) style: Style,
-    /// How the server tells the state after a timeline.
+    /// How the server reports the state after a timeline.
     pub(super) state_after: After,
     pub(super) page_size: u16,
     /// The most events that a timeline of `/sync` holds.
@@ -63,11 +63,11 @@ pub(super) enum Step {
     Fork(u8, u8),
     /// More messages than a timeline of `/sync` holds.
     Burst(u8),
-    /// The server has fetched an event from others, which no `/sync` tells.
+    /// The server has fetched an event from others, which no `/sync` reports.
     Learn(u8, u16),
     /// `/sync` leaves out what came before, as after a hole of the server's own.
     Hole(u8),
-    /// The current state loses one of these keys, which no event tells.
+    /// The current state loses one of these keys, which no event reports.
     Unset(u8, u8),
     /// Who is invited may leave, which declines.
     Leave(u8),

@@ -76,7 +76,7 @@ impl Manager {
 }
 
 #[tokio::test]
-async fn systemd_is_told_how_it_goes() {
+async fn systemd_is_notified_of_the_state() {
     let (mut manager, stage) = Manager::listen(Stage::new().await);
     let room = stage.room(25);
     stage.server.inject(Fault::bad_gateway().on("/whoami"));

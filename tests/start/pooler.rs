@@ -114,7 +114,7 @@ async fn open(shared: &Shared, startup: &[u8]) -> std::io::Result<(Session, Vec<
     Ok((server, greeting))
 }
 
-/// All up to `ReadyForQuery`, and the status that it tells.
+/// All up to `ReadyForQuery`, and the status that it reports.
 async fn until_ready(server: &mut Session) -> std::io::Result<(Vec<u8>, u8)> {
     let mut all = Vec::new();
     loop {

@@ -191,15 +191,15 @@ pub(crate) async fn assert_agrees(url: &str, synapse: &Synapse, user: &User, roo
         }
     }
 
-    // Synapse tells of aliases in answer to `/state`, and nowhere else: no archive can follow them.
-    let told = |slot: &[String; 3]| slot[0] != "m.room.aliases";
+    // Synapse reports aliases in answer to `/state`, and nowhere else: no archive can follow them.
+    let reported = |slot: &[String; 3]| slot[0] != "m.room.aliases";
     let in_force: Vec<[String; 3]> = {
         let slot = |event: &Json| ["type", "state_key", "event_id"].map(|name| column(event, name));
-        let mut slots: Vec<_> = state.iter().map(slot).filter(told).collect();
+        let mut slots: Vec<_> = state.iter().map(slot).filter(reported).collect();
         slots.sort();
         slots
     };
-    let archived: Vec<_> = current_state(url, room_id).await.into_iter().filter(told).collect();
+    let archived: Vec<_> = current_state(url, room_id).await.into_iter().filter(reported).collect();
     let differing: Vec<_> = archived
         .iter()
         .map(|slot| ("archive", slot, &in_force))

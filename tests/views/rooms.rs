@@ -118,7 +118,7 @@ async fn a_room_without_a_name_is_called_by_its_members() {
     case("User 0, User 1, User 2, User 3, and User 4", &|room| others(room, 5));
     case("User 0, User 1, User 2, User 3, User 4, and 1 other", &|room| others(room, 6));
     case("User 0, User 1, User 2, User 3, User 4, and 4 others", &|room| others(room, 9));
-    // Invited members count, those who knock or are gone do not; names alike are told apart.
+    // Invited members count, those who knock or are gone do not; names alike are distinguished.
     case("Sam (@alice:model.test) and Sam (@bob:model.test)", &|room| {
         join(room, ALICE, "Sam");
         go(room, BOB, "invite");

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_is_told_from_what_does_not() {
+    fn what_passes_is_distinguished_from_what_does_not() {
         for code in [
             "08006", "40001", "40P01", "53300", "53100", "57014", "57P01", "57P03", "57P05", "25006",
             "25P03", "25P04", "55P03", "55006", "58030", "BS002",

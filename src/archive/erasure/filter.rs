@@ -44,7 +44,7 @@ impl<'u> Tombstones<'u> {
             covered.to_mut().prev_content = None;
         }
         if event.unnamed_prev.is_some() {
-            // Nothing tells whose it is.
+            // Nothing shows whose it is.
             covered.to_mut().unnamed_prev = None;
         }
         covered

@@ -65,7 +65,7 @@ async fn erase_user(connection: &mut PgConnection, user_id: &str) -> Result<Eras
         let room = room::get(connection, room_key).await?;
         count(&mut erased, "originals", forget_originals(connection, &room, user_id).await?);
         count(&mut erased, "unnamed_prev_content", forget_unnamed(connection, &room).await?);
-        // Before the events lose their content, which tells what is a copy of it.
+        // Before the events lose their content, which shows what is a copy of it.
         count(&mut erased, "events (prev_content)", prune_successors(connection, &room, user_id).await?);
         count(&mut erased, "events", prune_events(connection, &room, user_id).await?);
     }
@@ -96,7 +96,7 @@ async fn forget_originals(connection: &mut PgConnection, room: &Room, user_id: &
 }
 
 /// Empties `prev_content` where it repeats the user's content: it says so by `replaces_state`, or replaces what the
-/// archive does not have and so cannot be told apart.
+/// archive does not have and so cannot be distinguished.
 async fn prune_successors(connection: &mut PgConnection, room: &Room, user_id: &str) -> Result<u64, Error> {
     let pruned = sqlx::query!(
         "update archive.events s set prev_content = null
@@ -113,7 +113,7 @@ async fn prune_successors(connection: &mut PgConnection, room: &Room, user_id: &
     Ok(pruned.rows_affected())
 }
 
-/// Deletes what may repeat the user's content: nothing tells whose it is.
+/// Deletes what may repeat the user's content: nothing shows whose it is.
 async fn forget_unnamed(connection: &mut PgConnection, room: &Room) -> Result<u64, Error> {
     let gone = sqlx::query!("delete from archive.unnamed_prev_content where room_key = $1", room.room_key);
     Ok(gone.execute(connection).await?.rows_affected())

@@ -32,7 +32,7 @@ pub(in crate::archive) type Redactions = HashMap<String, String>;
 
 /// What is there of some events.
 #[derive(Debug, Default)]
-pub(in crate::archive) struct Found {
+pub(in crate::archive) struct Lookup {
     /// Those that are stored, and what they redact.
     pub(in crate::archive) known: KnownEvents,
     /// Redactions that were recorded for the events, and for those whose content they repeat or edit; perhaps for others.
@@ -41,7 +41,7 @@ pub(in crate::archive) struct Found {
     pub(in crate::archive) below: Option<Below>,
 }
 
-impl Found {
+impl Lookup {
     /// Notes that `events` are stored now, none of them placed.
     pub(in crate::archive) fn note_unplaced(&mut self, events: &[&Event]) {
         for event in events {
@@ -57,20 +57,20 @@ impl Found {
 
 /// Which events of a page are looked up before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::archive) enum LookUp {
+pub(in crate::archive) enum LookupScope {
     All,
     /// All, most of which stand next below `upper`: a walk meets again what one before it has placed.
-    Again,
+    NearPosition,
     /// State, and what redactions redact: what a first walk meets is new but for the state, which its bootstrap or the sync
-    /// told. Should another be known, the table's keys refuse it.
+    /// reported. Should another be known, the table's keys refuse it.
     State,
 }
 
-impl LookUp {
+impl LookupScope {
     /// What is likely to be enough for the next page of `walk`.
     pub(in crate::archive) fn before(walk: &Walk) -> Self {
         match walk.kind {
-            Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk | Kind::Operator => Self::Again,
+            Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk | Kind::Operator => Self::NearPosition,
             Kind::History | Kind::GapSince | Kind::GapWhole if walk.is_fresh() => Self::State,
             Kind::History | Kind::GapSince | Kind::GapWhole => Self::All,
         }
@@ -87,11 +87,11 @@ pub(in crate::archive) async fn look_up(
     connection: &mut PgConnection,
     room_key: i32,
     events: &[&Event],
-    which: LookUp,
+    which: LookupScope,
     upper: Option<i64>,
-) -> Result<Found, Error> {
+) -> Result<Lookup, Error> {
     if events.is_empty() {
-        return Ok(Found::default());
+        return Ok(Lookup::default());
     }
     let is_many = events.len() > MANY;
     let ids = || events.iter().map(|event| event.event_id.as_str());
@@ -101,7 +101,7 @@ pub(in crate::archive) async fn look_up(
     let replaced = events.iter().filter_map(|event| event.replaced());
     let unstored: Vec<&str> = replaced.chain(originals).chain(ids().filter(|_| !is_many)).collect();
     let most_waiting = if is_many { FEW_WAITING } else { 0 };
-    let most_near = if which == LookUp::Again { events.len() } else { 0 };
+    let most_near = if which == LookupScope::NearPosition { events.len() } else { 0 };
     // Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a
     // room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id. What is
     // near by position is read at a third of the cost; `not in`, so that the two meet by hash, again whatever the statistics
@@ -192,7 +192,7 @@ pub(in crate::archive) async fn look_up(
         known.insert(event_id, Known { position, has_prev_content, stable_sha256 });
     }
     let below = upper.map(|upper| Below { upper, position: row.below });
-    Ok(Found { known, redactions, below })
+    Ok(Lookup { known, redactions, below })
 }
 
 /// Looks up all events that an answer has of several rooms, as [`look_up`] does for one. The transaction must hold the
@@ -200,7 +200,7 @@ pub(in crate::archive) async fn look_up(
 pub(in crate::archive) async fn look_up_rooms<'e>(
     connection: &mut PgConnection,
     events: impl Iterator<Item = (i32, &'e Event)>,
-) -> Result<HashMap<i32, Found>, Error> {
+) -> Result<HashMap<i32, Lookup>, Error> {
     let (mut room_keys, mut event_ids, mut are_stored) = (Vec::new(), Vec::new(), Vec::new());
     for (room_key, event) in events {
         let concerned = concerned(event).map(|event_id| (event_id, true));
@@ -211,7 +211,7 @@ pub(in crate::archive) async fn look_up_rooms<'e>(
             are_stored.push(may_be_stored);
         }
     }
-    let mut found: HashMap<i32, Found> = HashMap::new();
+    let mut found: HashMap<i32, Lookup> = HashMap::new();
     if room_keys.is_empty() {
         return Ok(found);
     }
@@ -234,7 +234,7 @@ pub(in crate::archive) async fn look_up_rooms<'e>(
     .fetch_all(&mut *connection)
     .await?;
     for row in stored {
-        let Found { known, .. } = found.entry(row.room_key).or_default();
+        let Lookup { known, .. } = found.entry(row.room_key).or_default();
         let (position, has_prev_content) = (row.position, row.has_prev_content);
         known.insert(row.event_id, Known { position, has_prev_content, stable_sha256: row.stable_sha256 });
     }
@@ -253,7 +253,7 @@ pub(in crate::archive) async fn look_up_rooms<'e>(
     .fetch_all(connection)
     .await?;
     for row in redactions {
-        let Found { redactions, .. } = found.entry(row.room_key).or_default();
+        let Lookup { redactions, .. } = found.entry(row.room_key).or_default();
         redactions.insert(row.target_event_id, row.redaction_event_id);
     }
     Ok(found)
@@ -270,7 +270,7 @@ fn concerned(event: &Event) -> impl Iterator<Item = &str> {
 /// The places of `events` as a walk sees them.
 pub(in crate::archive) fn places(events: &[&Event], known: &KnownEvents) -> Vec<Place> {
     let position = |event: &Event| known.get(&event.event_id).and_then(|known| known.position);
-    events.iter().map(|event| position(event).map_or(Place::Open, Place::At)).collect()
+    events.iter().map(|event| position(event).map_or(Place::Unplaced, Place::At)).collect()
 }
 
 /// The recorded redactions of these events, of several the first.

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 
 use self::{
     copy::{Copy, Rows},
-    lookup::{Found, KnownEvents, Redactions},
+    lookup::{KnownEvents, Lookup, Redactions},
     row::Placed,
 };
 use super::{Archive, Error, Policy, erasure::filter::Tombstones, redaction, room::Room};
@@ -76,7 +76,7 @@ pub(super) async fn store(
     policy: Policy,
     room: &Room,
     events: &[Placed<'_>],
-    found: &mut Found,
+    found: &mut Lookup,
 ) -> Result<usize, Error> {
     store_all(connection, policy, room, events, found, None).await
 }
@@ -87,7 +87,7 @@ pub(super) async fn gather(
     policy: Policy,
     room: &Room,
     events: &[Placed<'_>],
-    found: &mut Found,
+    found: &mut Lookup,
     rows: &mut NewRows,
 ) -> Result<usize, Error> {
     store_all(connection, policy, room, events, found, Some(rows)).await
@@ -98,7 +98,7 @@ async fn store_all(
     policy: Policy,
     room: &Room,
     events: &[Placed<'_>],
-    found: &mut Found,
+    found: &mut Lookup,
     mut gathered: Option<&mut NewRows>,
 ) -> Result<usize, Error> {
     if events.is_empty() {
@@ -124,7 +124,7 @@ async fn store_all(
     }
     let edits = redaction::edits(connection, room.room_key, &all, &links, &mut found.redactions).await?;
     links.extend(edits.iter().map(|(edit, redaction)| (edit.as_str(), redaction.as_str())));
-    let Found { known, redactions, .. } = &*found;
+    let Lookup { known, redactions, .. } = &*found;
     let mut targets: HashSet<String> = links.iter().map(|(target, _)| (*target).to_owned()).collect();
     let (old, new): (Vec<&Placed<'_>>, Vec<&Placed<'_>>) =
         events.iter().partition(|placed| known.contains_key(&placed.event.event_id));

@@ -22,22 +22,22 @@ pub(in crate::archive) struct Overlap {
     /// Which of the timeline's events count for its end and as neighbours.
     counts: Vec<bool>,
     /// The last positions passed by walks that began above it and are not at their end. What they came by without meeting it
-    /// is below these, also below events that no response tells.
+    /// is below these, also below events that no response reports.
     passed: Vec<i64>,
 }
 
 /// An event and its position.
-type Placed = (String, i64);
+type EventPosition = (String, i64);
 
 impl Overlap {
-    /// After a rejoin, or the loss of `since`, a timeline tells again what the archive has, with what the archive does not
+    /// After a rejoin, or the loss of `since`, a timeline repeats what the archive has, with what the archive does not
     /// have yet between that and below it.
     pub(in crate::archive) fn of_all(places: &[Place]) -> Self {
         Self::of(places, vec![true; places.len()], Vec::new())
     }
 
     /// Of a timeline in the order of arrival: what is placed below `floor`, or below an event that arrived before it, came late
-    /// and tells nothing of where its neighbours belong.
+    /// and says nothing about where its neighbours belong.
     fn above(floor: Option<i64>, places: &[Place], passed: Vec<i64>) -> Self {
         let mut top = floor;
         let counts = places.iter().map(|place| {
@@ -62,29 +62,29 @@ impl Overlap {
         room_key: i32,
         places: &[Place],
     ) -> Result<Vec<Option<i64>>, Error> {
-        let told: Vec<Place> = self.counted(places).rev().copied().collect();
-        let (newest_first, is_told) = self.with_passed(&told);
+        let reported: Vec<Place> = self.counted(places).rev().copied().collect();
+        let (newest_first, is_reported) = self.with_passed(&reported);
         let placement = walk_down(connection, room_key, i64::MAX, &newest_first, None).await?;
-        let given = placement.positions.into_iter().zip(is_told).rev();
-        let mut given = given.filter(|(_, is_told)| *is_told).map(|(position, _)| position);
+        let given = placement.positions.into_iter().zip(is_reported).rev();
+        let mut given = given.filter(|(_, is_reported)| *is_reported).map(|(position, _)| position);
         let places = places.iter().zip(&self.counts);
         Ok(places
             .map(|(place, counts)| if *counts { given.next().flatten() } else { place.position() })
             .collect())
     }
 
-    /// `told`, newest first, and among them what is [passed](Self::passed), each below the last event above it; and which
-    /// of these was told.
-    fn with_passed(&self, told: &[Place]) -> (Vec<Place>, Vec<bool>) {
-        let (mut newest_first, mut is_told) = (told.to_vec(), vec![true; told.len()]);
+    /// `reported`, newest first, and among them what is [passed](Self::passed), each below the last event above it; and which
+    /// of these was reported.
+    fn with_passed(&self, reported: &[Place]) -> (Vec<Place>, Vec<bool>) {
+        let (mut newest_first, mut is_reported) = (reported.to_vec(), vec![true; reported.len()]);
         for &passed in &self.passed {
             let is_above = |place: &Place| place.position() >= Some(passed);
             if let Some(last) = newest_first.iter().rposition(is_above) {
                 newest_first.insert(last + 1, Place::At(passed));
-                is_told.insert(last + 1, false);
+                is_reported.insert(last + 1, false);
             }
         }
-        (newest_first, is_told)
+        (newest_first, is_reported)
     }
 
     /// Where it begins, of the positions given to it.
@@ -99,14 +99,14 @@ impl Overlap {
 
 /// A walk from the newest event may have been ahead of `/sync`: then the timeline holds the room's newest event, `newest`.
 /// What that walk did not get to, because it was stopped or its room has long pages, lies below that and above all that was
-/// there before: what that walk has found and no response tells is not that. Returns that part, and the newest event of before.
+/// there before: what that walk has found and no response reports is not that. Returns that part, and the newest event of before.
 pub(in crate::archive) async fn ahead(
     connection: &mut PgConnection,
     room_key: i32,
-    newest: Option<Placed>,
+    newest: Option<EventPosition>,
     events: &[&Event],
     places: &[Place],
-) -> Result<(Option<Overlap>, Option<Placed>), Error> {
+) -> Result<(Option<Overlap>, Option<EventPosition>), Error> {
     let is_newest = |event: &&Event| newest.as_ref().is_some_and(|(event_id, _)| *event_id == event.event_id);
     if !events.iter().any(is_newest) {
         return Ok((None, newest));
@@ -120,24 +120,24 @@ pub(in crate::archive) async fn ahead(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Place::{At, Open};
+    use Place::{At, Unplaced};
 
     #[test]
     fn what_a_walk_has_passed_stands_above_what_it_did_not_get_to() {
-        let told = [At(90), Open, At(70), Open, At(20), Open];
+        let reported = [At(90), Unplaced, At(70), Unplaced, At(20), Unplaced];
         let cases: [(&[i64], &[Place]); 5] = [
-            (&[], &told),
-            (&[60], &[At(90), Open, At(70), At(60), Open, At(20), Open]),
-            (&[70], &[At(90), Open, At(70), At(70), Open, At(20), Open]),
-            (&[95], &told),
-            (&[60, 10], &[At(90), Open, At(70), At(60), Open, At(20), At(10), Open]),
+            (&[], &reported),
+            (&[60], &[At(90), Unplaced, At(70), At(60), Unplaced, At(20), Unplaced]),
+            (&[70], &[At(90), Unplaced, At(70), At(70), Unplaced, At(20), Unplaced]),
+            (&[95], &reported),
+            (&[60, 10], &[At(90), Unplaced, At(70), At(60), Unplaced, At(20), At(10), Unplaced]),
         ];
         for (passed, expected) in cases {
             let overlap = Overlap::above(None, &[], passed.to_vec());
-            let (newest_first, is_told) = overlap.with_passed(&told);
+            let (newest_first, is_reported) = overlap.with_passed(&reported);
             assert_eq!(newest_first, expected, "{passed:?}");
-            let kept = newest_first.iter().zip(&is_told).filter(|(_, is_told)| **is_told);
-            assert!(kept.map(|(place, _)| place).eq(&told), "{passed:?}");
+            let kept = newest_first.iter().zip(&is_reported).filter(|(_, is_reported)| **is_reported);
+            assert!(kept.map(|(place, _)| place).eq(&reported), "{passed:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         Error, Kind, Walk, WalkState, Writer,
         event::{
             self,
-            lookup::{self, LookUp, look_up},
+            lookup::{self, LookupScope, look_up},
             quarantine,
             row::with_positions,
         },
@@ -34,8 +34,8 @@ impl Writer {
     /// Returns the walk as it is now.
     ///
     /// # Errors
-    /// [`Error::Superseded`] if the checkpoint is not where `walk` says; the walk must then be read again.
-    /// [`Error::Unwatched`] if the room was paused or removed meanwhile; [`Error::Overtaken`] if another walk comes first.
+    /// [`Error::CheckpointMoved`] if the checkpoint is not where `walk` says; the walk must then be read again.
+    /// [`Error::Unwatched`] if the room was paused or removed meanwhile; [`Error::YieldToNewerGap`] if another walk comes first.
     pub async fn apply_page(
         &self,
         walk: &Walk,
@@ -43,11 +43,11 @@ impl Writer {
         busy: Duration,
         settings: &Backfill,
     ) -> Result<Walk, Error> {
-        let asked = LookUp::before(walk);
+        let asked = LookupScope::before(walk);
         match self.try_page(walk, page, busy, settings, asked).await {
             // Something on the page was known after all. The transaction is undone; once more with all looked up.
-            Err(error) if asked == LookUp::State && error.is_duplicate() => {
-                self.try_page(walk, page, busy, settings, LookUp::All).await
+            Err(error) if asked == LookupScope::State && error.is_duplicate() => {
+                self.try_page(walk, page, busy, settings, LookupScope::All).await
             }
             stored => stored,
         }
@@ -59,7 +59,7 @@ impl Writer {
         page: &Page,
         busy: Duration,
         settings: &Backfill,
-        asked: LookUp,
+        asked: LookupScope,
     ) -> Result<Walk, Error> {
         let mut transaction = self.begin_in_room(walk.room_key).await?;
         let after = match self.store_page(&mut transaction, walk, page, busy, settings, asked).await {
@@ -84,14 +84,14 @@ impl Writer {
         page: &Page,
         busy: Duration,
         settings: &Backfill,
-        asked: LookUp,
+        asked: LookupScope,
     ) -> Result<Walk, Error> {
         let mut room = room::get(connection, walk.room_key).await?;
         if !room.watched {
             return Err(Error::Unwatched);
         }
-        if gap::is_overtaken(connection, walk).await? {
-            return Err(Error::Overtaken);
+        if gap::yields_to_newer_gap(connection, walk).await? {
+            return Err(Error::YieldToNewerGap);
         }
         room::learn_version(connection, &mut room, &page.chunk.events).await?;
         for section in [&page.chunk, &page.state] {
@@ -136,7 +136,7 @@ impl Writer {
     }
 }
 
-/// Places a page below what the walk has passed. `None`: nothing tells yet where that is, and whoever passes these events
+/// Places a page below what the walk has passed. `None`: nothing shows yet where that is, and whoever passes these events
 /// knowing where it is will place them.
 async fn place_page(
     connection: &mut PgConnection,

@@ -11,7 +11,7 @@ use crate::{
         Error,
         event::{
             self, NewRows,
-            lookup::{Found, look_up_rooms},
+            lookup::{Lookup, look_up_rooms},
             row::with_positions,
         },
         room::{
@@ -27,7 +27,7 @@ use crate::{
 /// What is known of some rooms, whose locks the transaction holds, and what is to be written of them. No room is in it twice.
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Portion {
-    found: foldhash::HashMap<i32, Found>,
+    found: foldhash::HashMap<i32, Lookup>,
     tops: HashMap<i32, Top>,
     pointers: HashMap<i32, Pointers>,
     rows: NewRows,
@@ -39,11 +39,12 @@ impl Portion {
     /// Loads what is there of the rooms. `made`: the rooms whose rows this transaction has made, of which there is nothing.
     pub(in crate::archive) async fn load(
         connection: &mut PgConnection,
-        told: &[(Room, &RoomBatch)],
+        update: &[(Room, &RoomBatch)],
         made: &HashSet<i32>,
     ) -> Result<Self, Error> {
-        let old = || told.iter().filter(|(room, _)| !made.contains(&room.room_key));
-        let events = || old().flat_map(|(room, told)| state_events(told).map(|event| (room.room_key, event)));
+        let old = || update.iter().filter(|(room, _)| !made.contains(&room.room_key));
+        let events =
+            || old().flat_map(|(room, update)| state_events(update).map(|event| (room.room_key, event)));
         let found = look_up_rooms(connection, events()).await?;
         let pointers = Pointers::load_for(connection, events()).await?;
         let room_keys: Vec<i32> = old().map(|(room, _)| room.room_key).collect();
@@ -53,7 +54,7 @@ impl Portion {
     }
 
     /// What was known of the events that the response has of the room, or is stored by now.
-    pub(in crate::archive) fn found(&mut self, room_key: i32) -> &mut Found {
+    pub(in crate::archive) fn found(&mut self, room_key: i32) -> &mut Lookup {
         self.found.entry(room_key).or_default()
     }
 

@@ -29,7 +29,7 @@ pub(in crate::archive) struct Afterwards {
 }
 
 impl Response<'_> {
-    /// Whether it is a first response, which tells all there is, also where the sync token was lost.
+    /// Whether it is a first response, which reports all there is, also where the sync token was lost.
     pub(in crate::archive) fn is_first(&self) -> bool {
         self.account.since.is_none()
     }

@@ -9,7 +9,7 @@ use super::{
     overlap::{self, Overlap},
     portion::Portion,
     response::{Afterwards, Response},
-    room_update::{discontinuity, rejoined, tells_again, told_in_part},
+    room_update::{discontinuity, may_repeat, rejoined, state_is_partial},
     silent_gap,
 };
 use crate::{
@@ -40,24 +40,24 @@ impl Writer {
         portion: &mut Portion,
         response: &Response<'_>,
         before: Room,
-        told: &RoomBatch,
+        update: &RoomBatch,
         (outcome, afterwards): (&mut SyncOutcome, &mut Afterwards),
     ) -> Result<(), Error> {
-        let rejoined = rejoined(response, &before, told, &portion.found(before.room_key).known);
+        let rejoined = rejoined(response, &before, update, &portion.found(before.room_key).known);
         let mut room = before.clone();
-        room.membership = membership(told, &response.account.user_id);
+        room.membership = membership(update, &response.account.user_id);
         if room.membership == "join" {
             room.left_since = None;
         } else if before.membership == "join" || rejoined {
             room.left_since.clone_from(&response.account.since);
         }
-        if matches!(told.section, Section::Invite | Section::Knock) {
-            let aliases = room_state::stripped_aliases(&told.stripped);
+        if matches!(update.section, Section::Invite | Section::Knock) {
+            let aliases = room_state::stripped_aliases(&update.stripped);
             let wanted = room::is_wanted(response.rooms, &room.room_id, aliases);
-            let shown = if wanted { told.stripped.as_slice() } else { &[] };
+            let shown = if wanted { update.stripped.as_slice() } else { &[] };
             stripped::set_stripped(connection, &room, shown).await?;
             if wanted {
-                quarantine::keep(connection, self.policy(), &room, &told.set_aside).await?;
+                quarantine::keep(connection, self.policy(), &room, &update.set_aside).await?;
             }
             if !before.bootstrapped {
                 room.watched = wanted;
@@ -69,27 +69,28 @@ impl Writer {
         if was_asked_in {
             stripped::set_stripped(connection, &room, &[]).await?;
         }
-        let create = state_events(told).find(|event| event.is_state("m.room.create"));
+        let create = state_events(update).find(|event| event.is_state("m.room.create"));
         if !before.bootstrapped
             && before.membership != "join"
-            && told.section == Section::Leave
-            && !told.is_unread()
+            && update.section == Section::Leave
+            && !update.is_unread()
             && create.is_none()
-            && own(told, &response.account.user_id, "join").next().is_none()
-            && (response.full || !told.limited)
+            && own(update, &response.account.user_id, "join").next().is_none()
+            && (response.full || !update.limited)
         {
             // An invite or knock came to nothing. That it hid the account's time in the room from all answers before, only the
-            // room's history tells. Where the timeline leaves something out, it may be in that, which a whole state tells.
+            // room's history reports. Where the timeline leaves something out, it may be in that, which a whole state reports.
             if was_asked_in {
-                choice::doubt_left_room(connection, response.rooms, room.room_key, &room.room_id).await?;
+                choice::mark_left_room_stale(connection, response.rooms, room.room_key, &room.room_id)
+                    .await?;
             }
             room.watched = true;
             portion.changes.set(&room);
             return Ok(());
         }
-        let alias = canonical_alias(told);
+        let alias = canonical_alias(update);
         let is_wanted = room::is_wanted(response.rooms, &room.room_id, alias.into_iter());
-        // Without the whole state, that no alias is told does not mean that there is none.
+        // Without the whole state, that no alias is reported does not mean that there is none.
         if response.full || create.is_some() {
             room.watched = is_wanted;
         } else if alias.is_some() && is_wanted != room.watched {
@@ -97,9 +98,10 @@ impl Writer {
             return Ok(());
         }
         if !room.watched {
-            if was_asked_in && told.section == Section::Leave {
+            if was_asked_in && update.section == Section::Leave {
                 // It may have been taken up again meanwhile, which an invite or knock leaves open.
-                choice::doubt_left_room(connection, response.rooms, room.room_key, &room.room_id).await?;
+                choice::mark_left_room_stale(connection, response.rooms, room.room_key, &room.room_id)
+                    .await?;
             }
             portion.changes.set(&room);
             return Ok(());
@@ -114,23 +116,23 @@ impl Writer {
         room.bootstrapped |= !response.is_first();
         portion.changes.set(&room);
         if (was_asked_in || before.membership == "ban") && room.membership == "leave" {
-            // Refused while nothing but an invite, or a ban, told who the account is to the room: who has left may read again.
+            // Refused while nothing but an invite, or a ban, reported who the account is to the room: who has left may read again.
             walk::reopen_stalled(connection, Some(room.room_key)).await?;
         }
-        quarantine::keep(connection, self.policy(), &room, &told.set_aside).await?;
+        quarantine::keep(connection, self.policy(), &room, &update.set_aside).await?;
         for section in
-            [Some(&told.state), Some(&told.timeline), told.state_after.as_ref()].into_iter().flatten()
+            [Some(&update.state), Some(&update.timeline), update.state_after.as_ref()].into_iter().flatten()
         {
             quarantine::keep(connection, self.policy(), &room, &section.malformed).await?;
         }
         outcome.event_count += if before.bootstrapped {
-            self.follow(connection, portion, response, &before, &room, told, rejoined, afterwards).await?
+            self.follow(connection, portion, response, &before, &room, update, rejoined, afterwards).await?
         } else {
-            self.bootstrap(connection, portion, response, &room, told, afterwards).await?
+            self.bootstrap(connection, portion, response, &room, update, afterwards).await?
         };
         let was_compared = self.state_order().was_compared(&room.room_id);
-        if move_state(portion, response, &before, told, rejoined, was_compared) && room.bootstrapped {
-            portion.changes.suspect(&room);
+        if move_state(portion, response, &before, update, rejoined, was_compared) && room.bootstrapped {
+            portion.changes.stale(&room);
         }
         Ok(())
     }
@@ -142,10 +144,10 @@ impl Writer {
         portion: &mut Portion,
         response: &Response<'_>,
         room: &Room,
-        told: &RoomBatch,
+        update: &RoomBatch,
         afterwards: &mut Afterwards,
     ) -> Result<usize, Error> {
-        let events = event::row::distinct(state_events(told));
+        let events = event::row::distinct(state_events(update));
         let new = self.gather(connection, portion, room, &events, &[]).await?;
         if portion.top(room.room_key).position().is_some() {
             match response.next_batch {
@@ -235,45 +237,45 @@ impl Writer {
         response: &Response<'_>,
         before: &Room,
         room: &Room,
-        told: &RoomBatch,
+        update: &RoomBatch,
         rejoined: bool,
         afterwards: &mut Afterwards,
     ) -> Result<usize, Error> {
         let known = &portion.found(room.room_key).known;
-        let tells_again = tells_again(response, told, rejoined, known);
-        let removals = redaction::removals(told.state.events.iter().chain(after(told)));
+        let may_repeat = may_repeat(response, update, rejoined, known);
+        let removals = redaction::removals(update.state.events.iter().chain(after(update)));
         let mut unnamed = redaction::names_no_target(room, &removals, known);
         let top = portion.top(room.room_key);
         let awaits_walk = top.awaits_walk;
         let (top, newest) = (top.position(), top.newest);
         // A first response that was stored in part may have opened the gap before.
-        let mut hole =
-            discontinuity(response, before, told, rejoined).filter(|_| !(response.is_first() && awaits_walk));
+        let mut hole = discontinuity(response, before, update, rejoined)
+            .filter(|_| !(response.is_first() && awaits_walk));
         let is_left_out = hole.is_none()
             && !response.is_first()
-            && silent_gap::is_shown(connection, room.room_key, told).await?;
+            && silent_gap::is_shown(connection, room.room_key, update).await?;
         if is_left_out {
             hole = Some(silent_gap::REASON);
         }
         let mut positions = position::append(top, hole.is_some()).peekable();
         let first = positions.peek().copied();
 
-        let state = event::row::distinct(told.state.events.iter().chain(after(told)));
+        let state = event::row::distinct(update.state.events.iter().chain(after(update)));
         let mut new = self.gather(connection, portion, room, &state, &[]).await?;
         portion.found(room.room_key).note_unplaced(&state);
-        let events = event::row::distinct(&told.timeline.events);
+        let events = event::row::distinct(&update.timeline.events);
         let known = &portion.found(room.room_key).known;
         let places = lookup::places(&events, known);
         unnamed |= redaction::names_no_target(room, &events, known);
         // An initial timeline has the graph's order, and so does that of a room that the account is back in: what arrived late but
         // sorts early is neither in it nor below its prev_batch (P160). In any other what is new may come as it arrived,
         // also where the account has left again, or has left and returned (Synapse gives the graph's order there too): what came
-        // late tells nothing of where its neighbours belong.
+        // late says nothing about where its neighbours belong.
         let is_initial = response.is_first();
-        let in_graph_order = is_initial || (rejoined && told.section == Section::Join);
+        let in_graph_order = is_initial || (rejoined && update.section == Section::Join);
         // Events that could not be read may belong between those that could.
         // So may those that were left out in silence: nothing says where.
-        let from_end = is_initial || rejoined || told.timeline_unread || is_left_out;
+        let from_end = is_initial || rejoined || update.timeline_unread || is_left_out;
         let (overlap, newest) = if in_graph_order {
             (Some(Overlap::of_all(&places)), newest)
         } else {
@@ -292,12 +294,12 @@ impl Writer {
             walk::rewalk_now(connection, room.room_key).await?;
         }
 
-        if told.section == Section::Join && (hole.is_some() || tells_again) {
-            // Refused while the account was out of the room, which may be told only by what is missing here.
+        if update.section == Section::Join && (hole.is_some() || may_repeat) {
+            // Refused while the account was out of the room, which may be reported only by what is missing here.
             walk::reopen_stalled(connection, Some(room.room_key)).await?;
         }
         if let Some(reason) = hole {
-            if response.account.since.is_some() && tells_again {
+            if response.account.since.is_some() && may_repeat {
                 // Redactions of meanwhile may be hidden from the account: only what they redacted shows them.
                 walk::rewalk_now(connection, room.room_key).await?;
             }
@@ -307,14 +309,14 @@ impl Writer {
             let gap = NewGap {
                 room_key: room.room_key,
                 reason,
-                upper_token: told
+                upper_token: update
                     .prev_batch
                     .as_ref()
                     .filter(|_| !from_end)
                     .map_or(response.next_batch, |token| Some(token.as_str())),
                 lower_token,
-                upper_event_id: told.timeline.events.first().map(|event| event.event_id.as_str()),
-                upper_position: if (from_end && told.section == Section::Leave) || lower_token.is_none() {
+                upper_event_id: update.timeline.events.first().map(|event| event.event_id.as_str()),
+                upper_position: if (from_end && update.section == Section::Leave) || lower_token.is_none() {
                     // The walk may not begin before the account is back: then it begins with what came after the leave. Or it
                     // goes down from above the timeline, of which a late event may sort below all that is missing.
                     position::append(end, true).next()
@@ -322,7 +324,8 @@ impl Writer {
                     lowest.or(first)
                 },
                 // What arrives until that is walked may belong between the timeline's events.
-                from_position: (from_end && told.section == Section::Join).then(|| position::just_above(end)),
+                from_position: (from_end && update.section == Section::Join)
+                    .then(|| position::just_above(end)),
                 lower: newest,
             };
             gap::open(connection, &gap).await?;
@@ -348,36 +351,36 @@ fn move_state(
     portion: &mut Portion,
     response: &Response<'_>,
     before: &Room,
-    told: &RoomBatch,
+    update: &RoomBatch,
     rejoined: bool,
     was_compared: bool,
 ) -> bool {
     let mut pointers = portion.pointers(before.room_key);
     let cause = |cause| if before.bootstrapped { cause } else { Cause::Bootstrap };
-    match &told.state_after {
+    match &update.state_after {
         Some(after) => pointers.point(&after.events, cause(Cause::StateAfter)),
-        None => pointers.point(&told.state.events, cause(Cause::State)),
+        None => pointers.point(&update.state.events, cause(Cause::State)),
     }
-    // Of a forked graph Synapse tells the state of the branch that the timeline ends with (P86), not the room's.
-    let branched = told.state_after.is_none() && pointers.have_moved();
+    // Of a forked graph Synapse reports the state of the branch that the timeline ends with (P86), not the room's.
+    let branched = update.state_after.is_none() && pointers.have_moved();
     // Where the server offers the state after the timeline, nothing else counts (P87), but for a leave after which none of
-    // its users is in the room: Synapse has no state any more then, and tells of no change.
-    let dropped = told.state_after.is_some()
-        && told.section == Section::Leave
-        && last_of_own(told, &response.account.user_id).is_some_and(|leave| !pointers.points_at(leave));
-    if told.state_after.is_none() || dropped {
-        pointers.follow(&told.timeline.events, cause(Cause::Timeline));
+    // its users is in the room: Synapse has no state any more then, and reports no change.
+    let dropped = update.state_after.is_some()
+        && update.section == Section::Leave
+        && last_of_own(update, &response.account.user_id).is_some_and(|leave| !pointers.points_at(leave));
+    if update.state_after.is_none() || dropped {
+        pointers.follow(&update.timeline.events, cause(Cause::Timeline));
     }
     // A power event from another branch may have undone what it does not name, also where there was nothing before it: no
-    // response tells that (P93).
-    let undone = state_events(told).any(room_state::takes_power);
+    // response reports that (P93).
+    let undone = state_events(update).any(room_state::takes_power);
     let suspicious = pointers.suspicious()
         || branched
         || dropped
         || undone
-        || told.is_unread()
-        || (was_compared && pointers.may_have_gone_back(state_events(told)))
-        || told_in_part(response, before, told, rejoined);
+        || update.is_unread()
+        || (was_compared && pointers.may_have_gone_back(state_events(update)))
+        || state_is_partial(response, before, update, rejoined);
     portion.moved(pointers);
     suspicious
 }
@@ -385,7 +388,7 @@ fn move_state(
 /// Rooms of a response with their rows, which are locked.
 pub(in crate::archive) struct Claimed<'a> {
     /// In the order of their keys.
-    pub(in crate::archive) told: Vec<(Room, &'a RoomBatch)>,
+    pub(in crate::archive) update: Vec<(Room, &'a RoomBatch)>,
     /// Those whose rows were made just now.
     pub(in crate::archive) made: HashSet<i32>,
 }
@@ -394,12 +397,12 @@ pub(in crate::archive) struct Claimed<'a> {
 pub(in crate::archive) async fn claim_rooms<'a>(
     connection: &mut PgConnection,
     response: &Response<'_>,
-    told: &'a [RoomBatch],
+    update: &'a [RoomBatch],
 ) -> Result<Claimed<'a>, Error> {
-    let room_ids: Vec<String> = told.iter().map(|batch| batch.room_id.to_string()).collect();
+    let room_ids: Vec<String> = update.iter().map(|batch| batch.room_id.to_string()).collect();
     let known = room::keys(connection, &room_ids).await?;
     let mut lacking: BTreeMap<&str, String> = BTreeMap::new();
-    for batch in told {
+    for batch in update {
         if let Some((room_id, None)) = known.get_key_value(batch.room_id.as_str()) {
             let first = || membership(batch, &response.account.user_id);
             lacking.entry(room_id).or_insert_with(first);
@@ -413,7 +416,7 @@ pub(in crate::archive) async fn claim_rooms<'a>(
         // Without an entry it was erased.
         (*known.get(room_id)?).or_else(|| made.get(room_id).copied())
     };
-    let mut claimed: Vec<_> = told.iter().filter_map(|batch| Some((key(batch)?, batch))).collect();
+    let mut claimed: Vec<_> = update.iter().filter_map(|batch| Some((key(batch)?, batch))).collect();
     claimed.sort_by_key(|(room_key, _)| *room_key);
     let room_keys: Vec<i32> = claimed.iter().map(|(room_key, _)| *room_key).collect();
     // Nobody else sees those that were made here.
@@ -422,7 +425,7 @@ pub(in crate::archive) async fn claim_rooms<'a>(
     lock_rooms(connection, &shared).await?;
     // As they are now that nobody else is at work in them.
     let rooms = room::get_all(connection, &room_keys).await?;
-    let told =
+    let update =
         claimed.into_iter().filter_map(|(key, batch)| Some((rooms.get(&key)?.clone(), batch))).collect();
-    Ok(Claimed { told, made })
+    Ok(Claimed { update, made })
 }

@@ -1,5 +1,5 @@
-//! What one room's part of a `/sync` response tells: the account's membership, whether events are missing before it, whether
-//! it tells again what was told before, whether its state is all there is.
+//! What one room's part of a `/sync` response reports: the account's membership, whether events are missing before it, whether
+//! it repeats what was sent before, whether its state is all there is.
 
 use super::response::Response;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 pub(in crate::archive) fn discontinuity(
     response: &Response<'_>,
     before: &Room,
-    told: &RoomBatch,
+    update: &RoomBatch,
     rejoined: bool,
 ) -> Option<&'static str> {
     if response.is_first() {
@@ -20,9 +20,9 @@ pub(in crate::archive) fn discontinuity(
         Some(gap::NOT_WATCHED)
     } else if rejoined {
         Some("the account was not in the room")
-    } else if told.timeline_unread {
+    } else if update.timeline_unread {
         Some("the room's timeline in a sync response could not be read")
-    } else if told.limited {
+    } else if update.limited {
         Some("the server left events out of the sync (limited timeline)")
     } else {
         None
@@ -36,55 +36,55 @@ pub(in crate::archive) fn discontinuity(
 pub(in crate::archive) fn rejoined(
     response: &Response<'_>,
     before: &Room,
-    told: &RoomBatch,
+    update: &RoomBatch,
     known: &KnownEvents,
 ) -> bool {
     if before.membership == "join" {
         return false;
     }
-    if told.section != Section::Leave {
-        return told.section == Section::Join;
+    if update.section != Section::Leave {
+        return update.section == Section::Join;
     }
     let user_id = &response.account.user_id;
-    if (told.limited && response.account.since.is_some()) || own(told, user_id, "join").next().is_some() {
+    if (update.limited && response.account.since.is_some()) || own(update, user_id, "join").next().is_some() {
         return true;
     }
     // Some servers tell of the same leave again and again.
-    before.bootstrapped && has_unknown(known, own(told, user_id, "leave"))
+    before.bootstrapped && has_unknown(known, own(update, user_id, "leave"))
 }
 
 fn has_unknown<'e>(known: &KnownEvents, mut events: impl Iterator<Item = &'e Event>) -> bool {
     events.any(|event| !known.contains_key(&event.event_id))
 }
 
-/// Whether the timeline may tell again what the account was told before: after the loss of `since` and after a return, in the
-/// graph's order; after a return from a leave since the last response, in either order. Any other timeline tells only what is new.
+/// Whether the timeline may repeat what the account was reported before: after the loss of `since` and after a return, in the
+/// graph's order; after a return from a leave since the last response, in either order. Any other timeline reports only what is new.
 /// `known`: what was before anything of the response was stored: the return may stand in its state, too.
-pub(in crate::archive) fn tells_again(
+pub(in crate::archive) fn may_repeat(
     response: &Response<'_>,
-    told: &RoomBatch,
+    update: &RoomBatch,
     rejoined: bool,
     known: &KnownEvents,
 ) -> bool {
-    response.is_first() || rejoined || has_unknown(known, own(told, &response.account.user_id, "join"))
+    response.is_first() || rejoined || has_unknown(known, own(update, &response.account.user_id, "join"))
 }
 
 /// Whether the current state may not be what the response says, though all that it says was followed.
-pub(in crate::archive) fn told_in_part(
+pub(in crate::archive) fn state_is_partial(
     response: &Response<'_>,
     before: &Room,
-    told: &RoomBatch,
+    update: &RoomBatch,
     rejoined: bool,
 ) -> bool {
     // A homeserver may tell of state in /state that it leaves out of /sync, such as aliases: a whole state is none.
     if response.full || !before.bootstrapped {
         return true;
     }
-    if told.section == Section::Leave {
-        // It tells the state as it was then (P90), but what changed while the account was away is told to those who stay,
+    if update.section == Section::Leave {
+        // It reports the state as it was then (P90), but what changed while the account was away is asked to those who stay,
         // and a timeline may hold what came too late to count.
         return rejoined;
     }
-    // Beyond a hole a key may have lost its event, which only a whole state tells (P93).
-    discontinuity(response, before, told, rejoined).is_some()
+    // Beyond a hole a key may have lost its event, which only a whole state reports (P93).
+    discontinuity(response, before, update, rejoined).is_some()
 }

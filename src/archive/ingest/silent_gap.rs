@@ -25,17 +25,17 @@ pub(in crate::archive) const REASON: &str = "the server left events out of the s
 pub(in crate::archive) async fn is_shown(
     connection: &mut PgConnection,
     room_key: i32,
-    told: &RoomBatch,
+    update: &RoomBatch,
 ) -> Result<bool, Error> {
     let in_timeline: HashSet<&str> =
-        told.timeline.events.iter().map(|event| event.event_id.as_str()).collect();
-    let all: HashSet<&str> = state_events(told).map(|event| event.event_id.as_str()).collect();
+        update.timeline.events.iter().map(|event| event.event_id.as_str()).collect();
+    let all: HashSet<&str> = state_events(update).map(|event| event.event_id.as_str()).collect();
     let replaced =
-        told.timeline.events.iter().filter(|event| event.state_key.is_some()).filter_map(|event| {
+        update.timeline.events.iter().filter(|event| event.state_key.is_some()).filter_map(|event| {
             let replaced = event.replaces_state.as_deref()?;
             (!all.contains(replaced)).then_some((event, Some(replaced)))
         });
-    let in_force = told.state.events.iter().chain(after(told)).filter(|event| {
+    let in_force = update.state.events.iter().chain(after(update)).filter(|event| {
         // A state that a server makes up is not there to be found.
         !in_timeline.contains(event.event_id.as_str()) && event.state_key.is_some()
     });

@@ -7,7 +7,7 @@ use crate::{
         Error, StateRequest, Writer,
         event::{
             self,
-            lookup::{LookUp, look_up},
+            lookup::{LookupScope, look_up},
             quarantine,
             row::with_positions,
         },
@@ -24,7 +24,7 @@ use crate::{
 
 impl Writer {
     /// Makes the current state that of a `/state` answer, which is a room's whole state. Returns whether it has: not if a
-    /// response has told of the state since it was asked for.
+    /// response has reported the state since it was asked for.
     pub async fn reconcile(
         &self,
         room_key: i32,
@@ -39,7 +39,7 @@ impl Writer {
             transaction.undo(None).await;
             return Ok(true);
         }
-        if request.is_overtaken() {
+        if request.is_outdated() {
             transaction.undo(None).await;
             return Ok(false);
         }
@@ -49,7 +49,7 @@ impl Writer {
         known.room_version = room.room_version.clone().or_else(|| create.map(room_state::declared_version));
         room::update(&mut transaction, &room, &known).await?;
         self.store_state(&mut transaction, &known, state, Cause::Reconcile).await?;
-        room::set_suspect(&mut transaction, room_key, false).await?;
+        room::set_stale(&mut transaction, room_key, false).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -63,19 +63,19 @@ impl Writer {
         cause: Cause,
     ) -> Result<(), Error> {
         quarantine::keep(connection, self.policy(), room, &state.malformed).await?;
-        // Whether a copy in this answer tells what the event replaced depends on what the server happens to remember, and
+        // Whether a copy in this answer shows what the event replaced depends on what the server happens to remember, and
         // so on how often it was asked.
-        let told: Vec<Event> = state
+        let events: Vec<Event> = state
             .events
             .iter()
             .map(|event| Event { prev_content: None, unnamed_prev: None, ..event.clone() })
             .collect();
         // A room that is new is walked as a whole anyway.
         let is_known = cause == Cause::Reconcile;
-        if is_known && redaction::state_names_no_target(connection, room, told.iter()).await? {
+        if is_known && redaction::state_names_no_target(connection, room, events.iter()).await? {
             walk::rewalk_now(connection, room.room_key).await?;
         }
-        self.store_unplaced(connection, room, &told).await?;
+        self.store_unplaced(connection, room, &events).await?;
         let mut pointers = Pointers::load(connection, room.room_key).await?;
         pointers.point(&state.events, cause);
         pointers.drop_unnamed(cause);
@@ -87,11 +87,11 @@ impl Writer {
     pub async fn leave_state(&self, room_key: i32, request: &StateRequest<'_>) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;
-        if request.is_overtaken() {
+        if request.is_outdated() {
             transaction.undo(None).await;
             return Ok(false);
         }
-        room::set_suspect(&mut transaction, room_key, false).await?;
+        room::set_stale(&mut transaction, room_key, false).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -104,7 +104,7 @@ impl Writer {
         events: impl IntoIterator<Item = &Event>,
     ) -> Result<usize, Error> {
         let events = event::row::distinct(events);
-        let mut found = look_up(connection, room.room_key, &events, LookUp::All, None).await?;
+        let mut found = look_up(connection, room.room_key, &events, LookupScope::All, None).await?;
         let unplaced = with_positions(&events, &[]);
         let new = event::store(connection, self.policy(), room, &unplaced, &mut found).await?;
         room::count_events(connection, room.room_key, new).await?;

@@ -37,7 +37,7 @@ pub struct SyncOutcome {
     pub needs_full_state: bool,
     /// Events that were new.
     pub event_count: usize,
-    /// Rooms that were told of.
+    /// Rooms that were reported.
     pub room_count: usize,
 }
 
@@ -72,7 +72,7 @@ impl Intake<'_> {
         if self.outcome.needs_full_state {
             return Ok(());
         }
-        self.writer.state_order().hear(&batch.rooms);
+        self.writer.state_order().note_response(&batch.rooms);
         let is_first = self.account.since.is_none();
         let mut transaction = match self.transaction.take() {
             Some(transaction) => transaction,
@@ -104,20 +104,20 @@ impl Intake<'_> {
     async fn store(
         &mut self,
         connection: &mut PgConnection,
-        told: &[RoomBatch],
+        update: &[RoomBatch],
         next_batch: Option<&str>,
     ) -> Result<(), Error> {
         let Self { writer, account, rooms, full, .. } = *self;
         let response = Response { account, next_batch, rooms, full };
-        let Claimed { told: mut rest, made } = claim_rooms(connection, &response, told).await?;
+        let Claimed { update: mut rest, made } = claim_rooms(connection, &response, update).await?;
         self.latest.add(rest.iter().map(|(room, batch)| (room, *batch)));
         while !rest.is_empty() {
-            // A room that the account was kicked from and invited to again is told twice.
-            let (told, again) = take_each_once(&mut rest);
-            let mut portion = Portion::load(connection, &told, &made).await?;
-            for (room, told) in told {
+            // A room that the account was kicked from and invited to again is reported twice.
+            let (update, again) = take_each_once(&mut rest);
+            let mut portion = Portion::load(connection, &update, &made).await?;
+            for (room, update) in update {
                 let after = (&mut self.outcome, &mut self.afterwards);
-                writer.apply_room(connection, &mut portion, &response, room, told, after).await?;
+                writer.apply_room(connection, &mut portion, &response, room, update, after).await?;
                 if self.outcome.needs_full_state {
                     return Ok(());
                 }
@@ -133,7 +133,7 @@ impl Intake<'_> {
     /// Moves `since` to `next_batch`, the response's own, with all that is to be done then. Returns the account as it is now.
     ///
     /// # Errors
-    /// [`Error::Superseded`] if `since` was moved by somebody else.
+    /// [`Error::CheckpointMoved`] if `since` was moved by somebody else.
     pub async fn finish(mut self, next_batch: &Token) -> Result<(SyncOutcome, Account), Error> {
         let Self { writer, account, rooms, full, .. } = self;
         if self.outcome.needs_full_state {

@@ -38,7 +38,7 @@ pub(in crate::archive) async fn open_gaps_everywhere(
             }
         }
     }
-    room::doubt_states(connection).await?;
+    room::mark_states_stale(connection).await?;
     tracing::warn!(room_count = room_keys.len(), "{REASON}: their messages are fetched one room at a time");
     Ok(())
 }

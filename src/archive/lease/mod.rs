@@ -391,7 +391,7 @@ impl Keeper {
         if is_ours { Ok(record.epoch) } else { Err(Error::LeaseTaken { by: record.in_words() }) }
     }
 
-    /// The server may not have noticed that our session has ended: a firewall that forgets a connection tells neither side.
+    /// The server may not have noticed that our session has ended: a firewall that forgets a connection informs neither side.
     async fn end_the_lost(&self, connection: &mut PgConnection, lost: &Backend) -> Result<(), Error> {
         if inspect::writer(connection).await?.as_ref() != Some(lost) {
             return Ok(());

@@ -15,7 +15,7 @@ pub(super) use self::{
 use super::{
     Error,
     event::{
-        lookup::{KnownEvents, LookUp, look_up},
+        lookup::{KnownEvents, LookupScope, look_up},
         row::StoredEvent,
     },
     room::Room,
@@ -122,7 +122,7 @@ pub(super) async fn state_names_no_target<'e>(
     state: impl Iterator<Item = &'e Event>,
 ) -> Result<bool, Error> {
     let removals = removals(state);
-    let known = look_up(connection, room.room_key, &removals, LookUp::All, None).await?.known;
+    let known = look_up(connection, room.room_key, &removals, LookupScope::All, None).await?.known;
     Ok(names_no_target(room, &removals, &known))
 }
 

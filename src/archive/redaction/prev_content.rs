@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Prunes `prev_content` where it repeats what one of `targets` was before its redaction. Those need not be stored: a server
-/// tells what a state event replaced also to those who may not see that. Of those that are, what is stored is repeated;
+/// shows what a state event replaced also to those who may not see that. Of those that are, what is stored is repeated;
 /// one that was not redacted is passed over.
 pub(in crate::archive) async fn prune_repeats(
     connection: &mut PgConnection,

@@ -77,7 +77,7 @@ pub struct RoomStatus {
 
 /// A room whose state is to be asked for.
 #[derive(Clone, Debug)]
-pub struct Suspect {
+pub struct StaleRoom {
     /// Internal key.
     pub room_key: i32,
     /// Room id.
@@ -88,7 +88,7 @@ pub struct Suspect {
     pub bootstrapped: bool,
 }
 
-impl Suspect {
+impl StaleRoom {
     /// Whether the archive has a state that may be wrong.
     pub fn is_archived(&self) -> bool {
         self.watched && self.bootstrapped
@@ -142,9 +142,9 @@ impl Archive {
 
     /// Rooms whose current state is to be compared with the server's, or, where the account has left one, to tell whether
     /// it is to be archived: at most `limit`, and none of those with the keys `except`.
-    pub async fn suspect_rooms(&self, except: &[i32], limit: usize) -> Result<Vec<Suspect>, Error> {
+    pub async fn stale_rooms(&self, except: &[i32], limit: usize) -> Result<Vec<StaleRoom>, Error> {
         let rooms = sqlx::query_as!(
-            Suspect,
+            StaleRoom,
             "select room_key, room_id, watched, bootstrapped from archive.rooms
              where state_suspect and (watched or membership in ('leave', 'ban')) and room_key <> all ($1)
              order by room_key limit $2",

@@ -164,9 +164,9 @@ impl Archive {
 
 impl Writer {
     /// Has the states asked for of the rooms that are wanted now and that the account has left while they were not, or before the
-    /// archive knew them: no `/sync` tells of them any more, not even with the whole state. [`Writer::take_up_left_room`] does
+    /// archive knew them: no `/sync` reports them any more, not even with the whole state. [`Writer::take_up_left_room`] does
     /// the rest.
-    pub async fn doubt_left_rooms(&self, rooms: &Rooms) -> Result<(), Error> {
+    pub async fn mark_left_rooms_stale(&self, rooms: &Rooms) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         let left = sqlx::query!(
             "select room_key, room_id from archive.rooms
@@ -177,15 +177,15 @@ impl Writer {
         .await?;
         // In ascending order, as other transactions lock several rooms.
         for row in left {
-            doubt_left_room(&mut transaction, rooms, row.room_key, &row.room_id).await?;
+            mark_left_room_stale(&mut transaction, rooms, row.room_key, &row.room_id).await?;
         }
         transaction.commit().await
     }
 
     /// Takes up a room that the account has left, if it is wanted: an alias that leaves it out may be new to the archive.
-    /// `state`: what the server tells of it, `None` if nothing; a walk will find out how much of the history it refuses.
+    /// `state`: what the server reports it, `None` if nothing; a walk will find out how much of the history it refuses.
     /// `account` and `rooms` are of one moment. Returns whether it was decided: not if something was decided about rooms
-    /// meanwhile, or a response has told of this one since its state was asked for.
+    /// meanwhile, or a response has reported this one since its state was asked for.
     pub async fn take_up_left_room(
         &self,
         account: &Account,
@@ -199,19 +199,19 @@ impl Writer {
         let room = room::get(&mut transaction, room_key).await?;
         // Else it is still to be looked at, by what was decided last.
         if (room.watched && room.bootstrapped)
-            || request.is_overtaken()
+            || request.is_outdated()
             || !account::is_up_to_date(&mut transaction, account).await?
         {
             transaction.undo(None).await;
             return Ok(false);
         }
-        // As it is now, which it stays until the transaction ends: what a response has told of the room before that, while
+        // As it is now, which it stays until the transaction ends: what a response has reported the room before that, while
         // nobody watched it, belongs to what is missing.
         let Some(since) = account::since(&mut transaction, account).await? else {
             transaction.undo(None).await;
             return Ok(false);
         };
-        room::set_suspect(&mut transaction, room_key, false).await?;
+        room::set_stale(&mut transaction, room_key, false).await?;
         let alias = match state {
             Some(state) => room_state::alias_contents(&state.events).last().map(str::to_owned),
             None => known_alias(&mut transaction, room_key).await?,
@@ -266,7 +266,7 @@ impl Writer {
 }
 
 /// Has the state asked for of a room that the account has left, if it is wanted as far as the archive knows its alias.
-pub(in crate::archive) async fn doubt_left_room(
+pub(in crate::archive) async fn mark_left_room_stale(
     connection: &mut PgConnection,
     rooms: &Rooms,
     room_key: i32,
@@ -274,7 +274,7 @@ pub(in crate::archive) async fn doubt_left_room(
 ) -> Result<(), Error> {
     let alias = known_alias(connection, room_key).await?;
     if room::is_wanted(rooms, room_id, alias.as_deref().into_iter()) {
-        room::set_suspect(connection, room_key, true).await?;
+        room::set_stale(connection, room_key, true).await?;
     }
     Ok(())
 }
@@ -292,7 +292,7 @@ async fn known_alias(connection: &mut PgConnection, room_key: i32) -> Result<Opt
 }
 
 async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Choice, Error> {
-    // Two commands take turns, also about a room that has no row yet.
+    // Two commands alternate, also about a room that has no row yet.
     sqlx::query!("lock table archive.room_choices in share row exclusive mode")
         .execute(&mut *connection)
         .await?;

@@ -27,7 +27,7 @@ pub(super) struct Room {
     pub(super) membership: String,
     pub(super) watched: bool,
     pub(super) bootstrapped: bool,
-    /// The `since` of the response that told of our leave; `None` while we are in the room.
+    /// The `since` of the response that reported our leave; `None` while we are in the room.
     pub(super) left_since: Option<String>,
     pub(super) history_state: String,
     /// The users who were erased, in every room.
@@ -123,10 +123,10 @@ pub(super) async fn keys(
     room_ids: &[String],
 ) -> Result<HashMap<String, Option<i32>>, Error> {
     let rooms = sqlx::query!(
-        r#"select told.room_id as "room_id!", r.room_key as "room_key?"
-           from unnest($1::text[]) as told (room_id)
-           left join archive.rooms r on r.room_id = told.room_id
-           where not exists (select from archive.erasures e where e.room_id = told.room_id)"#,
+        r#"select asked.room_id as "room_id!", r.room_key as "room_key?"
+           from unnest($1::text[]) as asked (room_id)
+           left join archive.rooms r on r.room_id = asked.room_id
+           where not exists (select from archive.erasures e where e.room_id = asked.room_id)"#,
         room_ids
     )
     .fetch_all(connection)
@@ -182,7 +182,7 @@ struct Change {
     room: Room,
     /// Events that were stored.
     new: i64,
-    is_suspect: bool,
+    is_stale: bool,
 }
 
 impl Changes {
@@ -197,16 +197,12 @@ impl Changes {
     }
 
     /// Has the room's current state compared with the server's.
-    pub(super) fn suspect(&mut self, room: &Room) {
-        self.of(room).is_suspect = true;
+    pub(super) fn stale(&mut self, room: &Room) {
+        self.of(room).is_stale = true;
     }
 
     fn of(&mut self, room: &Room) -> &mut Change {
-        self.0.entry(room.room_key).or_insert_with(|| Change {
-            room: room.clone(),
-            new: 0,
-            is_suspect: false,
-        })
+        self.0.entry(room.room_key).or_insert_with(|| Change { room: room.clone(), new: 0, is_stale: false })
     }
 
     /// Writes what differs from what is there.
@@ -222,7 +218,7 @@ impl Changes {
         let bootstrapped: Vec<bool> = rooms().map(|room| room.bootstrapped).collect();
         let left_since: Vec<Option<&str>> = rooms().map(|room| room.left_since.as_deref()).collect();
         let new: Vec<i64> = self.0.values().map(|change| change.new).collect();
-        let suspect: Vec<bool> = self.0.values().map(|change| change.is_suspect).collect();
+        let stale: Vec<bool> = self.0.values().map(|change| change.is_stale).collect();
         sqlx::query!(
             "update archive.rooms r
              set room_version = c.room_version, membership = c.membership, watched = c.watched,
@@ -242,7 +238,7 @@ impl Changes {
             &bootstrapped,
             left_since.as_slice() as &[Option<&str>],
             &new,
-            &suspect
+            &stale
         )
         .execute(connection)
         .await?;
@@ -250,7 +246,7 @@ impl Changes {
     }
 }
 
-/// Notes that the whole state of these rooms was stored, each of which is watched, with all else that a first response told:
+/// Notes that the whole state of these rooms was stored, each of which is watched, with all else that a first response reported:
 /// their states are to be compared with the server's, and their histories walked.
 pub(super) async fn begin_all(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
     sqlx::query!(
@@ -264,15 +260,15 @@ pub(super) async fn begin_all(connection: &mut PgConnection, room_keys: &[i32]) 
 }
 
 /// Notes whether the room's current state is to be compared with the server's.
-pub(super) async fn set_suspect(
+pub(super) async fn set_stale(
     connection: &mut PgConnection,
     room_key: i32,
-    suspect: bool,
+    stale: bool,
 ) -> Result<(), Error> {
     sqlx::query!(
         "update archive.rooms set state_suspect = $2 where room_key = $1 and state_suspect <> $2",
         room_key,
-        suspect
+        stale
     )
     .execute(connection)
     .await?;
@@ -280,7 +276,7 @@ pub(super) async fn set_suspect(
 }
 
 /// The same for every room that the account is in.
-pub(super) async fn doubt_states(connection: &mut PgConnection) -> Result<(), Error> {
+pub(super) async fn mark_states_stale(connection: &mut PgConnection) -> Result<(), Error> {
     // In the order in which other transactions lock several rooms.
     sqlx::query!(
         "with doubted as (
@@ -296,7 +292,7 @@ pub(super) async fn doubt_states(connection: &mut PgConnection) -> Result<(), Er
 }
 
 impl Archive {
-    /// The rooms that the account is in, as far as it was told.
+    /// The rooms that the account is in, as far as it was reported.
     pub async fn joined_rooms(&self) -> Result<Vec<String>, Error> {
         let rooms = sqlx::query_scalar!(
             "select room_id from archive.rooms where membership = 'join' order by room_key"
@@ -308,8 +304,8 @@ impl Archive {
 }
 
 impl Writer {
-    /// Notes that the account is not in a room any more, which no `/sync` up to `since` has told. Returns whether that is
-    /// news; it is none if a response has told of the room since it was asked for.
+    /// Notes that the account is not in a room any more, which no `/sync` up to `since` has reported. Returns whether that is
+    /// news; it is none if a response has reported the room since it was asked for.
     pub async fn lose_room(
         &self,
         room_id: &str,
@@ -322,7 +318,7 @@ impl Writer {
             return Ok(false);
         };
         lock_room(&mut transaction, room.room_key).await?;
-        if request.is_overtaken() {
+        if request.is_outdated() {
             transaction.undo(None).await;
             return Ok(false);
         }
@@ -339,9 +335,9 @@ impl Writer {
     }
 
     /// Has the current state of every room that the account is in compared with the server's.
-    pub async fn doubt_states(&self) -> Result<(), Error> {
+    pub async fn mark_states_stale(&self) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
-        doubt_states(&mut transaction).await?;
+        mark_states_stale(&mut transaction).await?;
         transaction.commit().await
     }
 }

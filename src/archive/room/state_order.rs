@@ -1,5 +1,5 @@
 //! Of two words about a room's state, which is the newer: `/state` is asked beside `/sync`, and an answer that was made
-//! before a response must not undo what the response has told.
+//! before a response must not undo what the response has reported.
 //!
 //! Kept in memory, because there is one writer, and what is under way ends with it.
 
@@ -16,7 +16,7 @@ pub struct StateOrder(Mutex<UnderWay>);
 
 #[derive(Debug, Default)]
 struct UnderWay {
-    /// The rooms whose state is asked for now, and whether a response has told of it meanwhile.
+    /// The rooms whose state is asked for now, and whether a response has reported it meanwhile.
     asked: HashMap<String, bool>,
     /// The rooms whose state was stored since the request for the next response was made: which of the two is the newer,
     /// nothing says.
@@ -43,14 +43,14 @@ impl StateOrder {
     }
 
     /// To be called before anything of a response about these rooms is stored.
-    pub(in crate::archive) fn hear(&self, rooms: &[RoomBatch]) {
+    pub(in crate::archive) fn note_response(&self, rooms: &[RoomBatch]) {
         let mut under_way = self.under_way();
         if under_way.asked.is_empty() {
             return;
         }
-        for room in rooms.iter().filter(|room| tells_of_state(room)) {
-            if let Some(overtaken) = under_way.asked.get_mut(room.room_id.as_str()) {
-                *overtaken = true;
+        for room in rooms.iter().filter(|room| mentions_state(room)) {
+            if let Some(outdated) = under_way.asked.get_mut(room.room_id.as_str()) {
+                *outdated = true;
             }
         }
     }
@@ -66,15 +66,15 @@ impl StateOrder {
 }
 
 impl StateRequest<'_> {
-    /// Whether the answer may be older than what a response has told meanwhile; if not, it counts as stored. To be called
+    /// Whether the answer may be older than what a response has reported meanwhile; if not, it counts as stored. To be called
     /// under the room's lock.
-    pub(in crate::archive) fn is_overtaken(&self) -> bool {
+    pub(in crate::archive) fn is_outdated(&self) -> bool {
         let mut under_way = self.order.under_way();
-        let overtaken = under_way.asked.get(&self.room_id).copied().unwrap_or(true);
-        if !overtaken {
+        let outdated = under_way.asked.get(&self.room_id).copied().unwrap_or(true);
+        if !outdated {
             under_way.compared.insert(self.room_id.clone());
         }
-        overtaken
+        outdated
     }
 }
 
@@ -84,7 +84,7 @@ impl Drop for StateRequest<'_> {
     }
 }
 
-fn tells_of_state(room: &RoomBatch) -> bool {
+fn mentions_state(room: &RoomBatch) -> bool {
     room.section != Section::Join
         || room.limited
         || room.is_unread()
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_overtaken_by_a_response_that_tells_of_the_state() {
+    fn an_answer_is_outdated_by_a_response_that_mentions_the_state() {
         let event = |key: &str| {
             format!(
                 r#"{{"timeline":{{"events":[{{"type":"t","sender":"s","event_id":"$1","content":{{}}{key}}}]}}}}"#
@@ -117,14 +117,14 @@ mod tests {
         ] {
             let request = order.ask("!r:hs");
             let other = order.ask("!other:hs");
-            order.hear(&rooms(&part));
-            assert_eq!(request.is_overtaken(), overtakes, "{part}");
-            assert!(!other.is_overtaken());
+            order.note_response(&rooms(&part));
+            assert_eq!(request.is_outdated(), overtakes, "{part}");
+            assert!(!other.is_outdated());
             assert_eq!(order.was_compared("!r:hs"), !overtakes, "{part}");
             order.await_response();
             assert!(!order.was_compared("!other:hs"));
         }
-        order.hear(&rooms(&event(r#","state_key":"""#)));
-        assert!(!order.ask("!r:hs").is_overtaken(), "a request of after the response");
+        order.note_response(&rooms(&event(r#","state_key":"""#)));
+        assert!(!order.ask("!r:hs").is_outdated(), "a request of after the response");
     }
 }

@@ -24,7 +24,7 @@ pub(in crate::archive) struct Below {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::archive) enum Place {
     /// Not placed yet.
-    Open,
+    Unplaced,
     /// Placed.
     At(i64),
 }
@@ -32,7 +32,7 @@ pub(in crate::archive) enum Place {
 impl Place {
     pub(in crate::archive) fn position(self) -> Option<i64> {
         match self {
-            Self::Open => None,
+            Self::Unplaced => None,
             Self::At(position) => Some(position),
         }
     }
@@ -65,7 +65,7 @@ pub(in crate::archive) fn just_above(newest: Option<i64>) -> i64 {
 /// not, such as what arrived since: it stands among what was passed, not below.
 pub(in crate::archive) fn repeated(upper: i64, page: &[Place]) -> Option<(usize, i64)> {
     let count = page.iter().position(|place| *place == Place::At(upper))? + 1;
-    let first = page[..count].iter().position(|place| *place == Place::Open)?;
+    let first = page[..count].iter().position(|place| *place == Place::Unplaced)?;
     let known = page[first..count].iter().find_map(|place| place.position())?;
     Some((count, known))
 }
@@ -76,14 +76,14 @@ pub(in crate::archive) fn tops(upper: i64, page: &[Place]) -> Vec<i64> {
     for place in page {
         match *place {
             Place::At(position) => top = top.min(position),
-            Place::Open if tops.last() != Some(&top) => tops.push(top),
-            Place::Open => {}
+            Place::Unplaced if tops.last() != Some(&top) => tops.push(top),
+            Place::Unplaced => {}
         }
     }
     tops
 }
 
-/// Places a page of a backward walk that has passed `upper`. `below` tells the highest position in the room below
+/// Places a page of a backward walk that has passed `upper`. `below` reports the highest position in the room below
 /// another; it is asked about the page's [`tops`] only.
 ///
 /// A known event above `upper` leaves `upper` as it is: there the orders of `/sync` and `/messages` disagree, and the
@@ -106,11 +106,11 @@ pub(in crate::archive) fn walk_down(
         let top = upper;
         let passed = |place: &Place| matches!(place, Place::At(position) if *position < top);
         let (stretch, after) = rest.split_at(rest.iter().position(passed).unwrap_or(rest.len()));
-        let run = stretch.iter().filter(|place| **place == Place::Open).count();
+        let run = stretch.iter().filter(|place| **place == Place::Unplaced).count();
         let step = step_within(top, below(top), run, after.is_empty());
         positions.extend(stretch.iter().map(|place| match place {
             Place::At(position) => Some(*position),
-            Place::Open => {
+            Place::Unplaced => {
                 let position = step.map(|step| upper - step);
                 upper = position.unwrap_or(upper);
                 position
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn history_goes_down_from_nothing() {
-        let placement = walk_down(0, &[Open, Open], among(&[]));
+        let placement = walk_down(0, &[Unplaced, Unplaced], among(&[]));
         assert_eq!(placement, Placement { positions: vec![Some(-STEP), Some(-2 * STEP)], upper: -2 * STEP });
     }
 
@@ -168,13 +168,13 @@ mod tests {
 
     #[test]
     fn a_late_event_takes_the_middle() {
-        let placement = walk_down(0, &[At(-STEP), Open, At(-2 * STEP)], among(&[-STEP, -2 * STEP]));
+        let placement = walk_down(0, &[At(-STEP), Unplaced, At(-2 * STEP)], among(&[-STEP, -2 * STEP]));
         assert_eq!(placement.positions, [Some(-STEP), Some(-STEP - STEP / 2), Some(-2 * STEP)]);
     }
 
     #[test]
     fn where_orders_disagree_the_first_stands() {
-        let placement = walk_down(-STEP, &[At(5 * STEP), Open], among(&[-STEP, 5 * STEP]));
+        let placement = walk_down(-STEP, &[At(5 * STEP), Unplaced], among(&[-STEP, 5 * STEP]));
         assert_eq!(placement.positions, [Some(5 * STEP), Some(-2 * STEP)]);
     }
 
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn an_event_of_another_order_parts_no_neighbours() {
         let known = [7 * STEP, 5 * STEP, -STEP, -2 * STEP];
-        let page = [Open, At(7 * STEP), Open, At(5 * STEP), Open, At(-2 * STEP)];
+        let page = [Unplaced, At(7 * STEP), Unplaced, At(5 * STEP), Unplaced, At(-2 * STEP)];
         let placement = walk_down(-STEP, &page, as_the_database(-STEP, &page, &known));
         let [first, second, third] = [1, 2, 3].map(|quarters| Some(-STEP - quarters * STEP / 4));
         let expected = [first, Some(7 * STEP), second, Some(5 * STEP), third, Some(-2 * STEP)];
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_a_page_repeats_ends_with_the_last_event_passed() {
-        let page = [At(9 * STEP), Open, At(3 * STEP), Open, At(2 * STEP), Open, At(STEP)];
+        let page = [At(9 * STEP), Unplaced, At(3 * STEP), Unplaced, At(2 * STEP), Unplaced, At(STEP)];
         assert_eq!(repeated(2 * STEP, &page), Some((5, 3 * STEP)));
         assert_eq!(repeated(9 * STEP, &page), None, "nothing new is among it");
         assert_eq!(repeated(4 * STEP, &page), None, "the page repeats nothing");
@@ -201,7 +201,7 @@ mod tests {
     fn a_long_stretch_fits_between_neighbours() {
         let (mut known, mut upper) = (vec![0, STEP], STEP);
         for _ in 0..60 {
-            let placement = walk_down(upper, &[Open, Open, Open], among(&known));
+            let placement = walk_down(upper, &[Unplaced, Unplaced, Unplaced], among(&known));
             known.extend(placement.positions.into_iter().map(|position| position.expect("there is room")));
             upper = placement.upper;
         }
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn without_room_there_is_no_place() {
-        assert_eq!(walk_down(1, &[Open, At(0)], among(&[0, 1])).positions, [None, Some(0)]);
+        assert_eq!(walk_down(1, &[Unplaced, At(0)], among(&[0, 1])).positions, [None, Some(0)]);
     }
 
     proptest! {
@@ -224,7 +224,7 @@ mod tests {
             let known: Vec<_> = known.into_iter().collect();
             let page: Vec<_> = page
                 .into_iter()
-                .map(|pick| pick.and_then(|pick| known.get(pick)).map_or(Open, |position| At(*position)))
+                .map(|pick| pick.and_then(|pick| known.get(pick)).map_or(Unplaced, |position| At(*position)))
                 .collect();
             let placement = walk_down(UPPER, &page, as_the_database(UPPER, &page, &known));
             let below = among(&known);
@@ -236,8 +236,8 @@ mod tests {
                         passed = passed.min(*known);
                         last = last.min(*known);
                     }
-                    (Open, None) => {}
-                    (Open, Some(position)) => {
+                    (Unplaced, None) => {}
+                    (Unplaced, Some(position)) => {
                         prop_assert!(*position < last && Some(*position) > below(passed), "{placement:?}");
                         last = *position;
                     }

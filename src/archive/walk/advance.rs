@@ -19,7 +19,7 @@ const ASK_AGAIN_PAUSE_S: f64 = 1.0;
 /// The longest time after which a stalled walk is tried again.
 const STALLED_AT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a page told, as far as the walk's way goes.
+/// What a page reported, as far as the walk's way goes.
 #[derive(Debug)]
 pub(in crate::archive) struct Passed<'a> {
     /// The server's `end`.
@@ -70,12 +70,12 @@ pub(in crate::archive) async fn after_page(
     }
     (walk.repeats, walk.ends) = (0, 0);
     walk.cursor = Some(end.as_str().to_owned());
-    if walk.landmark.is_some() && walk.landmark == walk.cursor {
+    if walk.cycle_marker.is_some() && walk.cycle_marker == walk.cursor {
         return stall(connection, walk, "the server's tokens go in a circle", settings).await;
     }
-    // Brent's way to find a circle of any length: the landmark moves on at every power of two.
+    // Brent's way to find a circle of any length: the marker moves on at every power of two.
     if walk.pages.checked_ilog2() > before.checked_ilog2() {
-        walk.landmark.clone_from(&walk.cursor);
+        walk.cycle_marker.clone_from(&walk.cursor);
     }
     // Beyond the gap and one page further nothing was new.
     if walk.kind.fills_gap() && below_gap && walk.known_pages > 0 {

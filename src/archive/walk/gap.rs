@@ -218,7 +218,7 @@ pub(in crate::archive) async fn passed(
 /// gives no more.
 ///
 /// With `to`, that may be far below the gap, where late events stand among what other walks have placed. Without any token
-/// below the gap, nothing tells how far down events arrived in the meantime.
+/// below the gap, nothing shows how far down events arrived in the meantime.
 pub(in crate::archive) async fn lower_position(
     connection: &mut PgConnection,
     gap_id: i64,
@@ -253,7 +253,7 @@ pub(in crate::archive) async fn is_passed(
 /// Whether `walk` is to let another go first: a later pass the first one through whichever gap, the first one without a lower
 /// token that through a newer gap. Without `to`, a page of an older gap's walk may lead to what belongs into a newer one, where
 /// the server has learnt events above the older: it must be known by then.
-pub(in crate::archive) async fn is_overtaken(
+pub(in crate::archive) async fn yields_to_newer_gap(
     connection: &mut PgConnection,
     walk: &Walk,
 ) -> Result<bool, Error> {
@@ -262,7 +262,7 @@ pub(in crate::archive) async fn is_overtaken(
         kind if kind.gives_way() => None,
         _ => return Ok(false),
     };
-    let is_overtaken = sqlx::query_scalar!(
+    let yields_to_newer_gap = sqlx::query_scalar!(
         r#"select exists (
                select from archive.walks
                where room_key = $1 and state = $2 and kind in ('gap_since', 'gap_whole') and gap_id > coalesce($3::bigint, 0)
@@ -273,7 +273,7 @@ pub(in crate::archive) async fn is_overtaken(
     )
     .fetch_one(connection)
     .await?;
-    Ok(is_overtaken)
+    Ok(yields_to_newer_gap)
 }
 
 /// What follows a gap's finished walk: the next pass, or the gap is closed.

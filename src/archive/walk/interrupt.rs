@@ -57,9 +57,9 @@ impl Writer {
         .fetch_optional(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        let begun = begun.ok_or(Error::Superseded)?;
+        let begun = begun.ok_or(Error::CheckpointMoved)?;
         // All of a gap may be to be placed, and just above the newest event there is no room for that. Nor for what is new in a
-        // room that the account is not in: no response tells of it.
+        // room that the account is not in: no response reports it.
         let top = position::append(begun.newest, true).next().filter(|_| !begun.is_joined);
         let above = top.or(Some(position::just_above(begun.newest))).max(begun.upper_edge);
         let upper_position = if begun.at_since { above } else { walk.upper_position };
@@ -70,7 +70,7 @@ impl Writer {
             lower_reached: false,
             ends: 0,
             repeats: 0,
-            landmark: None,
+            cycle_marker: None,
             ..walk.clone()
         })
     }
@@ -90,14 +90,14 @@ impl Writer {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        if restarted.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+        if restarted.rows_affected() == 1 { Ok(()) } else { Err(Error::CheckpointMoved) }
     }
 
     /// Ends the walk because the server refuses access to the room: what it gave before is kept. A gap stays open. The account
     /// may be let in again, so the room is walked again later.
     ///
-    /// Returns `None` if it has. Else the walk is to be tried again: `/sync` has told of the account's membership since `walk`
-    /// was read, or has yet to tell that the account is out. What opens a refused walk again is told after this then.
+    /// Returns `None` if it has. Else the walk is to be tried again: `/sync` has reported the account's membership since `walk`
+    /// was read, or has yet to tell that the account is out. What opens a refused walk again is reported after this then.
     /// `proven`: it ends even so.
     pub async fn refuse_walk(
         &self,

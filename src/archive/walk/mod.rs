@@ -24,7 +24,7 @@ pub struct Walk {
     pub room_key: i32,
     /// The room.
     pub room_id: String,
-    /// The account's in it, as it was told when the walk was read.
+    /// The account's in it, as it was reported when the walk was read.
     pub membership: String,
     /// The gap that it fills.
     pub gap_id: Option<i64>,
@@ -53,7 +53,7 @@ pub struct Walk {
     /// Answers with `end` equal to `from` at this cursor.
     pub repeats: i32,
     /// An earlier cursor, to find circles.
-    pub landmark: Option<String>,
+    pub cycle_marker: Option<String>,
     /// Whether it was begun anew at the newest event, since it last stalled.
     pub restarted: bool,
     /// Where it stands.
@@ -76,7 +76,7 @@ pub struct Walk {
 
 impl Walk {
     /// Whether the next request is to be made from the account's `since` of that moment, whatever it was when the walk was
-    /// opened: it has passed no event yet. All that `/sync` has told is known on the way then, so that what the server has
+    /// opened: it has passed no event yet. All that `/sync` has reported is known on the way then, so that what the server has
     /// learnt meanwhile is found between its neighbours: an older token shows it on top, without those that are newer. And
     /// what is newer than `since` comes with `/sync`, and would count as found here. So it begins only when `/sync` was heard.
     pub fn begins_at_since(&self) -> bool {
@@ -97,7 +97,7 @@ impl Walk {
         is_first && !self.restarted && self.pages > 0 && self.known_pages == 0
     }
 
-    /// `to` of the next request. It hides what the server has fetched from others (P48), also where a timeline has told that:
+    /// `to` of the next request. It hides what the server has fetched from others (P48), also where a timeline has reported that:
     /// then what belongs below would seem to belong above. So there is none while the walk comes down through the timeline above
     /// its gap.
     pub fn to(&self) -> Option<&str> {
@@ -195,7 +195,7 @@ pub(super) async fn schedule_rewalk(
     Ok(())
 }
 
-/// Has the room walked again at once: something was told that only its events themselves can explain.
+/// Has the room walked again at once: something was reported that only its events themselves can explain.
 pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
     let hurried = sqlx::query!(
         "update archive.walks set not_before = now()
@@ -212,7 +212,7 @@ pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> 
     Ok(())
 }
 
-/// Opens again what had stalled, in `room_key`, of which something was told that may help, or everywhere: each may begin anew
+/// Opens again what had stalled, in `room_key`, of which something was reported that may help, or everywhere: each may begin anew
 /// once more if the server refuses its token. Returns how many.
 pub(super) async fn reopen_stalled(
     connection: &mut PgConnection,
@@ -268,7 +268,7 @@ pub(super) async fn passed_from_newest(
 
 impl Archive {
     /// For each watched room one open walk: one from the newest event that has met nothing yet that had its place, because it
-    /// alone tells of what lies between what it has placed and what `/sync` had told; else the first pass through the newest
+    /// alone reports what lies between what it has placed and what `/sync` had reported; else the first pass through the newest
     /// gap, to which others give way; else the one due first. One walk a room at a time: two would make the server do its work
     /// twice (P17). Those that are due first, at most `limit`: with ten thousand rooms not all are read for each one.
     pub async fn open_walks(&self, choice: &WalkChoice<'_>, limit: usize) -> Result<Vec<Walk>, Error> {
@@ -278,13 +278,13 @@ impl Archive {
             // the whole archive where it does not know it yet.
             r#"select f.walk_id, f.room_key, f.room_id, f.membership, f.gap_id, f.kind, f.to_token, f.cursor, f.upper_position,
                       (select g.upper_position from archive.gaps g where g.gap_id = f.gap_id) as gap_upper_position,
-                      f.pages, f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark, f.restarted,
+                      f.pages, f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark as cycle_marker, f.restarted,
                       f.state, f.round, f.stalls, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
-                      coalesce(told.name, told.alias) as name,
+                      coalesce(shown.name, shown.alias) as name,
                       (select e.origin_server_ts from archive.events e
                        where e.room_key = f.room_key and e.position is not null
                        order by e.position desc limit 1) as newest_ts,
-                      told.created_ts as "created_ts?"
+                      shown.created_ts as "created_ts?"
                from (
                    select * from (
                        select distinct on (w.room_key) w.*, r.room_id, r.membership
@@ -325,7 +325,7 @@ impl Archive {
                    ) e
                    where s.room_key = f.room_key and s.state_key = ''
                      and s.type in ('m.room.name', 'm.room.canonical_alias', 'm.room.create')
-               ) told on true
+               ) shown on true
                order by f.not_before, f.walk_id"#,
             // A parameter, so that the plan is made anew: without any, PostgreSQL keeps the one that it made first.
             WalkState::Open.as_str(),
@@ -383,7 +383,7 @@ impl Writer {
 /// placed for the moment only.
 ///
 /// # Errors
-/// [`Error::Superseded`] if it is not where `before` says; the transaction must then be rolled back.
+/// [`Error::CheckpointMoved`] if it is not where `before` says; the transaction must then be rolled back.
 pub(super) async fn save(
     connection: &mut PgConnection,
     before: &Walk,
@@ -417,7 +417,7 @@ pub(super) async fn save(
         after.lower_reached,
         after.ends,
         after.repeats,
-        after.landmark,
+        after.cycle_marker,
         after.state.as_str(),
         after.last_error,
         pause_s,
@@ -427,5 +427,5 @@ pub(super) async fn save(
     )
     .execute(connection)
     .await?;
-    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::Superseded) }
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::CheckpointMoved) }
 }

@@ -71,7 +71,7 @@ impl Session<'_> {
                 Self::Page { connection, .. } => connection.close().await,
             }
         };
-        // What cannot be told to the server, it finds out.
+        // What cannot be reported to the server, it finds out.
         let _ = tokio::time::timeout(PING, closed).await;
     }
 }

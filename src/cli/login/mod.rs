@@ -120,7 +120,7 @@ fn configured_file(config: &Config) -> Option<PathBuf> {
     }
 }
 
-/// Asks on the terminal, with the echo off. Ctrl-C turns it on again.
+/// Asks on the terminal, with the echo off. Ctrl-C switches it on again.
 async fn ask(prompt: &str) -> anyhow::Result<String> {
     let terminal = [Term::stderr(), Term::stdout()].into_iter().find(Term::is_term);
     let terminal =

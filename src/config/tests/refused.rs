@@ -29,7 +29,7 @@ fn an_unknown_setting_is_refused_with_place_and_nearest_name() {
 }
 
 #[test]
-fn a_wrong_type_is_told_with_place_found_and_expected() {
+fn a_wrong_type_is_reported_with_place_found_and_expected() {
     let cases = [
         (
             "[backfill]\nconcurrency = \"many\"",
@@ -97,7 +97,7 @@ fn a_wrong_type_is_told_with_place_found_and_expected() {
 }
 
 #[test]
-fn impossible_values_are_told_with_place_and_reason() {
+fn impossible_values_are_reported_with_place_and_reason() {
     let cases = [
         ("[backfill]\npage_size = 1001", "line 2: `backfill.page_size` must be from 1 to 1000"),
         ("[backfill]\npage_size = 70000", "must be from 1 to 1000"),

@@ -73,7 +73,7 @@ struct Inner {
     page_count: u64,
     rate: Rate,
     told: Told,
-    told_at: Instant,
+    logged_at: Instant,
 }
 
 /// What of the totals was in the last summary.
@@ -128,7 +128,7 @@ impl Progress {
             page_count: 0,
             rate: Rate::new(now),
             told: Told::default(),
-            told_at: now,
+            logged_at: now,
         })))
     }
 
@@ -221,7 +221,7 @@ impl RoomProgress {
         inner.rate.add(events as f64);
     }
 
-    /// Ends the line; on a terminal one that stays tells the outcome, such as `complete`.
+    /// Ends the line; on a terminal one that stays reports the outcome, such as `complete`.
     pub fn finish(self, state: &str) {
         let now = Instant::now();
         let inner = self.progress.lock();
@@ -269,7 +269,7 @@ impl Inner {
             event_count: self.event_count,
             live_event_count: self.following.map_or(self.told.live_event_count, |f| f.event_count),
         };
-        let due = now.saturating_duration_since(self.told_at) >= SUMMARY;
+        let due = now.saturating_duration_since(self.logged_at) >= SUMMARY;
         if self.screen.is_some() || !due || told == self.told {
             return None;
         }
@@ -285,7 +285,7 @@ impl Inner {
             eta_s: left.max().flatten().filter(|_| self.rooms.iter().all(|r| r.seconds_left().is_some())),
         };
         self.told = told;
-        self.told_at = now;
+        self.logged_at = now;
         Some(summary)
     }
 }

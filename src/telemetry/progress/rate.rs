@@ -8,7 +8,7 @@ const MEMORY: f64 = 15.0;
 /// Observations closer together are taken as one.
 const STEP: Duration = Duration::from_millis(500);
 
-/// No rate is told from less than this.
+/// No rate is distinguished from less than this.
 const LEAST: Duration = Duration::from_secs(1);
 
 /// An exponentially weighted mean per second, unbiased from the start.

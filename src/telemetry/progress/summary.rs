@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::render;
 
-/// What the log is told now and then.
+/// What the log is reported now and then.
 pub(super) struct Summary {
     /// Whether the first `/sync` response is being stored.
     pub(super) first_sync: bool,

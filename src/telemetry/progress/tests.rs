@@ -41,7 +41,7 @@ fn canvas(columns: usize) -> Canvas {
 }
 
 #[test]
-fn a_share_is_told_only_where_it_is_known() {
+fn a_share_is_shown_only_where_it_is_known() {
     assert_eq!(reached(25).share(), Some(0.25));
     assert_eq!(reached(250).share(), Some(1.0));
     let mut unknown = reached(25);

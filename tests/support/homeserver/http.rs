@@ -24,7 +24,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// The decoded path. A `/` inside a segment looks like any other here; `segments` tells them apart.
+    /// The decoded path. A `/` inside a segment looks like any other here; `segments` distinguishes them.
     pub(crate) fn path(&self) -> String {
         format!("/{}", self.segments.join("/"))
     }

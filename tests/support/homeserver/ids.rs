@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-/// The id of the `n`th thing made, in the manner of the room's version (P53): `$n:model.test` in versions 1 and 2, a
+/// The id of the `n`th thing made, in the form of the room's version (P53): `$n:model.test` in versions 1 and 2, a
 /// hash with `/` and `+` in it in version 3, a hash fit for URLs after that.
 pub(super) fn event_id(version: &str, seed: u64, n: u64) -> String {
     let hash = hash(seed, n);

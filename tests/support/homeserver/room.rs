@@ -355,7 +355,7 @@ impl Room {
     }
 }
 
-/// The event that tells a user's membership.
+/// The event that reports a user's membership.
 pub(super) fn member_event(user: &str, state: &State) -> Option<usize> {
     state.get(&("m.room.member".to_owned(), user.to_owned())).copied()
 }

@@ -147,7 +147,7 @@ impl World {
         (!silent || asked.full_state).then(|| self.write_news(id, &news, asked))
     }
 
-    /// A room left is told once, up to the leave; an initial sync tells it only if asked (P40, P104).
+    /// A room left is reported once, up to the leave; an initial sync reports it only if asked (P40, P104).
     fn left(&mut self, id: &str, asked: &Asked) -> Option<String> {
         let room = &self.rooms[id];
         let leave = member_event(ARCHIVER, &room.state)?;
@@ -179,11 +179,11 @@ impl World {
             return None;
         }
         let shown = ["m.room.create", "m.room.name", "m.room.join_rules", "m.room.canonical_alias"];
-        let told = room
+        let reported = room
             .state
             .iter()
             .filter(|((kind, _), index)| shown.contains(&kind.as_str()) || **index == invite);
-        let stripped: Vec<_> = told.map(|(_, &index)| strip(room, index)).collect();
+        let stripped: Vec<_> = reported.map(|(_, &index)| strip(room, index)).collect();
         Some(format!(r#"{{"invite_state":{{"events":[{}]}}}}"#, stripped.join(",")))
     }
 
@@ -191,7 +191,7 @@ impl World {
     /// is in the room and was not before.
     fn came_back(&self, room: &Room, since: i64, until: i64) -> bool {
         let was_in = room.membership(ARCHIVER, &room.state_at(since)).as_deref() == Some("join");
-        if !self.habits.retells_returns {
+        if !self.habits.repeats_returns {
             return !was_in && room.membership_is("join");
         }
         let own = |index: &usize| {
@@ -253,11 +253,11 @@ impl World {
             ("limited", news.limited.to_string()),
             ("prev_batch", quote(&Token::live(news.prev_batch).to_string())),
         ]);
-        // Aliases are left out of every state that /sync tells.
+        // Aliases are left out of every state that /sync reports.
         let room = self.room(id);
-        let told = |index: &usize| room.events[*index].event.kind != "m.room.aliases";
-        let told: Vec<_> = news.state.iter().copied().filter(told).collect();
-        let state = object(&[("events", self.serve(id, &told, Shape::SyncState))]);
+        let reported = |index: &usize| room.events[*index].event.kind != "m.room.aliases";
+        let reported: Vec<_> = news.state.iter().copied().filter(reported).collect();
+        let state = object(&[("events", self.serve(id, &reported, Shape::SyncState))]);
         let nothing = || r#"{"events":[]}"#.to_owned();
         object(&[
             ("timeline", timeline),

@@ -38,8 +38,8 @@ pub(crate) struct Habits {
     /// As Dendrite: a cut timeline says `limited:false` if any of its events was invisible (P28).
     pub(crate) hides_truncation: bool,
     /// Whether the timeline of a room that the account came back to since the last answer is that of an initial sync, also
-    /// where it was in the room then, or has left again; else it tells what arrived since.
-    pub(crate) retells_returns: bool,
+    /// where it was in the room then, or has left again; else it shows what arrived since.
+    pub(crate) repeats_returns: bool,
     /// The first event of a /sync timeline stands there twice (P35).
     pub(crate) stutters: bool,
     /// Whether /sync can tell the state after the timeline (P87).
@@ -71,7 +71,7 @@ impl Habits {
             state_in_pages: false,
             timeline_cap: 100,
             hides_truncation: false,
-            retells_returns: true,
+            repeats_returns: true,
             stutters: false,
             state_after: StateAfter::Never,
             drops_left_state: false,
@@ -86,7 +86,7 @@ impl Habits {
         Self {
             last_page: LastPage::HoldsCreate,
             hides_truncation: true,
-            retells_returns: false,
+            repeats_returns: false,
             ..Self::synapse()
         }
     }

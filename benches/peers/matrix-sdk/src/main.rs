@@ -1,5 +1,5 @@
 //! What a program on matrix-sdk does to keep a history: its event cache, in SQLite, paginated back to each room's start.
-//! `peer-matrix-sdk URL DIRECTORY`; prints how many events the cache told of.
+//! `peer-matrix-sdk URL DIRECTORY`; prints how many events the cache reported.
 
 use anyhow::Context as _;
 use matrix_sdk::{

@@ -275,7 +275,7 @@ async fn permitted(connection: &mut PgConnection, current: bool) -> Result<bool,
 async fn account(connection: &mut PgConnection) -> Result<Option<String>, Error> {
     let account = sqlx::query_scalar!("select user_id from archive.accounts order by account_key limit 1");
     match account.fetch_optional(connection).await {
-        // No right to read it, which is told by `permitted`.
+        // No right to read it, which is reported by `permitted`.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => Ok(None),
         result => Ok(result?),
     }

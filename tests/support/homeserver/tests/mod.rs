@@ -1,4 +1,4 @@
-//! The model itself, tested: each test tells one trap.
+//! The model itself, tested: each test reports one trap.
 
 use super::{Homeserver, Json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 #[tokio::test]
-async fn faults_strike_where_and_as_often_as_told() {
+async fn faults_strike_where_and_as_often_as_configured() {
     let server = Homeserver::start().await;
     let room = server.create_room("10");
     let path = format!("rooms/{}/messages?dir=b", escape_path(&room));
