@@ -49,7 +49,7 @@ struct WalkPolicy {
     refusals: Backoff,
     pace: Pace,
     page_size: PageSize,
-    /// Whether the walk was left for others to be served: then it is gone on with in this manner.
+    /// Whether the walk was left for others to be served: then it is resumed by this policy.
     put_off: bool,
 }
 

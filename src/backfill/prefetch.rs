@@ -172,13 +172,13 @@ impl<'c> Ahead<'c> {
 /// How many of these pages, each asked for from the `end` of the one before, are no more than one longer page: something is
 /// on each, none repeats what another does, and the walk goes on after the last.
 fn go_on<'p>(pages: impl Iterator<Item = &'p Page>) -> usize {
-    let mut told = HashSet::new();
+    let mut seen = HashSet::new();
     let mut from = None;
     pages
         .take_while(|page| {
             let goes_on = page.end.is_some() && page.end.as_ref() != from && !page.chunk.events.is_empty();
             from = page.end.as_ref();
-            goes_on && page.chunk.events.iter().all(|event| told.insert(event.event_id.as_str()))
+            goes_on && page.chunk.events.iter().all(|event| seen.insert(event.event_id.as_str()))
         })
         .count()
 }

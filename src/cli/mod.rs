@@ -95,8 +95,8 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // A broken pipe is no reason to fail.
             let _ = error.print();
-            let told = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if told { 0 } else { 64 });
+            let asked_for_text = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if asked_for_text { 0 } else { 64 });
         }
     };
     match dispatch(arguments) {

@@ -126,7 +126,7 @@ fn remove_socket(dir: &Path) -> Result<(), Error> {
 /// Until a server of ours carries out queries. Fails at once when it ends instead.
 async fn wait_ready(child: &Child, cluster: &Cluster, socket_dir: &Path, before: u64) -> Result<(), Error> {
     let begun = Instant::now();
-    let mut told = begun;
+    let mut logged = begun;
     loop {
         if let Some(status) = child.ended() {
             return Err(cluster.log().failure("postgres", status, before));
@@ -138,8 +138,8 @@ async fn wait_ready(child: &Child, cluster: &Cluster, socket_dir: &Path, before:
         if begun.elapsed() > START_PATIENCE {
             return Err(Error::NotReady { log: cluster.log().path(), seconds: START_PATIENCE.as_secs() });
         }
-        if told.elapsed() > Duration::from_secs(10) {
-            told = Instant::now();
+        if logged.elapsed() > Duration::from_secs(10) {
+            logged = Instant::now();
             warn!(waited_s = begun.elapsed().as_secs(), "the private PostgreSQL is not ready yet");
         }
         tokio::time::sleep(PAUSE).await;

@@ -73,7 +73,7 @@ impl Services {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.shutdown.cancel();
         while let Some(ended) = self.manager.join_next().await {
-            ended.context("the service manager could not be told")?;
+            ended.context("the service manager could not be notified")?;
         }
         Ok(())
     }
@@ -150,6 +150,6 @@ impl Teller {
 /// A service manager that does not listen is its own trouble.
 fn say(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager could not be told");
+        tracing::debug!(%error, "the service manager could not be notified");
     }
 }

@@ -52,7 +52,7 @@ impl RollbackCheck {
         }
         if rolled_back? && account.since.is_some() {
             tracing::warn!(
-                "the homeserver does not know any more what it told, as after coming back from a backup; starting over, \
+                "the homeserver does not know any more what it sent, as after coming back from a backup; starting over, \
                  with a gap in every room"
             );
             *account = context.writer.forget_since(account).await?;
@@ -120,11 +120,11 @@ async fn knows(
     let event = tokio::time::timeout(LIMIT, context.client.event(&room_id, event_id));
     let event = context.unless_stopped(event).await;
     let event = event.map(|event| event.unwrap_or(Err(matrix::Error::Timeout { path: "/event", limit_s })));
-    told(event.map(|event| event.map(|_| ())), is_last)
+    known(event.map(|event| event.map(|_| ())), is_last)
 }
 
 /// Whether the server knows what it was asked for; `None`: it did not say.
-fn told(answer: Option<Result<(), matrix::Error>>, is_last: bool) -> Result<Option<bool>, Error> {
+fn known(answer: Option<Result<(), matrix::Error>>, is_last: bool) -> Result<Option<bool>, Error> {
     match answer {
         Some(Ok(())) => Ok(Some(true)),
         Some(Err(error)) if error.is_not_found() => Ok(Some(false)),

@@ -162,7 +162,7 @@ async fn a_room_that_everybody_may_read_is_archived_without_being_in_it() {
     stage.once().await;
     stage.once().await;
     stage.is_archived(&other).await;
-    assert_eq!(stage.timeline(&room).await, before, "no /sync tells of it");
+    assert_eq!(stage.timeline(&room).await, before, "no /sync reports it");
 
     // From time to time it is walked again, and what is new is found on top.
     stage.say(&room, "newest", 25);

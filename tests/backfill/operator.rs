@@ -211,7 +211,7 @@ async fn a_walk_from_within_a_gap_misplaces_nothing() {
     assert!(walked.status.success(), "{}", walked.stderr);
     assert_eq!(gaps(&stage, &room).await, ["open"]);
     let lacking = format!("select count(*) from events where room_id = '{room}' and position is null");
-    assert_ne!(stage.database.value(&lacking).await, "0", "nothing told yet where it was");
+    assert_ne!(stage.database.value(&lacking).await, "0", "nothing showed yet where it was");
     stage.server.heal();
     stage.once().await;
     stage.is_archived(&room).await;

@@ -61,7 +61,7 @@ fn known_sync(room: &str, event_id: &str, next_batch: &str) -> String {
 async fn syncs_that_bring_nothing_new_are_paced() {
     // Pauses of 50, 100, … 1600 ms where the token stays; of at most half a second where it moves.
     let cases = [(true, false, 6, 1500), (true, true, 10, 2000), (false, false, 6, 1500)];
-    for (tells, moves, requests, least) in cases {
+    for (repeats, moves, requests, least) in cases {
         let stage = Stage::new().await.set("homeserver.sync_timeout", "5s");
         let room = stage.room(5);
         let mut daemon = stage.followed(&room).await;
@@ -69,7 +69,7 @@ async fn syncs_that_bring_nothing_new_are_paced() {
         // Each request but the first has a token that the model refuses at once, so that no answer waits for news.
         let next_batch = if moves { "x{n}" } else { "x" };
         let nothing = format!(r#"{{"next_batch":"{next_batch}"}}"#);
-        let body = if tells { known_sync(&room, &last, next_batch) } else { nothing };
+        let body = if repeats { known_sync(&room, &last, next_batch) } else { nothing };
         stage.server.inject(always(body).on("/sync"));
         // Ends the request that waits.
         let asked = Requests::new(&stage, "/sync");

@@ -308,7 +308,7 @@ async fn a_cut_that_the_server_denies_is_a_gap() {
     stage.say(&room, "left out", 15);
     stage.server.state(&room, "m.room.topic", "", r#"{"topic":"left out"}"#);
     stage.say(&room, "left out too", 5);
-    let last = stage.server.state(&room, "m.room.topic", "", r#"{"topic":"told"}"#);
+    let last = stage.server.state(&room, "m.room.topic", "", r#"{"topic":"sent"}"#);
     stage.server.inject(cut(&room, move |event| event["event_id"] == *last).times(1));
     let mut daemon = stage.followed(&room).await;
     stage.agrees_in_order(&mut daemon, &room).await;
@@ -374,7 +374,7 @@ async fn what_nobody_can_see_is_one_gap() {
     stage.server.hide(&room, &hidden);
     for number in 0..3 {
         stage.server.state(&room, "m.room.topic", "", &format!(r#"{{"topic":"{number}"}}"#));
-        stage.say(&room, "told", 1);
+        stage.say(&room, "sent", 1);
         stage.agrees_in_order(&mut daemon, &room).await;
     }
     assert!(reasons(&stage).await.len() <= 1, "{:?}", reasons(&stage).await);

@@ -259,7 +259,7 @@ async fn a_room_that_occurs_twice_keeps_what_the_first_says() {
         .inject(Fault::reply(200, &[("Content-Type", "application/json")], body).on("/sync").times(1));
     stage.room(0);
     let query = "select membership, bootstrapped, room_version from archive.rooms where room_id = '!twice:model.test'";
-    daemon.until("it is told", async || !stage.database.rows(query).await.is_empty()).await;
+    daemon.until("it is reported", async || !stage.database.rows(query).await.is_empty()).await;
     assert_eq!(stage.database.rows(query).await, [["invite", "t", "10"]]);
     daemon.stop().await;
 }

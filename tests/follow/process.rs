@@ -84,7 +84,7 @@ async fn a_server_back_from_a_backup_is_asked_from_the_start() {
         for room in [&room, &other] {
             has_all_of(&stage, &mut daemon, room).await;
         }
-        assert!(stage.timeline(&room).await.starts_with(&before), "what it told is kept");
+        assert!(stage.timeline(&room).await.starts_with(&before), "what it sent is kept");
         let reasons = stage.database.column("select distinct reason from gaps").await;
         assert_eq!(reasons, ["the sync token was lost"]);
         // What it reports now it knows.

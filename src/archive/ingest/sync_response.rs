@@ -194,11 +194,11 @@ impl Writer {
     }
 }
 
-type Told<'b> = Vec<(Room, &'b RoomBatch)>;
+type Updates<'b> = Vec<(Room, &'b RoomBatch)>;
 
 /// Takes some of `rest`, which is in the order of the rooms, up to the first that was taken already. Returns whether it came
 /// to one.
-fn take_each_once<'b>(rest: &mut Told<'b>) -> (Told<'b>, bool) {
+fn take_each_once<'b>(rest: &mut Updates<'b>) -> (Updates<'b>, bool) {
     let is_same = |pair: &[(Room, &RoomBatch)]| matches!(pair, [(left, _), (right, _)] if left.room_key == right.room_key);
     let again = rest.windows(2).position(is_same).map(|last| last + 1);
     let most = ROOMS.min(rest.len());

@@ -183,7 +183,7 @@ fn next(session: &Session, file: &TokenFile, config: &Config, configured: Option
         Credentials::Password { .. } => None,
     });
     let other = other.map(|origin| {
-        format!("Backscroll is told to use the token in {origin}. To use this one instead, undo that and ")
+        format!("Backscroll is set to use the token in {origin}. To use this one instead, undo that and ")
     });
     let lead = other.unwrap_or_else(|| "Tell Backscroll where it is: ".to_owned());
     let quoted = shown.replace('\'', r"'\''");

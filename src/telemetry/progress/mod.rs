@@ -72,13 +72,13 @@ struct Inner {
     event_count: u64,
     page_count: u64,
     rate: Rate,
-    told: Told,
+    logged: Logged,
     logged_at: Instant,
 }
 
 /// What of the totals was in the last summary.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
+struct Logged {
     rooms_active: usize,
     event_count: u64,
     live_event_count: u64,
@@ -127,7 +127,7 @@ impl Progress {
             event_count: 0,
             page_count: 0,
             rate: Rate::new(now),
-            told: Told::default(),
+            logged: Logged::default(),
             logged_at: now,
         })))
     }
@@ -264,27 +264,27 @@ impl Inner {
     }
 
     fn summary(&mut self, now: Instant) -> Option<Summary> {
-        let told = Told {
+        let logged = Logged {
             rooms_active: self.rooms.iter().filter(|room| !room.is_first_sync).count(),
             event_count: self.event_count,
-            live_event_count: self.following.map_or(self.told.live_event_count, |f| f.event_count),
+            live_event_count: self.following.map_or(self.logged.live_event_count, |f| f.event_count),
         };
         let due = now.saturating_duration_since(self.logged_at) >= SUMMARY;
-        if self.screen.is_some() || !due || told == self.told {
+        if self.screen.is_some() || !due || logged == self.logged {
             return None;
         }
         self.advance(now);
         let left = self.rooms.iter().map(Room::seconds_left);
         let summary = Summary {
             first_sync: self.rooms.iter().any(|room| room.is_first_sync),
-            rooms_active: told.rooms_active,
-            event_count: told.event_count,
+            rooms_active: logged.rooms_active,
+            event_count: logged.event_count,
             page_count: self.page_count,
-            live_event_count: told.live_event_count,
+            live_event_count: logged.live_event_count,
             rate_per_second: rate::whole(self.rate.per_second().unwrap_or(0.0)),
             eta_s: left.max().flatten().filter(|_| self.rooms.iter().all(|r| r.seconds_left().is_some())),
         };
-        self.told = told;
+        self.logged = logged;
         self.logged_at = now;
         Some(summary)
     }

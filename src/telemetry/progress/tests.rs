@@ -158,7 +158,7 @@ fn a_summary_comes_every_ten_seconds_while_something_changes() {
         "no history left to fetch: 6,000 events of history stored in this run; 1 event received live"
     );
     progress.close();
-    assert!(at(70).is_none(), "all has been told");
+    assert!(at(70).is_none(), "all has been logged");
 }
 
 #[test]
