@@ -33,7 +33,68 @@ use crate::{
     },
 };
 
+/// What becomes of a room's part of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    /// An invite or a knock. Its stripped state is stored if the room is wanted.
+    Invited { is_wanted: bool },
+    /// The account has left a room in which it never was, as far as the response shows: an invite or a knock came to nothing.
+    /// Nothing is stored.
+    NeverJoined,
+    /// The response does not hold what is needed: the alias by which the room is wanted or not, or the create event of a new
+    /// room. Nothing is stored; `/sync` is asked for the whole state.
+    NeedFullState,
+    /// The room is not wanted. Nothing is stored.
+    NotWatched,
+    /// The room is new to the archive. Its events are stored without positions, and its history is to be walked.
+    Bootstrap,
+    /// The archive has the room. The timeline is appended.
+    Append,
+}
+
+impl Decision {
+    fn of(response: &Response<'_>, before: &Room, update: &RoomBatch) -> Self {
+        let is_wanted =
+            |aliases: &[&str]| room::is_wanted(response.rooms, &before.room_id, aliases.iter().copied());
+        if matches!(update.section, Section::Invite | Section::Knock) {
+            let aliases: Vec<&str> = room_state::stripped_aliases(&update.stripped).collect();
+            return Self::Invited { is_wanted: is_wanted(&aliases) };
+        }
+        let has_create = state_events(update).any(|event| event.is_state("m.room.create"));
+        // Where the timeline leaves something out, the join may be in that; a whole state shows it.
+        let shows_all = response.full || !update.limited;
+        if !before.bootstrapped
+            && before.membership != "join"
+            && update.section == Section::Leave
+            && !update.is_unread()
+            && !has_create
+            && own(update, &response.account.user_id, "join").next().is_none()
+            && shows_all
+        {
+            return Self::NeverJoined;
+        }
+        let alias = canonical_alias(update);
+        let is_wanted = is_wanted(alias.as_slice());
+        // Without the whole state, a response without an alias does not mean that the room has none.
+        let has_whole_state = response.full || has_create;
+        if !has_whole_state && alias.is_some() && is_wanted != before.watched {
+            return Self::NeedFullState;
+        }
+        let is_watched = if has_whole_state { is_wanted } else { before.watched };
+        if !is_watched {
+            Self::NotWatched
+        } else if before.bootstrapped {
+            Self::Append
+        } else if has_whole_state {
+            Self::Bootstrap
+        } else {
+            Self::NeedFullState
+        }
+    }
+}
+
 impl Writer {
+    /// Stores a room's part of a response, or notes in `outcome` that this takes the whole state.
     pub(in crate::archive) async fn apply_room(
         &self,
         connection: &mut PgConnection,
@@ -51,81 +112,53 @@ impl Writer {
         } else if before.membership == "join" || rejoined {
             room.left_since.clone_from(&response.account.since);
         }
-        if matches!(update.section, Section::Invite | Section::Knock) {
-            let aliases = room_state::stripped_aliases(&update.stripped);
-            let wanted = room::is_wanted(response.rooms, &room.room_id, aliases);
-            let shown = if wanted { update.stripped.as_slice() } else { &[] };
+        let decision = Decision::of(response, &before, update);
+        let was_invited = matches!(before.membership.as_str(), "invite" | "knock");
+        if was_invited || matches!(decision, Decision::Invited { .. }) {
+            let is_shown = decision == Decision::Invited { is_wanted: true };
+            let shown = if is_shown { update.stripped.as_slice() } else { &[] };
             stripped::set_stripped(connection, &room, shown).await?;
-            if wanted {
-                quarantine::keep(connection, self.policy(), &room, &update.set_aside).await?;
+        }
+        match decision {
+            Decision::Invited { is_wanted } => {
+                if is_wanted {
+                    quarantine::keep(connection, self.policy(), &room, &update.set_aside).await?;
+                }
+                if !before.bootstrapped {
+                    room.watched = is_wanted;
+                }
+                portion.changes.set(&room);
+                return Ok(());
             }
-            if !before.bootstrapped {
-                room.watched = wanted;
+            Decision::NeedFullState => {
+                outcome.needs_full_state = true;
+                return Ok(());
             }
-            portion.changes.set(&room);
-            return Ok(());
-        }
-        let was_asked_in = matches!(before.membership.as_str(), "invite" | "knock");
-        if was_asked_in {
-            stripped::set_stripped(connection, &room, &[]).await?;
-        }
-        let create = state_events(update).find(|event| event.is_state("m.room.create"));
-        if !before.bootstrapped
-            && before.membership != "join"
-            && update.section == Section::Leave
-            && !update.is_unread()
-            && create.is_none()
-            && own(update, &response.account.user_id, "join").next().is_none()
-            && (response.full || !update.limited)
-        {
-            // An invite or knock came to nothing. That it hid the account's time in the room from all answers before, only the
-            // room's history reports. Where the timeline leaves something out, it may be in that, which a whole state reports.
-            if was_asked_in {
-                choice::mark_left_room_stale(connection, response.rooms, room.room_key, &room.room_id)
-                    .await?;
+            Decision::NeverJoined | Decision::NotWatched => {
+                if was_invited && update.section == Section::Leave {
+                    // The invite or knock may have hidden that the account was in the room before, or that the room was taken
+                    // up again. Only the room's state and history show it.
+                    choice::mark_left_room_stale(connection, response.rooms, room.room_key, &room.room_id)
+                        .await?;
+                }
+                room.watched = decision == Decision::NeverJoined;
+                portion.changes.set(&room);
+                return Ok(());
             }
-            room.watched = true;
-            portion.changes.set(&room);
-            return Ok(());
+            Decision::Bootstrap | Decision::Append => room.watched = true,
         }
-        let alias = canonical_alias(update);
-        let is_wanted = room::is_wanted(response.rooms, &room.room_id, alias.into_iter());
-        // Without the whole state, that no alias is reported does not mean that there is none.
-        if response.full || create.is_some() {
-            room.watched = is_wanted;
-        } else if alias.is_some() && is_wanted != room.watched {
-            outcome.needs_full_state = true;
-            return Ok(());
-        }
-        if !room.watched {
-            if was_asked_in && update.section == Section::Leave {
-                // It may have been taken up again meanwhile, which an invite or knock leaves open.
-                choice::mark_left_room_stale(connection, response.rooms, room.room_key, &room.room_id)
-                    .await?;
-            }
-            portion.changes.set(&room);
-            return Ok(());
-        }
-        if let Some(create) = create {
+        if let Some(create) = state_events(update).find(|event| event.is_state("m.room.create")) {
             room.room_version = Some(room_state::declared_version(create));
-        } else if !before.bootstrapped && !response.full {
-            outcome.needs_full_state = true;
-            return Ok(());
         }
         // Of a first response all is stored before a room counts as known.
         room.bootstrapped |= !response.is_first();
         portion.changes.set(&room);
-        if (was_asked_in || before.membership == "ban") && room.membership == "leave" {
-            // Refused while nothing but an invite, or a ban, reported who the account is to the room: who has left may read again.
+        if (was_invited || before.membership == "ban") && room.membership == "leave" {
+            // The server refuses the history to an invited or banned account. One that has left may read it again.
             walk::reopen_stalled(connection, Some(room.room_key)).await?;
         }
-        quarantine::keep(connection, self.policy(), &room, &update.set_aside).await?;
-        for section in
-            [Some(&update.state), Some(&update.timeline), update.state_after.as_ref()].into_iter().flatten()
-        {
-            quarantine::keep(connection, self.policy(), &room, &section.malformed).await?;
-        }
-        outcome.event_count += if before.bootstrapped {
+        self.keep_unread(connection, &room, update).await?;
+        outcome.event_count += if decision == Decision::Append {
             self.follow(connection, portion, response, &before, &room, update, rejoined, afterwards).await?
         } else {
             self.bootstrap(connection, portion, response, &room, update, afterwards).await?
@@ -133,6 +166,21 @@ impl Writer {
         let was_compared = self.state_order().was_compared(&room.room_id);
         if move_state(portion, response, &before, update, rejoined, was_compared) && room.bootstrapped {
             portion.changes.stale(&room);
+        }
+        Ok(())
+    }
+
+    /// Stores in quarantine what could not be read as events.
+    async fn keep_unread(
+        &self,
+        connection: &mut PgConnection,
+        room: &Room,
+        update: &RoomBatch,
+    ) -> Result<(), Error> {
+        quarantine::keep(connection, self.policy(), room, &update.set_aside).await?;
+        let sections = [Some(&update.state), Some(&update.timeline), update.state_after.as_ref()];
+        for section in sections.into_iter().flatten() {
+            quarantine::keep(connection, self.policy(), room, &section.malformed).await?;
         }
         Ok(())
     }
@@ -303,31 +351,13 @@ impl Writer {
                 // Redactions of meanwhile may be hidden from the account: only what they redacted shows them.
                 walk::rewalk_now(connection, room.room_key).await?;
             }
-            let since = if rejoined { &before.left_since } else { &response.account.since };
-            let end = given.iter().copied().flatten().max().or(top);
-            let lower_token = since.as_deref().filter(|_| before.watched);
-            let gap = NewGap {
-                room_key: room.room_key,
-                reason,
-                upper_token: update
-                    .prev_batch
-                    .as_ref()
-                    .filter(|_| !from_end)
-                    .map_or(response.next_batch, |token| Some(token.as_str())),
-                lower_token,
-                upper_event_id: update.timeline.events.first().map(|event| event.event_id.as_str()),
-                upper_position: if (from_end && update.section == Section::Leave) || lower_token.is_none() {
-                    // The walk may not begin before the account is back: then it begins with what came after the leave. Or it
-                    // goes down from above the timeline, of which a late event may sort below all that is missing.
-                    position::append(end, true).next()
-                } else {
-                    lowest.or(first)
-                },
-                // What arrives until that is walked may belong between the timeline's events.
-                from_position: (from_end && update.section == Section::Join)
-                    .then(|| position::just_above(end)),
+            let place = GapPlace {
+                is_reported_from_end: from_end,
+                end: given.iter().copied().flatten().max().or(top),
+                upper_position: lowest.or(first),
                 lower: newest,
             };
+            let gap = new_gap(response, before, update, rejoined, reason, place);
             gap::open(connection, &gap).await?;
         }
         match response.next_batch {
@@ -338,6 +368,50 @@ impl Writer {
             _ => {}
         }
         Ok(new)
+    }
+}
+
+/// Where a gap before a timeline lies.
+struct GapPlace {
+    /// Whether what is missing may also belong between the timeline's events, so that the walk begins above them.
+    is_reported_from_end: bool,
+    /// The room's highest position, the timeline included.
+    end: Option<i64>,
+    /// The position above what is missing, where that is below the timeline.
+    upper_position: Option<i64>,
+    /// The newest event before the gap.
+    lower: Option<(String, i64)>,
+}
+
+/// The gap before the timeline of `update`.
+fn new_gap<'a>(
+    response: &'a Response<'_>,
+    before: &'a Room,
+    update: &'a RoomBatch,
+    rejoined: bool,
+    reason: &'a str,
+    place: GapPlace,
+) -> NewGap<'a> {
+    let from_end = place.is_reported_from_end;
+    let since = if rejoined { &before.left_since } else { &response.account.since };
+    let lower_token = since.as_deref().filter(|_| before.watched);
+    let prev_batch = update.prev_batch.as_ref().filter(|_| !from_end);
+    NewGap {
+        room_key: before.room_key,
+        reason,
+        upper_token: prev_batch.map_or(response.next_batch, |token| Some(token.as_str())),
+        lower_token,
+        upper_event_id: update.timeline.events.first().map(|event| event.event_id.as_str()),
+        upper_position: if (from_end && update.section == Section::Leave) || lower_token.is_none() {
+            // The walk may not begin before the account is back: then it begins with what came after the leave. Or it
+            // goes down from above the timeline, of which a late event may sort below all that is missing.
+            position::append(place.end, true).next()
+        } else {
+            place.upper_position
+        },
+        // What arrives until that is walked may belong between the timeline's events.
+        from_position: (from_end && update.section == Section::Join).then(|| position::just_above(place.end)),
+        lower: place.lower,
     }
 }
 
