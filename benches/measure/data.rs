@@ -259,7 +259,7 @@ impl Room {
         }
     }
 
-    /// The state that a bootstrap tells: that of the room's beginning, and who has joined then.
+    /// The state that a bootstrap reports: that of the room's beginning, and who has joined then.
     pub(crate) fn state(&self) -> String {
         let mut state = String::from("[");
         for index in 0..(BEGINNING + self.members).min(self.events) {

@@ -17,7 +17,7 @@ pub(crate) async fn print(database: &Database, events: u64, repetitions: usize) 
     let (mut ratios, mut by_socket, mut by_tcp) = (vec![], vec![], vec![]);
     for repetition in 0..repetitions {
         let mut took = [0.0; 2];
-        // Which goes first takes turns.
+        // Which goes first alternates.
         for index in [repetition % 2, 1 - repetition % 2] {
             took[index] = archive(database, &server, events, index == 1).await?;
         }

@@ -39,7 +39,7 @@ struct Outcome {
     stored_s: f64,
     /// Until the histories were walked.
     walked_s: f64,
-    /// Of each live message: milliseconds from the answer that told it until it was visible, in their order.
+    /// Of each live message: milliseconds from the answer that reported it until it was visible, in their order.
     late_ms: Vec<f64>,
     /// Seconds from when the first live message was sent, while the first answer was being stored.
     first_live_s: f64,
@@ -93,7 +93,7 @@ async fn by_both_ways(
 ) -> anyhow::Result<Vec<Row>> {
     let mut outcomes = [Vec::new(), Vec::new()];
     for repetition in 0..repetitions {
-        // Which goes first takes turns.
+        // Which goes first alternates.
         for index in [repetition % 2, 1 - repetition % 2] {
             let outcome = measure(database, replay, index == 1).await?;
             say(&format!("  {name} by {}: {outcome:.2?}", WAYS[index]));

@@ -47,7 +47,7 @@ async fn missing(context: &Context) -> Result<Vec<OwnedRoomId>, Error> {
     Ok(followed.filter(|room_id| !joined.contains(room_id)).collect())
 }
 
-/// To be called with the [`suspects`] of before the last `/sync` response, which had its chance to tell: notes that the
+/// To be called with the [`candidates`] of before the last `/sync` response, which had its chance to tell: notes that the
 /// account is not in those any more that it did not mention and of which the server refuses the state. Their rows stay.
 pub(super) async fn confirm(context: &Context, candidates: &[OwnedRoomId]) {
     for room_id in candidates {

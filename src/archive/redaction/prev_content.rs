@@ -75,13 +75,13 @@ pub(in crate::archive) async fn keep_unnamed(
     let sources: Vec<&str> = with.iter().map(|(_, prev)| prev.source).collect();
     sqlx::query!(
         "insert into archive.unnamed_prev_content (room_key, event_id, prev_content, source)
-         select $1, told.event_id, told.content::jsonb, told.source
+         select $1, reported.event_id, reported.content::jsonb, reported.source
          from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
-             as told (event_id, type, state_key, content, source)
+             as reported (event_id, type, state_key, content, source)
          where not exists (
                    select from archive.events e
-                   where e.room_key = $1 and e.type = told.type and e.state_key = told.state_key
-                     and e.event_id <> told.event_id and e.redacted_by is not null)
+                   where e.room_key = $1 and e.type = reported.type and e.state_key = reported.state_key
+                     and e.event_id <> reported.event_id and e.redacted_by is not null)
            and not exists (select from archive.redactions r where r.room_key = $1 and r.state = 'pending')
          on conflict do nothing",
         room.room_key,
