@@ -25,7 +25,7 @@ use crate::{
         throttle::{Brought, Pace},
     },
     matrix,
-    telemetry::{Reached, metrics, pulse},
+    telemetry::{Reached, RoomProgress, metrics, pulse},
 };
 
 /// How often a room must be refused in a row that the account is not in.
@@ -195,25 +195,55 @@ async fn is_of_one_room(context: &Context, error: &Error) -> bool {
 async fn walk_room(context: &Context, walk: Walk, policy: &mut WalkPolicy) -> Result<(), Error> {
     let room_id = OwnedRoomId::try_from(walk.room_id.as_str())
         .map_err(|_| archive::Error::NoSuchRoom(walk.room_id.clone()))?;
+    let progress = context.progress.room(walk.name.as_deref().unwrap_or(&walk.room_id));
+    progress.update(reached(&walk));
     let mut ahead = Ahead::new(context, &room_id);
-    let walked = Box::pin(walk_pages(context, &room_id, walk, policy, &mut ahead)).await;
+    let walked = Box::pin(walk_pages(context, &room_id, walk, policy, &mut ahead, &progress)).await;
     ahead.rest().await;
-    walked
+    match walked? {
+        WalkEnd::Ended(walk) => {
+            tracing::info!(
+                room.id = %walk.room_id,
+                kind = walk.kind.as_str(),
+                event_count = walk.events,
+                page_count = walk.pages,
+                "a walk has ended"
+            );
+            progress.finish(match (walk.state, walk.kind) {
+                (WalkState::Done, Kind::Rewalk) => "walked again",
+                (WalkState::Done, _) => "done",
+                _ => "stalled",
+            });
+        }
+        WalkEnd::Paused => progress.finish("paused"),
+        WalkEnd::Left => {}
+    }
+    Ok(())
 }
 
-/// Page n+1 is fetched while page n is stored.
+/// Why the pages of a walk are not asked for any more.
+enum WalkEnd {
+    /// The walk is done, or has stalled; the database says so.
+    Ended(Box<Walk>),
+    /// The room is paused or not wanted any more. The walk stays open and resumes with the room.
+    Paused,
+    /// The walk stays open, and is read from the database again when it is due: the daemon stops, `/sync` must be current
+    /// first, a newer gap comes first, the walk has begun anew, or a failure is waited out.
+    Left,
+}
+
+/// Walks page by page. Page n+1 is fetched while page n is stored.
 async fn walk_pages(
     context: &Context,
     room_id: &OwnedRoomId,
     mut walk: Walk,
     policy: &mut WalkPolicy,
     ahead: &mut Ahead<'_>,
-) -> Result<(), Error> {
-    let progress = context.progress.room(walk.name.as_deref().unwrap_or(&walk.room_id));
-    progress.update(reached(&walk));
+    progress: &RoomProgress,
+) -> Result<WalkEnd, Error> {
     if walk.begins_at_since() {
         if !context.sync_is_current() {
-            return Ok(());
+            return Ok(WalkEnd::Left);
         }
         match context.writer.begin_at_since(&walk).await {
             Ok(walk_now) => walk = walk_now,
@@ -221,14 +251,16 @@ async fn walk_pages(
         }
     }
     while walk.state == WalkState::Open {
-        // Without one, what was said of the time that a request under way may take is still to hold.
+        // Without a pause, the time that the watchdog allows for a request under way still holds.
         if walk.due_in_s > 0.0 {
             context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
         }
         if context.shutdown.is_cancelled() || (walk.kind.gives_way() && !context.sync_is_current()) {
-            return Ok(());
+            return Ok(WalkEnd::Left);
         }
-        let Some(fetched) = ahead.next(&walk, &mut policy.page_size).await else { return Ok(()) };
+        let Some(fetched) = ahead.next(&walk, &mut policy.page_size).await else {
+            return Ok(WalkEnd::Left);
+        };
         let page = match fetched.page {
             Ok(page) => page,
             Err(error) => match not_fetched(context, room_id, &walk, error, policy).await? {
@@ -236,7 +268,7 @@ async fn walk_pages(
                     walk = walk_now;
                     continue;
                 }
-                None => return Ok(()),
+                None => return Ok(WalkEnd::Left),
             },
         };
         policy.backoff.reset();
@@ -251,28 +283,12 @@ async fn walk_pages(
                     context.pause(pause).await;
                 }
             }
-            // Nothing is lost: the walk goes on from its checkpoint when the room is resumed.
-            Err(archive::Error::Unwatched) => {
-                progress.finish("paused");
-                return Ok(());
-            }
-            Err(archive::Error::YieldToNewerGap) => return Ok(()),
+            Err(archive::Error::Unwatched) => return Ok(WalkEnd::Paused),
+            Err(archive::Error::YieldToNewerGap) => return Ok(WalkEnd::Left),
             Err(error) => return store_failed(context, &walk, error, &mut policy.backoff).await,
         }
     }
-    tracing::info!(
-        room.id = %walk.room_id,
-        kind = walk.kind.as_str(),
-        event_count = walk.events,
-        page_count = walk.pages,
-        "a walk has ended"
-    );
-    progress.finish(match (walk.state, walk.kind) {
-        (WalkState::Done, Kind::Rewalk) => "walked again",
-        (WalkState::Done, _) => "done",
-        _ => "stalled",
-    });
-    Ok(())
+    Ok(WalkEnd::Ended(Box::new(walk)))
 }
 
 /// Stores a page while the next is fetched. Returns the walk as it is then.
@@ -350,7 +366,7 @@ async fn not_fetched(
     };
     match failed {
         Err(Error::Archive(error)) => {
-            store_failed(context, walk, error, &mut policy.backoff).await.map(|()| None)
+            store_failed(context, walk, error, &mut policy.backoff).await.map(|_| None)
         }
         failed => failed,
     }
@@ -448,18 +464,18 @@ async fn store_failed(
     walk: &Walk,
     error: archive::Error,
     backoff: &mut Backoff,
-) -> Result<(), Error> {
+) -> Result<WalkEnd, Error> {
     let reason = format!("failed to {error}");
     match context.recover(error.into(), backoff).await {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(WalkEnd::Left),
         // Something about this page: the other rooms go on.
         Err(Error::Archive(archive::Error::Database(_))) => {
             let stalled = context.writer.stall_walk(walk, &reason, &context.config.backfill);
             if let Err(error) = stalled.await {
-                return context.recover(error.into(), backoff).await;
+                return context.recover(error.into(), backoff).await.map(|()| WalkEnd::Left);
             }
             tracing::error!(room.id = %walk.room_id, error = reason, "a page cannot be stored; the walk has stalled");
-            Ok(())
+            Ok(WalkEnd::Left)
         }
         Err(error) => Err(error),
     }

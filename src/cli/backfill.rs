@@ -12,7 +12,7 @@ use crate::{archive::Span, backfill::operator, config::Config, daemon, matrix::T
 /// (history visibility `world_readable`), without joining it. `run` then follows the first kind; of the second, /sync reports
 /// nothing, so it is walked again from time to time (`backfill.rewalk_after`), or whenever you run this again.
 ///
-/// Events that are in the archive already stay as they are. An interrupted walk is gone on with by the next `run` or
+/// Events that are in the archive already stay as they are. An interrupted walk is resumed by the next `run` or
 /// `backfill`; what goes by what /sync reports, such as the later passes through a gap, waits for `run`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Backfill {

@@ -16,7 +16,7 @@ use crate::{
 /// The archive never moves an event that it has placed, so what came late stands where it was when it was found.
 /// This reads the room's whole order anew and then rewrites all positions of the room at once; a reader that pages by
 /// position should begin again. Events that the homeserver does not list any more stay above their old neighbour. An
-/// interrupted run is gone on with by the next.
+/// interrupted run is resumed by the next.
 #[derive(Debug, clap::Args)]
 pub(super) struct Resequence {
     /// Room id, such as '!abc:example.org'

@@ -6,7 +6,7 @@ use crate::{config::Config, daemon, telemetry::Telemetry};
 
 /// Follow the rooms and fetch their history.
 ///
-/// Runs until stopped (Ctrl-C, SIGTERM). It may be stopped and started at any time: it goes on exactly where it was.
+/// Runs until stopped (Ctrl-C, SIGTERM). It may be stopped and started at any time: it resumes exactly where it stopped.
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
     /// Take what is new, walk every history and gap that is open, then exit

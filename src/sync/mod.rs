@@ -119,14 +119,13 @@ impl<'c> Follower<'c> {
             let start = Instant::now();
             let since = self.account.since.clone();
             match self.attempt(full_state, timeout).await {
-                // To be stopped, or to be asked for other rooms, or from the start.
-                Ok(None) => {}
-                Ok(Some(outcome)) if outcome.needs_full_state => {
+                Ok(SyncStep::Interrupted | SyncStep::SinceDropped) => {}
+                Ok(SyncStep::NeedFullState) => {
                     // A second time only because rooms were chosen meanwhile.
                     context.pause(self.pace.pause(Brought::Nothing, start.elapsed())).await;
                     full_state = true;
                 }
-                Ok(Some(outcome)) => {
+                Ok(SyncStep::Stored(outcome)) => {
                     let took = start.elapsed();
                     if !timeout.is_zero() && took >= timeout.min(UNHURRIED) {
                         self.pace.reset();
@@ -152,9 +151,8 @@ impl<'c> Follower<'c> {
         Ok(())
     }
 
-    /// One try at that. `None` also if the server refuses `since` for good: it is given up, and the next response is an initial
-    /// one.
-    async fn attempt(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
+    /// Makes one request, after a check whether the server was rolled back. Drops `since` if the server refuses it for good.
+    async fn attempt(&mut self, full_state: bool, timeout: Duration) -> Result<SyncStep, Error> {
         self.rollback_check.run(self.context, &mut self.account).await?;
         let taken = self.sync_once(full_state, timeout).await;
         match taken.inspect_err(|error| self.rollback_check.failed(error)) {
@@ -165,11 +163,11 @@ impl<'c> Follower<'c> {
                 tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
                 self.account = self.context.writer.forget_since(&self.account).await?;
                 self.refusals.reset();
-                Ok(None)
+                Ok(SyncStep::SinceDropped)
             }
-            Ok(Some(outcome)) => {
+            Ok(step @ (SyncStep::Stored(_) | SyncStep::NeedFullState)) => {
                 self.refusals.reset();
-                Ok(Some(outcome))
+                Ok(step)
             }
             other => other,
         }
@@ -192,8 +190,8 @@ impl<'c> Follower<'c> {
         }
     }
 
-    /// The response to one request, stored. `None`: to be stopped, or to be asked for other rooms.
-    async fn sync_once(&mut self, full_state: bool, timeout: Duration) -> Result<Option<SyncOutcome>, Error> {
+    /// Makes one request and stores its response.
+    async fn sync_once(&mut self, full_state: bool, timeout: Duration) -> Result<SyncStep, Error> {
         let Self { context, account, .. } = &mut *self;
         let rooms = wanted_rooms(context, account).await?;
         let full_state = full_state || wants_full_state(account, &rooms);
@@ -207,10 +205,10 @@ impl<'c> Follower<'c> {
         let request = SyncRequest { since: account.since.as_deref(), full_state, timeout };
         context.writer.state_order().await_response();
         let Some((outcome, stored)) = take_in(context, account, &rooms, &request).await? else {
-            return Ok(None);
+            return Ok(SyncStep::Interrupted);
         };
         if outcome.needs_full_state {
-            return Ok(Some(outcome));
+            return Ok(SyncStep::NeedFullState);
         }
         *account = stored;
         if outcome.room_count > 0 {
@@ -223,8 +221,21 @@ impl<'c> Follower<'c> {
         context.walks_opened.notify_one();
         context.responses.send_modify(|stored| *stored += 1);
         context.states_marked_stale.notify_one();
-        Ok(Some(outcome))
+        Ok(SyncStep::Stored(outcome))
     }
+}
+
+/// What came of one request to `/sync`.
+enum SyncStep {
+    /// The response is stored, and `since` has moved.
+    Stored(SyncOutcome),
+    /// Nothing is stored. The response does not say which rooms are wanted, or what a new room is: the next request asks for the
+    /// whole state.
+    NeedFullState,
+    /// Nothing is stored: the daemon is to stop, or rooms were chosen while the response was awaited.
+    Interrupted,
+    /// The server has refused `since` for good. The next response is an initial one, with a gap in every room.
+    SinceDropped,
 }
 
 /// What a response has brought. One that repeats what is known, or of nothing that is archived, brings nothing new.
