@@ -34,9 +34,8 @@ const REFUSALS: u32 = 3;
 const SOON: Duration = Duration::from_secs(10);
 /// How many walks are read at once: to read them costs as much as there are rooms with open ones.
 const PORTION: usize = 100;
-
-/// How long after a walk has ended it is looked for when stalled ones are due: that reads all walks, and where there are ten
-/// thousand short ones, hundreds end in a second.
+/// How long after the end of a walk the stalled walks are looked at. That reads all walks, and in an account of ten thousand
+/// small rooms hundreds end in a second.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
 /// How often in a row a room's requests may fail before it waits without keeping others from their turn.

@@ -79,9 +79,9 @@ async fn is_proven(context: &Context, account: &Account, is_last: bool) -> Resul
     Ok(false)
 }
 
-/// Whether the server knows a room and not the event that it reported it last, though older ones of its kind, if there are
-/// any: what has grown old may have been removed. That it fails to say is no proof; it is an error unless this `is_last`
-/// try.
+/// Whether the server knows a room, and not the last event that it served there. Where the archive has older events of that
+/// event's kind, the server must know one of them: else all may have been removed by age. A request that fails is no proof; it
+/// is an error unless this `is_last` try.
 async fn was_rolled_back(context: &Context, account: &Account, is_last: bool) -> Result<bool, Error> {
     let archive = context.writer.archive();
     let knows = async |room_id: &str, event_id: &str| knows(context, room_id, event_id, is_last).await;

@@ -70,8 +70,8 @@ enum Checked {
     Done,
     /// The room is to be asked for again.
     Failed(matrix::Error),
-    /// `/sync` has reported the state meanwhile.
-    YieldToNewerGap,
+    /// The answer is older than what `/sync` has reported meanwhile, or the room cannot be asked for: later again.
+    Superseded,
     /// To be stopped.
     Stopped,
 }
@@ -157,7 +157,7 @@ impl StateChecks<'_> {
                 self.postponed.remove(&room.room_key);
             }
             Checked::Stopped => {}
-            Checked::YieldToNewerGap => {
+            Checked::Superseded => {
                 self.postpone(room.room_key);
             }
             Checked::Failed(error @ matrix::Error::RateLimited { .. }) => {
@@ -192,7 +192,7 @@ impl StateChecks<'_> {
 /// Asks for the state of a room, and stores it.
 async fn check(context: &Context, room: &StaleRoom) -> Result<Checked, Error> {
     // What an earlier version took for a room: it cannot be asked for.
-    let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::YieldToNewerGap) };
+    let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::Superseded) };
     let Some(mut account) = context.writer.archive().account().await? else { return Ok(Checked::Done) };
     let request = context.writer.state_order().ask(&room.room_id);
     let state = context.unless_stopped(state_of(context, &account.user_id, room, &room_id)).await;
@@ -205,19 +205,19 @@ async fn check(context: &Context, room: &StaleRoom) -> Result<Checked, Error> {
     match state {
         None if room.watched => {
             if !context.writer.leave_state(room.room_key, &request).await? {
-                return Ok(Checked::YieldToNewerGap);
+                return Ok(Checked::Superseded);
             }
         }
         Some(state) if room.is_archived() => {
             if !context.writer.reconcile(room.room_key, &request, &state).await? {
-                return Ok(Checked::YieldToNewerGap);
+                return Ok(Checked::Superseded);
             }
         }
         state => {
             let rooms = wanted_rooms(context, &mut account).await?;
             let state = state.as_ref();
             if !context.writer.take_up_left_room(&account, &rooms, room.room_key, &request, state).await? {
-                return Ok(Checked::YieldToNewerGap);
+                return Ok(Checked::Superseded);
             }
             context.walks_opened.notify_one();
         }
