@@ -103,6 +103,18 @@ impl Homeserver {
         });
     }
 
+    /// An event that the server does not have (yet), see [`Self::hide`]. It is hidden from the start: no `/sync` that
+    /// waits can report it.
+    pub(crate) fn append_hidden(&self, room: &str, event: Event) -> String {
+        self.change(|world| {
+            let id = world.append(room, event);
+            let room = world.room_mut(room);
+            let index = room.index_of(&id);
+            room.events[index].known = false;
+            id
+        })
+    }
+
     /// The server does not have this event (yet): a hole, and nothing says so (P44).
     pub(crate) fn hide(&self, room: &str, event: &str) {
         self.change(|world| {
