@@ -38,7 +38,7 @@ pub struct Page {
 
 impl Events {
     pub(super) fn read(room_id: &str, section: &[&RawValue]) -> Self {
-        let mut events = Self::default();
+        let mut events = Self { events: Vec::with_capacity(section.len()), malformed: Vec::new() };
         for raw in section {
             match event::parse(room_id, raw) {
                 Ok(event) => events.events.push(event),

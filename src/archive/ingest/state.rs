@@ -22,6 +22,9 @@ use crate::{
     matrix::{Event, Events, room_state},
 };
 
+/// Events of a state that are looked up and stored at once: a room may have 100,000 members.
+const EVENTS_AT_ONCE: usize = 5_000;
+
 impl Writer {
     /// Makes the current state that of a `/state` answer, which is a room's whole state. Returns whether it has: not if a
     /// response has reported the state since it was asked for.
@@ -63,19 +66,22 @@ impl Writer {
         cause: Cause,
     ) -> Result<(), Error> {
         quarantine::keep(connection, self.policy(), room, &state.malformed).await?;
-        // Whether a copy in this answer shows what the event replaced depends on what the server happens to remember, and
-        // so on how often it was asked.
-        let events: Vec<Event> = state
-            .events
-            .iter()
-            .map(|event| Event { prev_content: None, unnamed_prev: None, ..event.clone() })
-            .collect();
-        // A room that is new is walked as a whole anyway.
-        let is_known = cause == Cause::Reconcile;
-        if is_known && redaction::state_names_no_target(connection, room, events.iter()).await? {
+        let mut names_no_target = false;
+        for events in state.events.chunks(EVENTS_AT_ONCE) {
+            // Whether a copy in this answer shows what the event replaced depends on what the server happens to remember, and
+            // so on how often it was asked.
+            let events: Vec<Event> = events
+                .iter()
+                .map(|event| Event { prev_content: None, unnamed_prev: None, ..event.clone() })
+                .collect();
+            // A room that is new is walked as a whole anyway.
+            names_no_target |= cause == Cause::Reconcile
+                && redaction::state_names_no_target(connection, room, events.iter()).await?;
+            self.store_unplaced(connection, room, &events).await?;
+        }
+        if names_no_target {
             walk::rewalk_now(connection, room.room_key).await?;
         }
-        self.store_unplaced(connection, room, &events).await?;
         let mut pointers = Pointers::load(connection, room.room_key).await?;
         pointers.point(&state.events, cause);
         pointers.drop_unnamed(cause);

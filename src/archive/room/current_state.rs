@@ -3,19 +3,35 @@
 //! Invariant: only the server's word moves it (`/sync`, `/state`), never a page of history; and it may move back to an
 //! older event (P162).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
+use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
 use crate::{archive::Error, matrix::Event};
 
-type Key = (String, String);
+/// Rows that are sent to the database at once: a room may have 100,000 members.
+const ROWS_AT_ONCE: usize = 5_000;
+
+/// A type and a state key. Shared by the map and the moves.
+type Key = Arc<(String, String)>;
 
 /// The event that a key points at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pointer {
-    event_id: String,
+    event_id: Arc<str>,
     origin_server_ts: Option<i64>,
+    /// Whether an event has named the key.
+    named: bool,
+}
+
+impl Pointer {
+    fn stored(event_id: String, origin_server_ts: Option<i64>) -> Self {
+        Self { event_id: event_id.into(), origin_server_ts, named: false }
+    }
 }
 
 /// What the server said that moved a pointer.
@@ -45,7 +61,6 @@ impl Cause {
 pub(in crate::archive) struct Pointers {
     room_key: i32,
     current: BTreeMap<Key, Pointer>,
-    named: BTreeSet<Key>,
     moves: Vec<Move>,
     suspicious: bool,
 }
@@ -53,8 +68,8 @@ pub(in crate::archive) struct Pointers {
 #[derive(Debug, PartialEq, Eq)]
 struct Move {
     key: Key,
-    old: Option<String>,
-    new: Option<String>,
+    old: Option<Arc<str>>,
+    new: Option<Arc<str>>,
     cause: Cause,
 }
 
@@ -64,15 +79,15 @@ impl Pointers {
         connection: &mut PgConnection,
         room_key: i32,
     ) -> Result<Self, Error> {
-        let rows = sqlx::query!(
+        let mut rows = sqlx::query!(
             "select type as event_type, state_key, event_id from archive.current_state where room_key = $1",
             room_key
         )
-        .fetch_all(connection)
-        .await?;
-        let pointer = |event_id| Pointer { event_id, origin_server_ts: None };
-        let current =
-            rows.into_iter().map(|row| ((row.event_type, row.state_key), pointer(row.event_id))).collect();
+        .fetch(connection);
+        let mut current = BTreeMap::new();
+        while let Some(row) = rows.try_next().await? {
+            current.insert(Arc::new((row.event_type, row.state_key)), Pointer::stored(row.event_id, None));
+        }
         Ok(Self::new(room_key, current))
     }
 
@@ -111,9 +126,9 @@ impl Pointers {
         .fetch_all(connection)
         .await?;
         for row in rows {
-            let pointer = Pointer { event_id: row.event_id, origin_server_ts: row.origin_server_ts };
+            let pointer = Pointer::stored(row.event_id, row.origin_server_ts);
             let room = rooms.entry(row.room_key).or_insert_with(|| Self::none(row.room_key));
-            room.current.insert((row.event_type, row.state_key), pointer);
+            room.current.insert(Arc::new((row.event_type, row.state_key)), pointer);
         }
         Ok(rooms)
     }
@@ -124,7 +139,7 @@ impl Pointers {
     }
 
     fn new(room_key: i32, current: BTreeMap<Key, Pointer>) -> Self {
-        Self { room_key, current, named: BTreeSet::new(), moves: Vec::new(), suspicious: false }
+        Self { room_key, current, moves: Vec::new(), suspicious: false }
     }
 
     /// Points the keys of state events at them, in order.
@@ -135,10 +150,12 @@ impl Pointers {
     ) {
         for event in events {
             let Some(key) = key(event) else { continue };
-            self.named.insert(key.clone());
-            let pointer =
-                Pointer { event_id: event.event_id.clone(), origin_server_ts: event.origin_server_ts };
-            self.set(key, Some(pointer), cause);
+            let pointer = Pointer {
+                event_id: event.event_id.as_str().into(),
+                origin_server_ts: event.origin_server_ts,
+                named: true,
+            };
+            self.set(&key, Some(pointer), cause);
         }
     }
 
@@ -166,22 +183,22 @@ impl Pointers {
         let replaced: HashMap<&str, &str> = events
             .filter_map(|event| Some((event.event_id.as_str(), event.replaces_state.as_deref()?)))
             .collect();
-        let replaced = |new: &Option<String>| new.as_deref().and_then(|new| replaced.get(new).copied());
+        let replaced = |new: &Option<Arc<str>>| new.as_deref().and_then(|new| replaced.get(new).copied());
         self.moves.iter().any(|change| replaced(&change.new) != change.old.as_deref())
     }
 
     /// Whether `event` is in force.
     pub(in crate::archive) fn points_at(&self, event: &Event) -> bool {
         let pointer = key(event).and_then(|key| self.current.get(&key));
-        pointer.is_some_and(|pointer| pointer.event_id == event.event_id)
+        pointer.is_some_and(|pointer| *pointer.event_id == *event.event_id)
     }
 
     /// Removes the keys that no event has named: the events were the room's whole state.
     pub(in crate::archive) fn drop_unnamed(&mut self, cause: Cause) {
-        let unnamed: Vec<Key> =
-            self.current.keys().filter(|key| !self.named.contains(*key)).cloned().collect();
+        let unnamed = self.current.iter().filter(|(_, pointer)| !pointer.named);
+        let unnamed: Vec<Key> = unnamed.map(|(key, _)| Arc::clone(key)).collect();
         for key in unnamed {
-            self.set(key, None, cause);
+            self.set(&key, None, cause);
         }
     }
 
@@ -190,15 +207,15 @@ impl Pointers {
         self.suspicious
     }
 
-    fn set(&mut self, key: Key, new: Option<Pointer>, cause: Cause) {
-        let new_id = new.as_ref().map(|new| new.event_id.clone());
+    fn set(&mut self, key: &Key, new: Option<Pointer>, cause: Cause) {
+        let new_id = new.as_ref().map(|new| Arc::clone(&new.event_id));
         let old = match new {
-            Some(new) => self.current.insert(key.clone(), new),
-            None => self.current.remove(&key),
+            Some(new) => self.current.insert(Arc::clone(key), new),
+            None => self.current.remove(key),
         };
-        let (old, new) = (old.map(|old| old.event_id), new_id);
-        if old != new {
-            self.moves.push(Move { key, old, new, cause });
+        let old_id = old.map(|old| old.event_id);
+        if old_id != new_id {
+            self.moves.push(Move { key: Arc::clone(key), old: old_id, new: new_id, cause });
         }
     }
 
@@ -216,37 +233,52 @@ pub(in crate::archive) async fn save_all(
     if !rooms.iter().any(Pointers::have_moved) {
         return Ok(());
     }
-    log(connection, rooms).await?;
-    let (mut gone_keys, mut gone_types, mut gone_state_keys) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut room_keys, mut types, mut state_keys, mut event_ids) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for Pointers { room_key, current, moves, .. } in rooms {
-        let moved: BTreeSet<&Key> = moves.iter().map(|change| &change.key).collect();
+    let moves = rooms.iter().flat_map(|room| room.moves.iter().map(|change| (room.room_key, change)));
+    let moves: Vec<(i32, &Move)> = moves.collect();
+    for moves in moves.chunks(ROWS_AT_ONCE) {
+        log(connection, moves).await?;
+    }
+    let (mut set, mut gone) = (Vec::new(), Vec::new());
+    for room in rooms {
+        let moved: BTreeSet<&Key> = room.moves.iter().map(|change| &change.key).collect();
         for key in moved {
-            if let Some(pointer) = current.get(key) {
-                room_keys.push(*room_key);
-                types.push(key.0.as_str());
-                state_keys.push(key.1.as_str());
-                event_ids.push(pointer.event_id.as_str());
-            } else {
-                gone_keys.push(*room_key);
-                gone_types.push(key.0.as_str());
-                gone_state_keys.push(key.1.as_str());
+            match room.current.get(key) {
+                Some(pointer) => set.push((room.room_key, key, &*pointer.event_id)),
+                None => gone.push((room.room_key, key)),
             }
         }
     }
-    if !gone_keys.is_empty() {
-        sqlx::query!(
-            "delete from archive.current_state c
-             using unnest($1::int[], $2::text[], $3::text[]) as gone (room_key, type, state_key)
-             where c.room_key = gone.room_key and c.type = gone.type and c.state_key = gone.state_key",
-            &gone_keys,
-            &gone_types as &[&str],
-            &gone_state_keys as &[&str]
-        )
-        .execute(&mut *connection)
-        .await?;
+    for gone in gone.chunks(ROWS_AT_ONCE) {
+        delete(connection, gone).await?;
     }
+    for set in set.chunks(ROWS_AT_ONCE) {
+        upsert(connection, set).await?;
+    }
+    Ok(())
+}
+
+async fn delete(connection: &mut PgConnection, gone: &[(i32, &Key)]) -> Result<(), Error> {
+    let room_keys: Vec<i32> = gone.iter().map(|(room_key, _)| *room_key).collect();
+    let types: Vec<&str> = gone.iter().map(|(_, key)| key.0.as_str()).collect();
+    let state_keys: Vec<&str> = gone.iter().map(|(_, key)| key.1.as_str()).collect();
+    sqlx::query!(
+        "delete from archive.current_state c
+         using unnest($1::int[], $2::text[], $3::text[]) as gone (room_key, type, state_key)
+         where c.room_key = gone.room_key and c.type = gone.type and c.state_key = gone.state_key",
+        &room_keys,
+        &types as &[&str],
+        &state_keys as &[&str]
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn upsert(connection: &mut PgConnection, set: &[(i32, &Key, &str)]) -> Result<(), Error> {
+    let room_keys: Vec<i32> = set.iter().map(|(room_key, ..)| *room_key).collect();
+    let types: Vec<&str> = set.iter().map(|(_, key, _)| key.0.as_str()).collect();
+    let state_keys: Vec<&str> = set.iter().map(|(_, key, _)| key.1.as_str()).collect();
+    let event_ids: Vec<&str> = set.iter().map(|(.., event_id)| *event_id).collect();
     sqlx::query!(
         "insert into archive.current_state as c (room_key, type, state_key, event_id)
          select * from unnest($1::int[], $2::text[], $3::text[], $4::text[])
@@ -263,14 +295,13 @@ pub(in crate::archive) async fn save_all(
     Ok(())
 }
 
-async fn log(connection: &mut PgConnection, rooms: &[Pointers]) -> Result<(), Error> {
-    let all = || rooms.iter().flat_map(|room| room.moves.iter().map(|change| (room.room_key, change)));
-    let room_keys: Vec<i32> = all().map(|(room_key, _)| room_key).collect();
-    let types: Vec<&str> = all().map(|(_, change)| change.key.0.as_str()).collect();
-    let state_keys: Vec<&str> = all().map(|(_, change)| change.key.1.as_str()).collect();
-    let old: Vec<Option<&str>> = all().map(|(_, change)| change.old.as_deref()).collect();
-    let new: Vec<Option<&str>> = all().map(|(_, change)| change.new.as_deref()).collect();
-    let causes: Vec<&str> = all().map(|(_, change)| change.cause.as_str()).collect();
+async fn log(connection: &mut PgConnection, moves: &[(i32, &Move)]) -> Result<(), Error> {
+    let room_keys: Vec<i32> = moves.iter().map(|(room_key, _)| *room_key).collect();
+    let types: Vec<&str> = moves.iter().map(|(_, change)| change.key.0.as_str()).collect();
+    let state_keys: Vec<&str> = moves.iter().map(|(_, change)| change.key.1.as_str()).collect();
+    let old: Vec<Option<&str>> = moves.iter().map(|(_, change)| change.old.as_deref()).collect();
+    let new: Vec<Option<&str>> = moves.iter().map(|(_, change)| change.new.as_deref()).collect();
+    let causes: Vec<&str> = moves.iter().map(|(_, change)| change.cause.as_str()).collect();
     sqlx::query!(
         "insert into archive.state_changes (room_key, type, state_key, old_event_id, new_event_id, cause)
          select change.room_key, change.type, change.state_key, change.old, change.new, change.cause
@@ -296,11 +327,12 @@ async fn log(connection: &mut PgConnection, rooms: &[Pointers]) -> Result<(), Er
 fn may_have_lost(event: &Event, old: Option<&Pointer>) -> bool {
     let Some(old) = old else { return event.replaces_state.is_some() };
     let younger = event.origin_server_ts.zip(old.origin_server_ts).is_some_and(|(new, old)| new > old);
-    old.event_id != event.event_id && (event.replaces_state.as_ref() != Some(&old.event_id) || !younger)
+    let replaces_old = event.replaces_state.as_deref() == Some(&*old.event_id);
+    *old.event_id != *event.event_id && (!replaces_old || !younger)
 }
 
 fn key(event: &Event) -> Option<Key> {
-    Some((event.event_type.clone(), event.state_key.clone()?))
+    Some(Arc::new((event.event_type.clone(), event.state_key.clone()?)))
 }
 
 #[cfg(test)]
@@ -319,8 +351,8 @@ mod tests {
     }
 
     fn pointers(event_id: &str) -> Pointers {
-        let key = ("m.room.topic".to_owned(), String::new());
-        let pointer = Pointer { event_id: event_id.to_owned(), origin_server_ts: Some(1) };
+        let key = Arc::new(("m.room.topic".to_owned(), String::new()));
+        let pointer = Pointer::stored(event_id.to_owned(), Some(1));
         Pointers::new(1, BTreeMap::from([(key, pointer)]))
     }
 
