@@ -30,32 +30,50 @@ pub struct Event {
     pub origin_server_ts: Option<i64>,
     /// Content as text that `jsonb` accepts.
     pub content: String,
-    /// The stable members' exact bytes, where the other fields would not give them back.
-    pub raw: Option<String>,
-    /// Top-level `redacts`.
-    pub redacts: Option<String>,
-    /// `content.redacts`.
-    pub content_redacts: Option<String>,
     /// `unsigned.replaces_state`.
     pub replaces_state: Option<String>,
     /// `unsigned.prev_content`, as text that `jsonb` accepts; only where `replaces_state` says whose it is, so that a
     /// redaction of that event finds it here.
     pub prev_content: Option<String>,
-    /// What the event replaced, where nothing names the event that had it; only of state.
-    pub unnamed_prev: Option<UnnamedPrev>,
     /// `unsigned.prev_sender`: whose content `prev_content` is, where the server says that.
     pub prev_sender: Option<String>,
+    /// What few events have; read by [`Event::uncommon`], set by `with_uncommon`.
+    pub(crate) uncommon: Option<Box<Uncommon>>,
+    /// Whether `content` may be that of an edit, which old servers put in its place (P60).
+    pub maybe_edited_in_place: bool,
+    /// SHA-256 over what is the same in every copy that a server gives of the event (P63–P70).
+    pub stable_sha256: [u8; 32],
+}
+
+/// What few events have. It is apart because of the space that it takes: the state of a room of 100,000 members is in memory
+/// at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uncommon {
+    /// The stable members' exact bytes, where the event's other fields would not give them back.
+    pub raw: Option<String>,
+    /// Top-level `redacts`.
+    pub redacts: Option<String>,
+    /// `content.redacts`.
+    pub content_redacts: Option<String>,
+    /// What the event replaced, where nothing names the event that had it; only of state.
+    pub unnamed_prev: Option<UnnamedPrev>,
     /// Event that redacted this one, from `unsigned.redacted_because` or `redacted_by`.
     pub redacted_by: Option<String>,
     /// `m.relates_to.event_id`.
     pub relates_to: Option<String>,
     /// `m.relates_to.rel_type`.
     pub rel_type: Option<String>,
-    /// Whether `content` may be that of an edit, which old servers put in its place (P60).
-    pub maybe_edited_in_place: bool,
-    /// SHA-256 over what is the same in every copy that a server gives of the event (P63–P70).
-    pub stable_sha256: [u8; 32],
 }
+
+static NOTHING_UNCOMMON: Uncommon = Uncommon {
+    raw: None,
+    redacts: None,
+    content_redacts: None,
+    unnamed_prev: None,
+    redacted_by: None,
+    relates_to: None,
+    rel_type: None,
+};
 
 /// What a state event is said to have replaced, without the name of the event that had this content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,13 +125,27 @@ fn remove_derived(value: &mut Json<'_>) {
 }
 
 impl Event {
+    /// What few events have.
+    pub fn uncommon(&self) -> &Uncommon {
+        self.uncommon.as_deref().unwrap_or(&NOTHING_UNCOMMON)
+    }
+
+    /// The event with other values of what few events have.
+    pub(crate) fn with_uncommon(mut self, change: impl FnOnce(&mut Uncommon)) -> Self {
+        let mut uncommon = self.uncommon.take().unwrap_or_default();
+        change(&mut uncommon);
+        self.uncommon = (*uncommon != NOTHING_UNCOMMON).then_some(uncommon);
+        self
+    }
+
     /// What this redaction redacts: by the room version from `content` (11 and later) or from the top level; servers
     /// send both for the other kind of client (P71).
     pub fn redaction_target(&self, room_version: Option<&str>) -> Option<&str> {
         if self.event_type != "m.room.redaction" {
             return None;
         }
-        let [top, content] = [self.redacts.as_deref(), self.content_redacts.as_deref()];
+        let Uncommon { redacts, content_redacts, .. } = self.uncommon();
+        let [top, content] = [redacts.as_deref(), content_redacts.as_deref()];
         if in_content(room_version) { content.or(top) } else { top.or(content) }
     }
 
@@ -215,18 +247,20 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     let stable_sha256 =
         stable_sha256(room_id, &fields, content_json, redacts.as_deref(), content_redacts.as_deref());
 
-    Ok(Event {
+    let uncommon = Uncommon {
+        raw: (!faithful).then(|| stable_text(&members)),
         redacts,
         content_redacts,
-        prev_content: unsigned.prev_content.filter(|_| replaces_state.is_some()).and_then(object),
-        replaces_state,
         unnamed_prev,
-        prev_sender: unsigned.prev_sender.and_then(as_identifier),
         redacted_by: redacted_by(&unsigned),
         relates_to,
         rel_type,
+    };
+    let event = Event {
+        prev_content: unsigned.prev_content.filter(|_| replaces_state.is_some()).and_then(object),
+        replaces_state,
+        prev_sender: unsigned.prev_sender.and_then(as_identifier),
         maybe_edited_in_place,
-        raw: (!faithful).then(|| stable_text(&members)),
         stable_sha256,
         event_id,
         event_type,
@@ -234,7 +268,9 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
         state_key,
         origin_server_ts,
         content,
-    })
+        uncommon: None,
+    };
+    Ok(event.with_uncommon(|it| *it = uncommon))
 }
 
 /// A stripped state event (specification, "Stripped state").
@@ -482,7 +518,7 @@ mod tests {
                 "replaces_state":"$0","unsigned":{"age":99,"prev_content":{"topic":"w"},"replaces_state":"$0"}}"#,
         );
         assert_eq!(sync.stable_sha256, messages.stable_sha256);
-        assert_eq!((sync.raw, messages.raw.clone()), (None, None));
+        assert_eq!((sync.uncommon, messages.uncommon.clone()), (None, None));
         assert_eq!(messages.replaces_state.as_deref(), Some("$0"));
         assert_eq!(messages.prev_content.as_deref(), Some(r#"{"topic":"w"}"#));
     }
@@ -494,8 +530,10 @@ mod tests {
                 "event_id":"$1","prev_content":{"topic":"w"},"replaces_state":"$0","redacted_by":"$2",
                 "redacted_because":{"event_id":"$2"},"unsigned":{"age":5}}"#,
         );
-        assert_eq!((forged.prev_content, forged.replaces_state, forged.redacted_by), (None, None, None));
-        assert_eq!(forged.unnamed_prev.map(|prev| prev.source), Some("top level"));
+        assert_eq!((&forged.prev_content, &forged.replaces_state), (&None, &None));
+        let Uncommon { redacted_by, unnamed_prev, .. } = forged.uncommon();
+        assert_eq!(*redacted_by, None);
+        assert_eq!(unnamed_prev.as_ref().map(|prev| prev.source), Some("top level"));
     }
 
     #[test]
@@ -506,8 +544,11 @@ mod tests {
             ))
         };
         let null = with(r#","state_key":null"#);
-        assert_eq!((null.state_key, null.stable_sha256), (None, with("").stable_sha256));
-        assert!(null.raw.is_some_and(|raw| raw.contains(r#""state_key":null"#)), "given back as served");
+        assert_eq!((&null.state_key, null.stable_sha256), (&None, with("").stable_sha256));
+        assert!(
+            null.uncommon().raw.as_ref().is_some_and(|raw| raw.contains(r#""state_key":null"#)),
+            "given back as served"
+        );
     }
 
     #[test]
@@ -517,8 +558,9 @@ mod tests {
                 "event_id":"$1","unsigned":{"prev_content":{"topic":"w"}}}"#,
         );
         assert_eq!(nameless.prev_content, None);
-        let unnamed = |text: &str| event(text).unnamed_prev.map(|prev| (prev.source, prev.content));
-        assert_eq!(nameless.unnamed_prev.map(|prev| prev.source), Some("served"));
+        let unnamed =
+            |text: &str| event(text).uncommon().unnamed_prev.clone().map(|prev| (prev.source, prev.content));
+        assert_eq!(nameless.uncommon().unnamed_prev.as_ref().map(|prev| prev.source), Some("served"));
         let state = r#""type":"t","sender":"s","event_id":"$1","content":{},"state_key":"""#;
         let old = |rest: &str| unnamed(&format!("{{{state},{rest}}}"));
         let content = |name: &str| format!(r#"{{"topic":"{name}"}}"#);
@@ -567,7 +609,7 @@ mod tests {
         assert_eq!(event.event_type, "m\u{F8FE}0");
         assert_eq!(event.origin_server_ts, Some(1));
         assert_eq!(event.content, "{\"body\":\"a\u{fffd}\"}");
-        let raw = event.raw.expect("kept");
+        let raw = event.uncommon().raw.as_deref().expect("kept");
         assert!(raw.contains(r#""body":"a\u0000""#) && raw.contains(r#""com.example":1"#));
         assert!(!raw.contains("secret"));
     }
@@ -578,7 +620,7 @@ mod tests {
             let event = event(&format!(
                 r#"{{"type":"t","sender":"s","event_id":"$1","origin_server_ts":{ts},"content":{{}}}}"#
             ));
-            (event.origin_server_ts, event.raw.is_some())
+            (event.origin_server_ts, event.uncommon().raw.is_some())
         };
         assert_eq!(at("0"), (Some(0), false));
         assert_eq!(at("9007199254740991"), (Some(9_007_199_254_740_991), false));

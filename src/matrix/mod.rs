@@ -25,7 +25,7 @@ mod user_id;
 pub use client::{Client, MessagesRequest, SyncRequest, Whoami};
 pub use error::Error;
 pub(crate) use event::parse as parse_event;
-pub use event::{Event, Malformed, Stripped, UnnamedPrev};
+pub use event::{Event, Malformed, Stripped, Uncommon, UnnamedPrev};
 pub use login::{Identity, Session};
 pub use page::{Events, Page};
 pub use sync_response::{RoomBatch, Section, SyncBatch};

@@ -8,13 +8,14 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Event, json::Json};
+use super::{Event, Uncommon, json::Json};
 use crate::matrix;
 
 /// The message that an event edits.
 pub(crate) fn edited(event: &Event) -> Option<&str> {
-    let is_edit = event.rel_type.as_deref() == Some("m.replace") && event.state_key.is_none();
-    event.relates_to.as_deref().filter(|_| is_edit)
+    let Uncommon { relates_to, rel_type, .. } = event.uncommon();
+    let is_edit = rel_type.as_deref() == Some("m.replace") && event.state_key.is_none();
+    relates_to.as_deref().filter(|_| is_edit)
 }
 
 /// Whether this is a ban or kick that redacts all that its user has sent to the room (MSC4293), which a server does as it
@@ -38,14 +39,8 @@ pub(crate) fn redacts_all_of_a_user(event: &Event) -> bool {
 /// `event` with what a redaction leaves of it.
 pub(crate) fn pruned(room_id: &str, room_version: Option<&str>, event: &Event) -> Event {
     let content = content(room_version, &event.event_type, &event.content);
-    Event {
-        stable_sha256: rehash(room_id, event, &content),
-        content,
-        raw: None,
-        relates_to: None,
-        rel_type: None,
-        ..event.clone()
-    }
+    let pruned = Event { stable_sha256: rehash(room_id, event, &content), content, ..event.clone() };
+    pruned.with_uncommon(|it| (it.raw, it.relates_to, it.rel_type) = (None, None, None))
 }
 
 /// The content that is left by the redaction algorithm of the room's version (specification, "Redactions"); nothing

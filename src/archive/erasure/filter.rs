@@ -43,9 +43,9 @@ impl<'u> Tombstones<'u> {
         if event.prev_content.is_some() && self.repeats(event) {
             covered.to_mut().prev_content = None;
         }
-        if event.unnamed_prev.is_some() {
+        if event.uncommon().unnamed_prev.is_some() {
             // Nothing shows whose it is.
-            covered.to_mut().unnamed_prev = None;
+            return Cow::Owned(covered.into_owned().with_uncommon(|it| it.unnamed_prev = None));
         }
         covered
     }

@@ -8,7 +8,7 @@ use crate::{
         Error, Kind, Walk,
         timeline::position::{Below, Place},
     },
-    matrix::{Event, redact},
+    matrix::{Event, Uncommon, redact},
 };
 
 /// For more events than these, a room's waiting redactions are read rather than looked up by their targets.
@@ -261,7 +261,8 @@ pub(in crate::archive) async fn look_up_rooms<'e>(
 
 /// An event's id and, if it is a redaction, its target's in either of the places that name it.
 fn concerned(event: &Event) -> impl Iterator<Item = &str> {
-    let targets = [event.redacts.as_deref(), event.content_redacts.as_deref()];
+    let Uncommon { redacts, content_redacts, .. } = event.uncommon();
+    let targets = [redacts.as_deref(), content_redacts.as_deref()];
     let is_redaction = event.event_type == "m.room.redaction";
     let targets = targets.into_iter().flatten().filter(move |_| is_redaction);
     std::iter::once(event.event_id.as_str()).chain(targets)

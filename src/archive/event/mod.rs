@@ -154,7 +154,7 @@ async fn store_all(
     complete(connection, room.room_key, &old, known).await?;
     refill::replace_poorer(connection, room, &old, known, redactions).await?;
 
-    let served = |placed: &&Placed<'_>| placed.event.redacted_by.is_some();
+    let served = |placed: &&Placed<'_>| placed.event.uncommon().redacted_by.is_some();
     let served =
         old.iter().copied().filter(served).map(|placed| (placed.event.event_id.as_str(), placed.event));
     let is_new = |event_id: &String| new.iter().any(|placed| placed.event.event_id == *event_id);
@@ -203,7 +203,8 @@ async fn insert(
 fn encode(rows: &mut Rows, room: &Room, placed: &Placed<'_>, redactions: &Redactions) {
     let pruned = redaction::redacted_copy(room, placed.event, redactions);
     let event = pruned.as_ref().unwrap_or(placed.event);
-    let target = event.redaction_target(room.room_version.as_deref()).or(event.redacts.as_deref());
+    let uncommon = event.uncommon();
+    let target = event.redaction_target(room.room_version.as_deref()).or(uncommon.redacts.as_deref());
     rows.row(16);
     rows.int4(room.room_key);
     rows.text(Some(&event.event_id));
@@ -214,12 +215,12 @@ fn encode(rows: &mut Rows, room: &Room, placed: &Placed<'_>, redactions: &Redact
     rows.int8(event.origin_server_ts);
     rows.jsonb(Some(&event.content));
     rows.text(target);
-    rows.text(event.redacted_by.as_deref());
+    rows.text(uncommon.redacted_by.as_deref());
     rows.text(event.replaces_state.as_deref());
     rows.jsonb(event.prev_content.as_deref());
-    rows.text(event.relates_to.as_deref());
-    rows.text(event.rel_type.as_deref());
-    rows.bytes(event.raw.as_deref().map(str::as_bytes));
+    rows.text(uncommon.relates_to.as_deref());
+    rows.text(uncommon.rel_type.as_deref());
+    rows.bytes(uncommon.raw.as_deref().map(str::as_bytes));
     rows.bytes(Some(&event.stable_sha256));
 }
 

@@ -23,7 +23,7 @@ pub(in crate::archive) async fn replace_poorer(
     for event in copies.iter().map(|placed| placed.event) {
         let Some(stored) = known.get(&event.event_id) else { continue };
         // A copy that does not show its redaction is the poorer one.
-        if event.redacted_by.is_none()
+        if event.uncommon().redacted_by.is_none()
             && !redactions.contains_key(&event.event_id)
             && event.stable_sha256.as_slice() != stored.stable_sha256
             && redact::pruned(&room.room_id, room.room_version.as_deref(), event).stable_sha256.as_slice()
@@ -36,6 +36,7 @@ pub(in crate::archive) async fn replace_poorer(
 }
 
 async fn replace(connection: &mut PgConnection, room_key: i32, copy: &Event) -> Result<(), Error> {
+    let uncommon = copy.uncommon();
     sqlx::query!(
         "update archive.events
          set content = $3::text::jsonb, stable_sha256 = $4, relates_to = $5, rel_type = $6, raw = $7
@@ -44,9 +45,9 @@ async fn replace(connection: &mut PgConnection, room_key: i32, copy: &Event) -> 
         copy.event_id,
         copy.content,
         copy.stable_sha256.as_slice(),
-        copy.relates_to,
-        copy.rel_type,
-        copy.raw.as_deref().map(str::as_bytes)
+        uncommon.relates_to,
+        uncommon.rel_type,
+        uncommon.raw.as_deref().map(str::as_bytes)
     )
     .execute(connection)
     .await?;

@@ -20,18 +20,18 @@ pub(in crate::archive) struct StoredEvent {
 
 impl StoredEvent {
     pub(in crate::archive) fn into_event(self) -> Event {
-        Event {
+        let event = Event {
             event_id: self.event_id,
             event_type: self.event_type,
             sender: self.sender,
             state_key: self.state_key,
             origin_server_ts: self.origin_server_ts,
-            redacts: self.redacts,
-            relates_to: self.relates_to,
-            rel_type: self.rel_type,
             content: self.content,
             ..Event::default()
-        }
+        };
+        event.with_uncommon(|it| {
+            (it.redacts, it.relates_to, it.rel_type) = (self.redacts, self.relates_to, self.rel_type);
+        })
     }
 }
 
@@ -53,8 +53,10 @@ pub(in crate::archive) fn distinct<'e>(events: impl IntoIterator<Item = &'e Even
                 seen.insert(&event.event_id, distinct.len());
                 distinct.push(event);
             }
-            Some(&index) if event.redacted_by.is_some() => {
-                if let Some(copy) = distinct.get_mut(index).filter(|copy| copy.redacted_by.is_none()) {
+            Some(&index) if event.uncommon().redacted_by.is_some() => {
+                if let Some(copy) =
+                    distinct.get_mut(index).filter(|copy| copy.uncommon().redacted_by.is_none())
+                {
                     *copy = event;
                 }
             }

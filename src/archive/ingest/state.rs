@@ -72,7 +72,8 @@ impl Writer {
             // so on how often it was asked.
             let events: Vec<Event> = events
                 .iter()
-                .map(|event| Event { prev_content: None, unnamed_prev: None, ..event.clone() })
+                .map(|event| Event { prev_content: None, ..event.clone() })
+                .map(|event| event.with_uncommon(|it| it.unnamed_prev = None))
                 .collect();
             // A room that is new is walked as a whole anyway.
             names_no_target |= cause == Cause::Reconcile

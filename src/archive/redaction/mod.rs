@@ -24,7 +24,7 @@ use crate::{
     archive::event::lookup::Redactions,
     config::RedactionPolicy as Policy,
     matrix::{
-        Event, event_ids,
+        Event, Uncommon, event_ids,
         redact::{self, redacts_all_of_a_user},
     },
 };
@@ -35,8 +35,9 @@ pub(super) fn links<'e>(room: &Room, events: &[&'e Event]) -> Vec<(&'e str, &'e 
     let version = room.room_version.as_deref();
     let asked =
         events.iter().filter_map(|event| Some((event.redaction_target(version)?, event.event_id.as_str())));
-    let done =
-        events.iter().filter_map(|event| Some((event.event_id.as_str(), event.redacted_by.as_deref()?)));
+    let done = events
+        .iter()
+        .filter_map(|event| Some((event.event_id.as_str(), event.uncommon().redacted_by.as_deref()?)));
     let mut links: Vec<_> = asked.chain(done).collect();
     links.sort_unstable();
     links
@@ -129,25 +130,24 @@ pub(super) async fn state_names_no_target<'e>(
 /// Whether this is a redaction that was itself redacted, so that nobody can tell any more what it redacted (P78).
 fn lost_its_target(room: &Room, event: &Event) -> bool {
     event.event_type == "m.room.redaction"
-        && event.redacted_by.is_some()
+        && event.uncommon().redacted_by.is_some()
         && event.redaction_target(room.room_version.as_deref()).is_none()
 }
 
 /// `event` as it is after redaction, if it was redacted and this copy does not show it.
 pub(super) fn redacted_copy(room: &Room, event: &Event, redactions: &Redactions) -> Option<Event> {
     let redaction = redactions.get(&event.event_id)?;
-    if event.redacted_by.is_some() || event.event_type == "m.room.create" {
+    if event.uncommon().redacted_by.is_some() || event.event_type == "m.room.create" {
         return None;
     }
-    let copy = Event {
-        redacted_by: Some(redaction.clone()),
-        ..redact::pruned(&room.room_id, room.room_version.as_deref(), event)
-    };
+    let pruned = redact::pruned(&room.room_id, room.room_version.as_deref(), event);
+    let copy = pruned.with_uncommon(|it| it.redacted_by = Some(redaction.clone()));
     // Redacted with the message that it edits, it still says that it is an edit, and of what: else it would seem to be a
     // message of its own.
     match redact::edited(event) {
         Some(original) if redactions.get(original) == Some(redaction) => {
-            Some(Event { relates_to: event.relates_to.clone(), rel_type: event.rel_type.clone(), ..copy })
+            let Uncommon { relates_to, rel_type, .. } = event.uncommon().clone();
+            Some(copy.with_uncommon(|it| (it.relates_to, it.rel_type) = (relates_to, rel_type)))
         }
         _ => Some(copy),
     }
@@ -225,10 +225,10 @@ async fn overwrite(
         room_key,
         copy.event_id,
         copy.content,
-        copy.redacted_by,
+        copy.uncommon().redacted_by,
         copy.stable_sha256.as_slice(),
-        copy.relates_to,
-        copy.rel_type
+        copy.uncommon().relates_to,
+        copy.uncommon().rel_type
     )
     .execute(connection)
     .await?;

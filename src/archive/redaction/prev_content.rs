@@ -63,7 +63,7 @@ pub(in crate::archive) async fn keep_unnamed(
     events: &[&Event],
 ) -> Result<(), Error> {
     let with: Vec<_> =
-        events.iter().filter_map(|event| Some((*event, event.unnamed_prev.as_ref()?))).collect();
+        events.iter().filter_map(|event| Some((*event, event.uncommon().unnamed_prev.as_ref()?))).collect();
     if with.is_empty() {
         return Ok(());
     }

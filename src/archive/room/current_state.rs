@@ -240,8 +240,8 @@ pub(in crate::archive) async fn save_all(
     }
     let (mut set, mut gone) = (Vec::new(), Vec::new());
     for room in rooms {
-        let moved: BTreeSet<&Key> = room.moves.iter().map(|change| &change.key).collect();
-        for key in moved {
+        let keys: BTreeSet<&Key> = room.moves.iter().map(|change| &change.key).collect();
+        for key in keys {
             match room.current.get(key) {
                 Some(pointer) => set.push((room.room_key, key, &*pointer.event_id)),
                 None => gone.push((room.room_key, key)),
