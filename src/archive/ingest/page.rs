@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use crate::{
     archive::{
-        Error, Kind, Walk, WalkState, Writer,
+        Error, Walk, WalkKind, WalkState, Writer,
         event::{
             self,
             lookup::{self, LookupScope, look_up},
@@ -113,7 +113,7 @@ impl Writer {
             after.oldest_ts = last.origin_server_ts.or(walk.oldest_ts);
         }
         // A walk through the whole past gets to what was redacted itself.
-        let whole = matches!(walk.kind, Kind::History | Kind::Rewalk);
+        let whole = matches!(walk.kind, WalkKind::History | WalkKind::Rewalk);
         if !whole && redaction::names_no_target(&room, &events, &found.known) {
             walk::rewalk_now(connection, room.room_key).await?;
         }
@@ -198,7 +198,7 @@ async fn edge_above(
     if let Some(edge) = gap::edge_at(connection, walk).await? {
         return Ok(Some(edge));
     }
-    let from_top = walk.cursor.is_none() || walk.kind != Kind::Operator;
+    let from_top = walk.cursor.is_none() || walk.kind != WalkKind::Operator;
     let Top { newest, upper_edge, .. } = gap::top(connection, walk.room_key).await?;
     match newest {
         Some((_, newest)) if from_top => neighbours::above(connection, walk.room_key, newest).await.map(Some),
@@ -238,7 +238,7 @@ async fn lower_passed(
     known: &[Place],
     upper: Option<i64>,
 ) -> Result<bool, Error> {
-    if walk.kind == Kind::History {
+    if walk.kind == WalkKind::History {
         return Ok(known.iter().any(|place| place.position().is_some()));
     }
     let (Some(gap_id), Some(upper)) = (walk.gap_id, upper) else { return Ok(false) };
