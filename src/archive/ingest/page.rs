@@ -28,14 +28,26 @@ use crate::{
     matrix::Page,
 };
 
+/// A page of `/messages` that is to be stored.
+#[derive(Clone, Copy)]
+struct FetchedPage<'a> {
+    /// The walk that asked for it.
+    walk: &'a Walk,
+    page: &'a Page,
+    /// The time that fetching it took.
+    busy: Duration,
+    settings: &'a Backfill,
+}
+
 impl Writer {
-    /// Stores a page of `walk`, or [several as one](Page::append), and moves its checkpoint, in one transaction. `busy` is the
-    /// time that fetching it took.
+    /// Stores a page of `walk`, or [several as one](Page::append), and moves its checkpoint, in one transaction. `busy` is
+    /// the time that fetching it took.
     /// Returns the walk as it is now.
     ///
     /// # Errors
     /// [`Error::CheckpointMoved`] if the checkpoint is not where `walk` says; the walk must then be read again.
-    /// [`Error::Unwatched`] if the room was paused or removed meanwhile; [`Error::YieldToNewerGap`] if another walk comes first.
+    /// [`Error::Unwatched`] if the room was paused or removed meanwhile; [`Error::YieldToNewerGap`] if another walk comes
+    /// first.
     pub async fn apply_page(
         &self,
         walk: &Walk,
@@ -43,26 +55,21 @@ impl Writer {
         busy: Duration,
         settings: &Backfill,
     ) -> Result<Walk, Error> {
+        let fetched = FetchedPage { walk, page, busy, settings };
         let asked = LookupScope::before(walk);
-        match self.try_page(walk, page, busy, settings, asked).await {
+        match self.try_page(fetched, asked).await {
             // Something on the page was known after all. The transaction is undone; once more with all looked up.
             Err(error) if asked == LookupScope::State && error.is_duplicate() => {
-                self.try_page(walk, page, busy, settings, LookupScope::All).await
+                self.try_page(fetched, LookupScope::All).await
             }
             stored => stored,
         }
     }
 
-    async fn try_page(
-        &self,
-        walk: &Walk,
-        page: &Page,
-        busy: Duration,
-        settings: &Backfill,
-        asked: LookupScope,
-    ) -> Result<Walk, Error> {
+    async fn try_page(&self, fetched: FetchedPage<'_>, asked: LookupScope) -> Result<Walk, Error> {
+        let walk = fetched.walk;
         let mut transaction = self.begin_in_room(walk.room_key).await?;
-        let after = match self.store_page(&mut transaction, walk, page, busy, settings, asked).await {
+        let after = match self.store_page(&mut transaction, fetched, asked).await {
             Ok(after) => after,
             Err(error) => {
                 transaction.undo(Some(&error)).await;
@@ -80,12 +87,10 @@ impl Writer {
     async fn store_page(
         &self,
         connection: &mut PgConnection,
-        walk: &Walk,
-        page: &Page,
-        busy: Duration,
-        settings: &Backfill,
+        fetched: FetchedPage<'_>,
         asked: LookupScope,
     ) -> Result<Walk, Error> {
+        let FetchedPage { walk, page, busy, settings } = fetched;
         let mut room = room::get(connection, walk.room_key).await?;
         if !room.watched {
             return Err(Error::Unwatched);
