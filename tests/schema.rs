@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use backscroll::{
+    Exit,
     archive::{Archive, Cause, GapState, HistoryState, WalkKind, WalkState},
     matrix::Membership,
 };
@@ -56,7 +57,7 @@ async fn a_newer_schema_is_refused() {
     let archive = Archive::connect(database.url(), 2).await.unwrap();
     let error = archive.migrate().await.unwrap_err();
     assert!(error.to_string().contains("version 9999"), "{error}");
-    assert_eq!(error.exit_code(), 78);
+    assert_eq!(error.exit_code(), Exit::Configuration);
 }
 
 /// The words that the `check` of a text column admits.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    Error,
+    Error, Exit,
     archive::{Archive, HistoryState},
     text::escape,
 };
@@ -17,8 +17,8 @@ const NAMED: usize = 5;
 pub struct Stalled(String);
 
 impl Stalled {
-    /// The process's exit code (sysexits): what the homeserver or the database makes of these rooms cannot be used.
-    pub const EXIT_CODE: u8 = 65;
+    /// The process's exit code.
+    pub const EXIT_CODE: Exit = Exit::Stalled;
 
     /// Looks for them.
     ///
