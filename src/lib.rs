@@ -50,4 +50,4 @@ pub mod sync;
 pub mod telemetry;
 pub mod text;
 
-pub use error::Error;
+pub use error::{Error, Exit};

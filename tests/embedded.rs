@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
+use backscroll::Exit;
 use backscroll::postgres::{Error, Server, Settings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
@@ -327,7 +328,7 @@ async fn another_major_is_refused_with_the_way_out() {
     }
     let error = Server::start(&place.settings()).await.unwrap_err();
     assert!(matches!(error, Error::WrongMajor { major: 99, .. }), "{error}");
-    assert_eq!(error.exit_code(), 78);
+    assert_eq!(error.exit_code(), Exit::Configuration);
     assert!(error.to_string().contains("install PostgreSQL 99, or dump"), "{error}");
 }
 
@@ -339,7 +340,7 @@ async fn no_binaries_is_said_at_once() {
     let error = Server::start(&settings).await.unwrap_err();
     assert!(begun.elapsed() < Duration::from_millis(100));
     assert!(matches!(error, Error::NoBinaries { .. }), "{error}");
-    assert_eq!(error.exit_code(), 78);
+    assert_eq!(error.exit_code(), Exit::Configuration);
 }
 
 #[tokio::test]
@@ -457,7 +458,7 @@ async fn nothing_is_written_through_a_planted_link() {
         if name != "run" {
             let error = started.as_ref().unwrap_err();
             assert!(error.to_string().contains("symbolic link, which is not followed"), "{error}");
-            assert_eq!(error.exit_code(), 78);
+            assert_eq!(error.exit_code(), Exit::Configuration);
         }
         if let Ok(server) = started {
             server.stop().await.unwrap();
@@ -481,7 +482,7 @@ async fn a_place_that_others_may_write_in_is_refused() {
     let refused = async || {
         let error = Server::start(&place.settings()).await.unwrap_err();
         assert!(matches!(error, Error::Unsafe { .. }), "{error}");
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit_code(), Exit::Configuration);
         assert!(error.to_string().contains("chmod go-w"), "{error}");
         error.to_string()
     };
@@ -533,7 +534,7 @@ async fn root_is_warned_of_what_the_other_user_cannot_reach() {
     fs::set_permissions(place.dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let error = Server::start(&place.settings()).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    assert_eq!(error.exit_code(), 78);
+    assert_eq!(error.exit_code(), Exit::Configuration);
 }
 
 #[tokio::test]

@@ -35,8 +35,8 @@ BUGS = {
         "walk.kind.fills_gap() && below_gap && walk.known_pages > 0",
         "walk.kind.fills_gap() && (passed.new < passed.events || below_gap && walk.known_pages > 0)")],
     "only_pass_a": [(
-        "Kind::GapSince => Some((Kind::GapKnown, 0.0)),",
-        "Kind::GapSince => None,")],
+        "WalkKind::GapSince => Some((WalkKind::GapKnown, 0.0)),",
+        "WalkKind::GapSince => None,")],
     # The pause stands for a slow disk.
     "checkpoint_before_rows": [(
         "walk::save(connection, walk, &after, busy, pause_s).await?;",

@@ -1,6 +1,12 @@
 //! The schema explains itself, and migrates.
 
-use backscroll::archive::Archive;
+use std::collections::BTreeSet;
+
+use backscroll::{
+    Exit,
+    archive::{Archive, Cause, GapState, HistoryState, WalkKind, WalkState},
+    matrix::Membership,
+};
 
 use crate::support::postgres::TestDatabase;
 
@@ -51,5 +57,59 @@ async fn a_newer_schema_is_refused() {
     let archive = Archive::connect(database.url(), 2).await.unwrap();
     let error = archive.migrate().await.unwrap_err();
     assert!(error.to_string().contains("version 9999"), "{error}");
-    assert_eq!(error.exit_code(), 78);
+    assert_eq!(error.exit_code(), Exit::Configuration);
+}
+
+/// The words that the `check` of a text column admits.
+async fn admitted(database: &TestDatabase, table: &str, column: &str) -> BTreeSet<String> {
+    let words = database
+        .column(&format!(
+            "select word[1]
+             from pg_constraint k
+             join pg_attribute a on a.attrelid = k.conrelid and k.conkey = array[a.attnum]
+             cross join regexp_matches(pg_get_constraintdef(k.oid), '''([^'']*)''', 'g') as word
+             where k.contype = 'c' and k.conrelid = 'archive.{table}'::regclass and a.attname = '{column}'"
+        ))
+        .await;
+    words.into_iter().collect()
+}
+
+fn words<T: Copy>(all: &[T], word: fn(T) -> &'static str) -> BTreeSet<String> {
+    all.iter().map(|value| word(*value).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_columns_admit_the_words_of_their_enums_and_no_other() {
+    let database = TestDatabase::new().await;
+    let columns = [
+        ("rooms", "membership", words(Membership::ALL, Membership::as_str)),
+        ("rooms", "history_state", words(HistoryState::ALL, HistoryState::as_str)),
+        ("gaps", "state", words(GapState::ALL, GapState::as_str)),
+        ("walks", "kind", words(WalkKind::ALL, WalkKind::as_str)),
+        ("walks", "state", words(WalkState::ALL, WalkState::as_str)),
+        ("state_changes", "cause", words(Cause::ALL, Cause::as_str)),
+    ];
+    for (table, column, words) in columns {
+        assert_eq!(admitted(&database, table, column).await, words, "{table}.{column}");
+    }
+}
+
+#[tokio::test]
+async fn a_word_that_its_enum_lacks_is_an_error() {
+    let database = TestDatabase::new().await;
+    let archive = Archive::connect(database.url(), 2).await.unwrap();
+    database.run("insert into archive.rooms (room_id, membership) values ('!r:hs', 'join')").await;
+    let room = archive.room_status().await.unwrap().remove(0);
+    assert_eq!((room.membership, room.history_state), (Membership::Join, HistoryState::None));
+    for (column, word) in [("membership", "join"), ("history_state", "none")] {
+        database
+            .run(&format!(
+                "alter table archive.rooms drop constraint rooms_{column}_check;
+                 update archive.rooms set {column} = 'elsewhere'"
+            ))
+            .await;
+        let error = archive.room_status().await.unwrap_err();
+        assert!(format!("{error:?}").contains("elsewhere"), "{error:?}");
+        database.run(&format!("update archive.rooms set {column} = '{word}'")).await;
+    }
 }

@@ -2,7 +2,7 @@
 
 use sqlx::migrate::MigrateError;
 
-use crate::backoff::Retry;
+use crate::{Exit, backoff::Retry};
 
 /// Why the database did not do what was asked. The texts hold no event content.
 #[derive(Debug, thiserror::Error)]
@@ -156,17 +156,17 @@ impl Error {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
     }
 
-    /// The process's exit code if this ends it (sysexits).
-    pub fn exit_code(&self) -> u8 {
+    /// The process's exit code if this ends it.
+    pub fn exit_code(&self) -> Exit {
         match self {
-            Self::Database(error) if denied(error) => 77,
-            Self::OlderSchema { .. } => 77,
+            Self::Database(error) if denied(error) => Exit::Refused,
+            Self::OlderSchema { .. } => Exit::Refused,
             Self::Database(_)
             | Self::LeaseLost { .. }
             | Self::CheckpointMoved
             | Self::Unwatched
-            | Self::YieldToNewerGap => 69,
-            Self::AnotherWriter { .. } | Self::LeaseTaken { .. } => 75,
+            | Self::YieldToNewerGap => Exit::Unavailable,
+            Self::AnotherWriter { .. } | Self::LeaseTaken { .. } => Exit::AnotherWriter,
             Self::NoSuchRoom(_)
             | Self::NoSuchAlias(_)
             | Self::NoSuchUser(_)
@@ -174,8 +174,10 @@ impl Error {
             | Self::RefusedToken { .. }
             | Self::NotJoined(_)
             | Self::NotWatched(_)
-            | Self::ErasedRoom(_) => 64,
-            Self::Pooler(_) | Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => 78,
+            | Self::ErasedRoom(_) => Exit::Usage,
+            Self::Pooler(_) | Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => {
+                Exit::Configuration
+            }
         }
     }
 }

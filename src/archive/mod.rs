@@ -1,6 +1,7 @@
 //! The database's edge: SQL, no HTTP. [`Archive`] reads; [`Writer`], of which there is one per database, writes.
 
 mod account;
+mod column;
 mod database;
 mod erasure;
 mod error;
@@ -37,11 +38,14 @@ pub use self::{
     rollback_probe::Anchor,
     room::{
         choice::{Change, ChosenRoom},
+        current_state::Cause,
+        history::HistoryState,
         state_order::{StateOrder, StateRequest},
     },
     walk::{
         Walk, WalkChoice,
-        kind::{Kind, WalkState},
+        gap::GapState,
+        kind::{WalkKind, WalkState},
         operator::{Shown, Span},
     },
     writer::Writer,

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use self::prefetch::Ahead;
 use crate::{
     Error,
-    archive::{self, Kind, Walk, WalkChoice, WalkState},
+    archive::{self, Walk, WalkChoice, WalkKind, WalkState},
     backoff::{Backoff, Retry},
     context::Context,
     fetch::{
@@ -209,7 +209,7 @@ async fn walk_room(context: &Context, walk: Walk, policy: &mut WalkPolicy) -> Re
                 "a walk has ended"
             );
             progress.finish(match (walk.state, walk.kind) {
-                (WalkState::Done, Kind::Rewalk) => "walked again",
+                (WalkState::Done, WalkKind::Rewalk) => "walked again",
                 (WalkState::Done, _) => "done",
                 _ => "stalled",
             });

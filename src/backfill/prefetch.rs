@@ -13,7 +13,7 @@ use tokio::sync::SemaphorePermit;
 
 use crate::{
     Error,
-    archive::{Kind, Walk},
+    archive::{Walk, WalkKind},
     context::Context,
     fetch::{page_size::PageSize, unedit},
     matrix::{MessagesRequest, Page, Token},
@@ -164,7 +164,7 @@ impl<'c> Ahead<'c> {
     /// Whether several pages may be stored together: only in a history where all that comes is new, so that each has its place
     /// below the one before, and where nobody talks, whose messages would wait for them.
     fn may_have_more(&self, walk: &Walk) -> bool {
-        let is_history = walk.kind == Kind::History && walk.is_fresh();
+        let is_history = walk.kind == WalkKind::History && walk.is_fresh();
         is_history && walk.upper_position.is_some() && !self.context.active_rooms.is_anywhere()
     }
 }

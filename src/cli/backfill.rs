@@ -1,10 +1,10 @@
 //! `backscroll backfill`
 
-use std::process::ExitCode;
-
 use ruma::OwnedRoomOrAliasId;
 
-use crate::{archive::Span, backfill::operator, config::Config, daemon, matrix::Token, telemetry::Telemetry};
+use crate::{
+    Exit, archive::Span, backfill::operator, config::Config, daemon, matrix::Token, telemetry::Telemetry,
+};
 
 /// Walk one room's history from a pagination token, or all of it anew.
 ///
@@ -29,13 +29,13 @@ pub(super) struct Backfill {
 }
 
 impl Backfill {
-    pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         let open = async |context: &crate::context::Context| {
             let span = Span { from: self.from.as_ref(), to: self.to.as_ref() };
             operator::open(context, &self.room, span).await
         };
         daemon::walk(config, telemetry, super::shutdown_on_signal()?, open).await?;
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }
 

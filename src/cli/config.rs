@@ -1,8 +1,8 @@
 //! `backscroll config`
 
-use std::{io::Write as _, process::ExitCode};
+use std::io::Write as _;
 
-use crate::config;
+use crate::{Exit, config};
 
 /// Show the effective configuration, or a documented example.
 #[derive(Debug, clap::Args)]
@@ -25,9 +25,9 @@ impl Config {
         matches!(self.command, Command::Example)
     }
 
-    pub(super) fn show(config: Option<&config::Config>) -> anyhow::Result<ExitCode> {
+    pub(super) fn show(config: Option<&config::Config>) -> anyhow::Result<Exit> {
         let text = config.map_or_else(|| config::EXAMPLE.to_owned(), config::Config::show);
         std::io::stdout().write_all(text.as_bytes())?;
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }

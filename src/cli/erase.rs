@@ -3,14 +3,13 @@
 use std::{
     fmt::Write as _,
     io::{IsTerminal as _, Write as _},
-    process::ExitCode,
 };
 
 use ruma::OwnedRoomId;
 
 use super::status::text;
 use crate::{
-    Error,
+    Error, Exit,
     archive::{Erased, Subject, Writer},
     config::Config,
     daemon::Store,
@@ -53,14 +52,14 @@ struct Whom {
 }
 
 impl Erase {
-    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let store = Store::open_archive(config).await?;
         let erased = self.erase(&store, config).await;
         store.close().await?;
         erased
     }
 
-    async fn erase(&self, store: &Store, config: &Config) -> anyhow::Result<ExitCode> {
+    async fn erase(&self, store: &Store, config: &Config) -> anyhow::Result<Exit> {
         store.archive.migrate().await.map_err(Error::from)?;
         let writer = store.archive.writer(config.redactions).await.map_err(Error::from)?;
         let erased = self.erase_with(&writer).await;
@@ -68,23 +67,23 @@ impl Erase {
         erased
     }
 
-    async fn erase_with(&self, writer: &Writer) -> anyhow::Result<ExitCode> {
+    async fn erase_with(&self, writer: &Writer) -> anyhow::Result<Exit> {
         let subject = self.subject();
         if self.dry_run {
             let erased = writer.erase(&subject, true).await.map_err(Error::from)?;
             text::print(&table(&erased, "would be erased"))?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(Exit::Success);
         }
         if !self.yes && std::io::stdin().is_terminal() && !confirmed(writer, &subject).await? {
             eprintln!("Nothing was erased.");
-            return Ok(ExitCode::FAILURE);
+            return Ok(Exit::Declined);
         }
         let erased = writer.erase(&subject, false).await.map_err(Error::from)?;
         text::print(&table(&erased, "erased"))?;
         if erased.values().any(|rows| *rows > 0) {
             eprintln!("{TRACES}");
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 
     fn subject(&self) -> Subject {

@@ -1,11 +1,9 @@
 //! `backscroll grant-reader` and `grant-writer`
 
-use std::process::ExitCode;
-
 use ruma::OwnedRoomId;
 
 use super::status::text;
-use crate::{Error, archive, config::Config, daemon::Store, text::escape};
+use crate::{Error, Exit, archive, config::Config, daemon::Store, text::escape};
 
 /// The longest name that PostgreSQL does not cut.
 const LONGEST_NAME: usize = 63;
@@ -44,7 +42,7 @@ pub(super) struct GrantWriter {
 }
 
 impl GrantReader {
-    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let rooms: Vec<_> = self.room.iter().map(ToString::to_string).collect();
         let rooms = (!rooms.is_empty()).then_some(rooms.as_slice());
         let left = grant(config, async |archive| archive.grant_reader(&self.name, rooms).await).await?;
@@ -52,16 +50,16 @@ impl GrantReader {
             rooms.map_or_else(|| "every room".to_owned(), |rooms| escape(&rooms.join(", ")).into_owned());
         text::print(&format!("{} may read {rooms}.\n", escape(&self.name)))?;
         warn(&self.name, &left);
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }
 
 impl GrantWriter {
-    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let left = grant(config, async |archive| archive.grant_writer(&self.name).await).await?;
         text::print(&format!("{} may run the daemon.\n", escape(&self.name)))?;
         warn(&self.name, &left);
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }
 

@@ -1,8 +1,8 @@
 //! `backscroll healthcheck`
 
-use std::{process::ExitCode, time::Duration};
+use std::time::Duration;
 
-use crate::{config::Config, service::http, text::escape};
+use crate::{Exit, config::Config, service::http, text::escape};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -14,19 +14,19 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub(super) struct Healthcheck {}
 
 impl Healthcheck {
-    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let Some(listen) = config.http_listen else {
             eprintln!(
                 "backscroll: http.listen is not set, so the daemon answers nobody: set it, for instance to \
                  127.0.0.1:9464, for `run` and for `healthcheck` alike"
             );
-            return Ok(ExitCode::from(78));
+            return Ok(Exit::Configuration);
         };
         let address = http::reachable(listen);
         let problem = match ask(&format!("http://{address}/readyz")).await {
             Ok((true, text)) => {
                 super::status::text::print(&text)?;
-                return Ok(ExitCode::SUCCESS);
+                return Ok(Exit::Success);
             }
             Ok((false, text)) => text.lines().map(escape).collect::<Vec<_>>().join("\n"),
             Err(error) => format!(
@@ -35,7 +35,7 @@ impl Healthcheck {
             ),
         };
         eprintln!("backscroll: {problem}");
-        Ok(ExitCode::from(69))
+        Ok(Exit::Unavailable)
     }
 }
 

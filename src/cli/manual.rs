@@ -1,10 +1,12 @@
 //! `backscroll manual`, hidden: what a package has beside the program.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+
+use crate::Exit;
 
 /// Write the man pages and the shells' completions into a directory, for packages.
 #[derive(Debug, clap::Args)]
@@ -14,9 +16,9 @@ pub(super) struct Manual {
 }
 
 impl Manual {
-    pub(super) fn write(&self) -> anyhow::Result<ExitCode> {
+    pub(super) fn write(&self) -> anyhow::Result<Exit> {
         self.write_all().with_context(|| format!("failed to write into {}", self.directory.display()))?;
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 
     fn write_all(&self) -> std::io::Result<()> {

@@ -1,8 +1,6 @@
 //! `backscroll migrate`
 
-use std::process::ExitCode;
-
-use crate::{Error, config::Config, daemon::Store};
+use crate::{Error, Exit, config::Config, daemon::Store};
 
 /// Bring the database's schema up to date and do nothing else.
 ///
@@ -11,12 +9,12 @@ use crate::{Error, config::Config, daemon::Store};
 pub(super) struct Migrate {}
 
 impl Migrate {
-    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let store = Store::open_existing(config).await?;
         let migrated = store.archive.migrate().await;
         store.close().await?;
         migrated.map_err(Error::from)?;
         eprintln!("The schema is up to date.");
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: one file per command. Exit codes follow sysexits.
+//! The command line: one file per command. [`Exit`] lists the exit codes.
 
 mod backfill;
 mod check;
@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error,
+    Error, Exit,
     archive::{self, requirements::Unmet},
     config::{Config, Overrides},
     daemon::{NoArchive, Stalled},
@@ -96,7 +96,7 @@ pub fn main() -> ExitCode {
             // A broken pipe is no reason to fail.
             let _ = error.print();
             let asked_for_text = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if asked_for_text { 0 } else { 64 });
+            return ExitCode::from(if asked_for_text { Exit::Success } else { Exit::Usage });
         }
     };
     match dispatch(arguments) {
@@ -112,10 +112,10 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Command::Config(command) = &arguments.command
         && command.needs_no_configuration()
     {
-        return config::Config::show(None);
+        return Ok(config::Config::show(None)?.into());
     }
     if let Command::Manual(command) = &arguments.command {
-        return command.write();
+        return Ok(command.write()?.into());
     }
     let mut overrides = Overrides::default();
     // What a command other than the daemon's has to say is its output.
@@ -125,7 +125,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let config = Config::load(arguments.config.as_deref(), &overrides)?;
     if let Command::Config(_) = &arguments.command {
-        return config::Config::show(Some(&config));
+        return Ok(config::Config::show(Some(&config))?.into());
     }
     let telemetry = telemetry::start(&config.log)?;
     // Which `check` shows in its own way.
@@ -134,7 +134,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        match arguments.command {
+        let exit = match arguments.command {
             Command::Run(command) => command.run(config, &telemetry).await,
             Command::Backfill(command) => command.run(config, &telemetry).await,
             Command::Status(command) => command.run(&config).await,
@@ -143,13 +143,14 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::GrantWriter(command) => command.run(&config).await,
             Command::Check(command) => command.run(&config).await,
             Command::Healthcheck(command) => command.run(&config).await,
-            Command::Psql(command) => command.run(&config).await,
+            Command::Psql(command) => return command.run(&config).await,
             Command::Config(_) | Command::Manual(_) => unreachable!("was run above, without a runtime"),
             Command::Migrate(command) => command.run(&config).await,
             Command::Login(command) => command.run(&config).await,
             Command::Erase(command) => command.run(&config).await,
             Command::Resequence(command) => Box::pin(command.run(config, &telemetry)).await,
-        }
+        };
+        Ok(exit?.into())
     })
 }
 
@@ -165,7 +166,7 @@ fn complain(error: &anyhow::Error) {
     eprintln!("backscroll: {}", lines.join("\n"));
 }
 
-fn exit_code(error: &anyhow::Error) -> u8 {
+fn exit_code(error: &anyhow::Error) -> Exit {
     None.or_else(|| Some(error.downcast_ref::<Error>()?.exit_code()))
         .or_else(|| Some(error.downcast_ref::<archive::Error>()?.exit_code()))
         .or_else(|| Some(error.downcast_ref::<crate::config::Error>()?.exit_code()))
@@ -174,9 +175,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         .or_else(|| Some(error.downcast_ref::<Unmet>()?.exit_code()))
         .or_else(|| error.downcast_ref::<Stalled>().map(|_| Stalled::EXIT_CODE))
         .or_else(|| error.downcast_ref::<NoArchive>().map(|_| NoArchive::EXIT_CODE))
-        .or_else(|| error.downcast_ref::<telemetry::Error>().map(|_| 78))
-        .or_else(|| error.downcast_ref::<std::io::Error>().map(|_| 74))
-        .unwrap_or(70)
+        .or_else(|| error.downcast_ref::<telemetry::Error>().map(|_| Exit::Configuration))
+        .or_else(|| error.downcast_ref::<std::io::Error>().map(|_| Exit::Io))
+        .unwrap_or(Exit::Other)
 }
 
 /// Cancelled by the first SIGINT or SIGTERM; the second ends the process at once.
@@ -197,7 +198,7 @@ fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
                 _ = terminate.recv() => {}
             }
             if count > 0 {
-                std::process::exit(130);
+                Exit::Interrupted.now();
             }
             tracing::info!("stopping: finishing what is in hand; once more to stop at once");
             token.cancel();

@@ -1,10 +1,9 @@
 //! `backscroll resequence`
 
-use std::process::ExitCode;
-
 use ruma::OwnedRoomId;
 
 use crate::{
+    Exit,
     backfill::resequence,
     config::Config,
     daemon::{self, Store},
@@ -24,7 +23,7 @@ pub(super) struct Resequence {
 }
 
 impl Resequence {
-    pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         // An archive that is not there is not made for this.
         Store::open_archive(&config).await?.close().await?;
         let read = async |context: &crate::context::Context| {
@@ -34,6 +33,6 @@ impl Resequence {
             Ok(())
         };
         daemon::walk(config, telemetry, super::shutdown_on_signal()?, read).await?;
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }

@@ -1,7 +1,5 @@
 //! `backscroll rooms`
 
-use std::process::ExitCode;
-
 use anyhow::Context as _;
 use ruma::{OwnedRoomOrAliasId, RoomAliasId};
 
@@ -10,7 +8,7 @@ use super::status::{
     text::{self, Canvas, cut, thousands},
 };
 use crate::{
-    Error,
+    Error, Exit,
     archive::{self, Archive, Change, ChosenRoom},
     config::Config,
     daemon::Store,
@@ -59,7 +57,7 @@ struct Room {
 }
 
 impl Rooms {
-    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let store = if let Action::Add { .. } = self.action {
             // What is missing then is found out before an archive is made.
             config.homeserver.url()?;
@@ -70,7 +68,7 @@ impl Rooms {
         let done = self.action.act(config, &store.archive).await;
         store.close().await?;
         text::print(&done?)?;
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }
 

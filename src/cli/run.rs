@@ -1,8 +1,6 @@
 //! `backscroll run`
 
-use std::process::ExitCode;
-
-use crate::{config::Config, daemon, telemetry::Telemetry};
+use crate::{Exit, config::Config, daemon, telemetry::Telemetry};
 
 /// Follow the rooms and fetch their history.
 ///
@@ -15,8 +13,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
         daemon::run(config, telemetry, self.once, super::shutdown_on_signal()?).await?;
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::Origin;
-use crate::text::Printable;
+use crate::{Exit, text::Printable};
 
 /// A configuration that cannot be used. Every text names the place and, where there is one, the remedy;
 /// no text carries the value of a secret.
@@ -84,9 +84,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code for every one of them: `EX_CONFIG` of sysexits.
-    pub const fn exit_code(&self) -> u8 {
-        78
+    /// The exit code for every one of them.
+    pub const fn exit_code(&self) -> Exit {
+        Exit::Configuration
     }
 
     pub(super) fn invalid(key: &str, origin: Origin, problem: impl Into<String>) -> Self {

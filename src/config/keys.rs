@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn variables_and_settings_go_both_ways() {
-        for key in KEYS {
+        for key in KEYS.iter() {
             let variable = variable(key);
             assert_eq!(setting(variable.strip_prefix(PREFIX).unwrap()), Some(*key));
         }

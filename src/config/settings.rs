@@ -2,40 +2,21 @@
 //!
 //! Nothing here is checked beyond its type; [`super::Config`] is made from it and is valid.
 
-use serde::{Deserialize, Serialize};
+use std::{fmt, sync::LazyLock};
 
-use super::{LogFormat, RedactionPolicy, span::Span};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 
-/// Every setting in the order in which it is shown and documented.
-///
-/// A test holds that this is exactly the set of leaves of [`Settings`].
-pub(super) const KEYS: &[&str] = &[
-    "data_dir",
-    "homeserver.url",
-    "homeserver.access_token_file",
-    "homeserver.access_token",
-    "homeserver.user",
-    "homeserver.password_file",
-    "homeserver.allow_insecure_http",
-    "homeserver.sync_timeout",
-    "homeserver.patience",
-    "database.url",
-    "database.url_file",
-    "rooms.include",
-    "rooms.exclude",
-    "rooms.room",
-    "backfill.concurrency",
-    "backfill.page_size",
-    "backfill.recheck_after",
-    "backfill.rewalk_after",
-    "redactions.policy",
-    "log.format",
-    "log.level",
-    "http.listen",
-];
+use super::{LogFormat, RedactionPolicy, document::join, span::Span};
+
+/// Every setting in the order in which it is shown and documented: that of the fields of [`Settings`].
+pub(super) static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| keys_of(&Settings::default()));
 
 /// The settings of one `[[rooms.room]]`.
-pub(super) const ROOM_KEYS: &[&str] = &["id", "prev_batch"];
+pub(super) static ROOM_KEYS: LazyLock<Vec<&'static str>> =
+    LazyLock::new(|| keys_of(&RoomSettings::default()));
 
 #[derive(Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -99,7 +80,7 @@ impl Default for RoomsSettings {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoomSettings {
     pub(super) id: String,
@@ -149,4 +130,57 @@ impl Default for LogSection {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct HttpSettings {
     pub(super) listen: Option<String>,
+}
+
+/// The keys of settings, as serde names them. They are made once and live as long as the process.
+fn keys_of(settings: &impl Serialize) -> Vec<&'static str> {
+    // JSON keeps the order of the fields, and has a null where nothing is set.
+    let json = serde_json::to_string(settings).expect("the settings are a struct of plain values");
+    let table: Table = serde_json::from_str(&json).expect("a struct is an object");
+    table.keys("").into_iter().map(|key| &*key.leak()).collect()
+}
+
+/// The names of a table, in their order.
+struct Table(Vec<(String, Named)>);
+
+/// What has a name in a table.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Named {
+    Section(Table),
+    Setting(IgnoredAny),
+}
+
+impl Table {
+    fn keys(&self, around: &str) -> Vec<String> {
+        let keys = |(name, named): &(String, Named)| match named {
+            Named::Section(table) => table.keys(&join(around, name)),
+            Named::Setting(_) => vec![join(around, name)],
+        };
+        self.0.iter().flat_map(keys).collect()
+    }
+}
+
+impl<'de> Deserialize<'de> for Table {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TableVisitor)
+    }
+}
+
+struct TableVisitor;
+
+impl<'de> Visitor<'de> for TableVisitor {
+    type Value = Table;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Table, A::Error> {
+        let mut names = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            names.push(entry);
+        }
+        Ok(Table(names))
+    }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    Exit,
     config::{Config, DatabaseUrl},
     postgres::{self, Presence},
 };
@@ -16,8 +17,8 @@ use crate::{
 pub struct NoArchive(String);
 
 impl NoArchive {
-    /// The process's exit code (sysexits).
-    pub const EXIT_CODE: u8 = 78;
+    /// The process's exit code.
+    pub const EXIT_CODE: Exit = Exit::Configuration;
 
     /// In the configured data directory.
     pub(super) fn in_data_dir(config: &Config) -> Self {

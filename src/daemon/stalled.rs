@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::{Error, archive::Archive, text::escape};
+use crate::{
+    Error, Exit,
+    archive::{Archive, HistoryState},
+    text::escape,
+};
 
 /// Rooms that are named one by one.
 const NAMED: usize = 5;
@@ -13,8 +17,8 @@ const NAMED: usize = 5;
 pub struct Stalled(String);
 
 impl Stalled {
-    /// The process's exit code (sysexits): what the homeserver or the database makes of these rooms cannot be used.
-    pub const EXIT_CODE: u8 = 65;
+    /// The process's exit code.
+    pub const EXIT_CODE: Exit = Exit::Stalled;
 
     /// Looks for them.
     ///
@@ -22,7 +26,8 @@ impl Stalled {
     /// That there are some; or of the database.
     pub(super) async fn must_be_none(archive: &Archive) -> anyhow::Result<()> {
         let rooms = archive.status().await.map_err(Error::from)?.rooms;
-        let stalled = rooms.into_iter().filter(|room| room.history_state == "stalled" && !room.paused);
+        let stalled =
+            rooms.into_iter().filter(|room| room.history_state == HistoryState::Stalled && !room.paused);
         let reasons: Vec<_> = stalled
             .map(|room| {
                 let reason = room.history_reason.or(room.last_error).unwrap_or_default();

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{
-    bundled_edit,
+    Membership, bundled_edit,
     json::{self, Json, Member, Text},
 };
 
@@ -160,14 +160,14 @@ impl Event {
     }
 
     /// Who gets which membership by this, if it is a member event.
-    pub fn membership(&self) -> Option<(&str, String)> {
+    pub fn membership(&self) -> Option<(&str, Membership)> {
         #[derive(Deserialize)]
         struct Member {
             membership: String,
         }
         let user_id = self.state_key.as_deref().filter(|_| self.event_type == "m.room.member")?;
         let member: Member = serde_json::from_str(&self.content).ok()?;
-        Some((user_id, member.membership))
+        Some((user_id, Membership::named(&member.membership)?))
     }
 }
 

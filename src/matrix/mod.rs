@@ -8,6 +8,7 @@ pub(crate) mod event_ids;
 mod join;
 pub(crate) mod json;
 mod login;
+mod membership;
 mod object;
 mod page;
 #[doc = include_str!("protocol.md")]
@@ -27,6 +28,7 @@ pub use error::Error;
 pub(crate) use event::parse as parse_event;
 pub use event::{Event, Malformed, Stripped, Uncommon, UnnamedPrev};
 pub use login::{Identity, Session};
+pub use membership::Membership;
 pub use page::{Events, Page};
 pub use sync_response::{RoomBatch, Section, SyncBatch};
 pub use sync_stream::SyncStream;

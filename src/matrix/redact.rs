@@ -8,7 +8,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Event, Uncommon, json::Json};
+use super::{Event, Membership, Uncommon, json::Json};
 use crate::matrix;
 
 /// The message that an event edits.
@@ -28,9 +28,7 @@ pub(crate) fn redacts_all_of_a_user(event: &Event) -> bool {
         #[serde(default, rename = "org.matrix.msc4293.redact_events")]
         unstable: bool,
     }
-    let removes = |(user_id, membership): (&str, String)| {
-        user_id != event.sender && matches!(membership.as_str(), "ban" | "leave")
-    };
+    let removes = |(user_id, membership): (&str, Membership)| user_id != event.sender && membership.is_out();
     event.membership().is_some_and(removes)
         && serde_json::from_str(&event.content)
             .is_ok_and(|removal: Removal| removal.redact_events || removal.unstable)

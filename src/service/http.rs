@@ -24,7 +24,10 @@ use tokio::{
 };
 
 use super::health::Health;
-use crate::telemetry::{metrics::Metrics, pulse::Homeserver};
+use crate::{
+    Exit,
+    telemetry::{metrics::Metrics, pulse::Homeserver},
+};
 
 /// A probe needs one connection. At this limit the connection that matters least is closed for the newcomer.
 const MOST_CONNECTIONS: usize = 64;
@@ -48,9 +51,9 @@ pub struct Error {
 }
 
 impl Error {
-    /// The process's exit code (sysexits).
-    pub const fn exit_code(&self) -> u8 {
-        69
+    /// The process's exit code.
+    pub const fn exit_code(&self) -> Exit {
+        Exit::Unavailable
     }
 }
 

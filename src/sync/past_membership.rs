@@ -6,7 +6,7 @@ use ruma::RoomId;
 
 use crate::{
     fetch::throttle::{Brought, Pace},
-    matrix::{Client, Error, Event, MessagesRequest, Token},
+    matrix::{Client, Error, Event, Membership, MessagesRequest, Token},
     telemetry::pulse,
 };
 
@@ -21,7 +21,7 @@ const MOST_PAGES: usize = 1000;
 /// where an invite has taken the leave's place; and Synapse gives the state also to who has declined an invite and nothing more.
 pub(super) async fn was_in(client: &Client, user_id: &str, room_id: &RoomId) -> Result<bool, Error> {
     let filter = serde_json::json!({ "types": ["m.room.member"], "senders": [user_id] }).to_string();
-    let is_join = |event: &Event| event.membership() == Some((user_id, "join".to_owned()));
+    let is_join = |event: &Event| event.membership() == Some((user_id, Membership::Join));
     let mut from: Option<Token> = None;
     let (mut pauses, mut seen) = (Pace::default(), None);
     for _ in 0..MOST_PAGES {

@@ -30,11 +30,6 @@ const BUILD: &str = "backscroll_build_info";
 const BUCKETS: [f64; 14] =
     [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 180.0];
 
-/// Every state that a walk can be in, so that a count that falls to none is shown as 0 and not left as it was.
-const WALK_STATES: [&str; 3] = ["open", "stalled", "done"];
-/// The same for a room's history.
-const HISTORY_STATES: [&str; 5] = ["none", "walking", "stalled", "truncated", "complete"];
-
 /// Every [class of error](crate::Error::class).
 pub(crate) const CLASSES: [&str; 10] = [
     "network",
@@ -102,10 +97,10 @@ pub struct Gauges {
     pub database_bytes: i64,
     /// Known holes that are being filled.
     pub open_gaps: i64,
-    /// Walks by state.
-    pub walks: Vec<(String, i64)>,
-    /// Watched rooms by the state of their history.
-    pub rooms: Vec<(String, i64)>,
+    /// Walks by state: every state, so that a count that falls to none is shown as 0 and not left as it was.
+    pub walks: Vec<(&'static str, i64)>,
+    /// Watched rooms by the state of their history: every state.
+    pub rooms: Vec<(&'static str, i64)>,
 }
 
 /// The metrics of this process, to be rendered.
@@ -166,16 +161,12 @@ fn set(gauges: &Gauges) {
     }
     gauge!(GAPS).set(gauges.open_gaps as f64);
     gauge!(DATABASE_SIZE).set(gauges.database_bytes as f64);
-    for state in WALK_STATES {
-        gauge!(WALKS, "state" => state).set(count(&gauges.walks, state) as f64);
+    for &(state, count) in &gauges.walks {
+        gauge!(WALKS, "state" => state).set(count as f64);
     }
-    for state in HISTORY_STATES {
-        gauge!(ROOMS, "history_state" => state).set(count(&gauges.rooms, state) as f64);
+    for &(state, count) in &gauges.rooms {
+        gauge!(ROOMS, "history_state" => state).set(count as f64);
     }
-}
-
-fn count(counts: &[(String, i64)], state: &str) -> i64 {
-    counts.iter().find(|(known, _)| known == state).map_or(0, |(_, count)| *count)
 }
 
 fn describe() {

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::inspect::{Access, ConnectionLimit, Inspection, Limited};
-use crate::{archive, text::escape};
+use crate::{Exit, archive, text::escape};
 
 /// What a finding is about.
 pub const DATABASE: &str = "database";
@@ -22,8 +22,8 @@ const NAMED: usize = 5;
 /// Something that stands in the way, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The process's exit code (sysexits). 69: it may pass.
-    pub code: u8,
+    /// The process's exit code. [`Exit::Unavailable`]: it may pass.
+    pub exit: Exit,
     /// What it is about.
     pub subject: &'static str,
     /// What is wrong.
@@ -41,13 +41,13 @@ pub struct Unmet {
 
 impl Unmet {
     /// The first problem's exit code.
-    pub fn exit_code(&self) -> u8 {
-        self.problems.first().map_or(70, |problem| problem.code)
+    pub fn exit_code(&self) -> Exit {
+        self.problems.first().map_or(Exit::Other, |problem| problem.exit)
     }
 
     /// Whether waiting may help.
     pub fn may_pass(&self) -> bool {
-        self.problems.iter().all(|problem| problem.code == 69)
+        self.problems.iter().all(|problem| problem.exit == Exit::Unavailable)
     }
 }
 
@@ -123,17 +123,18 @@ pub fn problems(found: &Inspection) -> Vec<Problem> {
 }
 
 fn problem(
-    code: u8,
+    exit: Exit,
     subject: &'static str,
     text: impl Into<String>,
     remedies: impl IntoIterator<Item = impl Into<String>>,
 ) -> Problem {
-    Problem { code, subject, text: text.into(), remedies: remedies.into_iter().map(Into::into).collect() }
+    Problem { exit, subject, text: text.into(), remedies: remedies.into_iter().map(Into::into).collect() }
 }
 
 fn version(found: &Inspection) -> Option<Problem> {
     let text = format!("PostgreSQL {} is too old: it must be {OLDEST_MAJOR} or newer", found.server_version);
-    (found.major < OLDEST_MAJOR).then(|| problem(78, DATABASE, text, ["upgrade it, or use another database"]))
+    (found.major < OLDEST_MAJOR)
+        .then(|| problem(Exit::Configuration, DATABASE, text, ["upgrade it, or use another database"]))
 }
 
 fn encoding(found: &Inspection) -> Option<Problem> {
@@ -141,7 +142,7 @@ fn encoding(found: &Inspection) -> Option<Problem> {
     let create =
         format!("create database backscroll encoding 'UTF8' template template0 owner {:?};", found.role);
     (found.encoding != "UTF8")
-        .then(|| problem(78, DATABASE, text, ["as a superuser, make another one:", &create]))
+        .then(|| problem(Exit::Configuration, DATABASE, text, ["as a superuser, make another one:", &create]))
 }
 
 fn read_only(found: &Inspection) -> Option<Problem> {
@@ -149,11 +150,16 @@ fn read_only(found: &Inspection) -> Option<Problem> {
         Access::Writable => None,
         Access::Standby => {
             let text = "nothing can be written to it: it is a standby, until it is promoted";
-            Some(problem(69, DATABASE, text, ["name the primary server in database.url"]))
+            Some(problem(Exit::Unavailable, DATABASE, text, ["name the primary server in database.url"]))
         }
         Access::ReadOnly => {
             let text = "nothing can be written to it: default_transaction_read_only is on";
-            Some(problem(78, DATABASE, text, ["turn it off for this role, or use another role"]))
+            Some(problem(
+                Exit::Configuration,
+                DATABASE,
+                text,
+                ["turn it off for this role, or use another role"],
+            ))
         }
     }
 }
@@ -177,12 +183,12 @@ fn connections(found: &Inspection) -> Option<Problem> {
             }
         };
         let text = format!("{whose} may have {most} connections at once: {needs}");
-        return Some(problem(78, DATABASE, text, [remedy]));
+        return Some(problem(Exit::Configuration, DATABASE, text, [remedy]));
     }
     // While a daemon is at work, it has them.
     if found.writer.is_none() && (limit.free() < fewest || found.no_second.is_some()) {
         let text = format!("of {most} connections {} are free: {needs}", limit.free());
-        return Some(problem(69, DATABASE, text, ["end some, or raise the limit"]));
+        return Some(problem(Exit::Unavailable, DATABASE, text, ["end some, or raise the limit"]));
     }
     None
 }
@@ -191,7 +197,7 @@ fn schema(found: &Inspection) -> Option<Problem> {
     let Some(schema) = &found.schema else {
         return found.foreign_schema.then(|| {
             let text = "the database has a schema `archive` that Backscroll did not make";
-            problem(78, SCHEMA, text, ["use another database, or rename that schema"])
+            problem(Exit::Configuration, SCHEMA, text, ["use another database, or rename that schema"])
         });
     };
     if schema.found > schema.known {
@@ -201,7 +207,7 @@ fn schema(found: &Inspection) -> Option<Problem> {
     let broken = schema.broken?;
     let text = format!("migration {broken} is not the one that this Backscroll has, or was not finished");
     Some(problem(
-        78,
+        Exit::Configuration,
         SCHEMA,
         text,
         ["use the Backscroll that made the archive, or restore a backup from before"],
@@ -220,7 +226,7 @@ fn taken(found: &Inspection) -> Option<Problem> {
     let more = found.taken.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let text = format!("names that Backscroll needs are taken: {}{more}", named.join(", "));
-    Some(problem(78, SCHEMA, text, ["use a database of its own, or rename what has them"]))
+    Some(problem(Exit::Configuration, SCHEMA, text, ["use a database of its own, or rename what has them"]))
 }
 
 fn rights(found: &Inspection) -> Option<Problem> {
@@ -236,44 +242,56 @@ fn rights(found: &Inspection) -> Option<Problem> {
     let (role, database) = (&found.role, &found.database);
     if found.schema.as_ref().is_some_and(|schema| schema.missing == 0) {
         let text = format!("role {role:?} may not write to the archive");
-        return Some(problem(77, SCHEMA, text, ["use the role that owns the archive"]));
+        return Some(problem(Exit::Refused, SCHEMA, text, ["use the role that owns the archive"]));
     }
     let text = format!("role {role:?} may not create the archive's schema and views");
     let grant = format!("alter database {database:?} owner to {role:?};");
-    Some(problem(77, SCHEMA, text, ["use the role that owns the archive, or as a superuser:", &grant]))
+    Some(problem(
+        Exit::Refused,
+        SCHEMA,
+        text,
+        ["use the role that owns the archive, or as a superuser:", &grant],
+    ))
 }
 
 /// Why there is no connection, and what to do.
 pub fn unreachable(error: &archive::Error) -> Problem {
-    let (code, remedy) = match error {
+    let (exit, remedy) = match error {
         archive::Error::Database(sqlx::Error::Database(error)) => {
             // PgBouncer's word, which knows some parameters only.
             let is_pooler = error.message().contains("startup parameter");
             match error.code().as_deref() {
                 Some("28P01" | "28000") => {
-                    (77, "correct user and password in database.url, or the server's pg_hba.conf")
+                    (Exit::Refused, "correct user and password in database.url, or the server's pg_hba.conf")
                 }
-                Some("3D000") => (78, "make it: createdb, or `create database …` in psql"),
-                Some("42501") => (77, "use the role that owns the archive"),
+                Some("3D000") => (Exit::Configuration, "make it: createdb, or `create database …` in psql"),
+                Some("42501") => (Exit::Refused, "use the role that owns the archive"),
                 Some("53300") => (
-                    69,
+                    Exit::Unavailable,
                     "end some connections, or raise the limit that is named: `alter role … connection limit 20`, max_connections",
                 ),
-                _ if is_pooler => (78, "a connection pooler answers: connect to PostgreSQL itself"),
-                _ => (69, "see the database server's log"),
+                _ if is_pooler => {
+                    (Exit::Configuration, "a connection pooler answers: connect to PostgreSQL itself")
+                }
+                _ => (Exit::Unavailable, "see the database server's log"),
             }
         }
-        archive::Error::Database(sqlx::Error::Configuration(_)) => (78, "correct database.url"),
-        archive::Error::Database(sqlx::Error::Tls(_)) => {
-            (69, "see that the server speaks TLS with a certificate that is trusted here, or set sslmode")
+        archive::Error::Database(sqlx::Error::Configuration(_)) => {
+            (Exit::Configuration, "correct database.url")
         }
-        archive::Error::Database(_) => (69, "is the server running, and is database.url right?"),
+        archive::Error::Database(sqlx::Error::Tls(_)) => (
+            Exit::Unavailable,
+            "see that the server speaks TLS with a certificate that is trusted here, or set sslmode",
+        ),
+        archive::Error::Database(_) => {
+            (Exit::Unavailable, "is the server running, and is database.url right?")
+        }
         error @ archive::Error::Pooler(_) => {
             (error.exit_code(), "name PostgreSQL's own host and port in database.url")
         }
         error => (error.exit_code(), "see `backscroll migrate`"),
     };
-    problem(code, DATABASE, format!("failed to {error}"), [remedy])
+    problem(exit, DATABASE, format!("failed to {error}"), [remedy])
 }
 
 #[cfg(test)]
@@ -311,27 +329,47 @@ mod tests {
     fn each_requirement_has_its_words_and_code() {
         let limit = |most, used, of| ConnectionLimit { most, used, of };
         let cases = [
-            (Inspection { major: 14, ..found() }, 78, "is too old"),
-            (Inspection { encoding: "LATIN1".to_owned(), ..found() }, 78, "its encoding is LATIN1"),
-            (Inspection { access: Access::Standby, ..found() }, 69, "a standby"),
-            (Inspection { access: Access::ReadOnly, ..found() }, 78, "default_transaction_read_only"),
-            (Inspection { connections: limit(4, 0, Limited::Role), ..found() }, 78, "role \"r\" may have 4"),
+            (Inspection { major: 14, ..found() }, Exit::Configuration, "is too old"),
+            (
+                Inspection { encoding: "LATIN1".to_owned(), ..found() },
+                Exit::Configuration,
+                "its encoding is LATIN1",
+            ),
+            (Inspection { access: Access::Standby, ..found() }, Exit::Unavailable, "a standby"),
+            (
+                Inspection { access: Access::ReadOnly, ..found() },
+                Exit::Configuration,
+                "default_transaction_read_only",
+            ),
+            (
+                Inspection { connections: limit(4, 0, Limited::Role), ..found() },
+                Exit::Configuration,
+                "role \"r\" may have 4",
+            ),
             (
                 Inspection { connections: limit(3, 0, Limited::Database), ..found() },
-                78,
+                Exit::Configuration,
                 "database \"d\" may have 3",
             ),
             (
                 Inspection { connections: limit(97, 94, Limited::Server), ..found() },
-                69,
+                Exit::Unavailable,
                 "of 97 connections 3 are free",
             ),
-            (Inspection { foreign_schema: true, ..found() }, 78, "did not make"),
-            (Inspection { schema: Some(of(6, 5, 0, None)), ..found() }, 78, "its schema is of version 6"),
-            (Inspection { schema: Some(of(5, 5, 0, Some(3))), ..found() }, 78, "migration 3 is not"),
+            (Inspection { foreign_schema: true, ..found() }, Exit::Configuration, "did not make"),
+            (
+                Inspection { schema: Some(of(6, 5, 0, None)), ..found() },
+                Exit::Configuration,
+                "its schema is of version 6",
+            ),
+            (
+                Inspection { schema: Some(of(5, 5, 0, Some(3))), ..found() },
+                Exit::Configuration,
+                "migration 3 is not",
+            ),
             (
                 Inspection { taken: vec!["table public.events".to_owned()], ..found() },
-                78,
+                Exit::Configuration,
                 "table public.events",
             ),
             (
@@ -340,21 +378,21 @@ mod tests {
                     foreign_owner: Some("o".to_owned()),
                     ..found()
                 },
-                77,
+                Exit::Refused,
                 "run `backscroll migrate` as the owner, \"o\"",
             ),
-            (Inspection { permitted: false, ..found() }, 77, "may not create"),
+            (Inspection { permitted: false, ..found() }, Exit::Refused, "may not create"),
             (
                 Inspection { permitted: false, schema: Some(of(5, 5, 0, None)), ..found() },
-                77,
+                Exit::Refused,
                 "may not write",
             ),
         ];
-        for (found, code, text) in cases {
+        for (found, exit, text) in cases {
             let unmet = judge(&found).unwrap_err();
-            assert_eq!(unmet.exit_code(), code, "{unmet}");
+            assert_eq!(unmet.exit_code(), exit, "{unmet}");
             assert!(unmet.to_string().contains(text), "{unmet}");
-            assert_eq!(unmet.may_pass(), code == 69);
+            assert_eq!(unmet.may_pass(), exit == Exit::Unavailable);
         }
         for fine in [
             found(),

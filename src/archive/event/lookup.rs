@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use crate::{
     archive::{
-        Error, Kind, Walk,
+        Error, Walk, WalkKind,
         timeline::position::{Below, Place},
     },
     matrix::{Event, Uncommon, redact},
@@ -70,9 +70,11 @@ impl LookupScope {
     /// What is likely to be enough for the next page of `walk`.
     pub(in crate::archive) fn before(walk: &Walk) -> Self {
         match walk.kind {
-            Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk | Kind::Operator => Self::NearPosition,
-            Kind::History | Kind::GapSince | Kind::GapWhole if walk.is_fresh() => Self::State,
-            Kind::History | Kind::GapSince | Kind::GapWhole => Self::All,
+            WalkKind::GapKnown | WalkKind::GapRecheck | WalkKind::Rewalk | WalkKind::Operator => {
+                Self::NearPosition
+            }
+            WalkKind::History | WalkKind::GapSince | WalkKind::GapWhole if walk.is_fresh() => Self::State,
+            WalkKind::History | WalkKind::GapSince | WalkKind::GapWhole => Self::All,
         }
     }
 

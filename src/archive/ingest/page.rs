@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use crate::{
     archive::{
-        Error, Kind, Walk, WalkState, Writer,
+        Error, Walk, WalkKind, WalkState, Writer,
         event::{
             self,
             lookup::{self, LookupScope, look_up},
@@ -28,14 +28,26 @@ use crate::{
     matrix::Page,
 };
 
+/// A page of `/messages` that is to be stored.
+#[derive(Clone, Copy)]
+struct FetchedPage<'a> {
+    /// The walk that asked for it.
+    walk: &'a Walk,
+    page: &'a Page,
+    /// The time that fetching it took.
+    busy: Duration,
+    settings: &'a Backfill,
+}
+
 impl Writer {
-    /// Stores a page of `walk`, or [several as one](Page::append), and moves its checkpoint, in one transaction. `busy` is the
-    /// time that fetching it took.
+    /// Stores a page of `walk`, or [several as one](Page::append), and moves its checkpoint, in one transaction. `busy` is
+    /// the time that fetching it took.
     /// Returns the walk as it is now.
     ///
     /// # Errors
     /// [`Error::CheckpointMoved`] if the checkpoint is not where `walk` says; the walk must then be read again.
-    /// [`Error::Unwatched`] if the room was paused or removed meanwhile; [`Error::YieldToNewerGap`] if another walk comes first.
+    /// [`Error::Unwatched`] if the room was paused or removed meanwhile; [`Error::YieldToNewerGap`] if another walk comes
+    /// first.
     pub async fn apply_page(
         &self,
         walk: &Walk,
@@ -43,26 +55,21 @@ impl Writer {
         busy: Duration,
         settings: &Backfill,
     ) -> Result<Walk, Error> {
+        let fetched = FetchedPage { walk, page, busy, settings };
         let asked = LookupScope::before(walk);
-        match self.try_page(walk, page, busy, settings, asked).await {
+        match self.try_page(fetched, asked).await {
             // Something on the page was known after all. The transaction is undone; once more with all looked up.
             Err(error) if asked == LookupScope::State && error.is_duplicate() => {
-                self.try_page(walk, page, busy, settings, LookupScope::All).await
+                self.try_page(fetched, LookupScope::All).await
             }
             stored => stored,
         }
     }
 
-    async fn try_page(
-        &self,
-        walk: &Walk,
-        page: &Page,
-        busy: Duration,
-        settings: &Backfill,
-        asked: LookupScope,
-    ) -> Result<Walk, Error> {
+    async fn try_page(&self, fetched: FetchedPage<'_>, asked: LookupScope) -> Result<Walk, Error> {
+        let walk = fetched.walk;
         let mut transaction = self.begin_in_room(walk.room_key).await?;
-        let after = match self.store_page(&mut transaction, walk, page, busy, settings, asked).await {
+        let after = match self.store_page(&mut transaction, fetched, asked).await {
             Ok(after) => after,
             Err(error) => {
                 transaction.undo(Some(&error)).await;
@@ -80,12 +87,10 @@ impl Writer {
     async fn store_page(
         &self,
         connection: &mut PgConnection,
-        walk: &Walk,
-        page: &Page,
-        busy: Duration,
-        settings: &Backfill,
+        fetched: FetchedPage<'_>,
         asked: LookupScope,
     ) -> Result<Walk, Error> {
+        let FetchedPage { walk, page, busy, settings } = fetched;
         let mut room = room::get(connection, walk.room_key).await?;
         if !room.watched {
             return Err(Error::Unwatched);
@@ -113,7 +118,7 @@ impl Writer {
             after.oldest_ts = last.origin_server_ts.or(walk.oldest_ts);
         }
         // A walk through the whole past gets to what was redacted itself.
-        let whole = matches!(walk.kind, Kind::History | Kind::Rewalk);
+        let whole = matches!(walk.kind, WalkKind::History | WalkKind::Rewalk);
         if !whole && redaction::names_no_target(&room, &events, &found.known) {
             walk::rewalk_now(connection, room.room_key).await?;
         }
@@ -198,7 +203,7 @@ async fn edge_above(
     if let Some(edge) = gap::edge_at(connection, walk).await? {
         return Ok(Some(edge));
     }
-    let from_top = walk.cursor.is_none() || walk.kind != Kind::Operator;
+    let from_top = walk.cursor.is_none() || walk.kind != WalkKind::Operator;
     let Top { newest, upper_edge, .. } = gap::top(connection, walk.room_key).await?;
     match newest {
         Some((_, newest)) if from_top => neighbours::above(connection, walk.room_key, newest).await.map(Some),
@@ -238,7 +243,7 @@ async fn lower_passed(
     known: &[Place],
     upper: Option<i64>,
 ) -> Result<bool, Error> {
-    if walk.kind == Kind::History {
+    if walk.kind == WalkKind::History {
         return Ok(known.iter().any(|place| place.position().is_some()));
     }
     let (Some(gap_id), Some(upper)) = (walk.gap_id, upper) else { return Ok(false) };

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     archive::{
-        Error, Kind, SyncOutcome, Writer,
+        Error, HistoryState, SyncOutcome, WalkKind, Writer,
         event::{self, lookup, quarantine},
         redaction,
-        room::{self, Room, choice, current_state::Cause, stripped},
+        room::{self, Room, choice, current_state::Cause, history, stripped},
         timeline::position,
         walk::{
             self, NewWalk,
@@ -28,7 +28,7 @@ use crate::{
     },
     config::Rooms,
     matrix::{
-        RoomBatch, Section, room_state,
+        Membership, RoomBatch, Section, room_state,
         room_update::{after, canonical_alias, last_of_own, membership, own, state_events},
     },
 };
@@ -64,11 +64,11 @@ impl Decision {
         // Where the timeline leaves something out, the join may be in that; a whole state shows it.
         let shows_all = response.full || !update.limited;
         if !before.bootstrapped
-            && before.membership != "join"
+            && before.membership != Membership::Join
             && update.section == Section::Leave
             && !update.is_unread()
             && !has_create
-            && own(update, &response.account.user_id, "join").next().is_none()
+            && own(update, &response.account.user_id, Membership::Join).next().is_none()
             && shows_all
         {
             return Self::NeverJoined;
@@ -107,13 +107,13 @@ impl Writer {
         let rejoined = rejoined(response, &before, update, &portion.found(before.room_key).known);
         let mut room = before.clone();
         room.membership = membership(update, &response.account.user_id);
-        if room.membership == "join" {
+        if room.membership == Membership::Join {
             room.left_since = None;
-        } else if before.membership == "join" || rejoined {
+        } else if before.membership == Membership::Join || rejoined {
             room.left_since.clone_from(&response.account.since);
         }
         let decision = Decision::of(response, &before, update);
-        let was_invited = matches!(before.membership.as_str(), "invite" | "knock");
+        let was_invited = before.membership.is_pending();
         if was_invited || matches!(decision, Decision::Invited { .. }) {
             let is_shown = decision == Decision::Invited { is_wanted: true };
             let shown = if is_shown { update.stripped.as_slice() } else { &[] };
@@ -153,7 +153,7 @@ impl Writer {
         // Of a first response all is stored before a room counts as known.
         room.bootstrapped |= !response.is_first();
         portion.changes.set(&room);
-        if (was_invited || before.membership == "ban") && room.membership == "leave" {
+        if (was_invited || before.membership == Membership::Ban) && room.membership == Membership::Leave {
             // The server refuses the history to an invited or banned account. One that has left may read it again.
             walk::reopen_stalled(connection, Some(room.room_key)).await?;
         }
@@ -250,7 +250,7 @@ impl Writer {
         room: &Room,
         now: &str,
     ) -> Result<(), Error> {
-        if !has_partial_history(room) {
+        if !room.history_state.is_partial() {
             return Ok(());
         }
         self.open_history(connection, room, now, None).await
@@ -266,14 +266,14 @@ impl Writer {
         let walk = NewWalk {
             room_key: room.room_key,
             gap_id: None,
-            kind: Kind::History,
+            kind: WalkKind::History,
             from_token: Some(from_token),
             to_token: None,
             upper_position,
             delay_s: 0.0,
         };
         walk::open(connection, &walk).await?;
-        room::set_history(connection, room.room_key, "walking", None).await
+        history::set(connection, room.room_key, HistoryState::Walking, None).await
     }
 
     /// A later response: its timeline is appended, and a hole before it becomes a gap.
@@ -361,10 +361,12 @@ impl Writer {
             gap::open(connection, &gap).await?;
         }
         match response.next_batch {
-            Some(next_batch) if hole.is_some() && (before.membership != "join" || !before.watched) => {
+            Some(next_batch)
+                if hole.is_some() && (before.membership != Membership::Join || !before.watched) =>
+            {
                 self.reopen_history(connection, before, next_batch).await?;
             }
-            None if has_partial_history(before) => afterwards.partial.push(room.room_key),
+            None if before.history_state.is_partial() => afterwards.partial.push(room.room_key),
             _ => {}
         }
         Ok(new)
@@ -413,11 +415,6 @@ fn new_gap<'a>(
         from_position: (from_end && update.section == Section::Join).then(|| position::just_above(place.end)),
         lower: place.lower,
     }
-}
-
-/// Whether the history was cut short, or only a part of it was walked, as the operator asked.
-fn has_partial_history(room: &Room) -> bool {
-    matches!(room.history_state.as_str(), "truncated" | "none")
 }
 
 /// Moves the current state as the response says. Returns whether it should be compared with the server's.
@@ -475,7 +472,7 @@ pub(in crate::archive) async fn claim_rooms<'a>(
 ) -> Result<Claimed<'a>, Error> {
     let room_ids: Vec<String> = update.iter().map(|batch| batch.room_id.to_string()).collect();
     let known = room::keys(connection, &room_ids).await?;
-    let mut lacking: BTreeMap<&str, String> = BTreeMap::new();
+    let mut lacking: BTreeMap<&str, Membership> = BTreeMap::new();
     for batch in update {
         if let Some((room_id, None)) = known.get_key_value(batch.room_id.as_str()) {
             let first = || membership(batch, &response.account.user_id);
@@ -483,7 +480,7 @@ pub(in crate::archive) async fn claim_rooms<'a>(
         }
     }
     let room_ids: Vec<&str> = lacking.keys().copied().collect();
-    let memberships: Vec<&str> = lacking.values().map(String::as_str).collect();
+    let memberships: Vec<Membership> = lacking.values().copied().collect();
     let made = room::create_all(connection, &room_ids, &memberships).await?;
     let key = |batch: &RoomBatch| {
         let room_id = batch.room_id.as_str();

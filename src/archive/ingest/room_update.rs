@@ -4,7 +4,7 @@
 use super::response::Response;
 use crate::{
     archive::{event::lookup::KnownEvents, room::Room, walk::gap},
-    matrix::{Event, RoomBatch, Section, room_update::own},
+    matrix::{Event, Membership, RoomBatch, Section, room_update::own},
 };
 
 /// Why events may be missing between the archive and this timeline; `None`: none are.
@@ -39,18 +39,20 @@ pub(in crate::archive) fn rejoined(
     update: &RoomBatch,
     known: &KnownEvents,
 ) -> bool {
-    if before.membership == "join" {
+    if before.membership == Membership::Join {
         return false;
     }
     if update.section != Section::Leave {
         return update.section == Section::Join;
     }
     let user_id = &response.account.user_id;
-    if (update.limited && response.account.since.is_some()) || own(update, user_id, "join").next().is_some() {
+    if (update.limited && response.account.since.is_some())
+        || own(update, user_id, Membership::Join).next().is_some()
+    {
         return true;
     }
     // Some servers tell of the same leave again and again.
-    before.bootstrapped && has_unknown(known, own(update, user_id, "leave"))
+    before.bootstrapped && has_unknown(known, own(update, user_id, Membership::Leave))
 }
 
 fn has_unknown<'e>(known: &KnownEvents, mut events: impl Iterator<Item = &'e Event>) -> bool {
@@ -66,7 +68,9 @@ pub(in crate::archive) fn may_repeat(
     rejoined: bool,
     known: &KnownEvents,
 ) -> bool {
-    response.is_first() || rejoined || has_unknown(known, own(update, &response.account.user_id, "join"))
+    response.is_first()
+        || rejoined
+        || has_unknown(known, own(update, &response.account.user_id, Membership::Join))
 }
 
 /// Whether the current state may not be what the response says, though all that it says was followed.

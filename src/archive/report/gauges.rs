@@ -1,7 +1,7 @@
 //! What metrics tell of the archive, read when they are asked for and at no other time.
 
 use crate::{
-    archive::{Archive, Error},
+    archive::{Archive, Error, HistoryState, WalkState},
     telemetry::metrics::Gauges,
 };
 
@@ -15,24 +15,26 @@ impl Archive {
         )
         .fetch_one(&self.pool)
         .await?;
-        let states = sqlx::query!(
-            r#"select 'walk' as "what!", state as "state!", count(*) as "count!" from archive.walks group by state
-               union all
-               select 'room', history_state, count(*) from archive.rooms where watched group by history_state"#
+        let walks = sqlx::query!(
+            r#"select state as "state: WalkState", count(*) as "count!" from archive.walks group by state"#
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut gauges = Gauges {
+        let walks: Vec<_> = walks.into_iter().map(|row| (row.state, row.count)).collect();
+        let rooms = sqlx::query!(
+            r#"select history_state as "state: HistoryState", count(*) as "count!" from archive.rooms
+               where watched group by history_state"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let rooms: Vec<_> = rooms.into_iter().map(|row| (row.state, row.count)).collect();
+        Ok(Gauges {
             synced_ago_s: whole.synced_ago_s,
             database_bytes: whole.database_bytes,
             open_gaps: whole.open_gaps,
-            ..Gauges::default()
-        };
-        for row in states {
-            let counts = if row.what == "walk" { &mut gauges.walks } else { &mut gauges.rooms };
-            counts.push((row.state, row.count));
-        }
-        Ok(gauges)
+            walks: counts(WalkState::ALL, WalkState::as_str, &walks),
+            rooms: counts(HistoryState::ALL, HistoryState::as_str, &rooms),
+        })
     }
 
     /// Whether one of this database's Backscroll sessions waits for a lock that another session holds.
@@ -44,4 +46,14 @@ impl Archive {
         );
         Ok(waits.fetch_one(&self.pool).await?)
     }
+}
+
+/// The count of each state by its word, 0 where there is none.
+fn counts<S: Copy + PartialEq>(
+    states: &[S],
+    word: fn(S) -> &'static str,
+    counted: &[(S, i64)],
+) -> Vec<(&'static str, i64)> {
+    let count = |state| counted.iter().find(|(counted, _)| *counted == state).map_or(0, |(_, count)| *count);
+    states.iter().map(|state| (word(*state), count(*state))).collect()
 }

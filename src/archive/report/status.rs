@@ -1,6 +1,9 @@
 //! What the archive says of itself.
 
-use crate::archive::{Archive, Error, Wait, database::inspect};
+use crate::{
+    archive::{Archive, Error, HistoryState, Wait, database::inspect},
+    matrix::Membership,
+};
 
 /// The archive as a whole.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -48,9 +51,9 @@ pub struct RoomStatus {
     /// Name or alias in force.
     pub name: Option<String>,
     /// The account's membership.
-    pub membership: String,
-    /// none, walking, stalled, truncated or complete.
-    pub history_state: String,
+    pub membership: Membership,
+    /// How much of it is archived, its gaps counted in.
+    pub history_state: HistoryState,
     /// Why stalled or truncated.
     pub history_reason: Option<String>,
     /// Whether it is paused by command.
@@ -181,8 +184,8 @@ impl Archive {
     /// events.
     pub async fn room_status(&self) -> Result<Vec<RoomStatus>, Error> {
         let rows = sqlx::query!(
-            r#"select v.room_id as "room_id!", coalesce(v.name, v.canonical_alias) as name, v.membership as "membership!",
-                      v.history_state as "history_state!", v.history_reason, v.event_count as "event_count!",
+            r#"select v.room_id as "room_id!", coalesce(v.name, v.canonical_alias) as name, v.membership as "membership!: Membership",
+                      v.history_state as "history_state!: HistoryState", v.history_reason, v.event_count as "event_count!",
                       coalesce(w.pages, 0) as "pages!", w.busy_ms as "busy_ms?", w.events as "events?", w.oldest_ts,
                       w.last_error, coalesce(x.paused, false) as "paused!",
                       v.newest_ts, v.oldest_ts as room_oldest_ts, c.origin_server_ts as "created_ts?",
@@ -210,7 +213,7 @@ impl Archive {
         let rooms = rows.into_iter().map(|row| {
             let busy_s = row.busy_ms.unwrap_or(0) as f64 / 1000.0;
             let rate = (busy_s > 0.0).then(|| row.events.unwrap_or(0) as f64 / busy_s);
-            let walking = row.history_state == "walking" && !row.paused;
+            let walking = row.history_state == HistoryState::Walking && !row.paused;
             RoomStatus {
                 eta_s: walking.then(|| eta(busy_s, row.newest_ts, row.oldest_ts, row.created_ts)).flatten(),
                 rate,

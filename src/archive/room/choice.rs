@@ -16,7 +16,7 @@ use crate::{
         writer::lock_room,
     },
     config::{Choice, Choices, Rooms},
-    matrix::{Events, room_state},
+    matrix::{Events, Membership, room_state},
 };
 
 /// What a daemon listens to.
@@ -54,7 +54,7 @@ pub struct ChosenRoom {
     /// Name or alias in force.
     pub name: Option<String>,
     /// The account's membership; `None`: the archive has not heard of the room yet.
-    pub membership: Option<String>,
+    pub membership: Option<Membership>,
     /// Whether the daemon archives it now.
     pub watched: bool,
     /// Added (true) or removed (false) by command; `None`: as the configuration says.
@@ -119,7 +119,7 @@ impl Archive {
         let rooms = sqlx::query_as!(
             ChosenRoom,
             r#"select coalesce(r.room_id, c.room_id) as "room_id!", coalesce(v.name, v.canonical_alias) as name,
-                      r.membership as "membership?", coalesce(r.watched, false) as "watched!", c.wanted as "wanted?",
+                      r.membership as "membership?: Membership", coalesce(r.watched, false) as "watched!", c.wanted as "wanted?",
                       coalesce(c.paused, false) as "paused!", coalesce(r.event_count, 0) as "event_count!"
                from archive.rooms r
                full join archive.room_choices c on c.room_id = r.room_id
@@ -216,7 +216,7 @@ impl Writer {
             Some(state) => room_state::alias_contents(&state.events).last().map(str::to_owned),
             None => known_alias(&mut transaction, room_key).await?,
         };
-        let is_left = matches!(room.membership.as_str(), "leave" | "ban");
+        let is_left = room.membership.is_out();
         if is_left && room::is_wanted(rooms, &room.room_id, alias.as_deref().into_iter()) {
             self.watch_left_room(&mut transaction, rooms, room, &since, state).await?;
         }

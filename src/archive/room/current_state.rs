@@ -11,7 +11,10 @@ use std::{
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
-use crate::{archive::Error, matrix::Event};
+use crate::{
+    archive::{Error, column::text_column},
+    matrix::Event,
+};
 
 /// Rows that are sent to the database at once: a room may have 100,000 members.
 const ROWS_AT_ONCE: usize = 5_000;
@@ -34,27 +37,28 @@ impl Pointer {
     }
 }
 
-/// What the server said that moved a pointer.
+/// What the server said that moved a pointer; stored with the move, in `archive.state_changes.cause`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::archive) enum Cause {
+pub enum Cause {
+    /// The first whole state that the archive has of a room, whichever way it came.
     Bootstrap,
+    /// `state` of a `/sync` response: up to its timeline's start.
     State,
+    /// A state event in the timeline of a `/sync` response without `state_after`.
     Timeline,
+    /// `state_after` of a `/sync` response: up to its timeline's end.
     StateAfter,
+    /// The room's whole state, asked for because the archive had reason to doubt its own.
     Reconcile,
 }
 
-impl Cause {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Bootstrap => "bootstrap",
-            Self::State => "state",
-            Self::Timeline => "timeline",
-            Self::StateAfter => "state_after",
-            Self::Reconcile => "reconcile",
-        }
-    }
-}
+text_column!(Cause {
+    Bootstrap = "bootstrap",
+    State = "state",
+    Timeline = "timeline",
+    StateAfter = "state_after",
+    Reconcile = "reconcile",
+});
 
 /// The pointers of a room that an answer may move, and the moves so far.
 #[derive(Debug)]
@@ -301,7 +305,7 @@ async fn log(connection: &mut PgConnection, moves: &[(i32, &Move)]) -> Result<()
     let state_keys: Vec<&str> = moves.iter().map(|(_, change)| change.key.1.as_str()).collect();
     let old: Vec<Option<&str>> = moves.iter().map(|(_, change)| change.old.as_deref()).collect();
     let new: Vec<Option<&str>> = moves.iter().map(|(_, change)| change.new.as_deref()).collect();
-    let causes: Vec<&str> = moves.iter().map(|(_, change)| change.cause.as_str()).collect();
+    let causes: Vec<Cause> = moves.iter().map(|(_, change)| change.cause).collect();
     sqlx::query!(
         "insert into archive.state_changes (room_key, type, state_key, old_event_id, new_event_id, cause)
          select change.room_key, change.type, change.state_key, change.old, change.new, change.cause
@@ -313,7 +317,7 @@ async fn log(connection: &mut PgConnection, moves: &[(i32, &Move)]) -> Result<()
         &state_keys as &[&str],
         old.as_slice() as &[Option<&str>],
         new.as_slice() as &[Option<&str>],
-        &causes as &[&str]
+        &causes as &[Cause]
     )
     .execute(connection)
     .await?;

@@ -2,6 +2,7 @@
 
 pub(super) mod choice;
 pub(super) mod current_state;
+pub(super) mod history;
 pub(super) mod state_order;
 pub(super) mod stripped;
 
@@ -9,11 +10,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::PgConnection;
 
+use self::history::HistoryState;
 use super::{Archive, Error, StateRequest, Writer, writer::lock_room};
 use crate::{
     config::Rooms,
     matrix::{
-        Event,
+        Event, Membership,
         room_state::{aliases, declared_version},
     },
 };
@@ -24,80 +26,30 @@ pub(super) struct Room {
     pub(super) room_key: i32,
     pub(super) room_id: String,
     pub(super) room_version: Option<String>,
-    pub(super) membership: String,
+    /// The account's.
+    pub(super) membership: Membership,
     pub(super) watched: bool,
     pub(super) bootstrapped: bool,
     /// The `since` of the response that reported our leave; `None` while we are in the room.
     pub(super) left_since: Option<String>,
-    pub(super) history_state: String,
+    pub(super) history_state: HistoryState,
     /// The users who were erased, in every room.
     pub(super) erased_users: Vec<String>,
 }
 
 /// The room's row, if there is one.
 pub(super) async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Option<Room>, Error> {
-    let room = sqlx::query_as!(
-        Room,
-        r#"select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
-                  array(select user_id from archive.erasures where user_id is not null) as "erased_users!"
-           from archive.rooms where room_id = $1"#,
-        room_id
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(room)
+    let room_key = sqlx::query_scalar!("select room_key from archive.rooms where room_id = $1", room_id)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(room_key) = room_key else { return Ok(None) };
+    Ok(get_all(connection, &[room_key]).await?.remove(&room_key))
 }
 
 /// The room's row; it must exist.
 pub(super) async fn get(connection: &mut PgConnection, room_key: i32) -> Result<Room, Error> {
-    let room = sqlx::query_as!(
-        Room,
-        r#"select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
-                  array(select user_id from archive.erasures where user_id is not null) as "erased_users!"
-           from archive.rooms where room_key = $1"#,
-        room_key
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(room)
-}
-
-pub(super) async fn create(
-    connection: &mut PgConnection,
-    room_id: &str,
-    membership: &str,
-) -> Result<Room, Error> {
-    let room = sqlx::query_as!(
-        Room,
-        r#"insert into archive.rooms (room_id, membership) values ($1, $2)
-           returning room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
-                     array(select user_id from archive.erasures where user_id is not null) as "erased_users!""#,
-        room_id,
-        membership
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(room)
-}
-
-/// Makes the rows of rooms that have none: ids and memberships. Returns their keys.
-pub(super) async fn create_all(
-    connection: &mut PgConnection,
-    room_ids: &[&str],
-    memberships: &[&str],
-) -> Result<HashMap<String, i32>, Error> {
-    if room_ids.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows = sqlx::query!(
-        "insert into archive.rooms (room_id, membership) select * from unnest($1::text[], $2::text[])
-         returning room_id, room_key",
-        room_ids as &[&str],
-        memberships as &[&str]
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.room_id, row.room_key)).collect())
+    let room = get_all(connection, &[room_key]).await?.remove(&room_key);
+    Ok(room.ok_or(sqlx::Error::RowNotFound)?)
 }
 
 /// The rows of rooms that exist, by key.
@@ -107,7 +59,8 @@ pub(super) async fn get_all(
 ) -> Result<HashMap<i32, Room>, Error> {
     let rooms = sqlx::query_as!(
         Room,
-        r#"select room_key, room_id, room_version, membership, watched, bootstrapped, left_since, history_state,
+        r#"select room_key, room_id, room_version, membership as "membership: Membership", watched, bootstrapped, left_since,
+                  history_state as "history_state: HistoryState",
                   array(select user_id from archive.erasures where user_id is not null) as "erased_users!"
            from archive.rooms where room_key = any($1)"#,
         room_keys
@@ -115,6 +68,36 @@ pub(super) async fn get_all(
     .fetch_all(connection)
     .await?;
     Ok(rooms.into_iter().map(|room| (room.room_key, room)).collect())
+}
+
+/// Makes the row of a room that has none.
+pub(super) async fn create(
+    connection: &mut PgConnection,
+    room_id: &str,
+    membership: Membership,
+) -> Result<Room, Error> {
+    let made = create_all(connection, &[room_id], &[membership]).await?;
+    get(connection, made[room_id]).await
+}
+
+/// Makes the rows of rooms that have none: ids and memberships. Returns their keys.
+pub(super) async fn create_all(
+    connection: &mut PgConnection,
+    room_ids: &[&str],
+    memberships: &[Membership],
+) -> Result<HashMap<String, i32>, Error> {
+    if room_ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query!(
+        "insert into archive.rooms (room_id, membership) select * from unnest($1::text[], $2::text[])
+         returning room_id, room_key",
+        room_ids as &[&str],
+        memberships as &[Membership]
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.room_id, row.room_key)).collect())
 }
 
 /// The keys of those of these rooms that were not erased; `None`: it has no row yet.
@@ -145,28 +128,10 @@ pub(super) async fn update(connection: &mut PgConnection, before: &Room, room: &
          where room_key = $1",
         room.room_key,
         room.room_version,
-        room.membership,
+        room.membership as _,
         room.watched,
         room.bootstrapped,
         room.left_since
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn set_history(
-    connection: &mut PgConnection,
-    room_key: i32,
-    state: &str,
-    reason: Option<&str>,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "update archive.rooms set history_state = $2, history_reason = $3
-         where room_key = $1 and (history_state, history_reason) is distinct from ($2, $3)",
-        room_key,
-        state,
-        reason
     )
     .execute(connection)
     .await?;
@@ -213,7 +178,7 @@ impl Changes {
         let rooms = || self.0.values().map(|change| &change.room);
         let room_keys: Vec<i32> = self.0.keys().copied().collect();
         let versions: Vec<Option<&str>> = rooms().map(|room| room.room_version.as_deref()).collect();
-        let memberships: Vec<&str> = rooms().map(|room| room.membership.as_str()).collect();
+        let memberships: Vec<Membership> = rooms().map(|room| room.membership).collect();
         let watched: Vec<bool> = rooms().map(|room| room.watched).collect();
         let bootstrapped: Vec<bool> = rooms().map(|room| room.bootstrapped).collect();
         let left_since: Vec<Option<&str>> = rooms().map(|room| room.left_since.as_deref()).collect();
@@ -233,7 +198,7 @@ impl Changes {
                     or c.new > 0 or (c.suspect and not r.state_suspect))",
             &room_keys,
             versions.as_slice() as &[Option<&str>],
-            &memberships as &[&str],
+            &memberships as &[Membership],
             &watched,
             &bootstrapped,
             left_since.as_slice() as &[Option<&str>],

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::{gap, schedule_rewalk};
 use crate::{
-    archive::{Error, Kind, Walk, WalkState, room, timeline::neighbours},
+    archive::{Error, HistoryState, Walk, WalkKind, WalkState, room::history, timeline::neighbours},
     config::Backfill,
     matrix::Token,
 };
@@ -49,8 +49,8 @@ pub(in crate::archive) async fn after_page(
     walk.last_error = None;
     if passed.new > 0 && walk.stalls > 0 {
         walk.stalls = 0;
-        if walk.kind == Kind::History {
-            room::set_history(connection, walk.room_key, "walking", None).await?;
+        if walk.kind == WalkKind::History {
+            history::set(connection, walk.room_key, HistoryState::Walking, None).await?;
         }
     }
     walk.known_pages = if passed.new == 0 && passed.events > 0 { walk.known_pages + 1 } else { 0 };
@@ -107,8 +107,8 @@ async fn no_more(
     let reason =
         "the server gives no older event, though the room's start was not reached: purged, or not visible";
     // What the server has purged since an earlier walk is in the archive.
-    let is_archived =
-        walk.kind == Kind::History && neighbours::create_position(connection, walk.room_key).await?.is_some();
+    let is_archived = walk.kind == WalkKind::History
+        && neighbours::create_position(connection, walk.room_key).await?.is_some();
     finish(connection, walk, Some(reason).filter(|_| !is_archived), settings).await?;
     Ok(0.0)
 }
@@ -121,22 +121,22 @@ async fn finish(
     settings: &Backfill,
 ) -> Result<(), Error> {
     walk.state = WalkState::Done;
-    if walk.kind == Kind::GapWhole {
+    if walk.kind == WalkKind::GapWhole {
         gap::passed(connection, walk, true).await?;
     }
     if let Some(gap_id) = walk.gap_id {
         return gap::walked(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
     }
     // Of a room's start that is hidden from the account, a rewalk may not get as far as to a hole.
-    gap::passed(connection, walk, walk.kind != Kind::Rewalk || truncated.is_none()).await?;
-    if walk.kind == Kind::History {
-        let state = if truncated.is_some() { "truncated" } else { "complete" };
-        room::set_history(connection, walk.room_key, state, truncated).await?;
-    } else if walk.kind == Kind::Rewalk && truncated.is_none() {
+    gap::passed(connection, walk, walk.kind != WalkKind::Rewalk || truncated.is_none()).await?;
+    if walk.kind == WalkKind::History {
+        let state = if truncated.is_some() { HistoryState::Truncated } else { HistoryState::Complete };
+        history::set(connection, walk.room_key, state, truncated).await?;
+    } else if walk.kind == WalkKind::Rewalk && truncated.is_none() {
         // What was out of reach once may not be any more.
-        room::set_history(connection, walk.room_key, "complete", None).await?;
+        history::set(connection, walk.room_key, HistoryState::Complete, None).await?;
     }
-    if matches!(walk.kind, Kind::History | Kind::Rewalk) {
+    if matches!(walk.kind, WalkKind::History | WalkKind::Rewalk) {
         schedule_rewalk(connection, walk, &settings.rewalk_after).await?;
     }
     Ok(())
@@ -152,8 +152,8 @@ pub(in crate::archive) async fn stall(
     walk.state = WalkState::Stalled;
     walk.last_error = Some(reason.to_owned());
     walk.stalls = walk.stalls.saturating_add(1);
-    if walk.kind == Kind::History {
-        room::set_history(connection, walk.room_key, "stalled", Some(reason)).await?;
+    if walk.kind == WalkKind::History {
+        history::set(connection, walk.room_key, HistoryState::Stalled, Some(reason)).await?;
     }
     Ok(try_again_in(walk.stalls, settings.stalled_after).as_secs_f64())
 }

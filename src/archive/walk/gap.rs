@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 
 use super::NewWalk;
-use crate::archive::{Error, Kind, Walk, WalkState, walk};
+use crate::archive::{Error, Walk, WalkKind, WalkState, column::text_column, walk};
 
 /// A hole to be opened.
 #[derive(Debug)]
@@ -25,33 +25,61 @@ pub(in crate::archive) struct NewGap<'a> {
     pub(in crate::archive) lower: Option<(String, i64)>,
 }
 
+/// Where a gap stands; stored in `archive.gaps.state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapState {
+    /// Being filled by walks. Set by the transaction that moves `since` past the hole.
+    Open,
+    /// Left by the operator's choice: nothing walks it. Set where a `prev_batch` of theirs or `backscroll backfill` begins
+    /// below what is newer.
+    Skipped,
+    /// Filled. Set by the last walk through the gap; of a skipped one, by any walk that passes it.
+    Closed,
+}
+
+text_column!(GapState { Open = "open", Skipped = "skipped", Closed = "closed" });
+
 /// Opens a gap and the first walk that is to fill it.
 ///
 /// Down to the old token where there is one (P161); else down to the room's start, from above all that is known. A newer gap's
 /// first pass goes down to the token below the room's lowest gap whose first pass has not come to its end: what arrived in the
 /// newer one may belong into the older one, and would be shown without its neighbours there.
 pub(in crate::archive) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
+    let gap_id = insert(connection, gap, GapState::Open).await?;
+    tracing::info!(room.key = gap.room_key, gap.id = gap_id, reason = gap.reason, "a gap was opened");
+    Ok(())
+}
+
+/// Records a hole that the operator chose to leave.
+pub(in crate::archive) async fn skip(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
+    insert(connection, gap, GapState::Skipped).await?;
+    Ok(())
+}
+
+/// The gap's row, and if it is open its first walk. Returns the gap's key.
+async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: GapState) -> Result<i64, Error> {
     let (kind, from_position) = match gap.lower_token {
-        Some(_) => (Kind::GapSince, gap.from_position.or(gap.upper_position)),
-        None => (Kind::GapWhole, None),
+        Some(_) => (WalkKind::GapSince, gap.from_position.or(gap.upper_position)),
+        None => (WalkKind::GapWhole, None),
     };
     let (lower_event_id, lower_position) = gap.lower.clone().unzip();
     let gap_id = sqlx::query_scalar!(
         r#"with lowest as (
                select g.lower_token from archive.walks w join archive.gaps g using (gap_id)
-               where w.room_key = $1 and w.kind = $10 and w.state <> 'done'
+               where w.room_key = $1 and w.kind = 'gap_since' and w.state <> 'done'
                order by g.gap_id limit 1
            ), gap as (
                insert into archive.gaps (room_key, reason, upper_token, lower_token, upper_event_id, lower_event_id,
                                          upper_position, lower_position, state)
-               values ($1, $2, $3, $4, $5, $6, $7, $8, 'open')
-               returning gap_id
+               values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+               returning gap_id, state
+           ), walk as (
+               insert into archive.walks (room_key, gap_id, kind, from_token, to_token, cursor, upper_position)
+               select $1, gap.gap_id, $10, $3, case when $4::text is not null then coalesce((select lower_token from lowest), $4) end,
+                      $3, $11
+               from gap where gap.state = 'open'
            )
-           insert into archive.walks (room_key, gap_id, kind, from_token, to_token, cursor, upper_position)
-           select $1, gap.gap_id, $9, $3, case when $4::text is not null then coalesce((select lower_token from lowest), $4) end,
-                  $3, $11
-           from gap
-           returning gap_id as "gap_id!""#,
+           select gap_id as "gap_id!" from gap"#,
         gap.room_key,
         gap.reason,
         gap.upper_token,
@@ -60,35 +88,13 @@ pub(in crate::archive) async fn open(connection: &mut PgConnection, gap: &NewGap
         lower_event_id,
         gap.upper_position,
         lower_position,
-        kind.as_str(),
-        Kind::GapSince.as_str(),
+        state as _,
+        kind as _,
         from_position
     )
     .fetch_one(connection)
     .await?;
-    tracing::info!(room.key = gap.room_key, gap.id = gap_id, reason = gap.reason, "a gap was opened");
-    Ok(())
-}
-
-/// Records a hole that the operator chose to leave.
-pub(in crate::archive) async fn skip(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
-    let (lower_event_id, lower_position) = gap.lower.clone().unzip();
-    sqlx::query!(
-        "insert into archive.gaps (room_key, reason, upper_token, lower_token, upper_event_id, lower_event_id,
-                                   upper_position, lower_position, state)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, 'skipped')",
-        gap.room_key,
-        gap.reason,
-        gap.upper_token,
-        gap.lower_token,
-        gap.upper_event_id,
-        lower_event_id,
-        gap.upper_position,
-        lower_position
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
+    Ok(gap_id)
 }
 
 /// Why a room that is taken up again has a gap.
@@ -196,7 +202,7 @@ pub(in crate::archive) async fn passed(
     all: bool,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "update archive.gaps g set state = 'closed', closed_at = now()
+        "update archive.gaps g set state = $4, closed_at = now()
          from archive.walks w
          where w.walk_id = $1 and g.room_key = w.room_key and g.state = 'skipped'
            -- A history that does not begin at the operator's token below begins above them all, maybe at a later token than then.
@@ -207,7 +213,8 @@ pub(in crate::archive) async fn passed(
            and ($2 or coalesce(g.lower_position, 0) >= $3)",
         walk.walk_id,
         all,
-        walk.upper_position
+        walk.upper_position,
+        GapState::Closed as _
     )
     .execute(connection)
     .await?;
@@ -222,9 +229,9 @@ pub(in crate::archive) async fn passed(
 pub(in crate::archive) async fn lower_position(
     connection: &mut PgConnection,
     gap_id: i64,
-    kind: Kind,
+    kind: WalkKind,
 ) -> Result<Option<i64>, Error> {
-    if !matches!(kind, Kind::GapKnown | Kind::GapRecheck) {
+    if !matches!(kind, WalkKind::GapKnown | WalkKind::GapRecheck) {
         return Ok(None);
     }
     let position = sqlx::query_scalar!("select lower_position from archive.gaps where gap_id = $1", gap_id)
@@ -258,7 +265,7 @@ pub(in crate::archive) async fn yields_to_newer_gap(
     walk: &Walk,
 ) -> Result<bool, Error> {
     let newer_than = match walk.kind {
-        Kind::GapWhole => walk.gap_id,
+        WalkKind::GapWhole => walk.gap_id,
         kind if kind.gives_way() => None,
         _ => return Ok(false),
     };
@@ -268,7 +275,7 @@ pub(in crate::archive) async fn yields_to_newer_gap(
                where room_key = $1 and state = $2 and kind in ('gap_since', 'gap_whole') and gap_id > coalesce($3::bigint, 0)
            ) as "is_overtaken!""#,
         walk.room_key,
-        WalkState::Open.as_str(),
+        WalkState::Open as _,
         newer_than
     )
     .fetch_one(connection)
@@ -280,19 +287,23 @@ pub(in crate::archive) async fn yields_to_newer_gap(
 pub(in crate::archive) async fn walked(
     connection: &mut PgConnection,
     gap_id: i64,
-    kind: Kind,
+    kind: WalkKind,
     recheck_after_s: f64,
 ) -> Result<(), Error> {
     let next = match kind {
-        Kind::GapSince => Some((Kind::GapKnown, 0.0)),
+        WalkKind::GapSince => Some((WalkKind::GapKnown, 0.0)),
         // The server may have fetched from others since (P16).
-        Kind::GapWhole | Kind::GapKnown => Some((Kind::GapRecheck, recheck_after_s)),
-        Kind::GapRecheck | Kind::History | Kind::Operator | Kind::Rewalk => None,
+        WalkKind::GapWhole | WalkKind::GapKnown => Some((WalkKind::GapRecheck, recheck_after_s)),
+        WalkKind::GapRecheck | WalkKind::History | WalkKind::Operator | WalkKind::Rewalk => None,
     };
     let Some((kind, delay_s)) = next else {
-        sqlx::query!("update archive.gaps set state = 'closed', closed_at = now() where gap_id = $1", gap_id)
-            .execute(connection)
-            .await?;
+        sqlx::query!(
+            "update archive.gaps set state = $2, closed_at = now() where gap_id = $1",
+            gap_id,
+            GapState::Closed as _
+        )
+        .execute(connection)
+        .await?;
         tracing::info!(gap.id = gap_id, "a gap was closed");
         return Ok(());
     };

@@ -4,8 +4,14 @@ use std::time::Duration;
 
 use super::{advance, save, schedule_rewalk};
 use crate::{
-    archive::{Error, Kind, Walk, WalkState, Writer, room, timeline::position, writer::lock_room},
+    archive::{
+        Error, HistoryState, Walk, WalkKind, WalkState, Writer,
+        room::{self, history},
+        timeline::position,
+        writer::lock_room,
+    },
     config::Backfill,
+    matrix::Membership,
 };
 
 impl Writer {
@@ -109,20 +115,20 @@ impl Writer {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, walk.room_key).await?;
         let membership = room::get(&mut transaction, walk.room_key).await?.membership;
-        if !proven && (membership == "join" || membership != walk.membership) {
+        if !proven && (membership == Membership::Join || membership != walk.membership) {
             transaction.undo(None).await;
             return Ok(Some(Walk { membership, ..walk.clone() }));
         }
         let mut refused = walk.clone();
         let mut pause_s = 0.0;
-        if matches!(walk.kind, Kind::History | Kind::Rewalk) {
+        if matches!(walk.kind, WalkKind::History | WalkKind::Rewalk) {
             refused.state = WalkState::Done;
             refused.last_error = Some(reason.to_owned());
         } else {
             pause_s = advance::stall(&mut transaction, &mut refused, reason, settings).await?;
         }
-        if walk.kind == Kind::History {
-            room::set_history(&mut transaction, walk.room_key, "truncated", Some(reason)).await?;
+        if walk.kind == WalkKind::History {
+            history::set(&mut transaction, walk.room_key, HistoryState::Truncated, Some(reason)).await?;
         }
         save(&mut transaction, walk, &refused, Duration::ZERO, pause_s).await?;
         if refused.state == WalkState::Done {

@@ -1,38 +1,42 @@
-//! Kinds and states of walks, as the database names them.
+//! Kinds and states of walks.
 
-/// Why a walk is made.
+use crate::archive::column::text_column;
+
+/// Why a walk is made; stored in `archive.walks.kind` when the walk is opened, and never changed.
+///
+/// A gap is walked several times: `GapSince`, `GapKnown` and `GapRecheck`, or without a token below `GapWhole` and
+/// `GapRecheck`. Each is opened by the transaction that finishes the one before ([`gap::walked`](super::gap::walked)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A room's whole past.
+pub enum WalkKind {
+    /// A room's whole past. Opened when the room's first response is stored, when a room whose history is truncated is
+    /// entered again, and by `backscroll backfill` without tokens.
     History,
-    /// `backscroll backfill`.
+    /// From a token, or down to one. Opened by `backscroll backfill`.
     Operator,
-    /// A gap, with `to` set to the old `since`: rigorous for what arrived live.
+    /// The first pass through a gap, with `to` set to the old `since`: rigorous for what arrived live. Opened with the gap.
     GapSince,
-    /// A gap without a token below, through the room's whole past.
+    /// The first pass through a gap without a token below, through the room's whole past. Opened with the gap.
     GapWhole,
-    /// A gap, without `to`: for what the server itself fetched from others, which `to` hides (P48).
+    /// The second pass through a gap, without `to`: for what the server itself fetched from others, which `to` hides (P48).
     GapKnown,
-    /// That once more, later.
+    /// The last pass through a gap, after `backfill.recheck_after`. When it is done the gap is closed.
     GapRecheck,
-    /// The whole past again, later: for what the server has learnt since (P45, P47).
+    /// The whole past again: for what the server has learnt since (P45, P47). Opened when a history or a rewalk is done, due
+    /// after `backfill.rewalk_after`; and due at once where an event names another that is not archived.
     Rewalk,
 }
 
-impl Kind {
-    /// The kind as the database has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::History => "history",
-            Self::Operator => "operator",
-            Self::GapSince => "gap_since",
-            Self::GapWhole => "gap_whole",
-            Self::GapKnown => "gap_known",
-            Self::GapRecheck => "gap_recheck",
-            Self::Rewalk => "rewalk",
-        }
-    }
+text_column!(WalkKind {
+    History = "history",
+    Operator = "operator",
+    GapSince = "gap_since",
+    GapWhole = "gap_whole",
+    GapKnown = "gap_known",
+    GapRecheck = "gap_recheck",
+    Rewalk = "rewalk",
+});
 
+impl WalkKind {
     /// Whether its walks give way to the first pass through a gap, also through one that is not known yet.
     pub(crate) fn gives_way(self) -> bool {
         matches!(self, Self::GapKnown | Self::GapRecheck)
@@ -43,47 +47,18 @@ impl Kind {
     }
 }
 
-impl From<String> for Kind {
-    fn from(kind: String) -> Self {
-        match kind.as_str() {
-            "operator" => Self::Operator,
-            "gap_since" => Self::GapSince,
-            "gap_whole" => Self::GapWhole,
-            "gap_known" => Self::GapKnown,
-            "gap_recheck" => Self::GapRecheck,
-            "rewalk" => Self::Rewalk,
-            _ => Self::History,
-        }
-    }
-}
-
-/// Where a walk stands.
+/// Where a walk stands; stored in `archive.walks.state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkState {
-    /// To be gone on with.
+    /// Resumed from its cursor when it is due. Set when the walk is opened; and again, of a stalled walk, when its time has
+    /// come, when the daemon starts, and when the account comes back to the room.
     Open,
-    /// Cannot go on without somebody's look.
+    /// Could not go on; `last_error` says why. Set by the page after which nothing more is given, or by a refusal that is
+    /// believed ([`Writer::stall_walk`](crate::archive::Writer::stall_walk)). Tried again at `not_before`.
     Stalled,
-    /// Finished.
+    /// Finished, for good. Set by its last page, by a refusal of a room's past, and where another walk passes all that it
+    /// was to pass.
     Done,
 }
 
-impl WalkState {
-    pub(in crate::archive) fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Stalled => "stalled",
-            Self::Done => "done",
-        }
-    }
-}
-
-impl From<String> for WalkState {
-    fn from(state: String) -> Self {
-        match state.as_str() {
-            "stalled" => Self::Stalled,
-            "done" => Self::Done,
-            _ => Self::Open,
-        }
-    }
-}
+text_column!(WalkState { Open = "open", Stalled = "stalled", Done = "done" });

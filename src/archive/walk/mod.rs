@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Archive, Error, Kind, WalkState, Writer, writer::lock_rooms};
+use super::{Archive, Error, WalkKind, WalkState, Writer, writer::lock_rooms};
+use crate::matrix::Membership;
 
 /// How many pages without an event a walk may leave behind to begin anew. With more it might never get through them.
 const BEGIN_ANEW: i64 = 32;
@@ -25,13 +26,13 @@ pub struct Walk {
     /// The room.
     pub room_id: String,
     /// The account's in it, as it was reported when the walk was read.
-    pub membership: String,
+    pub membership: Membership,
     /// The gap that it fills.
     pub gap_id: Option<i64>,
     /// Position of that gap's upper edge.
     pub gap_upper_position: Option<i64>,
     /// Why.
-    pub kind: Kind,
+    pub kind: WalkKind,
     /// Where it is to end.
     pub to_token: Option<String>,
     /// `from` of the next request: the checkpoint.
@@ -81,10 +82,10 @@ impl Walk {
     /// what is newer than `since` comes with `/sync`, and would count as found here. So it begins only when `/sync` was heard.
     pub fn begins_at_since(&self) -> bool {
         let does = match self.kind {
-            Kind::GapWhole | Kind::GapKnown | Kind::GapRecheck | Kind::Rewalk => true,
+            WalkKind::GapWhole | WalkKind::GapKnown | WalkKind::GapRecheck | WalkKind::Rewalk => true,
             // Not through all that there is, from the newest event.
-            Kind::History => self.cursor.is_some(),
-            Kind::GapSince | Kind::Operator => false,
+            WalkKind::History => self.cursor.is_some(),
+            WalkKind::GapSince | WalkKind::Operator => false,
         };
         // The operator's `prev_batch` has a place.
         does && self.upper_position.is_none() && self.pages < BEGIN_ANEW && !self.restarted
@@ -93,7 +94,7 @@ impl Walk {
     /// Whether all that comes is likely to be new to the archive: only the first page of a room's or a gap's first walk meets
     /// what came live.
     pub fn is_fresh(&self) -> bool {
-        let is_first = matches!(self.kind, Kind::History | Kind::GapSince | Kind::GapWhole);
+        let is_first = matches!(self.kind, WalkKind::History | WalkKind::GapSince | WalkKind::GapWhole);
         is_first && !self.restarted && self.pages > 0 && self.known_pages == 0
     }
 
@@ -122,7 +123,7 @@ pub struct WalkChoice<'a> {
 pub(super) struct NewWalk<'a> {
     pub(super) room_key: i32,
     pub(super) gap_id: Option<i64>,
-    pub(super) kind: Kind,
+    pub(super) kind: WalkKind,
     pub(super) from_token: Option<&'a str>,
     pub(super) to_token: Option<&'a str>,
     pub(super) upper_position: Option<i64>,
@@ -135,7 +136,7 @@ pub(super) async fn open(connection: &mut PgConnection, walk: &NewWalk<'_>) -> R
          values ($1, $2, $3, $4, $5, $4, $6, now() + make_interval(secs => $7))",
         walk.room_key,
         walk.gap_id,
-        walk.kind.as_str(),
+        walk.kind as _,
         walk.from_token,
         walk.to_token,
         walk.upper_position,
@@ -161,7 +162,7 @@ pub(super) async fn open_histories(
          select room_key, $3, $2, $2 from walked order by room_key",
         room_keys,
         now,
-        Kind::History.as_str()
+        WalkKind::History as _
     )
     .execute(connection)
     .await?;
@@ -175,7 +176,8 @@ pub(super) async fn schedule_rewalk(
     walk: &Walk,
     intervals: &[Duration],
 ) -> Result<(), Error> {
-    let round = if walk.kind == Kind::Rewalk && walk.events == 0 { walk.round.saturating_add(1) } else { 0 };
+    let round =
+        if walk.kind == WalkKind::Rewalk && walk.events == 0 { walk.round.saturating_add(1) } else { 0 };
     let interval = intervals.get(usize::try_from(round).unwrap_or_default()).or(intervals.last());
     let Some(interval) = interval else { return Ok(()) };
     sqlx::query!(
@@ -276,10 +278,10 @@ impl Archive {
             Walk,
             // Each figure of a room is one look into an index. A join with the views would be up to the planner, which reads
             // the whole archive where it does not know it yet.
-            r#"select f.walk_id, f.room_key, f.room_id, f.membership, f.gap_id, f.kind, f.to_token, f.cursor, f.upper_position,
+            r#"select f.walk_id, f.room_key, f.room_id, f.membership as "membership: Membership", f.gap_id, f.kind as "kind: WalkKind", f.to_token, f.cursor, f.upper_position,
                       (select g.upper_position from archive.gaps g where g.gap_id = f.gap_id) as gap_upper_position,
                       f.pages, f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark as cycle_marker, f.restarted,
-                      f.state, f.round, f.stalls, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
+                      f.state as "state: WalkState", f.round, f.stalls, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
                       coalesce(shown.name, shown.alias) as name,
                       (select e.origin_server_ts from archive.events e
                        where e.room_key = f.room_key and e.position is not null
@@ -328,7 +330,7 @@ impl Archive {
                ) shown on true
                order by f.not_before, f.walk_id"#,
             // A parameter, so that the plan is made anew: without any, PostgreSQL keeps the one that it made first.
-            WalkState::Open.as_str(),
+            WalkState::Open as _,
             choice.sync_is_current,
             choice.except,
             choice.only_within.map(|within| within.as_secs_f64()),
@@ -418,7 +420,7 @@ pub(super) async fn save(
         after.ends,
         after.repeats,
         after.cycle_marker,
-        after.state.as_str(),
+        after.state as _,
         after.last_error,
         pause_s,
         after.events - before.events,

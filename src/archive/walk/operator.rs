@@ -12,15 +12,15 @@ use super::{
 };
 use crate::{
     archive::{
-        Account, Archive, Error, Kind, Writer,
+        Account, Archive, Error, HistoryState, WalkKind, Writer,
         erasure::filter,
-        room::{self, Room, current_state::Cause},
+        room::{self, Room, current_state::Cause, history},
         timeline::position,
         walk,
         writer::lock_room,
     },
     config::Rooms,
-    matrix::{Events, Token, room_state},
+    matrix::{Events, Membership, Token, room_state},
 };
 
 /// Where a walk is to begin and to end; without tokens at the newest event and at the room's start.
@@ -59,7 +59,7 @@ impl Archive {
             return Err(Error::ErasedRoom(room_id.to_owned()));
         }
         let room = room::find(&mut connection, room_id).await?;
-        Ok(room.is_some_and(|room| room.bootstrapped && room.membership == "join"))
+        Ok(room.is_some_and(|room| room.bootstrapped && room.membership == Membership::Join))
     }
 }
 
@@ -136,14 +136,14 @@ async fn create(
     }
     let own = || events.iter().find_map(|event| room_state::own_membership(event, &account.user_id));
     // Who never was in a room is out of it (specification, "Room membership").
-    let out = || own().filter(|membership| membership != "join").unwrap_or_else(|| "leave".to_owned());
-    let membership = if shown.is_joined { "join".to_owned() } else { out() };
-    room::create(connection, room_id, &membership).await
+    let out = || own().filter(|membership| *membership != Membership::Join).unwrap_or(Membership::Leave);
+    let membership = if shown.is_joined { Membership::Join } else { out() };
+    room::create(connection, room_id, membership).await
 }
 
 async fn open_walk(connection: &mut PgConnection, room: &Room, span: Span<'_>) -> Result<(), Error> {
     let top = gap::top(connection, room.room_key).await?;
-    let is_new = top.position().is_none() && room.history_state == "none";
+    let is_new = top.position().is_none() && room.history_state == HistoryState::None;
     let is_below = is_new && span.from.is_some();
     if let Some(from) = span.from.filter(|_| is_below) {
         let hole = NewGap {
@@ -157,7 +157,7 @@ async fn open_walk(connection: &mut PgConnection, room: &Room, span: Span<'_>) -
     let walk = NewWalk {
         room_key: room.room_key,
         gap_id: None,
-        kind: if is_history { Kind::History } else { Kind::Operator },
+        kind: if is_history { WalkKind::History } else { WalkKind::Operator },
         from_token: span.from.map(Token::as_str),
         to_token: span.to.map(Token::as_str),
         upper_position: is_below.then_some(0),
@@ -165,7 +165,7 @@ async fn open_walk(connection: &mut PgConnection, room: &Room, span: Span<'_>) -
     };
     walk::open(connection, &walk).await?;
     if is_history {
-        room::set_history(connection, room.room_key, "walking", None).await?;
+        history::set(connection, room.room_key, HistoryState::Walking, None).await?;
     }
     Ok(())
 }

@@ -39,8 +39,8 @@ async fn embedded(config: &Config, report: &mut Report) -> Option<String> {
         let place = format!("embedded, to be made in {shown} by the first run; tried out");
         let look = async |url: String| inspect(&url, &place, config.backfill.concurrency, report).await;
         let tried = rehearsal::rehearse(data_dir, bin_dir, look).await;
-        return tried.unwrap_or_else(|(code, problem)| {
-            report.fail(code, DATABASE, &problem, &[]);
+        return tried.unwrap_or_else(|(exit, problem)| {
+            report.fail(exit, DATABASE, &problem, &[]);
             None
         });
     }
@@ -104,7 +104,7 @@ async fn inspect(url: &str, place: &str, walks: usize, report: &mut Report) -> O
 
 fn fail(problem: &Problem, report: &mut Report) {
     let remedies: Vec<_> = problem.remedies.iter().map(String::as_str).collect();
-    report.fail(problem.code, problem.subject, &problem.text, &remedies);
+    report.fail(problem.exit, problem.subject, &problem.text, &remedies);
 }
 
 fn roles(wide: &[WideRole], report: &mut Report) {

@@ -7,7 +7,7 @@ use ruma::{OwnedRoomId, RoomId};
 
 use super::Report;
 use crate::{
-    Error,
+    Error, Exit,
     backoff::Backoff,
     config::{Config, Credentials, Rooms},
     matrix::{self, Client, Whoami},
@@ -34,7 +34,7 @@ pub(super) async fn check(config: &Config, account: Option<&str>, report: &mut R
     };
     if let Some(theirs) = account.filter(|theirs| *theirs != whoami.user_id) {
         let problem = format!("the database is the archive of {theirs}, the token is {}'s", whoami.user_id);
-        report.fail(78, TOKEN, &problem, &["use another database for another account"]);
+        report.fail(Exit::Configuration, TOKEN, &problem, &["use another database for another account"]);
     }
     ignored_users(&client, &whoami, report).await;
     rooms(&client, &config.rooms, report).await;

@@ -5,10 +5,8 @@ mod homeserver;
 mod rehearsal;
 mod report;
 
-use std::process::ExitCode;
-
 use self::report::Report;
-use crate::config::Config;
+use crate::{Exit, config::Config};
 
 /// Check configuration, database, homeserver, token and permissions.
 ///
@@ -19,12 +17,12 @@ use crate::config::Config;
 pub(super) struct Check {}
 
 impl Check {
-    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let mut report = Report::stdout();
         configuration(config, &mut report);
         let account = database::check(config, &mut report).await;
         homeserver::check(config, account.as_deref(), &mut report).await;
-        Ok(ExitCode::from(report.end()))
+        Ok(report.end())
     }
 }
 

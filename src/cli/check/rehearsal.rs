@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::postgres::{self, Server, Settings};
+use crate::{
+    Exit,
+    postgres::{self, Server, Settings},
+};
 
 /// A directory that is removed with all that is in it.
 struct Scratch(PathBuf);
@@ -26,7 +29,7 @@ pub(super) async fn rehearse<T>(
     data_dir: &Path,
     bin_dir: Option<PathBuf>,
     look: impl AsyncFnOnce(String) -> T,
-) -> Result<T, (u8, String)> {
+) -> Result<T, (Exit, String)> {
     let explain = |error: postgres::Error| (error.exit_code(), error.to_string());
     let scratch = scratch(data_dir).map_err(|source| {
         explain(postgres::Error::Io {
@@ -37,8 +40,8 @@ pub(super) async fn rehearse<T>(
     })?;
     let (place, real) = (scratch.0.display().to_string(), data_dir.display().to_string());
     let explain = |error| {
-        let (code, text) = explain(error);
-        (code, text.replace(&place, &real))
+        let (exit, text) = explain(error);
+        (exit, text.replace(&place, &real))
     };
     let server = Server::start(&Settings { data_dir: scratch.0.clone(), bin_dir }).await.map_err(explain)?;
     let looked = look(server.url()).await;

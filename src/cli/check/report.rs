@@ -1,6 +1,9 @@
 //! What the checks found, shown as they find it.
 
-use crate::cli::status::text::{Canvas, print};
+use crate::{
+    Exit,
+    cli::status::text::{Canvas, print},
+};
 
 /// Width of the verdict and of the name of what was looked at.
 const VERDICT: usize = 6;
@@ -12,7 +15,7 @@ pub(super) struct Report {
     canvas: Canvas,
     /// Instead of standard output, for tests.
     kept: Option<String>,
-    first_failure: Option<u8>,
+    first_failure: Option<Exit>,
     failures: usize,
     warnings: usize,
 }
@@ -36,15 +39,15 @@ impl Report {
         self.line(("warn", "33"), subject, found, remedies);
     }
 
-    /// `code` is the exit code, if this is the first failure.
-    pub(super) fn fail(&mut self, code: u8, subject: &str, found: &str, remedies: &[&str]) {
+    /// `exit` is the exit code, if this is the first failure.
+    pub(super) fn fail(&mut self, exit: Exit, subject: &str, found: &str, remedies: &[&str]) {
         self.failures += 1;
-        self.first_failure.get_or_insert(code);
+        self.first_failure.get_or_insert(exit);
         self.line(("FAIL", "1;31"), subject, found, remedies);
     }
 
     /// The last line, and the exit code.
-    pub(super) fn end(mut self) -> u8 {
+    pub(super) fn end(mut self) -> Exit {
         let plural = |n: usize, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let text = match (self.failures, self.warnings) {
             (0, 0) => "All is well: `backscroll run` archives.".to_owned(),
@@ -55,7 +58,7 @@ impl Report {
             }
         };
         self.show(&format!("\n{text}\n"));
-        self.first_failure.unwrap_or(0)
+        self.first_failure.unwrap_or(Exit::Success)
     }
 
     fn line(&mut self, (verdict, code): (&str, &str), subject: &str, found: &str, remedies: &[&str]) {
@@ -101,12 +104,12 @@ mod tests {
         let mut report = Report::kept(60);
         report.ok("homeserver", "https://hs.test answers");
         report.fail(
-            69,
+            Exit::Unavailable,
             "database",
             "failed to connect: connection refused by everybody in sight",
             &["start it"],
         );
-        report.fail(78, "token", "failed\n  do one of:\n    this", &[]);
+        report.fail(Exit::Configuration, "token", "failed\n  do one of:\n    this", &[]);
         report.skip("rooms", "needs a token\u{1b}[2J");
         assert_eq!(
             report.text(),
@@ -121,9 +124,9 @@ FAIL  token          failed
 -     rooms          needs a token\\u{1b}[2J
 "
         );
-        assert_eq!(report.end(), 69);
+        assert_eq!(report.end(), Exit::Unavailable);
         let mut report = Report::kept(60);
         report.warn("x", "y", &[]);
-        assert_eq!(report.end(), 0);
+        assert_eq!(report.end(), Exit::Success);
     }
 }

@@ -5,7 +5,6 @@ mod token_file;
 use std::{
     io::{BufRead as _, IsTerminal as _},
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use anyhow::Context as _;
@@ -15,7 +14,7 @@ use secrecy::SecretString;
 use self::token_file::TokenFile;
 use super::status::text;
 use crate::{
-    Error, child,
+    Error, Exit, child,
     config::{Config, Credentials, Origin},
     matrix::{self, Client, Session},
     text::{Printable, escape},
@@ -42,11 +41,11 @@ pub(super) struct Login {
 }
 
 impl Login {
-    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let Err(error) = self.log_in(config).await else { return Ok(ExitCode::SUCCESS) };
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
+        let Err(error) = self.log_in(config).await else { return Ok(Exit::Success) };
         let refused = error.downcast::<Refused>()?;
         eprintln!("backscroll: {}", escape(&refused.text));
-        Ok(ExitCode::from(refused.code))
+        Ok(refused.exit)
     }
 
     async fn log_in(self, config: &Config) -> anyhow::Result<()> {
@@ -91,17 +90,17 @@ impl Login {
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 struct Refused {
-    code: u8,
+    exit: Exit,
     text: String,
 }
 
 impl Refused {
     fn usage(text: impl Into<String>) -> Self {
-        Self { code: 64, text: text.into() }
+        Self { exit: Exit::Usage, text: text.into() }
     }
 
     fn file(action: &str, path: &Path, error: &std::io::Error) -> Self {
-        Self { code: 77, text: format!("failed to {action} {}: {error}", path.display()) }
+        Self { exit: Exit::Refused, text: format!("failed to {action} {}: {error}", path.display()) }
     }
 }
 
@@ -135,7 +134,7 @@ async fn ask(prompt: &str) -> anyhow::Result<String> {
             // The other thread cannot be stopped in its read, so this ends the process.
             let _ = child::command("stty").arg("echo").status();
             eprintln!();
-            std::process::exit(130);
+            Exit::Interrupted.now();
         }
     }
 }

@@ -11,6 +11,7 @@ use nix::unistd::{AccessFlags, access};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Refused;
+use crate::Exit;
 
 /// A place where the token may be written.
 #[derive(Debug)]
@@ -55,7 +56,10 @@ impl TokenFile {
         } else {
             return Ok(());
         };
-        Err(Refused { code: 64, text: format!("failed to write {}: {problem}", self.path.display()) })
+        Err(Refused {
+            exit: Exit::Usage,
+            text: format!("failed to write {}: {problem}", self.path.display()),
+        })
     }
 
     /// Beside its place first, then there in one step.

@@ -4,13 +4,11 @@ mod render;
 pub(super) mod table;
 pub(super) mod text;
 
-use std::process::ExitCode;
-
 use anyhow::Context as _;
 
 use self::text::Canvas;
 use crate::{
-    Error, archive,
+    Error, Exit, archive,
     config::{Config, RedactionPolicy},
     daemon::{NoArchive, Store},
     text::needs_escape,
@@ -29,7 +27,7 @@ pub(super) struct Status {
 }
 
 impl Status {
-    pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let status = read(config).await?;
         let text = match &status {
             _ if self.json => json(&status.unwrap_or_default())?,
@@ -39,7 +37,7 @@ impl Status {
             }
         };
         text::print(&text)?;
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Success)
     }
 }
 

@@ -77,7 +77,7 @@ fn nothing_set_is_a_valid_configuration() {
     assert!(config.http_listen.is_none() && config.warnings.is_empty());
     let missing = config.homeserver.url().unwrap_err();
     assert!(missing.to_string().starts_with("`homeserver.url` is not set: "));
-    assert_eq!(missing.exit_code(), 78);
+    assert_eq!(missing.exit_code(), crate::Exit::Configuration);
     assert!(config.homeserver.credentials().is_err());
 }
 

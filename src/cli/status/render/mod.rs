@@ -5,11 +5,23 @@ use super::{
     text::{Canvas, ago, count, cut, day, left, rate, size, thousands},
 };
 use crate::{
-    archive::{RoomStatus, Status},
+    archive::{HistoryState, RoomStatus, Status},
+    matrix::Membership,
     text::escape,
 };
 
-const STATES: [&str; 6] = ["complete", "walking", "truncated", "stalled", "paused", "none"];
+/// How far a room is; `None`: it is paused.
+type State = Option<HistoryState>;
+
+/// In the order of the totals.
+const STATES: [State; 6] = [
+    Some(HistoryState::Complete),
+    Some(HistoryState::Walking),
+    Some(HistoryState::Truncated),
+    Some(HistoryState::Stalled),
+    None,
+    Some(HistoryState::None),
+];
 /// Names in reasons are cut to this.
 const NAME: usize = 44;
 
@@ -108,14 +120,14 @@ fn rooms(rooms: &[RoomStatus], canvas: Canvas) -> String {
         spare,
         cells: rooms.iter().map(cell).collect(),
     };
-    let walking = |room: &RoomStatus| state(room) == "walking";
+    let walking = |room: &RoomStatus| state(room) == Some(HistoryState::Walking);
     let columns = vec![
         column("Room", false, 0, &|room| Cell::new(cut(name(room), usize::MAX), "")),
-        column("Member", false, 5, &|room| match &*room.membership {
-            "join" => Cell::default(),
-            other => Cell::new(cut(other, 9), "2"),
+        column("Member", false, 5, &|room| match room.membership {
+            Membership::Join => Cell::default(),
+            other => Cell::new(other.as_str().to_owned(), "2"),
         }),
-        column("History", false, 0, &|room| Cell::new(cut(state(room), 9), paint(state(room)))),
+        column("History", false, 0, &|room| Cell::new(word(state(room)).to_owned(), paint(state(room)))),
         column("Events", true, 1, &|room| Cell::new(thousands(room.event_count), "")),
         column("Back to", false, 3, &|room| Cell::new(room.oldest_ts.map_or_else(String::new, day), "")),
         column("Gaps", true, 2, &gaps),
@@ -156,36 +168,38 @@ fn name(room: &RoomStatus) -> &str {
     named(room).unwrap_or(&room.room_id)
 }
 
-/// How far a room is; of one that is paused, that it is.
-fn state(room: &RoomStatus) -> &str {
-    if room.paused { "paused" } else { &room.history_state }
+fn state(room: &RoomStatus) -> State {
+    (!room.paused).then_some(room.history_state)
 }
 
-fn paint(state: &str) -> &'static str {
+fn word(state: State) -> &'static str {
+    state.map_or("paused", HistoryState::as_str)
+}
+
+fn paint(state: State) -> &'static str {
     match state {
-        "complete" => "32",
-        "walking" => "36",
-        "stalled" => "31",
-        "truncated" => "33",
-        "paused" => "35",
-        _ => "2",
+        Some(HistoryState::Complete) => "32",
+        Some(HistoryState::Walking) => "36",
+        Some(HistoryState::Stalled) => "31",
+        Some(HistoryState::Truncated) => "33",
+        Some(HistoryState::None) => "2",
+        None => "35",
     }
 }
 
 /// What keeps the room from being whole.
 fn reasons(room: &RoomStatus, canvas: Canvas) -> Option<String> {
     // What is wrong with a paused room can wait as long as the room.
-    let halted = matches!(state(room), "stalled" | "truncated");
+    let halted = matches!(state(room), Some(HistoryState::Stalled | HistoryState::Truncated));
     let reason = room.history_reason.as_deref().filter(|_| halted);
     let error = room.last_error.as_deref().filter(|error| Some(*error) != reason && !room.paused);
     let mut texts = Vec::new();
     if halted {
-        texts.push(
-            reason.map_or_else(|| room.history_state.clone(), |why| format!("{}: {why}", room.history_state)),
-        );
+        let state = room.history_state.as_str();
+        texts.push(reason.map_or_else(|| state.to_owned(), |why| format!("{state}: {why}")));
     }
     // Of a room that is whole but for what could not be read.
-    texts.extend(room.history_reason.clone().filter(|_| state(room) == "complete"));
+    texts.extend(room.history_reason.clone().filter(|_| state(room) == Some(HistoryState::Complete)));
     texts.extend(error.map(|error| format!("last error: {error}")));
     if texts.is_empty() {
         return None;
@@ -193,7 +207,7 @@ fn reasons(room: &RoomStatus, canvas: Canvas) -> Option<String> {
     // The name in one piece, as it stands in the table.
     let name = cut(name(room), NAME);
     let laid = canvas.hang("  ", 4, &format!("{name}: {}", texts.join("; ")));
-    let code = if halted { paint(&room.history_state) } else { "33" };
+    let code = if halted { paint(state(room)) } else { "33" };
     Some(laid.replacen(&name, &canvas.paint(code, &name), 1))
 }
 
@@ -206,7 +220,7 @@ fn totals(rooms: &[RoomStatus], canvas: Canvas) -> String {
     for of in STATES {
         let with = rooms.iter().filter(|room| state(room) == of).count();
         if with > 0 {
-            let text = if of == "none" { "not begun" } else { of };
+            let text = if of == Some(HistoryState::None) { "not begun" } else { word(of) };
             facts.push((format!("{with} {text}"), paint(of)));
         }
     }

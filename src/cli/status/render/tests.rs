@@ -1,12 +1,12 @@
 use super::*;
 use crate::archive::GapCounts;
 
-fn room(name: Option<&str>, state: &str, event_count: i64) -> RoomStatus {
+fn room(name: Option<&str>, state: HistoryState, event_count: i64) -> RoomStatus {
     RoomStatus {
         room_id: format!("!{}:hs.test", name.map_or(11, str::len)),
         name: name.map(str::to_owned),
-        membership: "join".to_owned(),
-        history_state: state.to_owned(),
+        membership: Membership::Join,
+        history_state: state,
         history_reason: None,
         paused: false,
         event_count,
@@ -22,14 +22,15 @@ fn room(name: Option<&str>, state: &str, event_count: i64) -> RoomStatus {
 }
 
 fn status() -> Status {
-    let mut walking = room(Some("日本語の部屋"), "walking", 1_234_567);
+    let mut walking = room(Some("日本語の部屋"), HistoryState::Walking, 1_234_567);
     (walking.rate, walking.eta_s) = (Some(2345.6), Some(840.0));
-    let mut stalled = room(Some("Operations and everything that has to do with them"), "stalled", 77);
+    let mut stalled =
+        room(Some("Operations and everything that has to do with them"), HistoryState::Stalled, 77);
     stalled.history_reason = Some("the server answers `end` equal to `from`, again and again".to_owned());
     stalled.last_error.clone_from(&stalled.history_reason);
     stalled.gaps.open = 2;
-    let mut left = room(None, "truncated", 3);
-    left.membership = "leave".to_owned();
+    let mut left = room(None, HistoryState::Truncated, 3);
+    left.membership = Membership::Leave;
     left.history_reason = Some("purged, or not visible".to_owned());
     Status {
         user_id: Some("@archive:hs.test".to_owned()),
@@ -43,7 +44,7 @@ fn status() -> Status {
         database_bytes: 1_234_567_890,
         quarantined: 0,
         originals: 0,
-        rooms: vec![room(Some("General"), "complete", 12_345), walking, stalled, left],
+        rooms: vec![room(Some("General"), HistoryState::Complete, 12_345), walking, stalled, left],
     }
 }
 
@@ -173,13 +174,13 @@ fn kept_originals_are_named() {
 
 #[test]
 fn hostile_names_do_no_harm_in_colour_either() {
-    let mut hostile = room(Some("\u{1b}[2Jx\u{202e}\n\u{9b}"), "stalled", 1);
-    hostile.history_state = "sta\u{1b}lled".to_owned();
+    let mut hostile = room(Some("\u{1b}[2Jx\u{202e}\n\u{9b}"), HistoryState::Stalled, 1);
+    hostile.history_reason = Some("sta\u{1b}[2Jlled".to_owned());
     hostile.last_error = Some("\u{1b}]0;title\u{7}".to_owned());
-    let status = Status { rooms: vec![hostile], user_id: Some("@\u{1b}[31m:hs".to_owned()), ..status() };
+    let status = Status { rooms: vec![hostile], user_id: Some("@\u{1b}[36m:hs".to_owned()), ..status() };
     let text = page(&status, false, Canvas { columns: 80, colour: true });
     let codes = text.matches('\u{1b}').count();
-    let painted = ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m"];
+    let painted = ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"];
     assert_eq!(codes, painted.iter().map(|code| text.matches(code).count()).sum::<usize>(), "{text:?}");
     assert!(!text.contains(['\u{202e}', '\u{9b}', '\u{7}']));
 }

@@ -1,5 +1,9 @@
 //! The sum of what can go wrong, and its verdict.
 
+mod exit;
+
+pub use exit::Exit;
+
 use crate::{archive, backoff::Retry, matrix};
 
 /// An error of a loop.
@@ -30,12 +34,12 @@ impl Error {
         }
     }
 
-    /// The process's exit code if this ends it (sysexits).
-    pub fn exit_code(&self) -> u8 {
+    /// The process's exit code if this ends it.
+    pub fn exit_code(&self) -> Exit {
         match self {
-            Self::Matrix(error) if error.is_of_the_account() => 77,
-            Self::Matrix(matrix::Error::Url(_) | matrix::Error::Credentials(_)) => 78,
-            Self::Matrix(_) => 69,
+            Self::Matrix(error) if error.is_of_the_account() => Exit::Refused,
+            Self::Matrix(matrix::Error::Url(_) | matrix::Error::Credentials(_)) => Exit::Configuration,
+            Self::Matrix(_) => Exit::Unavailable,
             Self::Archive(error) => error.exit_code(),
         }
     }
@@ -64,7 +68,7 @@ mod tests {
 
     #[test]
     fn every_error_can_follow_failed_to() {
-        for source in [include_str!("archive/error.rs"), include_str!("matrix/error.rs")] {
+        for source in [include_str!("../archive/error.rs"), include_str!("../matrix/error.rs")] {
             let texts = texts(source);
             assert!(texts.len() > 9, "each variant has one");
             for text in texts {
@@ -79,6 +83,6 @@ mod tests {
         let problem = "the access token in /etc/token is empty".to_owned();
         let error = Error::from(matrix::Error::Credentials(problem));
         assert_eq!(error.to_string(), "failed to log in: the access token in /etc/token is empty");
-        assert_eq!(error.exit_code(), 78);
+        assert_eq!(error.exit_code(), Exit::Configuration);
     }
 }
