@@ -46,6 +46,8 @@ use self::cluster::{Cluster, millis};
 use self::postmaster::{Lock, Postmaster};
 use self::server::Claim;
 
+/// The oldest version that is still supported by its makers and that we are tested with.
+const OLDEST_MAJOR: u32 = 15;
 const USER: &str = "backscroll";
 const DATABASE: &str = "backscroll";
 /// Only names the socket: the directory is what distinguishes servers.
