@@ -4,8 +4,12 @@ use std::process::ExitCode;
 
 use ruma::OwnedRoomId;
 
-use super::status::text;
-use crate::{Error, archive, config::Config, daemon::Store, text::escape};
+use crate::{
+    Error, archive,
+    config::Config,
+    daemon::Store,
+    text::{escape, print},
+};
 
 /// The longest name that PostgreSQL does not cut.
 const LONGEST_NAME: usize = 63;
@@ -50,7 +54,7 @@ impl GrantReader {
         let left = grant(config, async |archive| archive.grant_reader(&self.name, rooms).await).await?;
         let rooms =
             rooms.map_or_else(|| "every room".to_owned(), |rooms| escape(&rooms.join(", ")).into_owned());
-        text::print(&format!("{} may read {rooms}.\n", escape(&self.name)))?;
+        print(&format!("{} may read {rooms}.\n", escape(&self.name)))?;
         warn(&self.name, &left);
         Ok(ExitCode::SUCCESS)
     }
@@ -59,7 +63,7 @@ impl GrantReader {
 impl GrantWriter {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let left = grant(config, async |archive| archive.grant_writer(&self.name).await).await?;
-        text::print(&format!("{} may run the daemon.\n", escape(&self.name)))?;
+        print(&format!("{} may run the daemon.\n", escape(&self.name)))?;
         warn(&self.name, &left);
         Ok(ExitCode::SUCCESS)
     }

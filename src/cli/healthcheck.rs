@@ -2,7 +2,11 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use crate::{config::Config, service::http, text::escape};
+use crate::{
+    config::Config,
+    service::http,
+    text::{escape, print},
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -25,7 +29,7 @@ impl Healthcheck {
         let address = http::reachable(listen);
         let problem = match ask(&format!("http://{address}/readyz")).await {
             Ok((true, text)) => {
-                super::status::text::print(&text)?;
+                print(&text)?;
                 return Ok(ExitCode::SUCCESS);
             }
             Ok((false, text)) => text.lines().map(escape).collect::<Vec<_>>().join("\n"),

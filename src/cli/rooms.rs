@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use ruma::{OwnedRoomOrAliasId, RoomAliasId};
 
-use super::status::{
-    table::{Cell, Column, lay_out},
-    text::{self, Canvas, cut, thousands},
-};
 use crate::{
     Error,
     archive::{self, Archive, Change, ChosenRoom},
     config::Config,
     daemon::Store,
     matrix::Identity,
-    text::escape,
+    text::{
+        Canvas, cut, escape, print,
+        table::{Cell, Column, lay_out},
+        thousands,
+    },
 };
 
 /// Choose rooms while Backscroll runs: list, add, remove, pause, resume.
@@ -69,7 +69,7 @@ impl Rooms {
         };
         let done = self.action.act(config, &store.archive).await;
         store.close().await?;
-        text::print(&done?)?;
+        print(&done?)?;
         Ok(ExitCode::SUCCESS)
     }
 }
