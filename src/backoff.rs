@@ -64,7 +64,7 @@ impl Backoff {
 
     /// Counts a failure and returns the pause before the next try.
     pub fn pause(&mut self) -> Duration {
-        let whole = FIRST.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST);
+        let whole = doubled(FIRST, self.failures, LONGEST);
         self.fail();
         jitter(whole)
     }
@@ -83,6 +83,11 @@ impl Backoff {
     pub fn reset(&mut self) {
         *self = Self::default();
     }
+}
+
+/// A pause that was doubled so many times, up to the longest.
+pub(crate) fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(times)).min(longest)
 }
 
 /// A random half to whole of a pause.

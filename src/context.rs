@@ -60,6 +60,27 @@ impl RetryPolicy {
         refusals.is_lasting(self.patience.brief())
     }
 
+    /// What `work` gives, whatever number of tries that takes while its errors are such as pass.
+    ///
+    /// # Errors
+    /// One that no retry helps against.
+    pub(crate) async fn retry<T, E: Into<Error>>(
+        self,
+        work: impl AsyncFn() -> Result<T, E>,
+    ) -> Result<T, Error> {
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match work().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error.into(),
+            };
+            match self.pause(&error, &mut backoff) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(error),
+            }
+        }
+    }
+
     /// The pause before another try; `None` if this is the end: no retry helps, or it was tried often enough. A failure that
     /// lasts is logged when it begins, and then ever more rarely.
     pub fn pause(&self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
@@ -206,6 +227,46 @@ impl Context {
         let Some(pause) = self.retries.pause(&error, backoff) else { return Err(error) };
         self.pause(pause).await;
         Ok(())
+    }
+
+    /// What `work` gives, whatever number of tries that takes, with [`recover`](Self::recover) after each error. `None`: the
+    /// daemon is to stop.
+    ///
+    /// # Errors
+    /// One that no retry helps against.
+    pub(crate) async fn retry<T>(
+        &self,
+        mut work: impl AsyncFnMut() -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let mut backoff = Backoff::default();
+        while !self.shutdown.is_cancelled() {
+            match work().await {
+                Ok(done) => return Ok(Some(done)),
+                Err(error) => self.recover(error, &mut backoff).await?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the server says so again and again, with a pause after each time, until that `is_enough`: a single answer may be
+    /// a proxy's, or of a server in trouble.
+    ///
+    /// # Errors
+    /// The first that `says` gives.
+    pub(crate) async fn is_repeated<E>(
+        &self,
+        says: impl AsyncFn() -> Result<bool, E>,
+        is_enough: impl Fn(&Backoff) -> bool,
+    ) -> Result<bool, E> {
+        let mut repeats = Backoff::default();
+        while says().await? {
+            let pause = repeats.pause();
+            if is_enough(&repeats) {
+                return Ok(true);
+            }
+            self.pause(pause).await;
+        }
+        Ok(false)
     }
 
     /// Notes that the homeserver has failed several times in a row, for `backscroll status`. Nothing depends on it.

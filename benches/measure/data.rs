@@ -178,45 +178,7 @@ impl Room {
                         member(earlier)
                     );
                 }
-                5..8 => {
-                    let target = self.event_id(index - 1 - dice.below(index.min(30)));
-                    let _ = write!(
-                        out,
-                        r#"m.reaction","content":{{"m.relates_to":{{"rel_type":"m.annotation","event_id":"{target}","key":"👍"}}}}"#
-                    );
-                }
-                8..9 => {
-                    let target = self.event_id(index - 1 - dice.below(index.min(30)));
-                    let mut text = String::new();
-                    self.text(&mut dice, &mut text);
-                    let _ = write!(
-                        out,
-                        r#"m.room.message","content":{{"msgtype":"m.text","body":"* {text}","m.new_content":{{"msgtype":"m.text","body":"{text}"}},"m.relates_to":{{"rel_type":"m.replace","event_id":"{target}"}}}}"#
-                    );
-                }
-                9..11 => {
-                    let target = self.event_id(index - 1 - dice.below(index.min(300)));
-                    let mut text = String::new();
-                    self.text(&mut dice, &mut text);
-                    let _ = write!(
-                        out,
-                        r#"m.room.message","content":{{"msgtype":"m.text","body":"{text}","m.relates_to":{{"rel_type":"m.thread","event_id":"{target}","is_falling_back":true,"m.in_reply_to":{{"event_id":"{target}"}}}}}}"#
-                    );
-                }
-                kind => {
-                    out.push_str(r#"m.room.message","content":{"msgtype":"m.text","body":""#);
-                    let start = out.len();
-                    self.text(&mut dice, out);
-                    if kind < 40 {
-                        let text = out[start..].to_owned();
-                        let _ = write!(
-                            out,
-                            r#"","format":"org.matrix.custom.html","formatted_body":"<p>{text} <em>{}</em></p>"#,
-                            WORDS[usize::try_from(kind % 32).unwrap_or_default()]
-                        );
-                    }
-                    out.push_str(r#"","m.mentions":{}}"#);
-                }
+                kind => self.write_message(index, kind, &mut dice, out),
             }
         }
         let _ = write!(out, r#","room_id":"{room_id}","sender":"{sender}""#);
@@ -227,6 +189,51 @@ impl Room {
             out,
             r#","origin_server_ts":{ts},"unsigned":{unsigned}}},"event_id":"{event_id}","user_id":"{sender}","age":{age}}}"#
         );
+    }
+
+    /// Appends type and content of a reaction, an edit, an answer in a thread or a message, by a `kind` from 5 to 99.
+    fn write_message(&self, index: u64, kind: u64, dice: &mut Dice, out: &mut String) {
+        match kind {
+            5..8 => {
+                let target = self.event_id(index - 1 - dice.below(index.min(30)));
+                let _ = write!(
+                    out,
+                    r#"m.reaction","content":{{"m.relates_to":{{"rel_type":"m.annotation","event_id":"{target}","key":"👍"}}}}"#
+                );
+            }
+            8..9 => {
+                let target = self.event_id(index - 1 - dice.below(index.min(30)));
+                let mut text = String::new();
+                self.text(dice, &mut text);
+                let _ = write!(
+                    out,
+                    r#"m.room.message","content":{{"msgtype":"m.text","body":"* {text}","m.new_content":{{"msgtype":"m.text","body":"{text}"}},"m.relates_to":{{"rel_type":"m.replace","event_id":"{target}"}}}}"#
+                );
+            }
+            9..11 => {
+                let target = self.event_id(index - 1 - dice.below(index.min(300)));
+                let mut text = String::new();
+                self.text(dice, &mut text);
+                let _ = write!(
+                    out,
+                    r#"m.room.message","content":{{"msgtype":"m.text","body":"{text}","m.relates_to":{{"rel_type":"m.thread","event_id":"{target}","is_falling_back":true,"m.in_reply_to":{{"event_id":"{target}"}}}}}}"#
+                );
+            }
+            kind => {
+                out.push_str(r#"m.room.message","content":{"msgtype":"m.text","body":""#);
+                let start = out.len();
+                self.text(dice, out);
+                if kind < 40 {
+                    let text = out[start..].to_owned();
+                    let _ = write!(
+                        out,
+                        r#"","format":"org.matrix.custom.html","formatted_body":"<p>{text} <em>{}</em></p>"#,
+                        WORDS[usize::try_from(kind % 32).unwrap_or_default()]
+                    );
+                }
+                out.push_str(r#"","m.mentions":{}}"#);
+            }
+        }
     }
 
     fn text(&self, dice: &mut Dice, out: &mut String) {

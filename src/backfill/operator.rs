@@ -5,7 +5,6 @@ use ruma::{OwnedRoomId, RoomAliasId, RoomId, RoomOrAliasId};
 use crate::{
     Error,
     archive::{self, Shown, Span},
-    backoff::Backoff,
     context::Context,
     matrix::{self, Events, MessagesRequest},
 };
@@ -109,16 +108,13 @@ async fn ask<T, R>(
 where
     R: Future<Output = Result<T, matrix::Error>>,
 {
-    let mut backoff = Backoff::default();
-    loop {
-        let Some(answer) = context.unless_stopped(request()).await else { return Ok(None) };
-        match answer {
-            Err(error) if !(error.is_forbidden() || error.is_not_found() || error.is_bad_token()) => {
-                context.recover(error.into(), &mut backoff).await?;
-            }
-            answer => return Ok(Some(answer)),
-        }
-    }
+    let is_answer =
+        |error: &matrix::Error| error.is_forbidden() || error.is_not_found() || error.is_bad_token();
+    let answer = context.retry(async || match context.unless_stopped(request()).await {
+        Some(Err(error)) if !is_answer(&error) => Err(error.into()),
+        answer => Ok(answer),
+    });
+    Ok(answer.await?.flatten())
 }
 
 /// What the homeserver says.

@@ -7,12 +7,12 @@ use std::{
 
 use ruma::OwnedRoomId;
 
-use super::status::text;
 use crate::{
     Error, Exit,
     archive::{Erased, Subject, Writer},
     config::Config,
     daemon::Store,
+    text::print,
 };
 
 /// Erase what a user has said, or a room, and never archive it again.
@@ -71,7 +71,7 @@ impl Erase {
         let subject = self.subject();
         if self.dry_run {
             let erased = writer.erase(&subject, true).await.map_err(Error::from)?;
-            text::print(&table(&erased, "would be erased"))?;
+            print(&table(&erased, "would be erased"))?;
             return Ok(Exit::Success);
         }
         if !self.yes && std::io::stdin().is_terminal() && !confirmed(writer, &subject).await? {
@@ -79,7 +79,7 @@ impl Erase {
             return Ok(Exit::Declined);
         }
         let erased = writer.erase(&subject, false).await.map_err(Error::from)?;
-        text::print(&table(&erased, "erased"))?;
+        print(&table(&erased, "erased"))?;
         if erased.values().any(|rows| *rows > 0) {
             eprintln!("{TRACES}");
         }

@@ -2,8 +2,12 @@
 
 use ruma::OwnedRoomId;
 
-use super::status::text;
-use crate::{Error, Exit, archive, config::Config, daemon::Store, text::escape};
+use crate::{
+    Error, Exit, archive,
+    config::Config,
+    daemon::Store,
+    text::{escape, print},
+};
 
 /// The longest name that PostgreSQL does not cut.
 const LONGEST_NAME: usize = 63;
@@ -48,7 +52,7 @@ impl GrantReader {
         let left = grant(config, async |archive| archive.grant_reader(&self.name, rooms).await).await?;
         let rooms =
             rooms.map_or_else(|| "every room".to_owned(), |rooms| escape(&rooms.join(", ")).into_owned());
-        text::print(&format!("{} may read {rooms}.\n", escape(&self.name)))?;
+        print(&format!("{} may read {rooms}.\n", escape(&self.name)))?;
         warn(&self.name, &left);
         Ok(Exit::Success)
     }
@@ -57,7 +61,7 @@ impl GrantReader {
 impl GrantWriter {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let left = grant(config, async |archive| archive.grant_writer(&self.name).await).await?;
-        text::print(&format!("{} may run the daemon.\n", escape(&self.name)))?;
+        print(&format!("{} may run the daemon.\n", escape(&self.name)))?;
         warn(&self.name, &left);
         Ok(Exit::Success)
     }

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{Exit, config::Config, service::http, text::escape};
+use crate::{
+    Exit,
+    config::Config,
+    service::http,
+    text::{escape, print},
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -25,7 +30,7 @@ impl Healthcheck {
         let address = http::reachable(listen);
         let problem = match ask(&format!("http://{address}/readyz")).await {
             Ok((true, text)) => {
-                super::status::text::print(&text)?;
+                print(&text)?;
                 return Ok(Exit::Success);
             }
             Ok((false, text)) => text.lines().map(escape).collect::<Vec<_>>().join("\n"),

@@ -3,17 +3,17 @@
 use anyhow::Context as _;
 use ruma::{OwnedRoomOrAliasId, RoomAliasId};
 
-use super::status::{
-    table::{Cell, Column, lay_out},
-    text::{self, Canvas, cut, thousands},
-};
 use crate::{
     Error, Exit,
     archive::{self, Archive, Change, ChosenRoom},
     config::Config,
     daemon::Store,
     matrix::Identity,
-    text::escape,
+    text::{
+        Canvas, cut, escape, print,
+        table::{Cell, Column, lay_out},
+        thousands,
+    },
 };
 
 /// Choose rooms while Backscroll runs: list, add, remove, pause, resume.
@@ -67,7 +67,7 @@ impl Rooms {
         };
         let done = self.action.act(config, &store.archive).await;
         store.close().await?;
-        text::print(&done?)?;
+        print(&done?)?;
         Ok(Exit::Success)
     }
 }

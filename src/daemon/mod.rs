@@ -25,7 +25,7 @@ pub use self::{
 use crate::{
     Error,
     archive::{
-        self, Account, Archive, Writer,
+        Account, Archive, Writer,
         requirements::{self, Unmet},
     },
     backfill,
@@ -301,41 +301,23 @@ async fn connect(
     retries: RetryPolicy,
     health: &Health,
 ) -> anyhow::Result<(Writer, Identity, Account)> {
-    patiently(retries, async || archive.migrate().await).await?;
+    retries.retry(async || archive.migrate().await).await?;
     health.migrated();
-    let writer = patiently(retries, async || archive.writer(config.redactions).await).await?;
-    let known = patiently(retries, async || archive.account().await).await?;
+    let writer = retries.retry(async || archive.writer(config.redactions).await).await?;
+    let known = retries.retry(async || archive.account().await).await?;
     let device_id = known.and_then(|account| account.device_id);
     let (client, user_id) = log_in_patiently(config, device_id, &writer, retries, health).await?;
     let homeserver = config.homeserver.url()?.as_str();
     let device_id = client.device_id().await;
-    let account =
-        patiently(retries, async || writer.account(user_id.as_str(), homeserver, device_id.as_deref()).await)
-            .await?;
+    let account = retries
+        .retry(async || writer.account(user_id.as_str(), homeserver, device_id.as_deref()).await)
+        .await?;
     tracing::info!(user.id = account.user_id, resumed = account.since.is_some(), "archiving");
-    let reopened = patiently(retries, async || writer.reopen_stalled().await).await?;
+    let reopened = retries.retry(async || writer.reopen_stalled().await).await?;
     if reopened > 0 {
         tracing::info!(walk_count = reopened, "trying stalled walks again");
     }
     Ok((writer, client, account))
-}
-
-/// What `work` gives, whatever number of tries that takes while its errors are such as pass.
-async fn patiently<T>(
-    retries: RetryPolicy,
-    work: impl AsyncFn() -> Result<T, archive::Error>,
-) -> Result<T, Error> {
-    let mut backoff = Backoff::default();
-    loop {
-        let error = match work().await {
-            Ok(done) => return Ok(done),
-            Err(error) => Error::from(error),
-        };
-        match retries.pause(&error, &mut backoff) {
-            Some(pause) => tokio::time::sleep(pause).await,
-            None => return Err(error),
-        }
-    }
 }
 
 /// Logs in to the homeserver, which may be starting up itself. What it refuses may pass, too.

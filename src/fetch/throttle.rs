@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::backoff::doubled;
+
 /// Answers in a row that may bring nothing new before the first pause: single ones are usual.
 const AT_ONCE: u32 = 2;
 /// The first pause; each one after it is twice as long.
@@ -46,7 +48,7 @@ impl Pace {
         let doublings = self.idle.checked_sub(AT_ONCE);
         self.idle = self.idle.saturating_add(1);
         let Some(doublings) = doublings else { return Duration::ZERO };
-        FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(most).saturating_sub(took)
+        doubled(FIRST, doublings, most).saturating_sub(took)
     }
 
     /// To be called where the server has waited for news before it answered.

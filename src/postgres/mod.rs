@@ -45,7 +45,10 @@ use self::child::Child;
 use self::cluster::{Cluster, millis};
 use self::postmaster::{Lock, Postmaster};
 use self::server::Claim;
+use crate::backoff::doubled;
 
+/// The oldest version that is still supported by its makers and that we are tested with.
+const OLDEST_MAJOR: u32 = 15;
 const USER: &str = "backscroll";
 const DATABASE: &str = "backscroll";
 /// Only names the socket: the directory is what distinguishes servers.
@@ -53,6 +56,7 @@ const PORT: u16 = 5432;
 
 /// A server that has run this long was all right: its end is not one in a row.
 const STEADY: Duration = Duration::from_mins(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Between two looks at a server that is not our child.
 const ADOPTED_PAUSE: Duration = Duration::from_secs(2);
@@ -330,7 +334,7 @@ impl Restarts {
 fn pause(in_a_row: u32) -> Duration {
     match in_a_row {
         0 => Duration::ZERO,
-        n => Duration::from_millis(100u64.saturating_mul(1 << n.min(10))).min(LONGEST_PAUSE),
+        n => doubled(FIRST_PAUSE, n - 1, LONGEST_PAUSE),
     }
 }
 

@@ -96,12 +96,8 @@ impl<'c> Follower<'c> {
     /// Has the current states compared with the server's after the next response: a state reset leaves no event, and a key
     /// that has lost its event is in no answer but a whole state (P93). A first response is one.
     async fn mark_states_stale(&self) -> Result<(), Error> {
-        let mut backoff = Backoff::default();
-        while self.account.since.is_some() && !self.context.shutdown.is_cancelled() {
-            match self.context.writer.mark_states_stale().await {
-                Ok(()) => break,
-                Err(error) => self.context.recover(error.into(), &mut backoff).await?,
-            }
+        if self.account.since.is_some() {
+            self.context.retry(async || Ok(self.context.writer.mark_states_stale().await?)).await?;
         }
         self.context.states_marked_stale.notify_one();
         Ok(())

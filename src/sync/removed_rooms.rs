@@ -1,11 +1,11 @@
 //! Rooms that the homeserver takes from the account without a word: an administrator who deletes a room leaves nothing of
 //! it that `/sync` could tell (P106).
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, convert::Infallible, time::Duration};
 
 use ruma::{OwnedRoomId, RoomId};
 
-use crate::{Error, backoff::Backoff, context::Context};
+use crate::{Error, context::Context};
 
 /// How often a room must be refused that the server has left out of the account's rooms and of `/sync`.
 const REPEATS: u32 = 3;
@@ -77,13 +77,7 @@ async fn is_refused(context: &Context, room_id: &OwnedRoomId) -> bool {
         let is_refused = state.is_err_and(|error| error.is_forbidden() || error.is_not_found());
         is_refused && context.client.joined_rooms().await.is_ok_and(|rooms| !rooms.contains(room_id))
     };
-    let mut refusals = Backoff::default();
-    while context.unless_stopped(refused()).await == Some(true) {
-        let pause = refusals.pause();
-        if refusals.failures() >= REPEATS {
-            return true;
-        }
-        context.pause(pause).await;
-    }
-    false
+    let refused = async || Ok::<_, Infallible>(context.unless_stopped(refused()).await == Some(true));
+    let Ok(is_refused) = context.is_repeated(refused, |refusals| refusals.failures() >= REPEATS).await;
+    is_refused
 }

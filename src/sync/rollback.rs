@@ -5,13 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use ruma::{RoomId, UserId};
 
-use crate::{
-    Error,
-    archive::Account,
-    backoff::{Backoff, Retry},
-    context::Context,
-    matrix,
-};
+use crate::{Error, archive::Account, backoff::Retry, context::Context, matrix};
 
 /// How long the server may take to say whether it knows an event: `/sync` waits for that.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -65,18 +59,11 @@ impl RollbackCheck {
 /// Whether the server has said again and again, for a while, that it [was rolled back](was_rolled_back): one that answers from
 /// several machines may lack for a moment what it has just reported.
 async fn is_proven(context: &Context, account: &Account, is_last: bool) -> Result<bool, Error> {
-    let mut lacks = Backoff::default();
-    while was_rolled_back(context, account, is_last).await? {
-        if account.since.is_none() || context.shutdown.is_cancelled() {
-            return Ok(false);
-        }
-        let pause = lacks.pause();
-        if context.retries.is_believed_soon(&lacks) {
-            return Ok(true);
-        }
-        context.pause(pause).await;
-    }
-    Ok(false)
+    let lacks = async || {
+        let lacks = was_rolled_back(context, account, is_last).await?;
+        Ok(lacks && account.since.is_some() && !context.shutdown.is_cancelled())
+    };
+    context.is_repeated(lacks, |lacks| context.retries.is_believed_soon(lacks)).await
 }
 
 /// Whether the server knows a room, and not the last event that it served there. Where the archive has older events of that

@@ -13,7 +13,7 @@ use super::{past_membership, wanted_rooms};
 use crate::{
     Error,
     archive::StaleRoom,
-    backoff::{Backoff, Retry},
+    backoff::{Retry, doubled},
     context::Context,
     matrix::{self, Events},
     telemetry::pulse,
@@ -37,13 +37,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// One that no retry helps against.
 pub(super) async fn run(context: &Context) -> Result<(), Error> {
     let mut checks = StateChecks { context, limited_until: None, limits: 0, postponed: HashMap::new() };
-    let mut backoff = Backoff::default();
-    while !context.shutdown.is_cancelled() {
-        match checks.run().await {
-            Ok(()) => break,
-            Err(error) => context.recover(error, &mut backoff).await?,
-        }
-    }
+    context.retry(async || checks.run().await).await?;
     Ok(())
 }
 
@@ -60,8 +54,6 @@ struct StateChecks<'c> {
 /// A room whose state could not be got.
 struct Postponed {
     until: Instant,
-    /// The pause before that.
-    pause: Duration,
     tries: u32,
 }
 
@@ -181,10 +173,9 @@ impl StateChecks<'_> {
 
     /// Lets the room's state be asked for later: at once, the first time. Returns how much later.
     fn postpone(&mut self, room_key: i32) -> Duration {
-        let before = self.postponed.get(&room_key);
-        let tries = before.map_or(1, |room| room.tries + 1);
-        let pause = before.map_or(Duration::ZERO, |room| room.pause.saturating_mul(2).clamp(AGAIN, AT_LAST));
-        self.postponed.insert(room_key, Postponed { until: Instant::now() + pause, pause, tries });
+        let before = self.postponed.get(&room_key).map_or(0, |room| room.tries);
+        let pause = before.checked_sub(1).map_or(Duration::ZERO, |times| doubled(AGAIN, times, AT_LAST));
+        self.postponed.insert(room_key, Postponed { until: Instant::now() + pause, tries: before + 1 });
         pause
     }
 }

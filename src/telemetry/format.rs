@@ -10,10 +10,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use crate::text::{needs_escape, write_escaped};
-
-const DIM: &str = "\x1b[2m";
-const RESET: &str = "\x1b[0m";
+use crate::text::{Painted, write_escaped, write_escaped_json};
 
 /// `12:03:04 INFO  backfill room.id=!abc:hs: stored a page event_count=1000`, the time in UTC.
 pub(super) struct Pretty;
@@ -32,11 +29,7 @@ where
         let colour = to.has_ansi_escapes();
         let level = *event.metadata().level();
         dim(&mut to, Clock)?;
-        if colour {
-            write!(to, " {}{level:<5}{RESET} ", paint(level))?;
-        } else {
-            write!(to, " {level:<5} ")?;
-        }
+        write!(to, " {} ", Painted { colour, code: code(level), text: format_args!("{level:<5}") })?;
         for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<N>>();
@@ -62,16 +55,18 @@ impl Display for Clock {
 }
 
 fn dim(to: &mut Writer<'_>, text: impl Display) -> fmt::Result {
-    if to.has_ansi_escapes() { write!(to, "{DIM}{text}{RESET}") } else { write!(to, "{text}") }
+    let colour = to.has_ansi_escapes();
+    write!(to, "{}", Painted { colour, code: "2", text })
 }
 
-const fn paint(level: Level) -> &'static str {
+/// The SGR code of its colour.
+const fn code(level: Level) -> &'static str {
     match level {
-        Level::ERROR => "\x1b[1;31m",
-        Level::WARN => "\x1b[33m",
-        Level::INFO => "\x1b[32m",
-        Level::DEBUG => "\x1b[34m",
-        Level::TRACE => "\x1b[35m",
+        Level::ERROR => "1;31",
+        Level::WARN => "33",
+        Level::INFO => "32",
+        Level::DEBUG => "34",
+        Level::TRACE => "35",
     }
 }
 
@@ -134,8 +129,7 @@ impl Visit for FieldVisitor<'_> {
 
 /// One JSON object a line: `timestamp`, `level`, `message`, `target`, the fields, and `spans`.
 ///
-/// JSON escapes only what it must; what else could upset a terminal stands in strings and is escaped in
-/// the same notation, so that the object stays the same.
+/// What could upset a terminal is escaped.
 pub(super) struct Json(format::Format<format::Json, SystemTime>);
 
 impl Json {
@@ -158,16 +152,7 @@ where
     ) -> fmt::Result {
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
-        for c in line.trim_end_matches('\n').chars() {
-            if needs_escape(c) {
-                let mut units = [0; 2];
-                for unit in c.encode_utf16(&mut units) {
-                    write!(to, "\\u{unit:04x}")?;
-                }
-            } else {
-                to.write_char(c)?;
-            }
-        }
+        write_escaped_json(&mut to, line.trim_end_matches('\n'))?;
         writeln!(to)
     }
 }

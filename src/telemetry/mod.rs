@@ -20,7 +20,10 @@ use tracing_subscriber::{Layer, fmt, registry};
 
 pub use progress::{Progress, Reached, RoomProgress};
 
-use crate::config::{LogFormat, LogSettings};
+use crate::{
+    config::{LogFormat, LogSettings},
+    text::is_colour_wanted,
+};
 
 /// Why telemetry cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +47,7 @@ pub struct Telemetry {
 /// Starts logging to stderr, for the whole process and once.
 pub fn start(settings: &LogSettings) -> Result<Telemetry, Error> {
     let terminal = io::stderr().is_terminal();
-    let colour = terminal && colour_wanted(|name| std::env::var(name).ok());
+    let colour = terminal && is_colour_wanted();
     let pretty = is_pretty(settings.format, terminal);
     let telemetry = Telemetry::new(terminal && pretty, colour);
     let writer = AboveBars(telemetry.bars.clone());
@@ -81,12 +84,6 @@ const fn is_pretty(format: LogFormat, terminal: bool) -> bool {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     }
-}
-
-/// See <https://no-color.org>: any value but an empty one means no.
-fn colour_wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
-    let refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !refused && variable("TERM").as_deref() != Some("dumb")
 }
 
 fn subscriber<W>(

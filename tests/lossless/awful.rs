@@ -146,17 +146,22 @@ fn contents() -> Vec<(&'static str, String)> {
     ]
 }
 
+fn spoil(change: impl Fn(Members) -> Members + 'static) -> Spoil {
+    Box::new(change)
+}
+
+fn with(name: &'static str, json: &str) -> Spoil {
+    let json = json.to_owned();
+    spoil(move |members| members.with(name, json.clone()))
+}
+
+fn without(name: &'static str) -> Spoil {
+    spoil(move |members| members.without(name))
+}
+
 /// Other members, by what is awful about them.
 fn members() -> Vec<(&'static str, Fate, Spoil)> {
     use Fate::{Event, Quarantine};
-    fn spoil(change: impl Fn(Members) -> Members + 'static) -> Spoil {
-        Box::new(change)
-    }
-    let with = |name: &'static str, json: &str| {
-        let json = json.to_owned();
-        spoil(move |members| members.with(name, json.clone()))
-    };
-    let without = |name: &'static str| spoil(move |members| members.without(name));
     vec![
         ("no content", Event, without("content")),
         ("no time", Event, without("origin_server_ts")),

@@ -160,35 +160,14 @@ impl<'a> Play<'a> {
                 let state = self.state(key);
                 self.insert(room, event, state);
             }
-            Step::Fork(room, key) => {
-                let Event { kind, state_key, content, .. } = self.state(key);
-                let index = self.index(room);
-                let slot = (kind.clone(), state_key.clone().unwrap_or_default());
-                // What loses must lose against something.
-                if !self.server.current_state(&self.rooms[index].id).contains_key(&slot) {
-                    return;
-                }
-                let state_key = state_key.unwrap_or_default();
-                let event = self.server.fork_state(&self.rooms[index].id, &kind, &state_key, &content);
-                self.rooms[index].events.push(event);
-            }
+            Step::Fork(room, key) => self.fork(room, key),
             Step::Burst(room) => {
                 for _ in 0..self.case.timeline_cap + 4 {
                     let message = self.message();
                     self.append(room, message);
                 }
             }
-            Step::Learn(room, event) => {
-                let message = self.message();
-                let (index, earlier) = self.pick(room, event);
-                let begun = self.begun;
-                let room = &mut self.rooms[index];
-                let event = self.server.backfill_insert_after(&room.id, &earlier, message);
-                room.events.push(event.clone());
-                room.late.insert(event.clone());
-                room.learnt.insert(event);
-                room.silent |= begun;
-            }
+            Step::Learn(room, event) => self.learn(room, event),
             Step::Hole(room) => self.server.federation_gap(&self.rooms[self.index(room)].id),
             Step::Unset(room, key) => {
                 let id = &self.rooms[self.index(room)].id;
@@ -229,6 +208,32 @@ impl<'a> Play<'a> {
             Step::Kill(requests, ms) => self.kill(requests, ms).await,
             Step::Fault(wrong, place, after) => self.fault(wrong, place, after),
         }
+    }
+
+    fn fork(&mut self, room: u8, key: u8) {
+        let Event { kind, state_key, content, .. } = self.state(key);
+        let index = self.index(room);
+        let slot = (kind.clone(), state_key.clone().unwrap_or_default());
+        // What loses must lose against something.
+        if !self.server.current_state(&self.rooms[index].id).contains_key(&slot) {
+            return;
+        }
+        let state_key = state_key.unwrap_or_default();
+        let event = self.server.fork_state(&self.rooms[index].id, &kind, &state_key, &content);
+        self.rooms[index].events.push(event);
+    }
+
+    /// The server learns an event from another server.
+    fn learn(&mut self, room: u8, event: u16) {
+        let message = self.message();
+        let (index, earlier) = self.pick(room, event);
+        let begun = self.begun;
+        let room = &mut self.rooms[index];
+        let event = self.server.backfill_insert_after(&room.id, &earlier, message);
+        room.events.push(event.clone());
+        room.late.insert(event.clone());
+        room.learnt.insert(event);
+        room.silent |= begun;
     }
 
     fn index(&self, room: u8) -> usize {

@@ -97,19 +97,73 @@ pub(in crate::archive) async fn look_up(
     }
     let is_many = events.len() > MANY;
     let ids = || events.iter().map(|event| event.event_id.as_str());
-    let asked: Vec<&str> =
-        events.iter().filter(|event| which.includes(event)).flat_map(|event| concerned(event)).collect();
     let originals = events.iter().filter_map(|event| redact::edited(event));
     let replaced = events.iter().filter_map(|event| event.replaced());
-    let unstored: Vec<&str> = replaced.chain(originals).chain(ids().filter(|_| !is_many)).collect();
-    let most_waiting = if is_many { FEW_WAITING } else { 0 };
-    let most_near = if which == LookupScope::NearPosition { events.len() } else { 0 };
-    // Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a
-    // room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id. What is
-    // near by position is read at a third of the cost; `not in`, so that the two meet by hash, again whatever the statistics
-    // say. Arrays: reading them costs a tenth of as many rows. An event that has a redaction was redacted by it, in the
-    // transaction that stored the later of the two. Of several redactions the first counts; of those that wait it comes last.
-    let row = sqlx::query!(
+    let included = events.iter().filter(|event| which.includes(event));
+    let asked = Asked {
+        events: included.flat_map(|event| concerned(event)).collect(),
+        unstored: replaced.chain(originals).chain(ids().filter(|_| !is_many)).collect(),
+        most_waiting: if is_many { FEW_WAITING } else { 0 },
+        most_near: if which == LookupScope::NearPosition { events.len() } else { 0 },
+    };
+    let row = look_up_row(&mut *connection, room_key, &asked, upper).await?;
+    let mut redactions: Redactions = row.waiting_targets.into_iter().zip(row.waiting_redactions).collect();
+    if is_many && redactions.len() >= FEW_WAITING {
+        let ids: Vec<&str> = ids().collect();
+        redactions = recorded(connection, room_key, &ids).await?;
+    }
+    redactions.extend(row.targets.into_iter().zip(row.redactions));
+    let mut known = KnownEvents::with_capacity(row.event_ids.len());
+    let stored = row.event_ids.into_iter().zip(row.positions).zip(row.have_prev_content);
+    for (((event_id, position), has_prev_content), (stable_sha256, redaction)) in
+        stored.zip(row.stable_sha256.into_iter().zip(row.known_redactions))
+    {
+        redactions.extend(redaction.map(|redaction| (event_id.clone(), redaction)));
+        known.insert(event_id, Known { position, has_prev_content, stable_sha256 });
+    }
+    let below = upper.map(|upper| Below { upper, position: row.below });
+    Ok(Lookup { known, redactions, below })
+}
+
+/// What is asked about the events of a page.
+struct Asked<'e> {
+    /// Ids of events that may be stored.
+    events: Vec<&'e str>,
+    /// Ids of events of which only redactions are wanted.
+    unstored: Vec<&'e str>,
+    /// The most of the room's waiting redactions that are read.
+    most_waiting: usize,
+    /// The most events that are read below the position.
+    most_near: usize,
+}
+
+/// The answer: arrays of the stored events, of the redactions of others, and of the redactions that wait.
+struct LookupRow {
+    event_ids: Vec<String>,
+    positions: Vec<Option<i64>>,
+    have_prev_content: Vec<bool>,
+    stable_sha256: Vec<Vec<u8>>,
+    known_redactions: Vec<Option<String>>,
+    targets: Vec<String>,
+    redactions: Vec<String>,
+    waiting_targets: Vec<String>,
+    waiting_redactions: Vec<String>,
+    below: Option<i64>,
+}
+
+/// Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a
+/// room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id. What is
+/// near by position is read at a third of the cost; `not in`, so that the two meet by hash, again whatever the statistics
+/// say. Arrays: reading them costs a tenth of as many rows. An event that has a redaction was redacted by it, in the
+/// transaction that stored the later of the two. Of several redactions the first counts; of those that wait it comes last.
+async fn look_up_row(
+    connection: &mut PgConnection,
+    room_key: i32,
+    asked: &Asked<'_>,
+    upper: Option<i64>,
+) -> Result<LookupRow, Error> {
+    let row = sqlx::query_as!(
+        LookupRow,
         r#"with near as materialized (
                select e.event_id, e.position, e.prev_content is not null as has_prev_content, e.stable_sha256, e.redacted_by
                from archive.events e
@@ -171,30 +225,13 @@ pub(in crate::archive) async fn look_up(
                ) as few
            ) as waiting"#,
         room_key,
-        &asked as &[&str],
-        &unstored as &[&str],
-        i64::try_from(most_waiting).unwrap_or(i64::MAX),
+        &asked.events as &[&str],
+        &asked.unstored as &[&str],
+        i64::try_from(asked.most_waiting).unwrap_or(i64::MAX),
         upper,
-        i64::try_from(most_near).unwrap_or(i64::MAX)
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    let mut redactions: Redactions = row.waiting_targets.into_iter().zip(row.waiting_redactions).collect();
-    if is_many && redactions.len() >= FEW_WAITING {
-        let ids: Vec<&str> = ids().collect();
-        redactions = recorded(connection, room_key, &ids).await?;
-    }
-    redactions.extend(row.targets.into_iter().zip(row.redactions));
-    let mut known = KnownEvents::with_capacity(row.event_ids.len());
-    let stored = row.event_ids.into_iter().zip(row.positions).zip(row.have_prev_content);
-    for (((event_id, position), has_prev_content), (stable_sha256, redaction)) in
-        stored.zip(row.stable_sha256.into_iter().zip(row.known_redactions))
-    {
-        redactions.extend(redaction.map(|redaction| (event_id.clone(), redaction)));
-        known.insert(event_id, Known { position, has_prev_content, stable_sha256 });
-    }
-    let below = upper.map(|upper| Below { upper, position: row.below });
-    Ok(Lookup { known, redactions, below })
+        i64::try_from(asked.most_near).unwrap_or(i64::MAX)
+    );
+    Ok(row.fetch_one(connection).await?)
 }
 
 /// Looks up all events that an answer has of several rooms, as [`look_up`] does for one. The transaction must hold the

@@ -321,8 +321,7 @@ impl Writer {
         // late says nothing about where its neighbours belong.
         let is_initial = response.is_first();
         let in_graph_order = is_initial || (rejoined && update.section == Section::Join);
-        // Events that could not be read may belong between those that could.
-        // So may those that were left out in silence: nothing says where.
+        // Events that could not be read, or were left out in silence, may belong between those that are here.
         let from_end = is_initial || rejoined || update.timeline_unread || is_left_out;
         let (overlap, newest) = if in_graph_order {
             (Some(Overlap::of_all(&places)), newest)

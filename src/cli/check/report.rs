@@ -2,7 +2,7 @@
 
 use crate::{
     Exit,
-    cli::status::text::{Canvas, print},
+    text::{Canvas, count, print},
 };
 
 /// Width of the verdict and of the name of what was looked at.
@@ -16,8 +16,8 @@ pub(super) struct Report {
     /// Instead of standard output, for tests.
     kept: Option<String>,
     first_failure: Option<Exit>,
-    failures: usize,
-    warnings: usize,
+    failures: u32,
+    warnings: u32,
 }
 
 impl Report {
@@ -48,13 +48,12 @@ impl Report {
 
     /// The last line, and the exit code.
     pub(super) fn end(mut self) -> Exit {
-        let plural = |n: usize, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let text = match (self.failures, self.warnings) {
             (0, 0) => "All is well: `backscroll run` archives.".to_owned(),
-            (0, warnings) => format!("{}, nothing that stops `backscroll run`.", plural(warnings, "warning")),
-            (failures, 0) => format!("{}.", plural(failures, "failure")),
+            (0, warnings) => format!("{}, nothing that stops `backscroll run`.", count(warnings, "warning")),
+            (failures, 0) => format!("{}.", count(failures, "failure")),
             (failures, warnings) => {
-                format!("{}, {}.", plural(failures, "failure"), plural(warnings, "warning"))
+                format!("{}, {}.", count(failures, "failure"), count(warnings, "warning"))
             }
         };
         self.show(&format!("\n{text}\n"));

@@ -12,12 +12,11 @@ use console::Term;
 use secrecy::SecretString;
 
 use self::token_file::TokenFile;
-use super::status::text;
 use crate::{
     Error, Exit, child,
     config::{Config, Credentials, Origin},
     matrix::{self, Client, Session},
-    text::{Printable, escape},
+    text::{Printable, escape, print},
 };
 
 /// Log in with a password and write the access token to a file.
@@ -58,7 +57,7 @@ impl Login {
         let password = self.password(config).await?;
         let session = client.login(&self.user, &password, None).await.map_err(explain)?;
         file.write(&session.access_token)?;
-        text::print(&next(&session, &file, config, configured.as_deref()))?;
+        print(&next(&session, &file, config, configured.as_deref()))?;
         Ok(())
     }
 

@@ -1,17 +1,14 @@
 //! `backscroll status`
 
 mod render;
-pub(super) mod table;
-pub(super) mod text;
 
 use anyhow::Context as _;
 
-use self::text::Canvas;
 use crate::{
     Error, Exit, archive,
     config::{Config, RedactionPolicy},
     daemon::{NoArchive, Store},
-    text::needs_escape,
+    text::{Canvas, print, write_escaped_json},
 };
 
 /// Show how far each room is.
@@ -36,7 +33,7 @@ impl Status {
                 render::page(status, config.redactions == RedactionPolicy::Retain, Canvas::stdout())
             }
         };
-        text::print(&text)?;
+        print(&text)?;
         Ok(Exit::Success)
     }
 }
@@ -68,14 +65,7 @@ fn is_other_schema(error: &archive::Error) -> bool {
 /// On one line, with what could upset a terminal escaped: it stands in strings only.
 fn json(status: &archive::Status) -> serde_json::Result<String> {
     let mut text = String::new();
-    for c in serde_json::to_string(status)?.chars() {
-        if needs_escape(c) {
-            let mut units = [0; 2];
-            text.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
-        } else {
-            text.push(c);
-        }
-    }
+    write_escaped_json(&mut text, &serde_json::to_string(status)?).expect("a string takes all");
     text.push('\n');
     Ok(text)
 }
@@ -83,6 +73,7 @@ fn json(status: &archive::Status) -> serde_json::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::needs_escape;
 
     #[test]
     fn json_stays_the_same_and_is_harmless() {

@@ -17,6 +17,8 @@ use rate::Rate;
 use render::Canvas;
 use summary::Summary;
 
+use crate::text::whole;
+
 /// The lines are drawn again at most this often.
 const FRAME: Duration = Duration::from_millis(100);
 
@@ -281,7 +283,7 @@ impl Inner {
             event_count: logged.event_count,
             page_count: self.page_count,
             live_event_count: logged.live_event_count,
-            rate_per_second: rate::whole(self.rate.per_second().unwrap_or(0.0)),
+            rate_per_second: whole(self.rate.per_second().unwrap_or(0.0)),
             eta_s: left.max().flatten().filter(|_| self.rooms.iter().all(|r| r.seconds_left().is_some())),
         };
         self.logged = logged;
@@ -323,7 +325,7 @@ impl Room {
     fn seconds_left(&self) -> Option<u64> {
         let left = 1.0 - self.reached?.share()?;
         let speed = self.share.per_second().filter(|speed| *speed > 0.0)?;
-        Some(rate::whole(left / speed))
+        Some(whole(left / speed))
     }
 }
 

@@ -51,19 +51,10 @@ impl Rate {
     }
 }
 
-/// Rounded, for people; what is no number or too large becomes the largest.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "`as` saturates and the value is clamped before"
-)]
-pub(super) fn whole(value: f64) -> u64 {
-    value.round().max(0.0) as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::whole;
 
     /// The rate after so many seconds of `amount` every `every` seconds.
     fn after(rate: &mut Rate, start: Instant, seconds: u64, every: u64, amount: f64) -> u64 {
@@ -94,13 +85,5 @@ mod tests {
         let start = Instant::now();
         let rate = after(&mut Rate::new(start), start, 60, 2, 1000.0);
         assert!((450..560).contains(&rate), "{rate}");
-    }
-
-    #[test]
-    fn rounds_without_surprises() {
-        assert_eq!(whole(f64::NAN), 0);
-        assert_eq!(whole(-1.0), 0);
-        assert_eq!(whole(f64::INFINITY), u64::MAX);
-        assert_eq!(whole(2.5), 3);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use console::{measure_text_width, truncate_str};
+use console::truncate_str;
 
-use super::{Following, Room, rate::whole};
-use crate::text::escape;
+use super::{Following, Room};
+use crate::text::{count, day, duration, escape, fit, paint, thousands, whole};
 
 /// The most rooms that have a line of their own.
 const MOST_LINES: usize = 12;
@@ -20,9 +20,6 @@ const WIDEST_NAME: usize = 44;
 const WIDTH_FOR_BAR: usize = 110;
 const BAR: usize = 16;
 
-/// The days from 0000-03-01 to 1970-01-01.
-const DAYS_TO_1970: i64 = 719_468;
-
 /// What is drawn on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Canvas {
@@ -33,11 +30,7 @@ pub(super) struct Canvas {
 
 impl Canvas {
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colour && !text.trim().is_empty() {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        paint(self.colour, code, text)
     }
 
     fn dim(self, text: &str) -> String {
@@ -92,7 +85,7 @@ fn room(room: &Room, canvas: Canvas) -> String {
         .events
         .per_second()
         .map_or_else(|| "…".to_owned(), |rate| format!("{}/s", thousands(whole(rate))));
-    let date = reached.oldest_ts.map_or_else(String::new, date);
+    let date = reached.oldest_ts.map_or_else(String::new, day);
     let percent = share.map_or_else(String::new, |share| format!("{}%", floor_percent(share)));
     let left = room.seconds_left().map_or_else(String::new, |seconds| format!("{} left", duration(seconds)));
     let bar = match share {
@@ -135,14 +128,6 @@ pub(super) fn outcome(room: &Room, state: &str, now: Instant, canvas: Canvas) ->
     truncate_str(&format!("{line}{detail}"), canvas.width(), "…").into_owned()
 }
 
-/// A name escaped and cut or padded to exactly this many columns.
-fn fit(name: &str, width: usize) -> String {
-    let escaped = escape(name);
-    let cut = truncate_str(&escaped, width, "…");
-    let gap = width.saturating_sub(measure_text_width(&cut));
-    format!("{cut}{}", " ".repeat(gap))
-}
-
 fn bar(share: f64, canvas: Canvas) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a small constant")]
     let full = usize::try_from(whole(share * BAR as f64)).unwrap_or(BAR).min(BAR);
@@ -155,118 +140,12 @@ fn floor_percent(share: f64) -> u64 {
     whole((share * 100.0).floor())
 }
 
-/// `1 room`, `1,234 rooms`.
-pub(super) fn count(number: u64, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {what}{plural}", thousands(number))
-}
-
-/// `1,234,567`.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `45s`, `14m`, `3h`, `12d`: rounded up to the next of the unit, for more would be a pretence.
-pub(super) fn duration(seconds: u64) -> String {
-    match seconds {
-        0..100 => format!("{seconds}s"),
-        100..6000 => format!("{}m", seconds.div_ceil(60)),
-        6000..172_800 => format!("{}h", seconds.div_ceil(3600)),
-        172_800..8_640_000 => format!("{}d", seconds.div_ceil(86_400)),
-        _ => ">99d".to_owned(),
-    }
-}
-
-/// The day in UTC of a time in milliseconds; a server may say any time at all.
-fn date(milliseconds: i64) -> String {
-    let (year, month, day) = civil(milliseconds.div_euclid(86_400_000));
-    if (1970..=9999).contains(&year) {
-        format!("{year:04}-{month:02}-{day:02}")
-    } else {
-        "odd date".to_owned()
-    }
-}
-
-/// Year, month and day of a day since 1970-01-01, by counting years from March, in eras of 400.
-const fn civil(day: i64) -> (i64, i64, i64) {
-    let day = day + DAYS_TO_1970;
-    let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (year + era * 400 + next, month, day)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_for_people() {
-        assert_eq!(thousands(0), "0");
-        assert_eq!(thousands(999), "999");
-        assert_eq!(thousands(1_234_567), "1,234,567");
-        assert_eq!(count(1, "room"), "1 room");
-        assert_eq!(count(0, "room"), "0 rooms");
-        for (seconds, shown) in [
-            (0, "0s"),
-            (99, "99s"),
-            (100, "2m"),
-            (5999, "100m"),
-            (6000, "2h"),
-            (172_800, "2d"),
-            (u64::MAX, ">99d"),
-        ] {
-            assert_eq!(duration(seconds), shown);
-        }
-        assert_eq!(floor_percent(0.999), 99);
-        assert_eq!(floor_percent(1.0), 100);
-    }
-
-    #[test]
-    fn dates_are_right_and_absurd_ones_do_not_panic() {
-        for (milliseconds, day) in [
-            (0, "1970-01-01"),
-            (951_782_400_000, "2000-02-29"),
-            (1_614_816_000_000, "2021-03-04"),
-            (4_107_542_399_999, "2100-02-28"),
-            (4_107_542_400_000, "2100-03-01"),
-            (-1, "odd date"),
-            (i64::MAX, "odd date"),
-            (i64::MIN, "odd date"),
-            (9_007_199_254_740_991, "odd date"),
-        ] {
-            assert_eq!(date(milliseconds), day, "{milliseconds}");
-        }
-    }
-
-    #[test]
-    fn a_name_fills_its_columns_exactly() {
-        for name in [
-            "",
-            "short",
-            "#a-very-long-alias-indeed:example.org",
-            "日本語の部屋の名前はとても長い",
-            "a\u{1b}[2Jb\n",
-            "e\u{301}",
-            "👩‍👩‍👧 family",
-        ] {
-            for width in [8, 20, 44] {
-                let fitted = fit(name, width);
-                assert_eq!(measure_text_width(&fitted), width, "{fitted:?}");
-                assert!(!fitted.contains(['\u{1b}', '\n']), "{fitted:?}");
-            }
-        }
-        assert_eq!(fit("日本語の部屋", 8), "日本語… ");
+    fn all_is_reached_only_at_the_end() {
+        assert_eq!([0.999, 1.0].map(floor_percent), [99, 100]);
     }
 }

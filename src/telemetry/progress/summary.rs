@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::render;
+use crate::text::{count, duration, thousands};
 
 /// What the log is reported now and then.
 pub(super) struct Summary {
@@ -32,9 +32,9 @@ impl Summary {
     }
 
     pub(super) fn message(&self) -> String {
-        let rooms = render::count(self.rooms_active as u64, "room");
-        let stored = render::count(self.event_count, "event");
-        let rate = render::thousands(self.rate_per_second);
+        let rooms = count(self.rooms_active as u64, "room");
+        let stored = count(self.event_count, "event");
+        let rate = thousands(self.rate_per_second);
         let mut text = if self.first_sync {
             format!("storing the first sync response: {stored} stored in this run, {rate} a second")
         } else if self.rooms_active == 0 {
@@ -43,10 +43,10 @@ impl Summary {
             format!("fetching the history of {rooms}: {stored} stored in this run, {rate} a second")
         };
         if let Some(seconds) = self.eta_s {
-            let _ = write!(text, ", about {} to go", render::duration(seconds));
+            let _ = write!(text, ", about {} to go", duration(seconds));
         }
         if self.live_event_count > 0 {
-            let live = render::count(self.live_event_count, "event");
+            let live = count(self.live_event_count, "event");
             let _ = write!(text, "; {live} received live");
         }
         text

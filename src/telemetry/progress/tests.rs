@@ -59,7 +59,7 @@ fn a_share_is_shown_only_where_it_is_known() {
 fn time_left_is_what_the_pace_makes_it() {
     let (room, _) = room("r", 25);
     assert_eq!(room.seconds_left(), Some(75));
-    assert_eq!(rate::whole(room.events.per_second().unwrap()), 1000);
+    assert_eq!(whole(room.events.per_second().unwrap()), 1000);
 }
 
 #[test]

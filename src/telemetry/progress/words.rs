@@ -1,6 +1,7 @@
 //! Where everything stands, in a sentence.
 
-use super::{Inner, Progress, rate, render};
+use super::{Inner, Progress};
+use crate::text::{count, thousands, whole};
 
 impl Progress {
     /// Such as `following 12 rooms, 34 events received live; 3 walks through history under way, 1,234 events stored in this
@@ -15,17 +16,17 @@ impl Inner {
         let following = self.following.map_or_else(
             || "no news yet".to_owned(),
             |following| {
-                let rooms = render::count(following.room_count as u64, "room");
-                let events = render::count(following.event_count, "event");
+                let rooms = count(following.room_count as u64, "room");
+                let events = count(following.event_count, "event");
                 format!("following {rooms}, {events} received live")
             },
         );
-        let stored = render::count(self.event_count, "event");
+        let stored = count(self.event_count, "event");
         if self.rooms.is_empty() {
             return format!("{following}; no walk under way, {stored} of history stored in this run");
         }
-        let walks = render::count(self.rooms.len() as u64, "walk");
-        let rate = render::thousands(rate::whole(self.rate.per_second().unwrap_or(0.0)));
+        let walks = count(self.rooms.len() as u64, "walk");
+        let rate = thousands(whole(self.rate.per_second().unwrap_or(0.0)));
         format!(
             "{following}; {walks} through history under way, {stored} stored in this run, {rate} a second"
         )

@@ -1,13 +1,13 @@
 //! The page that `backscroll status` shows.
 
-use super::{
-    table::{Cell, Column, lay_out},
-    text::{Canvas, ago, count, cut, day, left, rate, size, thousands},
-};
 use crate::{
     archive::{HistoryState, RoomStatus, Status},
     matrix::Membership,
-    text::escape,
+    text::{
+        Canvas, ago, count, cut, day, duration, escape, rate, size,
+        table::{Cell, Column, lay_out},
+        thousands, whole,
+    },
 };
 
 /// How far a room is; `None`: it is paused.
@@ -90,7 +90,7 @@ fn trouble(status: &Status, canvas: Canvas) -> String {
 }
 
 fn originals(status: &Status) -> String {
-    count(usize::try_from(status.originals).unwrap_or_default(), "original")
+    count(status.originals, "original")
 }
 
 /// Facts with a dot between them, in as many lines as it takes.
@@ -135,7 +135,10 @@ fn rooms(rooms: &[RoomStatus], canvas: Canvas) -> String {
             Cell::new(room.rate.filter(|_| walking(room)).map_or_else(String::new, rate), "2")
         }),
         column("Left", true, 4, &|room| {
-            Cell::new(room.eta_s.filter(|_| walking(room)).map_or_else(String::new, left), "")
+            Cell::new(
+                room.eta_s.filter(|_| walking(room)).map_or_else(String::new, |s| duration(whole(s))),
+                "",
+            )
         }),
         column("Room id", false, 7, &|room| {
             if named(room).is_some() {
@@ -214,7 +217,7 @@ fn reasons(room: &RoomStatus, canvas: Canvas) -> Option<String> {
 fn totals(rooms: &[RoomStatus], canvas: Canvas) -> String {
     let sum = |of: fn(&RoomStatus) -> i64| rooms.iter().map(of).fold(0, i64::saturating_add);
     let mut facts = vec![
-        (count(rooms.len(), "room"), "1"),
+        (count(rooms.len() as u64, "room"), "1"),
         (format!("{} events", thousands(sum(|room| room.event_count))), "1"),
     ];
     for of in STATES {
@@ -226,10 +229,10 @@ fn totals(rooms: &[RoomStatus], canvas: Canvas) -> String {
     }
     let (open, skipped) = (sum(|room| room.gaps.open), sum(|room| room.gaps.skipped));
     if open > 0 {
-        facts.push((format!("{} open", count(usize::try_from(open).unwrap_or_default(), "gap")), "33"));
+        facts.push((format!("{} open", count(open, "gap")), "33"));
     }
     if skipped > 0 {
-        facts.push((format!("{} skipped", count(usize::try_from(skipped).unwrap_or_default(), "gap")), "2"));
+        facts.push((format!("{} skipped", count(skipped, "gap")), "2"));
     }
     join(&facts, canvas)
 }

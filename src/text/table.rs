@@ -2,7 +2,7 @@
 
 use console::measure_text_width;
 
-use super::text::{Canvas, cut};
+use super::{Canvas, cut};
 
 const GAP: &str = "  ";
 
@@ -13,24 +13,24 @@ const WIDEST_NAME: usize = 44;
 
 /// What stands in one place, and its SGR code. The text is escaped.
 #[derive(Clone, Debug, Default)]
-pub(in crate::cli) struct Cell {
-    pub(in crate::cli) text: String,
-    pub(in crate::cli) code: &'static str,
+pub(crate) struct Cell {
+    pub(crate) text: String,
+    pub(crate) code: &'static str,
 }
 
 impl Cell {
-    pub(in crate::cli) fn new(text: impl Into<String>, code: &'static str) -> Self {
+    pub(crate) fn new(text: impl Into<String>, code: &'static str) -> Self {
         Self { text: text.into(), code }
     }
 }
 
 #[derive(Debug)]
-pub(in crate::cli) struct Column {
-    pub(in crate::cli) title: &'static str,
-    pub(in crate::cli) right: bool,
+pub(crate) struct Column {
+    pub(crate) title: &'static str,
+    pub(crate) right: bool,
     /// The highest goes first where there is not enough room.
-    pub(in crate::cli) spare: u8,
-    pub(in crate::cli) cells: Vec<Cell>,
+    pub(crate) spare: u8,
+    pub(crate) cells: Vec<Cell>,
 }
 
 impl Column {
@@ -51,7 +51,7 @@ impl Column {
 }
 
 /// The columns that fit, a heading above them. A column without content is left out.
-pub(in crate::cli) fn lay_out(mut columns: Vec<Column>, canvas: Canvas) -> String {
+pub(crate) fn lay_out(mut columns: Vec<Column>, canvas: Canvas) -> String {
     let mut first = columns.remove(0);
     columns.retain(|column| !column.is_empty());
     let wanted = first.width().min(WIDEST_NAME);

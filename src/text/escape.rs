@@ -43,12 +43,28 @@ impl fmt::Display for Printable<'_> {
 }
 
 /// Writes a text escaped.
-pub(super) fn write_escaped(to: &mut impl fmt::Write, text: &str) -> fmt::Result {
+pub(crate) fn write_escaped(to: &mut impl fmt::Write, text: &str) -> fmt::Result {
     for c in text.chars() {
         match c {
             '\n' | '\t' | '\r' => write!(to, "{}", c.escape_default())?,
             c if needs_escape(c) => write!(to, "{}", c.escape_unicode())?,
             c => to.write_char(c)?,
+        }
+    }
+    Ok(())
+}
+
+/// Writes JSON with every such character as `\u202e`. JSON escapes only what it must; the others stand in strings, so the
+/// value stays the same.
+pub(crate) fn write_escaped_json(to: &mut impl fmt::Write, json: &str) -> fmt::Result {
+    for c in json.chars() {
+        if needs_escape(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                write!(to, "\\u{unit:04x}")?;
+            }
+        } else {
+            to.write_char(c)?;
         }
     }
     Ok(())
