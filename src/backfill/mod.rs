@@ -26,7 +26,7 @@ use crate::{
 /// How soon a later pass through a gap must be due for `--once` to wait for it: longer than the pauses within a walk.
 const SOON: Duration = Duration::from_secs(10);
 /// How many walks are read at once: to read them costs as much as there are rooms with open ones.
-const PORTION: usize = 100;
+const PORTION: usize = 1_000;
 /// How long after the end of a walk the stalled walks are looked at. That reads all walks, and in an account of ten thousand
 /// small rooms hundreds end in a second.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 //! does, holds up nothing that is live, and no other room.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,8 @@ use crate::{
 
 /// How many states are asked for at once: an answer may be large, and a server that is slow with one should not hold up all.
 const AT_ONCE: usize = 3;
+/// How many stale rooms are read at once: to find them the database reads all rooms.
+const PORTION: usize = 100;
 /// How soon the state of a room is asked for again that could not be got, the second time. The pause doubles with each.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The longest such pause.
@@ -36,7 +38,13 @@ const SOON: Duration = Duration::from_secs(60);
 /// # Errors
 /// One that no retry helps against.
 pub(super) async fn run(context: &Context) -> Result<(), Error> {
-    let mut checks = StateChecks { context, limited_until: None, limits: 0, postponed: HashMap::new() };
+    let mut checks = StateChecks {
+        context,
+        limited_until: None,
+        limits: 0,
+        postponed: HashMap::new(),
+        queue: VecDeque::new(),
+    };
     context.retry(async || checks.run().await).await?;
     Ok(())
 }
@@ -49,6 +57,8 @@ struct StateChecks<'c> {
     limits: u32,
     /// The rooms whose state could not be got.
     postponed: HashMap<i32, Postponed>,
+    /// Stale rooms that were read and not asked for yet.
+    queue: VecDeque<StaleRoom>,
 }
 
 /// A room whose state could not be got.
@@ -120,16 +130,25 @@ impl StateChecks<'_> {
     }
 
     /// The rooms that are asked for now, beside those of `asked_keys`.
-    async fn next_rooms(&self, asked_keys: &HashSet<i32>) -> Result<Vec<StaleRoom>, Error> {
+    async fn next_rooms(&mut self, asked_keys: &HashSet<i32>) -> Result<Vec<StaleRoom>, Error> {
         let places = AT_ONCE.saturating_sub(asked_keys.len());
         if places == 0 || self.is_limited() {
             return Ok(Vec::new());
         }
+        if self.queue.len() < places {
+            self.queue = self.read_stale_rooms(asked_keys).await?.into();
+        }
+        let next = self.queue.len().min(places);
+        Ok(self.queue.drain(..next).collect())
+    }
+
+    /// Reads the next stale rooms, but for those that are being asked for or wait.
+    async fn read_stale_rooms(&self, asked_keys: &HashSet<i32>) -> Result<Vec<StaleRoom>, Error> {
         let is_given_up = |room: &Postponed| self.context.once && room.tries > TRIES_ONCE;
         let waits = |room: &Postponed| room.until > Instant::now() || is_given_up(room);
         let waiting = self.postponed.iter().filter(|(_, room)| waits(room)).map(|(room_key, _)| room_key);
         let except: Vec<i32> = waiting.chain(asked_keys).copied().collect();
-        Ok(self.context.writer.archive().stale_rooms(&except, places).await?)
+        Ok(self.context.writer.archive().stale_rooms(&except, PORTION).await?)
     }
 
     /// When the next room may be asked for that waits; `None`: none does.

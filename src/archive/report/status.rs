@@ -188,15 +188,16 @@ impl Archive {
                       v.history_state as "history_state!: HistoryState", v.history_reason, v.event_count as "event_count!",
                       coalesce(w.pages, 0) as "pages!", w.busy_ms as "busy_ms?", w.events as "events?", w.oldest_ts,
                       w.last_error, coalesce(x.paused, false) as "paused!",
-                      v.newest_ts, v.oldest_ts as room_oldest_ts, c.origin_server_ts as "created_ts?",
+                      v.newest_ts, v.oldest_ts as room_oldest_ts,
+                      (select e.origin_server_ts from archive.current_state c
+                       join archive.events e on e.room_key = c.room_key and e.event_id = c.event_id
+                       where c.room_key = r.room_key and c.type = 'm.room.create' and c.state_key = '') as created_ts,
                       (select count(*) from archive.gaps g where g.room_key = r.room_key and g.state = 'open') as "open!",
                       (select count(*) from archive.gaps g where g.room_key = r.room_key and g.state = 'skipped')
                           as "skipped!"
                from public.rooms v
                join archive.rooms r on r.room_id = v.room_id
                left join archive.room_choices x on x.room_id = r.room_id
-               left join public.current_state c
-                   on c.room_id = v.room_id and c.type = 'm.room.create' and c.state_key = ''
                left join lateral (
                    select y.pages, y.busy_ms, y.events, y.oldest_ts, y.last_error
                    from archive.walks y
