@@ -73,8 +73,9 @@ impl Sessions {
 
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         // A plan is for the tables as they are. One that was made for an empty archive and kept would be used for the first
-        // million events, until PostgreSQL analyzes the table.
-        connection.execute("set plan_cache_mode = force_custom_plan").await?;
+        // million events, until PostgreSQL analyzes the table. Queries here look into indexes, some for each of ten thousand
+        // rooms: PostgreSQL estimates that as so costly that it compiles the query, which takes longer than to run it.
+        connection.execute("set plan_cache_mode = force_custom_plan; set jit = off").await?;
         if self.is_writer.load(Ordering::Relaxed) {
             let is_read_only = sqlx::query_scalar!(
                 r#"select current_setting('transaction_read_only')::boolean as "is_read_only!""#
