@@ -274,7 +274,7 @@ async fn log(connection: &mut PgConnection, rooms: &[Pointers]) -> Result<(), Er
     let state_keys: Vec<&str> = all().map(|(_, change)| change.key.1.as_str()).collect();
     let old: Vec<Option<&str>> = all().map(|(_, change)| change.old.as_deref()).collect();
     let new: Vec<Option<&str>> = all().map(|(_, change)| change.new.as_deref()).collect();
-    let causes: Vec<&str> = all().map(|(_, change)| change.cause.as_str()).collect();
+    let causes: Vec<Cause> = all().map(|(_, change)| change.cause).collect();
     sqlx::query!(
         "insert into archive.state_changes (room_key, type, state_key, old_event_id, new_event_id, cause)
          select change.room_key, change.type, change.state_key, change.old, change.new, change.cause
@@ -286,7 +286,7 @@ async fn log(connection: &mut PgConnection, rooms: &[Pointers]) -> Result<(), Er
         &state_keys as &[&str],
         old.as_slice() as &[Option<&str>],
         new.as_slice() as &[Option<&str>],
-        &causes as &[&str]
+        &causes as &[Cause]
     )
     .execute(connection)
     .await?;

@@ -1,6 +1,6 @@
 //! The gap before a timeline: why events may be missing there, and where they belong.
 
-use super::{super::silent_gap, RoomSync, append::Timeline};
+use super::{super::silent_gap, RoomSync, timeline::Timeline};
 use crate::{
     archive::{
         Error,

@@ -12,6 +12,7 @@ mod current_state;
 mod decision;
 mod gap;
 mod rejoin;
+mod timeline;
 
 use sqlx::PgConnection;
 
