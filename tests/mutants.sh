@@ -24,13 +24,14 @@ import pathlib, sys
 
 BUGS = {
     "walk_from_prev_batch": [(
-        "        match response.next_batch {\n            Some(next_batch) => self.begin_history",
-        """        let prev_batch = update.prev_batch.as_ref().map(|token| token.as_str());
+        "        match response.next_batch {\n            Some(next_batch) => {\n                history::begin",
+        """        let prev_batch = self.update.prev_batch.as_ref().map(|token| token.as_str());
         match response.next_batch {
             _ if prev_batch.is_some() => {
-                self.open_history(connection, room, prev_batch.unwrap_or_default(), Some(0)).await?;
+                history::open(self.connection, &self.room, prev_batch.unwrap_or_default(), Some(0)).await?;
             }
-            Some(next_batch) => self.begin_history""")],
+            Some(next_batch) => {
+                history::begin""")],
     "stop_at_first_known": [(
         "walk.kind.fills_gap() && below_gap && walk.known_pages > 0",
         "walk.kind.fills_gap() && (passed.new < passed.events || below_gap && walk.known_pages > 0)")],

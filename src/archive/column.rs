@@ -1,11 +1,11 @@
-//! Text columns that hold one of a few words. Each is an enum in Rust; the migrations' `check` lists the same words, which
-//! `tests/schema.rs` compares.
+//! Text columns that hold one of a few words. Each is an enum in Rust; the migrations' `check` lists the same
+//! words, which `tests/schema.rs` compares.
 
-/// Lets an enum be the value of a text column, by `ALL` and `as_str`. A word in the database that the enum does not have
-/// is an error. Given with its words, the enum gets `ALL` and `as_str`, too.
+/// Lets an enum be the value of a text column, by `ALL` and `as_str`. A word in the database that the enum
+/// does not have is an error. Given with its words, the enum gets `ALL` and `as_str`, too.
 ///
-/// `#[derive(sqlx::Type)]` would need the words a second time for logs and metrics, and asks each connection once what
-/// type `text` is.
+/// `#[derive(sqlx::Type)]` would need the words a second time for logs and metrics, and asks each connection
+/// once what type `text` is.
 macro_rules! text_column {
     ($enum:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
         impl $enum {

@@ -9,7 +9,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, Visitor},
 };
 
-use super::{LogFormat, RedactionPolicy, document::join, span::Span};
+use super::{LogFormat, RedactionPolicy, span::Span};
 
 /// Every setting in the order in which it is shown and documented: that of the fields of [`Settings`].
 pub(super) static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| keys_of(&Settings::default()));
@@ -137,7 +137,7 @@ fn keys_of(settings: &impl Serialize) -> Vec<&'static str> {
     // JSON keeps the order of the fields, and has a null where nothing is set.
     let json = serde_json::to_string(settings).expect("the settings are a struct of plain values");
     let table: Table = serde_json::from_str(&json).expect("a struct is an object");
-    table.keys("").into_iter().map(|key| &*key.leak()).collect()
+    table.keys().into_iter().map(|key| &*key.leak()).collect()
 }
 
 /// The names of a table, in their order.
@@ -152,10 +152,10 @@ enum Named {
 }
 
 impl Table {
-    fn keys(&self, around: &str) -> Vec<String> {
+    fn keys(&self) -> Vec<String> {
         let keys = |(name, named): &(String, Named)| match named {
-            Named::Section(table) => table.keys(&join(around, name)),
-            Named::Setting(_) => vec![join(around, name)],
+            Named::Section(table) => table.keys().iter().map(|key| format!("{name}.{key}")).collect(),
+            Named::Setting(_) => vec![name.clone()],
         };
         self.0.iter().flat_map(keys).collect()
     }

@@ -8,15 +8,17 @@
 pub enum Membership {
     /// Is in the room. Set while the room is in `rooms.join`.
     Join,
-    /// Is out of the room: has left, was kicked, or was never in it. Set when the room is in `rooms.leave`, or when the
-    /// homeserver no longer lists a room that the archive has as joined.
+    /// Is out of the room: has left, was kicked, or was never in it. Set when the room is in `rooms.leave`,
+    /// or when the homeserver no longer lists a room that the archive has as joined.
     Leave,
-    /// Was asked to join. Set while the room is in `rooms.invite`; the room's stripped state is stored beside it.
+    /// Was asked to join. Set while the room is in `rooms.invite`; the room's stripped state is stored beside
+    /// it.
     Invite,
-    /// Asked to be let in. Set while the room is in `rooms.knock`; the room's stripped state is stored beside it.
+    /// Asked to be let in. Set while the room is in `rooms.knock`; the room's stripped state is stored beside
+    /// it.
     Knock,
-    /// Is out of the room and may not come back. Set when the room is in `rooms.leave` and the account's last member event
-    /// there is a ban.
+    /// Is out of the room and may not come back. Set when the room is in `rooms.leave` and the account's last
+    /// member event there is a ban.
     Ban,
 }
 
@@ -45,7 +47,8 @@ impl Membership {
         matches!(self, Self::Leave | Self::Ban)
     }
 
-    /// Whether the user waits for a join: `invite` or `knock`. `/sync` reports stripped state of such a room only.
+    /// Whether the user waits for a join: `invite` or `knock`. `/sync` reports stripped state of such a room
+    /// only.
     pub fn is_pending(self) -> bool {
         matches!(self, Self::Invite | Self::Knock)
     }

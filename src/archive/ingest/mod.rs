@@ -9,7 +9,6 @@ mod page;
 mod portion;
 mod response;
 mod room;
-mod room_update;
 mod silent_gap;
 mod state;
 pub(super) mod sync_response;

@@ -11,7 +11,7 @@ use crate::{
         Error,
         event::{
             self, NewRows,
-            lookup::{Lookup, look_up_rooms},
+            lookup::{KnownEvents, Lookup, look_up_rooms},
             row::with_positions,
         },
         room::{
@@ -56,6 +56,11 @@ impl Portion {
     /// What was known of the events that the response has of the room, or is stored by now.
     pub(in crate::archive) fn found(&mut self, room_key: i32) -> &mut Lookup {
         self.found.entry(room_key).or_default()
+    }
+
+    /// Those of them that are stored.
+    pub(in crate::archive) fn known(&mut self, room_key: i32) -> &KnownEvents {
+        &self.found(room_key).known
     }
 
     /// Where the room's timeline ended before the response.

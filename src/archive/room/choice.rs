@@ -12,7 +12,10 @@ use crate::{
         erasure::filter,
         room,
         timeline::position,
-        walk::gap::{self, NewGap},
+        walk::{
+            gap::{self, NewGap},
+            history,
+        },
         writer::lock_room,
     },
     config::{Choice, Choices, Rooms},
@@ -246,7 +249,7 @@ impl Writer {
             self.store_state(connection, &room, state, cause).await?;
         }
         if is_new {
-            return self.begin_history(connection, rooms, &room, since).await;
+            return history::begin(connection, rooms, &room, since).await;
         }
         let top = gap::top(connection, room.room_key).await?;
         let (top, newest) = (top.position(), top.newest);
@@ -261,7 +264,7 @@ impl Writer {
             lower: newest,
         };
         gap::open(connection, &gap).await?;
-        self.reopen_history(connection, &room, since).await
+        history::reopen(connection, &room, since).await
     }
 }
 

@@ -4,19 +4,19 @@ use sqlx::PgConnection;
 
 use crate::archive::{Error, column::text_column};
 
-/// How much of a room's past is archived; stored in `archive.rooms.history_state`. The view `rooms` shows `Walking`,
-/// `Stalled` or `Truncated` also where the history is complete and a gap is not filled.
+/// How much of a room's past is archived; stored in `archive.rooms.history_state`. The view `rooms` shows
+/// `Walking`, `Stalled` or `Truncated` also where the history is complete and a gap is not filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryState {
     /// No walk through the whole past was begun. Set when the room's row is made.
     None,
-    /// A walk comes down through it. Set when that walk is opened, when it is opened again
-    /// because the daemon starts or the account comes back to the room, and when it finds something new after a stall.
+    /// A walk comes down through it. Set when that walk is opened, when it is opened again because the daemon
+    /// starts or the account comes back to the room, and when it finds something new after a stall.
     Walking,
     /// That walk could not go on. Set when it stalls; `history_reason` says why. It is tried again.
     Stalled,
-    /// That walk is done, and the room's start was not reached: the homeserver gives no more. Set by its last page, and when
-    /// the account is refused access to the room; `history_reason` says why.
+    /// That walk is done, and the room's start was not reached: the homeserver gives no more. Set by its last
+    /// page, and when the account is refused access to the room; `history_reason` says why.
     Truncated,
     /// The create event was reached. Set by the last page of that walk, or of a rewalk that got further.
     Complete,

@@ -2,6 +2,7 @@
 
 pub(super) mod advance;
 pub(super) mod gap;
+pub(super) mod history;
 mod interrupt;
 pub(super) mod kind;
 pub(super) mod operator;
@@ -141,28 +142,6 @@ pub(super) async fn open(connection: &mut PgConnection, walk: &NewWalk<'_>) -> R
         walk.to_token,
         walk.upper_position,
         walk.delay_s
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Opens the walks through all that there was of these rooms, each from `now`, the token of its state.
-pub(super) async fn open_histories(
-    connection: &mut PgConnection,
-    room_keys: &[i32],
-    now: &str,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "with walked as (
-             update archive.rooms set history_state = 'walking', history_reason = null
-             where room_key = any($1) and watched returning room_key
-         )
-         insert into archive.walks (room_key, kind, from_token, cursor)
-         select room_key, $3, $2, $2 from walked order by room_key",
-        room_keys,
-        now,
-        WalkKind::History as _
     )
     .execute(connection)
     .await?;

@@ -1,0 +1,48 @@
+//! A later response of a room that the archive has: its timeline is appended.
+
+use super::RoomSync;
+use crate::{
+    archive::{Error, event::row::distinct, redaction, walk},
+    matrix::{Section, room_update::after},
+};
+
+impl RoomSync<'_> {
+    /// Appends the timeline. A hole before it becomes a gap. Returns how many events were new.
+    pub(super) async fn append(&mut self) -> Result<usize, Error> {
+        let (room_key, update) = (self.room.room_key, self.update);
+        // Before anything of the response is stored.
+        let top = self.portion.top(room_key);
+        let may_repeat = self.may_repeat();
+        let hole = self.find_hole(&top).await?;
+        let removals = redaction::removals(update.state.events.iter().chain(after(update)));
+        let mut unnamed = redaction::names_no_target(&self.room, &removals, self.portion.known(room_key));
+
+        let mut new = self.store_state().await?;
+        let timeline = self.place_timeline(&top, hole.is_some()).await?;
+        unnamed |= redaction::names_no_target(&self.room, &timeline.events, self.portion.known(room_key));
+        new += self.gather(&timeline.events, &timeline.positions).await?;
+
+        if unnamed {
+            walk::rewalk_now(self.connection, room_key).await?;
+        }
+        if update.section == Section::Join && (hole.is_some() || may_repeat) {
+            // Refused while the account was out of the room, which may be reported only by what is missing
+            // here.
+            walk::reopen_stalled(self.connection, Some(room_key)).await?;
+        }
+        if let Some(hole) = hole {
+            self.open_gap(hole, may_repeat, &top, &timeline).await?;
+        }
+        self.walk_partial_history(hole.is_some()).await?;
+        Ok(new)
+    }
+
+    /// Stores the events of the response's state, which have no place in the timeline. Returns how many were
+    /// new.
+    async fn store_state(&mut self) -> Result<usize, Error> {
+        let state = distinct(self.update.state.events.iter().chain(after(self.update)));
+        let new = self.gather(&state, &[]).await?;
+        self.portion.found(self.room.room_key).note_unplaced(&state);
+        Ok(new)
+    }
+}

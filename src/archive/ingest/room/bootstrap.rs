@@ -1,0 +1,40 @@
+//! The first response of a room that is new to the archive.
+
+use super::RoomSync;
+use crate::{
+    archive::{
+        Error,
+        event::row::distinct,
+        walk::{history, operator},
+    },
+    matrix::room_update::state_events,
+};
+
+impl RoomSync<'_> {
+    /// Stores the events without positions, for the walk through the room's history to place them, and has
+    /// that begun. Returns how many events were new.
+    pub(super) async fn bootstrap(&mut self) -> Result<usize, Error> {
+        let (room_key, response) = (self.room.room_key, self.response);
+        let events = distinct(state_events(self.update));
+        let new = self.gather(&events, &[]).await?;
+        // `backscroll backfill` has been here before.
+        if self.portion.top(room_key).position().is_some() {
+            match response.next_batch {
+                Some(next_batch) => operator::hand_over(self.connection, room_key, next_batch).await?,
+                None => self.afterwards.handed_over.push(room_key),
+            }
+        }
+        // From next_batch, not prev_batch: events that arrived late but sort early are below neither the
+        // latter nor in this timeline (P160).
+        match response.next_batch {
+            Some(next_batch) => {
+                history::begin(self.connection, response.rooms, &self.room, next_batch).await?;
+            }
+            None if response.rooms.prev_batch(&self.room.room_id).is_some() => {
+                self.afterwards.begun_by_operator.push(self.room.clone());
+            }
+            None => self.afterwards.begun.push(room_key),
+        }
+        Ok(new)
+    }
+}

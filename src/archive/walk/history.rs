@@ -1,0 +1,99 @@
+//! The walk through a room's whole past.
+
+use sqlx::PgConnection;
+
+use super::{
+    NewWalk,
+    gap::{self, NewGap},
+};
+use crate::{
+    archive::{
+        Error, HistoryState, WalkKind,
+        room::{Room, history},
+        timeline::position,
+        walk,
+    },
+    config::Rooms,
+};
+
+/// Opens the walk through all that there was of a room that is new to the archive. `now`: the token of its
+/// state.
+pub(in crate::archive) async fn begin(
+    connection: &mut PgConnection,
+    rooms: &Rooms,
+    room: &Room,
+    now: &str,
+) -> Result<(), Error> {
+    let operator = rooms.prev_batch(&room.room_id);
+    let from_token = operator.unwrap_or(now);
+    if let Some(prev_batch) = operator {
+        let hole = NewGap {
+            room_key: room.room_key,
+            reason: "the operator's prev_batch: what is newer, up to the first sync, was not asked for",
+            upper_token: Some(now),
+            lower_token: Some(prev_batch),
+            upper_event_id: None,
+            // So that what comes live leaves room for it.
+            upper_position: position::append(None, true).next(),
+            from_position: None,
+            lower: None,
+        };
+        gap::skip(connection, &hole).await?;
+    }
+    open(connection, room, from_token, operator.map(|_| 0)).await
+}
+
+/// Walks a truncated history again: what was out of reach may be visible now. And a history of which only a
+/// part was walked, as the operator asked.
+pub(in crate::archive) async fn reopen(
+    connection: &mut PgConnection,
+    room: &Room,
+    now: &str,
+) -> Result<(), Error> {
+    if !room.history_state.is_partial() {
+        return Ok(());
+    }
+    open(connection, room, now, None).await
+}
+
+/// Opens the walk at a token; `upper_position`: where that stands, if anything shows it.
+pub(in crate::archive) async fn open(
+    connection: &mut PgConnection,
+    room: &Room,
+    from_token: &str,
+    upper_position: Option<i64>,
+) -> Result<(), Error> {
+    let walk = NewWalk {
+        room_key: room.room_key,
+        gap_id: None,
+        kind: WalkKind::History,
+        from_token: Some(from_token),
+        to_token: None,
+        upper_position,
+        delay_s: 0.0,
+    };
+    walk::open(connection, &walk).await?;
+    history::set(connection, room.room_key, HistoryState::Walking, None).await
+}
+
+/// Opens the walks of these rooms, each from `now`, the token of its state.
+pub(in crate::archive) async fn open_all(
+    connection: &mut PgConnection,
+    room_keys: &[i32],
+    now: &str,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "with walked as (
+             update archive.rooms set history_state = 'walking', history_reason = null
+             where room_key = any($1) and watched returning room_key
+         )
+         insert into archive.walks (room_key, kind, from_token, cursor)
+         select room_key, $3, $2, $2 from walked order by room_key",
+        room_keys,
+        now,
+        WalkKind::History as _
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
