@@ -1,20 +1,20 @@
-//! The sum of what can go wrong, and its verdict.
+//! The error of a loop: an error of the homeserver or of the database, whether to retry, and the exit code.
 
 use crate::{archive, backoff::Retry, matrix};
 
 /// An error of a loop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Of the homeserver.
+    /// An error of the homeserver.
     #[error("failed to {0}")]
     Matrix(#[from] matrix::Error),
-    /// Of the database.
+    /// An error of the database.
     #[error("failed to {0}")]
     Archive(#[from] archive::Error),
 }
 
 impl Error {
-    /// Whether another try may help.
+    /// Whether and when to retry.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Matrix(error) => error.retry(),
@@ -30,7 +30,7 @@ impl Error {
         }
     }
 
-    /// The process's exit code if this ends it (sysexits).
+    /// The exit code of a process that ends with this error (sysexits).
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Matrix(error) if error.is_of_the_account() => 77,
