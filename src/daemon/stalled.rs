@@ -1,10 +1,10 @@
-//! What `run --once` says of rooms that have stalled: all else is archived, and the exit code is not 0.
+//! The error of `run --once` if rooms have stalled. Everything else is archived, but the exit code is not 0.
 
 use std::fmt::Write as _;
 
 use crate::{Error, archive::Archive, text::escape};
 
-/// Rooms that are named one by one.
+/// At most this many rooms are named.
 const NAMED: usize = 5;
 
 /// Rooms whose history has stalled.
@@ -13,13 +13,13 @@ const NAMED: usize = 5;
 pub struct Stalled(String);
 
 impl Stalled {
-    /// The process's exit code (sysexits): what the homeserver or the database makes of these rooms cannot be used.
+    /// The process's exit code (sysexits, "data error").
     pub const EXIT_CODE: u8 = 65;
 
-    /// Looks for them.
+    /// Fails if there are stalled rooms.
     ///
     /// # Errors
-    /// That there are some; or of the database.
+    /// [`Stalled`], or an error of the database.
     pub(super) async fn must_be_none(archive: &Archive) -> anyhow::Result<()> {
         let rooms = archive.status().await.map_err(Error::from)?.rooms;
         let stalled = rooms.into_iter().filter(|room| room.history_state == "stalled" && !room.paused);
@@ -36,12 +36,12 @@ impl Stalled {
 fn in_words(reasons: &[String]) -> String {
     let rooms =
         if reasons.len() == 1 { "a room has".to_owned() } else { format!("{} rooms have", reasons.len()) };
-    let mut text = format!("{rooms} stalled; what else was due is archived");
+    let mut text = format!("{rooms} stalled; everything else that was due is archived");
     for reason in reasons.iter().take(NAMED) {
         let _ = write!(text, "\n  {reason}");
     }
     if reasons.len() > NAMED {
         let _ = write!(text, "\n  and {} more", reasons.len() - NAMED);
     }
-    text + "\n  `backscroll status` shows them, and the next run tries again"
+    text + "\n  `backscroll status` shows them; the next run tries them again"
 }

@@ -1,4 +1,4 @@
-//! How a log line looks.
+//! The two formats of log lines: for a terminal ([`Pretty`]) and JSON ([`Json`]).
 
 use std::fmt::{self, Display, Write as _};
 
@@ -75,7 +75,7 @@ const fn paint(level: Level) -> &'static str {
     }
 }
 
-/// The message as it is, then `key=value`; names, values and message escaped.
+/// The message, then `key=value` for each field. The message and the values are escaped.
 pub(super) struct Fields;
 
 impl<'a> FormatFields<'a> for Fields {
@@ -132,10 +132,10 @@ impl Visit for FieldVisitor<'_> {
     }
 }
 
-/// One JSON object a line: `timestamp`, `level`, `message`, `target`, the fields, and `spans`.
+/// One JSON object for each line: `timestamp`, `level`, `message`, `target`, the fields, and `spans`.
 ///
-/// JSON escapes only what it must; what else could upset a terminal stands in strings and is escaped in
-/// the same notation, so that the object stays the same.
+/// JSON itself escapes few characters. Other characters that could control a terminal occur only inside strings, so
+/// they are escaped in JSON's notation too, and the object stays the same.
 pub(super) struct Json(format::Format<format::Json, SystemTime>);
 
 impl Json {

@@ -1,4 +1,4 @@
-//! The lines on a terminal, as text.
+//! Renders the progress lines for a terminal.
 
 use std::time::Instant;
 
@@ -10,20 +10,21 @@ use crate::text::escape;
 /// The most rooms that have a line of their own.
 const MOST_LINES: usize = 12;
 
-/// The columns right of the name without the bar: events, rate, date, percent, time left and their gaps.
+/// The width of the columns to the right of the name, without the bar: events, rate, date, percent, time left, and
+/// gaps.
 const NUMBERS: usize = 54;
 
-/// Names are no wider than this, however wide the terminal is.
+/// The largest width of the name, however wide the terminal is.
 const WIDEST_NAME: usize = 44;
 
-/// From this width on there is a bar too.
+/// The smallest width of a terminal on which a bar is shown.
 const WIDTH_FOR_BAR: usize = 110;
 const BAR: usize = 16;
 
-/// The days from 0000-03-01 to 1970-01-01.
+/// The number of days from 0000-03-01 to 1970-01-01.
 const DAYS_TO_1970: i64 = 719_468;
 
-/// What is drawn on.
+/// The size and colours of the terminal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Canvas {
     pub(super) rows: usize,
@@ -44,7 +45,7 @@ impl Canvas {
         self.paint("2", text)
     }
 
-    /// One column stays free: some terminals wrap when the last one is written.
+    /// One column stays free, because some terminals wrap after the last one.
     fn width(self) -> usize {
         self.columns.saturating_sub(1)
     }
@@ -58,13 +59,13 @@ impl Canvas {
         left.clamp(8, WIDEST_NAME)
     }
 
-    /// Half of the screen at most, so that log lines have a place above.
+    /// Half of the screen at most, to leave space for log lines above.
     fn room_lines(self) -> usize {
         (self.rows / 2).clamp(1, MOST_LINES)
     }
 }
 
-/// A line for each room on its way, `… and 12 more`, and a line for `/sync`.
+/// A line for each active room, `… and 12 more`, and a line for `/sync`.
 pub(super) fn lines(
     rooms: &[Room],
     following: Option<Following>,
@@ -124,7 +125,7 @@ fn follow(following: Following, now: Instant, canvas: Canvas) -> String {
     format!("{head}{}", canvas.dim(&format!(": {news}")))
 }
 
-/// What stays on the screen when a room is done.
+/// The line that stays on the screen when a room is done.
 pub(super) fn outcome(room: &Room, state: &str, now: Instant, canvas: Canvas) -> String {
     let took = now.saturating_duration_since(room.since).as_secs();
     let reached = room.reached.unwrap_or_default();
@@ -135,7 +136,7 @@ pub(super) fn outcome(room: &Room, state: &str, now: Instant, canvas: Canvas) ->
     truncate_str(&format!("{line}{detail}"), canvas.width(), "…").into_owned()
 }
 
-/// A name escaped and cut or padded to exactly this many columns.
+/// Escapes a name, and cuts or pads it to exactly this many columns.
 fn fit(name: &str, width: usize) -> String {
     let escaped = escape(name);
     let cut = truncate_str(&escaped, width, "…");
@@ -150,7 +151,7 @@ fn bar(share: f64, canvas: Canvas) -> String {
     format!("{done}{}", canvas.dim(&"─".repeat(BAR - full)))
 }
 
-/// 100 only when there is nothing left.
+/// Rounded down: 100 only when nothing is left.
 fn floor_percent(share: f64) -> u64 {
     whole((share * 100.0).floor())
 }
@@ -174,7 +175,7 @@ pub(super) fn thousands(number: u64) -> String {
     text
 }
 
-/// `45s`, `14m`, `3h`, `12d`: rounded up to the next of the unit, for more would be a pretence.
+/// `45s`, `14m`, `3h`, `12d`: rounded up to a whole unit, because an estimate is not more exact than that.
 pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         0..100 => format!("{seconds}s"),
@@ -185,7 +186,7 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
-/// The day in UTC of a time in milliseconds; a server may say any time at all.
+/// The day, in UTC, of a time in milliseconds. A server may send any number.
 fn date(milliseconds: i64) -> String {
     let (year, month, day) = civil(milliseconds.div_euclid(86_400_000));
     if (1970..=9999).contains(&year) {
@@ -195,7 +196,7 @@ fn date(milliseconds: i64) -> String {
     }
 }
 
-/// Year, month and day of a day since 1970-01-01, by counting years from March, in eras of 400.
+/// Year, month and day from a number of days since 1970-01-01. Counts years from March, in eras of 400 years.
 const fn civil(day: i64) -> (i64, i64, i64) {
     let day = day + DAYS_TO_1970;
     let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
