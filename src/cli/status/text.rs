@@ -1,4 +1,4 @@
-//! Text laid out for a terminal or a pipe, and numbers for people.
+//! Lays out text for a terminal or a pipe, and formats numbers for people.
 
 use std::io::{self, Write as _};
 
@@ -6,13 +6,13 @@ use console::{Term, measure_text_width, truncate_str};
 
 use crate::text::escape;
 
-/// Where no terminal says how wide it is.
+/// The width if stdout is not a terminal.
 const COLUMNS: usize = 100;
 const FEWEST_COLUMNS: usize = 40;
-/// The days from 0000-03-01 to 1970-01-01.
+/// The number of days from 0000-03-01 to 1970-01-01.
 const DAYS_TO_1970: i64 = 719_468;
 
-/// What is written on.
+/// The width and colours of standard output.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cli) struct Canvas {
     pub(in crate::cli) columns: usize,
@@ -20,7 +20,7 @@ pub(in crate::cli) struct Canvas {
 }
 
 impl Canvas {
-    /// Standard output. A pipe is as wide as `COLUMNS` says, which `watch` sets.
+    /// For standard output. The width of a pipe is taken from `COLUMNS`, which `watch` sets.
     pub(in crate::cli) fn stdout() -> Self {
         let term = Term::stdout();
         let screen = term.size_checked().map(|(_, columns)| usize::from(columns));
@@ -38,7 +38,7 @@ impl Canvas {
         }
     }
 
-    /// The text from column `indent` on, its first line after `head`, which must fill those columns.
+    /// Wraps the text and indents it to column `indent`. The first line begins with `head`, which must be that wide.
     pub(in crate::cli) fn hang(self, head: &str, indent: usize, text: &str) -> String {
         let lines = wrap(text, self.columns.saturating_sub(indent));
         let mut laid = String::new();
@@ -55,7 +55,7 @@ impl Canvas {
     }
 }
 
-/// Writes to standard output; nobody reading to the end is no failure.
+/// Writes to standard output. A reader that closes the pipe early is not an error.
 pub(in crate::cli) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -64,12 +64,13 @@ pub(in crate::cli) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Escaped, and cut to at most `width` columns.
+/// Escapes the text and cuts it to at most `width` columns.
 pub(in crate::cli) fn cut(text: &str, width: usize) -> String {
     truncate_str(&escape(text), width, "…").into_owned()
 }
 
-/// Escaped, in lines of at most `width` columns, broken between words where there are any. At least one line.
+/// Escapes the text and wraps it to lines of at most `width` columns, between words if possible. Returns at least one
+/// line.
 pub(in crate::cli) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
     let mut lines = Vec::new();
@@ -119,7 +120,7 @@ pub(super) fn size(bytes: i64) -> String {
     let mut value = bytes.max(0) as f64;
     let mut unit = "B";
     for larger in ["kB", "MB", "GB", "TB", "PB"] {
-        // What would be shown as 1000.
+        // Use the larger unit already if the value would be rounded to 1000.
         if value < 999.5 {
             break;
         }
@@ -139,7 +140,7 @@ pub(super) fn ago(seconds: f64) -> String {
     }
 }
 
-/// `45s`, `14m`, `3h`, `12d`, as the progress lines say it: rounded up, for more would be a pretence.
+/// `45s`, `14m`, `3h`, `12d`, as in the progress lines: rounded up, because an estimate is not more exact than that.
 pub(super) fn left(seconds: f64) -> String {
     match whole(seconds) {
         seconds @ 0..100 => format!("{seconds}s"),
@@ -159,7 +160,7 @@ pub(super) fn rate(per_second: f64) -> String {
     }
 }
 
-/// The day in UTC of a time in milliseconds; a server may say any time at all.
+/// The day, in UTC, of a time in milliseconds. A server may send any number.
 pub(super) fn day(milliseconds: i64) -> String {
     let (year, month, day) = civil(milliseconds.div_euclid(86_400_000));
     if (1970..=9999).contains(&year) {
@@ -169,7 +170,7 @@ pub(super) fn day(milliseconds: i64) -> String {
     }
 }
 
-/// Year, month and day of a day since 1970-01-01, by counting years from March, in eras of 400.
+/// Year, month and day from a number of days since 1970-01-01. Counts years from March, in eras of 400 years.
 const fn civil(day: i64) -> (i64, i64, i64) {
     let day = day + DAYS_TO_1970;
     let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
@@ -181,7 +182,7 @@ const fn civil(day: i64) -> (i64, i64, i64) {
     (year + era * 400 + next, month, day)
 }
 
-/// Rounded; what is negative or no number is 0.
+/// Rounds to a whole number. A negative number or NaN becomes 0.
 #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
 fn whole(value: f64) -> i64 {
     value.round().max(0.0) as i64

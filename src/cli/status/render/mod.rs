@@ -1,4 +1,4 @@
-//! The page that `backscroll status` shows.
+//! Renders the output of `backscroll status`.
 
 use super::{
     table::{Cell, Column, lay_out},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 const STATES: [&str; 6] = ["complete", "walking", "truncated", "stalled", "paused", "none"];
-/// Names in reasons are cut to this.
+/// Names in reasons are cut to this width.
 const NAME: usize = 44;
 
 pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
@@ -18,7 +18,7 @@ pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
     for wait in &status.waits {
         let holder = wait.holder();
         let text = format!(
-            "A transaction has waited {:.0} s for a lock that {} holds: until it is let go nothing is stored there.",
+            "A transaction has waited {:.0} s for a lock that {} holds: nothing is stored there until it is released.",
             wait.waited_s,
             escape(&holder)
         );
@@ -29,7 +29,7 @@ pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
         let text = if status.at_work && status.synced_ago_s.is_none() {
             "No rooms yet: they appear as the first sync response is stored."
         } else {
-            "No rooms yet. `backscroll check` says which rooms the account is in and which of them are to be archived."
+            "No rooms yet. `backscroll check` shows which rooms the account is in and which of them are archived."
         };
         return page + &canvas.hang("", 0, text);
     }
@@ -43,7 +43,7 @@ pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
     page + &totals(&status.rooms, canvas)
 }
 
-/// Whose archive it is, and how it is.
+/// The account, the homeserver, and the state of the archive.
 fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
     let user = status.user_id.as_deref().unwrap_or("no account yet");
     let homeserver = status.homeserver.as_deref().map(|url| format!(" on {}", url.trim_end_matches('/')));
@@ -54,7 +54,7 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
         None => "never synced".to_owned(),
     };
     let mut facts = vec![
-        if status.at_work { ("at work".to_owned(), "32") } else { ("not running".to_owned(), "33") },
+        if status.at_work { ("running".to_owned(), "32") } else { ("not running".to_owned(), "33") },
         (synced, ""),
         (format!("database {}", size(status.database_bytes)), ""),
     ];
@@ -69,7 +69,7 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
     canvas.paint("1", whose.trim_end()) + "\n" + &join(&facts, canvas) + &trouble(status, canvas)
 }
 
-/// Why nothing new comes in, if the homeserver is to blame.
+/// The homeserver's error, if it fails.
 fn trouble(status: &Status, canvas: Canvas) -> String {
     let Some(error) = &status.homeserver_error else { return String::new() };
     let since = status.homeserver_failing_s.map_or_else(String::new, |s| format!(", first {}", ago(s)));
@@ -81,7 +81,7 @@ fn originals(status: &Status) -> String {
     count(usize::try_from(status.originals).unwrap_or_default(), "original")
 }
 
-/// Facts with a dot between them, in as many lines as it takes.
+/// Joins facts with dots, in as many lines as needed.
 fn join(facts: &[(String, &'static str)], canvas: Canvas) -> String {
     let mut lines = String::new();
     let mut width = 0;
@@ -147,7 +147,7 @@ fn gaps(room: &RoomStatus) -> Cell {
     }
 }
 
-/// A name that can be seen.
+/// The name, unless it is blank.
 fn named(room: &RoomStatus) -> Option<&str> {
     room.name.as_deref().map(str::trim).filter(|name| !name.is_empty())
 }
@@ -156,7 +156,7 @@ fn name(room: &RoomStatus) -> &str {
     named(room).unwrap_or(&room.room_id)
 }
 
-/// How far a room is; of one that is paused, that it is.
+/// The state of the room's history, or `paused`.
 fn state(room: &RoomStatus) -> &str {
     if room.paused { "paused" } else { &room.history_state }
 }
@@ -172,9 +172,9 @@ fn paint(state: &str) -> &'static str {
     }
 }
 
-/// What keeps the room from being whole.
+/// Why the room is not complete.
 fn reasons(room: &RoomStatus, canvas: Canvas) -> Option<String> {
-    // What is wrong with a paused room can wait as long as the room.
+    // The problems of a paused room are not shown until it is resumed.
     let halted = matches!(state(room), "stalled" | "truncated");
     let reason = room.history_reason.as_deref().filter(|_| halted);
     let error = room.last_error.as_deref().filter(|error| Some(*error) != reason && !room.paused);
@@ -184,13 +184,13 @@ fn reasons(room: &RoomStatus, canvas: Canvas) -> Option<String> {
             reason.map_or_else(|| room.history_state.clone(), |why| format!("{}: {why}", room.history_state)),
         );
     }
-    // Of a room that is whole but for what could not be read.
+    // A complete room has a reason if some of its data could not be read.
     texts.extend(room.history_reason.clone().filter(|_| state(room) == "complete"));
     texts.extend(error.map(|error| format!("last error: {error}")));
     if texts.is_empty() {
         return None;
     }
-    // The name in one piece, as it stands in the table.
+    // The name is not wrapped, so that it looks as in the table.
     let name = cut(name(room), NAME);
     let laid = canvas.hang("  ", 4, &format!("{name}: {}", texts.join("; ")));
     let code = if halted { paint(&room.history_state) } else { "33" };
