@@ -1,14 +1,14 @@
-//! The settings as they are written: the shape of the file, with every default.
+//! The settings as they are written in the file, with every default.
 //!
-//! Nothing here is checked beyond its type; [`super::Config`] is made from it and is valid.
+//! Only types are checked here. [`super::Config`] is made from them and is valid.
 
 use serde::{Deserialize, Serialize};
 
 use super::{LogFormat, RedactionPolicy, span::Span};
 
-/// Every setting in the order in which it is shown and documented.
+/// Every setting, in the order in which they are shown and documented.
 ///
-/// A test holds that this is exactly the set of leaves of [`Settings`].
+/// A test checks that these are exactly the leaves of [`Settings`].
 pub(super) const KEYS: &[&str] = &[
     "data_dir",
     "homeserver.url",
