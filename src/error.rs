@@ -46,9 +46,9 @@ mod tests {
     use super::*;
 
     /// What the texts of errors that are shown after "failed to" may begin with.
-    const VERBS: [&str; 20] = [
-        "add", "archive", "ask", "become", "begin", "do", "find", "get", "hold", "log", "migrate", "move",
-        "open", "reach", "read", "store", "take", "use", "walk", "write",
+    const VERBS: [&str; 22] = [
+        "add", "archive", "ask", "become", "begin", "complete", "do", "find", "get", "hold", "log",
+        "migrate", "move", "open", "reach", "read", "send", "store", "take", "use", "walk", "write",
     ];
 
     /// The text of each variant as it stands in a source file, its fields not filled in.

@@ -33,7 +33,7 @@ async fn probes_tell_what_is_wrong() {
     stage.say(&room, "wakes the sync", 1);
     daemon
         .until("it is not ready any more", async || {
-            get(address, "/readyz").unwrap().1.contains("homeserver: failed to get an answer")
+            get(address, "/readyz").unwrap().1.contains("homeserver: failed to complete the request")
         })
         .await;
     assert_eq!(
