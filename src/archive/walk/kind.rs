@@ -1,21 +1,22 @@
-//! Kinds and states of walks, as the database names them.
+//! The kinds and states of walks, as stored in the database.
 
 /// Why a walk is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A room's whole past.
+    /// The room's whole history.
     History,
-    /// `backscroll backfill`.
+    /// A walk of `backscroll backfill`.
     Operator,
-    /// A gap, with `to` set to the old `since`: rigorous for what arrived live.
+    /// The first pass through a gap, with `to` set to the old `since`. It finds everything that arrived live.
     GapSince,
-    /// A gap without a token below, through the room's whole past.
+    /// The first pass through a gap without a lower token: through the room's whole history.
     GapWhole,
-    /// A gap, without `to`: for what the server itself fetched from others, which `to` hides (P48).
+    /// The second pass through a gap, without `to`. It finds events that the server has fetched from other servers,
+    /// which `to` hides (P48).
     GapKnown,
-    /// That once more, later.
+    /// The third pass: the second one again, later.
     GapRecheck,
-    /// The whole past again, later: for what the server has learnt since (P45, P47).
+    /// The whole history again, later. It finds events that the server has learnt since (P45, P47).
     Rewalk,
 }
 
@@ -33,7 +34,8 @@ impl Kind {
         }
     }
 
-    /// Whether its walks give way to the first pass through a gap, also through one that is not known yet.
+    /// Whether its walks must wait for the first pass through a gap, also through one that `/sync` has not reported
+    /// yet.
     pub(crate) fn gives_way(self) -> bool {
         matches!(self, Self::GapKnown | Self::GapRecheck)
     }
@@ -57,12 +59,12 @@ impl From<String> for Kind {
     }
 }
 
-/// Where a walk stands.
+/// The state of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkState {
-    /// To be gone on with.
+    /// It continues when it is due.
     Open,
-    /// Cannot go on without somebody's look.
+    /// It has failed, and is retried after a growing delay.
     Stalled,
     /// Finished.
     Done,
