@@ -1,8 +1,8 @@
 //! The forward loop: stores each `/sync` response and the `since` token of the next one in the same transaction.
 //!
-//! [`follow`] runs until shutdown, [`once`] for a single response (`run --once`). Both call [`Follower::step`], which
-//! retries until one response is stored. Each try first checks for a [`rollback`] of the homeserver, then sends one
-//! request ([`Follower::sync_once`]). Two tasks run beside the loop: [`state_check`] and [`removed_rooms`].
+//! [`follow`] runs until shutdown, [`once`] for a single response (`run --once`). Both call `Follower::step`, which
+//! retries until one response is stored. Each try first checks for a `rollback` of the homeserver, then sends one
+//! request (`Follower::sync_once`). Two tasks run beside the loop: `state_check` and `removed_rooms`.
 
 mod past_membership;
 mod removed_rooms;
