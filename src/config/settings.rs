@@ -1,6 +1,6 @@
-//! The settings as they are written: the shape of the file, with every default.
+//! The settings as they are written in the file, with every default.
 //!
-//! Nothing here is checked beyond its type; [`super::Config`] is made from it and is valid.
+//! Only types are checked here. [`super::Config`] is made from them and is valid.
 
 use std::{fmt, sync::LazyLock};
 
@@ -11,7 +11,7 @@ use serde::{
 
 use super::{LogFormat, RedactionPolicy, document::join, span::Span};
 
-/// Every setting in the order in which it is shown and documented: that of the fields of [`Settings`].
+/// Every setting, in the order in which they are shown and documented: that of the fields of [`Settings`].
 pub(super) static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| keys_of(&Settings::default()));
 
 /// The settings of one `[[rooms.room]]`.

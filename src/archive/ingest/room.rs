@@ -1,5 +1,8 @@
-//! What one room's part of a `/sync` response becomes: a bootstrap at first sight, later an appended timeline, a gap where
-//! events were left out, and moves of the current state. Runs inside the transactions of [`Intake`](crate::archive::Intake).
+//! Stores one room's part of a `/sync` response, in the transactions of [`Intake`](crate::archive::Intake).
+//!
+//! [`Decision::of`] decides what to do with it. A room that is new to the archive gets a bootstrap: its state is
+//! stored, and a history walk is opened. Otherwise the timeline is appended, and a gap is opened if events are
+//! missing before it. Both move the current state.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -33,20 +36,20 @@ use crate::{
     },
 };
 
-/// What becomes of a room's part of a response.
+/// What to do with a room's part of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
     /// An invite or a knock. Its stripped state is stored if the room is wanted.
     Invited { is_wanted: bool },
-    /// The account has left a room in which it never was, as far as the response shows: an invite or a knock came to nothing.
-    /// Nothing is stored.
+    /// The account has left a room that it never joined, according to the response: it declined an invite, or its
+    /// knock was rejected. Nothing is stored.
     NeverJoined,
-    /// The response does not hold what is needed: the alias by which the room is wanted or not, or the create event of a new
-    /// room. Nothing is stored; `/sync` is asked for the whole state.
+    /// The response lacks the create event of a new room, or shows a new alias that may change whether the room is
+    /// wanted. Nothing is stored. The next request asks for the whole state.
     NeedFullState,
     /// The room is not wanted. Nothing is stored.
     NotWatched,
-    /// The room is new to the archive. Its events are stored without positions, and its history is to be walked.
+    /// The room is new to the archive. Its events are stored without positions, and a history walk is opened.
     Bootstrap,
     /// The archive has the room. The timeline is appended.
     Append,
@@ -61,7 +64,7 @@ impl Decision {
             return Self::Invited { is_wanted: is_wanted(&aliases) };
         }
         let has_create = state_events(update).any(|event| event.is_state("m.room.create"));
-        // Where the timeline leaves something out, the join may be in that; a whole state shows it.
+        // A limited timeline may have left the join out. Only the whole state shows it then.
         let shows_all = response.full || !update.limited;
         if !before.bootstrapped
             && before.membership != Membership::Join
@@ -94,7 +97,7 @@ impl Decision {
 }
 
 impl Writer {
-    /// Stores a room's part of a response, or notes in `outcome` that this takes the whole state.
+    /// Stores a room's part of a response, or sets in `outcome` that the whole state is needed first.
     pub(in crate::archive) async fn apply_room(
         &self,
         connection: &mut PgConnection,
@@ -136,8 +139,8 @@ impl Writer {
             }
             Decision::NeverJoined | Decision::NotWatched => {
                 if was_invited && update.section == Section::Leave {
-                    // The invite or knock may have hidden that the account was in the room before, or that the room was taken
-                    // up again. Only the room's state and history show it.
+                    // `/sync` reported the invite or knock instead of an earlier membership, so the account may have
+                    // been in the room before. Only the room's state and history show it.
                     choice::mark_left_room_stale(connection, response.rooms, room.room_key, &room.room_id)
                         .await?;
                 }
@@ -150,7 +153,7 @@ impl Writer {
         if let Some(create) = state_events(update).find(|event| event.is_state("m.room.create")) {
             room.room_version = Some(room_state::declared_version(create));
         }
-        // Of a first response all is stored before a room counts as known.
+        // A room of a first response counts as bootstrapped only after the whole response is stored.
         room.bootstrapped |= !response.is_first();
         portion.changes.set(&room);
         if (was_invited || before.membership == Membership::Ban) && room.membership == Membership::Leave {
@@ -170,7 +173,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores in quarantine what could not be read as events.
+    /// Stores unreadable parts in quarantine.
     async fn keep_unread(
         &self,
         connection: &mut PgConnection,
@@ -185,7 +188,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A room's first response: its events are stored unplaced, for the history walk to place them.
+    /// Stores a room's first part: its events get no positions. The history walk will place them.
     async fn bootstrap(
         &self,
         connection: &mut PgConnection,
@@ -203,8 +206,8 @@ impl Writer {
                 None => afterwards.handed_over.push(room.room_key),
             }
         }
-        // From next_batch, not prev_batch: events that arrived late but sort early are below neither the latter nor in
-        // this timeline (P160).
+        // The walk begins at next_batch, not at prev_batch. Late events that sort early are neither below prev_batch
+        // nor in this timeline (P160).
         match response.next_batch {
             Some(next_batch) => self.begin_history(connection, response.rooms, room, next_batch).await?,
             None if response.rooms.prev_batch(&room.room_id).is_some() => {
@@ -215,7 +218,7 @@ impl Writer {
         Ok(new)
     }
 
-    /// Opens the walk through all that there was of a room that is new to the archive. `now`: the token of its state.
+    /// Opens the history walk of a room that is new to the archive. `now`: the token of its state.
     pub(in crate::archive) async fn begin_history(
         &self,
         connection: &mut PgConnection,
@@ -232,7 +235,7 @@ impl Writer {
                 upper_token: Some(now),
                 lower_token: Some(prev_batch),
                 upper_event_id: None,
-                // So that what comes live leaves room for it.
+                // Leaves space for the missing events below future live ones.
                 upper_position: position::append(None, true).next(),
                 from_position: None,
                 lower: None,
@@ -242,8 +245,8 @@ impl Writer {
         self.open_history(connection, room, from_token, operator.map(|_| 0)).await
     }
 
-    /// Walks a truncated history again: what was out of reach may be visible now. And a history of which only a part was
-    /// walked, as the operator asked.
+    /// Walks a truncated history again, because older events may be visible now. Also completes a history of which
+    /// only a part was walked at the operator's request.
     pub(in crate::archive) async fn reopen_history(
         &self,
         connection: &mut PgConnection,
@@ -276,7 +279,7 @@ impl Writer {
         history::set(connection, room.room_key, HistoryState::Walking, None).await
     }
 
-    /// A later response: its timeline is appended, and a hole before it becomes a gap.
+    /// Stores a later part of a room: appends its timeline, and opens a gap if events are missing before it.
     #[expect(clippy::too_many_arguments, reason = "all that is known of a room and its part of the response")]
     async fn follow(
         &self,
@@ -296,7 +299,7 @@ impl Writer {
         let top = portion.top(room.room_key);
         let awaits_walk = top.awaits_walk;
         let (top, newest) = (top.position(), top.newest);
-        // A first response that was stored in part may have opened the gap before.
+        // An interrupted first response may have opened the gap already.
         let mut hole = discontinuity(response, before, update, rejoined)
             .filter(|_| !(response.is_first() && awaits_walk));
         let is_left_out = hole.is_none()
@@ -315,13 +318,15 @@ impl Writer {
         let known = &portion.found(room.room_key).known;
         let places = lookup::places(&events, known);
         unnamed |= redaction::names_no_target(room, &events, known);
-        // An initial timeline has the graph's order, and so does that of a room that the account is back in: what arrived late but
-        // sorts early is neither in it nor below its prev_batch (P160). In any other what is new may come as it arrived,
-        // also where the account has left again, or has left and returned (Synapse gives the graph's order there too): what came
-        // late says nothing about where its neighbours belong.
+        // An initial timeline is in graph order, and so is that of a room that the account has rejoined. Late events
+        // that sort early are neither in it nor below its prev_batch (P160). Any other timeline may be in the order
+        // of arrival, also if the account has left again, or has left and returned in between (although Synapse uses
+        // graph order there). In such a timeline, the neighbours of a late event need not be its neighbours in the
+        // room.
         let is_initial = response.is_first();
         let in_graph_order = is_initial || (rejoined && update.section == Section::Join);
-        // Events that could not be read, or were left out in silence, may belong between those that are here.
+        // Unreadable events may belong between the readable ones. So may events that the server left out without
+        // saying so.
         let from_end = is_initial || rejoined || update.timeline_unread || is_left_out;
         let (overlap, newest) = if in_graph_order {
             (Some(Overlap::of_all(&places)), newest)
@@ -333,7 +338,7 @@ impl Writer {
             Some(overlap) => overlap.place(connection, room.room_key, again).await?,
             None => Vec::new(),
         };
-        // A known event in what arrived since `since` is one that a walk has met before and placed where it belongs.
+        // A known event in the rest of the timeline was placed by an earlier walk. It keeps its position.
         let lowest = overlap.and_then(|overlap| overlap.lowest(&given));
         given.extend(fresh.iter().map(|place| place.position().or_else(|| positions.next())));
         new += self.gather(connection, portion, room, &events, &given).await?;
@@ -342,12 +347,13 @@ impl Writer {
         }
 
         if update.section == Section::Join && (hole.is_some() || may_repeat) {
-            // Refused while the account was out of the room, which may be reported only by what is missing here.
+            // The server may have refused the walk while the account was not in the room. The leave and the return
+            // may both be in the missing part.
             walk::reopen_stalled(connection, Some(room.room_key)).await?;
         }
         if let Some(reason) = hole {
             if response.account.since.is_some() && may_repeat {
-                // Redactions of meanwhile may be hidden from the account: only what they redacted shows them.
+                // Redactions sent meanwhile may be hidden from the account. Only the redacted events show them.
                 walk::rewalk_now(connection, room.room_key).await?;
             }
             let place = GapPlace {
@@ -372,19 +378,19 @@ impl Writer {
     }
 }
 
-/// Where a gap before a timeline lies.
+/// The place of a gap before a timeline.
 struct GapPlace {
-    /// Whether what is missing may also belong between the timeline's events, so that the walk begins above them.
+    /// Whether missing events may also belong between the timeline's events, so that the walk begins above them.
     is_reported_from_end: bool,
-    /// The room's highest position, the timeline included.
+    /// The room's highest position, including the timeline.
     end: Option<i64>,
-    /// The position above what is missing, where that is below the timeline.
+    /// The position above the missing events, if they are below the timeline.
     upper_position: Option<i64>,
     /// The newest event before the gap.
     lower: Option<(String, i64)>,
 }
 
-/// The gap before the timeline of `update`.
+/// Describes the gap before the timeline of `update`.
 fn new_gap<'a>(
     response: &'a Response<'_>,
     before: &'a Room,
@@ -404,19 +410,20 @@ fn new_gap<'a>(
         lower_token,
         upper_event_id: update.timeline.events.first().map(|event| event.event_id.as_str()),
         upper_position: if (from_end && update.section == Section::Leave) || lower_token.is_none() {
-            // The walk may not begin before the account is back: then it begins with what came after the leave. Or it
-            // goes down from above the timeline, of which a late event may sort below all that is missing.
+            // After a leave, the walk may only begin after the account has returned, and then with events after the
+            // leave. Without a lower token, it goes down from above the timeline, in which a late event may be below
+            // all missing ones.
             position::append(place.end, true).next()
         } else {
             place.upper_position
         },
-        // What arrives until that is walked may belong between the timeline's events.
+        // Events that arrive before the gap is walked may belong between the timeline's events.
         from_position: (from_end && update.section == Section::Join).then(|| position::just_above(place.end)),
         lower: place.lower,
     }
 }
 
-/// Moves the current state as the response says. Returns whether it should be compared with the server's.
+/// Moves the current state according to the response. Returns whether it must be compared with the server's.
 fn move_state(
     portion: &mut Portion,
     response: &Response<'_>,
@@ -431,18 +438,18 @@ fn move_state(
         Some(after) => pointers.point(&after.events, cause(Cause::StateAfter)),
         None => pointers.point(&update.state.events, cause(Cause::State)),
     }
-    // Of a forked graph Synapse reports the state of the branch that the timeline ends with (P86), not the room's.
+    // In a forked graph, Synapse reports the state of the branch at the end of the timeline (P86), not the room's.
     let branched = update.state_after.is_none() && pointers.have_moved();
-    // Where the server offers the state after the timeline, nothing else counts (P87), but for a leave after which none of
-    // its users is in the room: Synapse has no state any more then, and reports no change.
+    // If the server reports the state after the timeline, only that counts (P87). An exception is a leave after which
+    // no local user is in the room: Synapse then has no state and reports no change.
     let dropped = update.state_after.is_some()
         && update.section == Section::Leave
         && last_of_own(update, &response.account.user_id).is_some_and(|leave| !pointers.points_at(leave));
     if update.state_after.is_none() || dropped {
         pointers.follow(&update.timeline.events, cause(Cause::Timeline));
     }
-    // A power event from another branch may have undone what it does not name, also where there was nothing before it: no
-    // response reports that (P93).
+    // A power event from another branch may have reverted other state, even if it replaced nothing. No response
+    // reports that (P93).
     let undone = state_events(update).any(room_state::takes_power);
     let suspicious = pointers.suspicious()
         || branched
@@ -455,15 +462,15 @@ fn move_state(
     suspicious
 }
 
-/// Rooms of a response with their rows, which are locked.
+/// The rooms of a response and their locked rows.
 pub(in crate::archive) struct Claimed<'a> {
-    /// In the order of their keys.
+    /// Ordered by key.
     pub(in crate::archive) update: Vec<(Room, &'a RoomBatch)>,
-    /// Those whose rows were made just now.
+    /// The rooms whose rows were inserted just now.
     pub(in crate::archive) made: HashSet<i32>,
 }
 
-/// Finds or makes the rows of the rooms that were not erased, and locks them.
+/// Finds or inserts the rows of the rooms, and locks them. Erased rooms are left out.
 pub(in crate::archive) async fn claim_rooms<'a>(
     connection: &mut PgConnection,
     response: &Response<'_>,
@@ -483,17 +490,17 @@ pub(in crate::archive) async fn claim_rooms<'a>(
     let made = room::create_all(connection, &room_ids, &memberships).await?;
     let key = |batch: &RoomBatch| {
         let room_id = batch.room_id.as_str();
-        // Without an entry it was erased.
+        // A room without an entry was erased.
         (*known.get(room_id)?).or_else(|| made.get(room_id).copied())
     };
     let mut claimed: Vec<_> = update.iter().filter_map(|batch| Some((key(batch)?, batch))).collect();
     claimed.sort_by_key(|(room_key, _)| *room_key);
     let room_keys: Vec<i32> = claimed.iter().map(|(room_key, _)| *room_key).collect();
-    // Nobody else sees those that were made here.
+    // New rows need no lock: no other transaction can see them.
     let made: HashSet<i32> = made.into_values().collect();
     let shared: Vec<i32> = room_keys.iter().copied().filter(|room_key| !made.contains(room_key)).collect();
     lock_rooms(connection, &shared).await?;
-    // As they are now that nobody else is at work in them.
+    // Read after the lock, so that no other transaction can change them.
     let rooms = room::get_all(connection, &room_keys).await?;
     let update =
         claimed.into_iter().filter_map(|(key, batch)| Some((rooms.get(&key)?.clone(), batch))).collect();

@@ -1,5 +1,5 @@
-//! What one room's part of a `/sync` response reports: the account's membership, whether events are missing before it, whether
-//! it repeats what was sent before, whether its state is all there is.
+//! Compares one room's part of a `/sync` response with the archive: whether events are missing before it, whether the
+//! account has rejoined, whether it repeats earlier events, and whether its state is complete.
 
 use super::response::Response;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     matrix::{Event, Membership, RoomBatch, Section, room_update::own},
 };
 
-/// Why events may be missing between the archive and this timeline; `None`: none are.
+/// Why events may be missing between the archive and this timeline. `None`: none are missing.
 pub(in crate::archive) fn discontinuity(
     response: &Response<'_>,
     before: &Room,
@@ -29,10 +29,10 @@ pub(in crate::archive) fn discontinuity(
     }
 }
 
-/// Whether the account may see more of a room that it had left than its last leave let it see: it is back, or was between
-/// this response and the last, or has left anew without a return (its ban was lifted, it declined an invite), up to which
-/// the server shows the room now. That it was back may stand in what a limited timeline leaves out: nothing else is new in
-/// a room that was left.
+/// Whether the account can see more of the room than at its last leave: it rejoined, or left again. It may leave
+/// again without a return, after an unban or a declined invite; the server then shows the room up to that point. The
+/// return may also be in the part that a limited timeline leaves out, because nothing else is new in a room that the
+/// account has left.
 pub(in crate::archive) fn rejoined(
     response: &Response<'_>,
     before: &Room,
@@ -51,7 +51,7 @@ pub(in crate::archive) fn rejoined(
     {
         return true;
     }
-    // Some servers tell of the same leave again and again.
+    // Some servers report the same leave repeatedly.
     before.bootstrapped && has_unknown(known, own(update, user_id, Membership::Leave))
 }
 
@@ -59,9 +59,9 @@ fn has_unknown<'e>(known: &KnownEvents, mut events: impl Iterator<Item = &'e Eve
     events.any(|event| !known.contains_key(&event.event_id))
 }
 
-/// Whether the timeline may repeat what the account was reported before: after the loss of `since` and after a return, in the
-/// graph's order; after a return from a leave since the last response, in either order. Any other timeline reports only what is new.
-/// `known`: what was before anything of the response was stored: the return may stand in its state, too.
+/// Whether the timeline may repeat events of earlier responses: after the loss of `since` and after a rejoin, in
+/// graph order; after a leave and a return since the last response, in either order. Any other timeline has only new
+/// events. `known`: the look-up from before the response was stored, because the return may also be in its state.
 pub(in crate::archive) fn may_repeat(
     response: &Response<'_>,
     update: &RoomBatch,
@@ -73,22 +73,23 @@ pub(in crate::archive) fn may_repeat(
         || has_unknown(known, own(update, &response.account.user_id, Membership::Join))
 }
 
-/// Whether the current state may not be what the response says, though all that it says was followed.
+/// Whether the current state may be wrong although everything in the response was applied.
 pub(in crate::archive) fn state_is_partial(
     response: &Response<'_>,
     before: &Room,
     update: &RoomBatch,
     rejoined: bool,
 ) -> bool {
-    // A homeserver may tell of state in /state that it leaves out of /sync, such as aliases: a whole state is none.
+    // A homeserver may return state in /state that it leaves out of /sync, such as aliases. So even a whole state is
+    // not complete.
     if response.full || !before.bootstrapped {
         return true;
     }
     if update.section == Section::Leave {
-        // It reports the state as it was then (P90), but what changed while the account was away is asked to those who stay,
-        // and a timeline may hold what came too late to count.
+        // The server reports the state as it was at the leave (P90). If the account was back in between, the state may have
+        // changed during its absence, and the timeline may contain late events that are not the current state.
         return rejoined;
     }
-    // Beyond a hole a key may have lost its event, which only a whole state reports (P93).
+    // After a gap, a state key may have no event any more. Only the whole state shows that (P93).
     discontinuity(response, before, update, rejoined).is_some()
 }

@@ -1,4 +1,4 @@
-//! What metrics tell of the archive, read when they are asked for and at no other time.
+//! The metrics of the archive. They are queried only when `/metrics` is read.
 
 use crate::{
     archive::{Archive, Error, HistoryState, WalkState},
@@ -6,7 +6,7 @@ use crate::{
 };
 
 impl Archive {
-    /// The numbers of now.
+    /// The current values.
     pub async fn gauges(&self) -> Result<Gauges, Error> {
         let whole = sqlx::query!(
             r#"select (select extract(epoch from now() - synced_at)::float8 from archive.accounts limit 1) as synced_ago_s,
