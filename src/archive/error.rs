@@ -99,7 +99,7 @@ pub enum Error {
     /// An alias cannot be resolved.
     #[error("find the room {0}: neither the archive nor the homeserver knows this alias")]
     NoSuchAlias(String),
-    /// The account may not read a room that is to be archived.
+    /// The account may not read the room to archive.
     #[error(
         "archive the room {room}: the account is not in it, and the homeserver does not show it to others ({answer}); join it \
          with a client or with `backscroll rooms add --join {room}`"
@@ -107,7 +107,7 @@ pub enum Error {
     NotReadable {
         /// The room, as it was named.
         room: String,
-        /// What the homeserver says.
+        /// The homeserver's error.
         answer: String,
     },
     /// The homeserver refuses a token that the operator gave.
@@ -118,7 +118,7 @@ pub enum Error {
     RefusedToken {
         /// The room.
         room: String,
-        /// What the homeserver says.
+        /// The homeserver's error.
         answer: String,
     },
     /// The text is not a user id, and no archived event has such a sender.

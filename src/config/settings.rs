@@ -140,10 +140,10 @@ fn keys_of(settings: &impl Serialize) -> Vec<&'static str> {
     table.keys("").into_iter().map(|key| &*key.leak()).collect()
 }
 
-/// The names of a table, in their order.
+/// A table: its names and values, in their order.
 struct Table(Vec<(String, Named)>);
 
-/// What has a name in a table.
+/// The value of a name in a table.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Named {

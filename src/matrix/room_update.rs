@@ -5,7 +5,7 @@ use super::{
     room_state::{alias_contents, own_membership},
 };
 
-/// The account's membership: a ban is listed like any other leave, and only the account's own member event tells it.
+/// The account's membership. A ban is listed like any other leave, so it is read from the account's member event.
 pub(crate) fn membership(update: &RoomBatch, user_id: &str) -> Membership {
     let last_membership = || state_events(update).filter_map(|event| own_membership(event, user_id)).last();
     match update.section {

@@ -107,7 +107,7 @@ fn probe(dir: &Path, owner: &Owner) -> Result<Result<u32, String>, Error> {
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(parse_version(&text).ok_or_else(|| {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        format!("does not tell its version: {}", complaint.trim())
+        format!("does not report its version: {}", complaint.trim())
     }))
 }
 

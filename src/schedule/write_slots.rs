@@ -66,7 +66,7 @@ mod tests {
         let did = |what| order.borrow_mut().push(what);
         let first = slots.page(false, async {
             live_begins.notified().await;
-            did("the page in hand");
+            did("the page under way");
         });
         let live = slots.live(async {
             live_begins.notify_one();
@@ -74,11 +74,11 @@ mod tests {
             for _ in 0..10 {
                 tokio::task::yield_now().await;
             }
-            did("what is live");
+            did("the sync response");
         });
         let next = slots.page(false, async { did("the next page") });
         tokio::join!(first, live, next);
-        assert_eq!(order.into_inner(), ["the page in hand", "what is live", "the next page"]);
+        assert_eq!(order.into_inner(), ["the page under way", "the sync response", "the next page"]);
     }
 
     #[tokio::test]

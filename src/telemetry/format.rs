@@ -59,7 +59,7 @@ fn dim(to: &mut Writer<'_>, text: impl Display) -> fmt::Result {
     write!(to, "{}", Painted { colour, code: "2", text })
 }
 
-/// The SGR code of its colour.
+/// The SGR code of the level's colour.
 const fn code(level: Level) -> &'static str {
     match level {
         Level::ERROR => "1;31",

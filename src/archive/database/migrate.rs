@@ -12,13 +12,12 @@ use crate::archive::{Archive, CONNECT, Error};
 
 /// The table of the applied migrations.
 pub(in crate::archive) const TABLE: &str = "archive._sqlx_migrations";
-/// How long one statement of a migration waits for a lock at first. Whoever reads the views queues behind it, so that
-/// this is short, and shorter than `deadlock_timeout` is by default: it is the migration that gives way, not a
-/// reader.
+/// How long one statement of a migration waits for a lock at first. Readers of the views queue behind it, so this is
+/// short. It is shorter than the default `deadlock_timeout`, so that the migration fails and not a reader.
 const LOCK: Duration = Duration::from_millis(500);
-/// How long at last, where readers leave no such moment: it doubles with each try.
+/// How long it waits at last, if readers always hold a lock. The time doubles with each try.
 const LOCK_AT_LAST: Duration = Duration::from_secs(15);
-/// How long what passes is tried again here.
+/// How long temporary failures are retried.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The first pause between two tries, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];

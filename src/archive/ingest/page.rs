@@ -28,13 +28,13 @@ use crate::{
     matrix::Page,
 };
 
-/// A page of `/messages` that is to be stored.
+/// A page of `/messages` to store.
 #[derive(Clone, Copy)]
 struct FetchedPage<'a> {
-    /// The walk that asked for it.
+    /// The walk that requested it.
     walk: &'a Walk,
     page: &'a Page,
-    /// The time that fetching it took.
+    /// How long fetching it took.
     busy: Duration,
     settings: &'a Backfill,
 }

@@ -318,17 +318,10 @@ impl Writer {
         let known = &portion.found(room.room_key).known;
         let places = lookup::places(&events, known);
         unnamed |= redaction::names_no_target(room, &events, known);
-        // An initial timeline is in graph order, and so is that of a room that the account has rejoined. Late events
-        // that sort early are neither in it nor below its prev_batch (P160). Any other timeline may be in the order
-        // of arrival, also if the account has left again, or has left and returned in between (although Synapse uses
-        // graph order there). In such a timeline, the neighbours of a late event need not be its neighbours in the
-        // room.
-        let is_initial = response.is_first();
-        let in_graph_order = is_initial || (rejoined && update.section == Section::Join);
         // Unreadable events may belong between the readable ones. So may events that the server left out without
         // saying so.
-        let from_end = is_initial || rejoined || update.timeline_unread || is_left_out;
-        let (overlap, newest) = if in_graph_order {
+        let from_end = response.is_first() || rejoined || update.timeline_unread || is_left_out;
+        let (overlap, newest) = if is_in_graph_order(response, update, rejoined) {
             (Some(Overlap::of_all(&places)), newest)
         } else {
             overlap::ahead(connection, room.room_key, newest, &events, &places).await?
@@ -376,6 +369,16 @@ impl Writer {
         }
         Ok(new)
     }
+}
+
+/// Whether the events of a later timeline are in graph order.
+///
+/// Those of an initial timeline are, and those of a room that the account has rejoined. Late events that sort early are
+/// neither in it nor below its `prev_batch` (P160). Any other timeline may be in the order of arrival, also if the account
+/// has left again, or has left and returned in between (although Synapse uses graph order there). In such a timeline, the
+/// neighbours of a late event need not be its neighbours in the room.
+fn is_in_graph_order(response: &Response<'_>, update: &RoomBatch, rejoined: bool) -> bool {
+    response.is_first() || (rejoined && update.section == Section::Join)
 }
 
 /// The place of a gap before a timeline.

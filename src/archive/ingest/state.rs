@@ -22,7 +22,7 @@ use crate::{
     matrix::{Event, Events, room_state},
 };
 
-/// Events of a state that are looked up and stored at once: a room may have 100,000 members.
+/// How many events of a state are looked up and stored at once. A room may have 100,000 members.
 const EVENTS_AT_ONCE: usize = 5_000;
 
 impl Writer {

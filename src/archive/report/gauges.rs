@@ -48,7 +48,7 @@ impl Archive {
     }
 }
 
-/// The count of each state by its word, 0 where there is none.
+/// The count of every state with its name, 0 for a state without a row.
 fn counts<S: Copy + PartialEq>(
     states: &[S],
     word: fn(S) -> &'static str,

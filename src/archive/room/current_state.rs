@@ -16,10 +16,10 @@ use crate::{
     matrix::Event,
 };
 
-/// Rows that are sent to the database at once: a room may have 100,000 members.
+/// How many rows are sent to the database at once. A room may have 100,000 members.
 const ROWS_AT_ONCE: usize = 5_000;
 
-/// A type and a state key. Shared by the map and the moves.
+/// A type and a state key. The map and the moves share it, to save memory.
 type Key = Arc<(String, String)>;
 
 /// The event that a key points at.
@@ -27,7 +27,7 @@ type Key = Arc<(String, String)>;
 struct Pointer {
     event_id: Arc<str>,
     origin_server_ts: Option<i64>,
-    /// Whether an event has named the key.
+    /// Whether an event of the response has this type and state key.
     named: bool,
 }
 
@@ -40,7 +40,7 @@ impl Pointer {
 /// The report of the server that moved a pointer. Stored with the move, in `archive.state_changes.cause`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The first whole state that the archive has of a room, whichever way it came.
+    /// The first whole state of a room that the archive has stored, from `/sync` or `/state`.
     Bootstrap,
     /// `state` of a `/sync` response: up to its timeline's start.
     State,
@@ -48,7 +48,7 @@ pub enum Cause {
     Timeline,
     /// `state_after` of a `/sync` response: up to its timeline's end.
     StateAfter,
-    /// The room's whole state, asked for because the archive had reason to doubt its own.
+    /// The room's whole state from `/state`, requested because the archive's was stale.
     Reconcile,
 }
 

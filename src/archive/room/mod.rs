@@ -26,7 +26,7 @@ pub(super) struct Room {
     pub(super) room_key: i32,
     pub(super) room_id: String,
     pub(super) room_version: Option<String>,
-    /// The account's.
+    /// The account's membership.
     pub(super) membership: Membership,
     pub(super) watched: bool,
     pub(super) bootstrapped: bool,
@@ -70,7 +70,7 @@ pub(super) async fn get_all(
     Ok(rooms.into_iter().map(|room| (room.room_key, room)).collect())
 }
 
-/// Makes the row of a room that has none.
+/// Creates the row of a room that has none.
 pub(super) async fn create(
     connection: &mut PgConnection,
     room_id: &str,

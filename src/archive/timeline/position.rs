@@ -1,8 +1,11 @@
 //! Computes positions, which define the order of a room's events. Pure arithmetic, no SQL.
 //!
-//! `order by position` is the room's order. Invariants: a position never changes once given (but by `backscroll
-//! resequence`); two events of a room never share one; events of one walk keep the server's order among themselves;
-//! what a walk finds between two known events stands between them. Protocol 4.4 has the reasons and a simulation.
+//! `order by position` is the room's order. Invariants:
+//!
+//! * A position never changes, except by `backscroll resequence`.
+//! * Two events of a room never share a position.
+//! * The events of one walk keep the server's order.
+//! * An event that a walk finds between two known events is placed between them.
 
 /// The distance between neighbours that arrive one after the other.
 const STEP: i64 = 1 << 16;

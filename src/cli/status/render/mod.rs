@@ -13,7 +13,7 @@ use crate::{
 /// The state of a room's history. `None`: the room is paused.
 type State = Option<HistoryState>;
 
-/// In the order of the totals.
+/// Every state, in the order of the totals.
 const STATES: [State; 6] = [
     Some(HistoryState::Complete),
     Some(HistoryState::Walking),
