@@ -1,42 +1,43 @@
-//! The pause before a retry: capped, jittered, reset by success. Only loops retry; what they call reports.
+//! The pause before a retry: it doubles up to a maximum, has jitter, and is reset by success. Only loops retry. The
+//! functions that they call return the error.
 
 use std::time::{Duration, Instant};
 
-/// Whether to try again.
+/// Whether and when to retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     /// After a pause of the loop's own choice, see [`Backoff`].
     Backoff,
-    /// After the pause that the other side asked for.
+    /// After the pause that the server has requested.
     After(Duration),
-    /// As [`Backoff`](Self::Backoff), for the other side may refuse what it grants a moment later. What has been refused often
-    /// and for long may be given up, see [`Patience`]: the smallest thing, never the daemon.
+    /// As [`Backoff`](Self::Backoff), because a refusal may be temporary. What is refused often enough and long
+    /// enough may be given up, see [`Patience`]: as little as possible, and never the daemon itself.
     Refused,
-    /// Not before a person has done something.
+    /// Not until a person has fixed something.
     Never,
 }
 
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Failures in a row before a refusal can be believed, however long the first one is ago.
+/// The number of failures in a row before a refusal can count as final, however long ago the first one was.
 const REPEATS: u32 = 4;
-/// How long a refusal must last at most for whoever does not stay: a single run, a command.
+/// The longest [`Patience`] of a single run or a command.
 const BRIEF: Duration = Duration::from_secs(5);
 
-/// How long the other side must go on refusing before it is believed: a single refusal may be a proxy's, or pass.
+/// How long refusals must last before they count as final. A single one may be temporary, or come from a proxy.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     time: Duration,
 }
 
 impl Patience {
-    /// With this much time between the first refusal and the one that is believed.
+    /// `time`: between the first refusal and the one that counts as final.
     pub fn new(time: Duration) -> Self {
         Self { time }
     }
 
-    /// That of a single run or a command, and of what holds up everything else.
+    /// A shorter patience: for a single run or a command, and for a refusal that delays everything else.
     #[must_use]
     pub fn brief(self) -> Self {
         Self { time: self.time.min(BRIEF) }
@@ -48,7 +49,7 @@ impl Patience {
     }
 }
 
-/// Doubling pauses from half a second to a minute, each a random half to whole of its size.
+/// Pauses that double from half a second up to a minute. Each is multiplied by a random factor from 0.5 to 1.
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
@@ -74,23 +75,23 @@ impl Backoff {
         self.failures
     }
 
-    /// Whether the failures since the last success are so many, and go back so far, that they are no accident.
+    /// Whether there were enough failures since the last success, over a long enough time, to count as final.
     pub fn is_lasting(&self, patience: Patience) -> bool {
         self.failures >= REPEATS && self.first.is_some_and(|first| first.elapsed() >= patience.time)
     }
 
-    /// To be called on success.
+    /// Call this on success.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
 }
 
-/// A pause that was doubled so many times, up to the longest.
+/// A pause that has doubled `times` times, up to the longest.
 pub(crate) fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
     first.saturating_mul(2_u32.saturating_pow(times)).min(longest)
 }
 
-/// A random half to whole of a pause.
+/// A pause multiplied by a random factor from 0.5 to 1.
 pub fn jitter(whole: Duration) -> Duration {
     whole.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

@@ -1,13 +1,14 @@
-//! The environment of a child process is made for it: no secret of ours, and nothing that misleads the program.
+//! The environment of child processes. Backscroll's own environment may contain an access token and passwords, and
+//! variables such as `PGHOST` that change what a program does.
 //!
-//! Our own environment may hold an access token and passwords. A child inherits none of it but what programs need to be
-//! found and to load, see [`command`]; whoever starts a program for a person adds [`TERMINAL`].
+//! So a child inherits only what it needs to be found and to load, see [`command`]. A program that a person uses also
+//! inherits [`TERMINAL`].
 
 use std::{ffi::OsStr, process::Command};
 
-/// What a program needs to run at all.
+/// What every program needs.
 const NEEDED: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "LOCPATH", "LOCALE_ARCHIVE"];
-/// What a program that a person uses needs besides.
+/// What an interactive program needs besides.
 pub(crate) const TERMINAL: [&str; 22] = [
     "COLORTERM",
     "COLUMNS",
@@ -33,7 +34,7 @@ pub(crate) const TERMINAL: [&str; 22] = [
     "XDG_STATE_HOME",
 ];
 
-/// A command that inherits [`NEEDED`] alone.
+/// A command that inherits only [`NEEDED`].
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
@@ -41,7 +42,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Lets the command inherit the variables for whose names `wanted` holds.
+/// Lets the command inherit the variables whose names are `wanted`.
 pub(crate) fn pass(command: &mut Command, wanted: impl Fn(&str) -> bool) {
     let variables = std::env::vars_os();
     command.envs(variables.filter(|(name, _)| name.to_str().is_some_and(&wanted)));

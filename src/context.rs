@@ -1,4 +1,4 @@
-//! What the loops share, and what an error means to them.
+//! What the loops share: configuration, clients, notifications between loops, and how they retry after an error.
 
 use std::{
     sync::{
@@ -25,13 +25,13 @@ use crate::{
     },
 };
 
-/// With `--once`: failures in a row after which the other side counts as away.
+/// With `--once`: failures in a row after which the homeserver or the database counts as unreachable.
 const ONCE_FAILURES: u32 = 8;
 
-/// The longest pause before the database is tried again.
+/// The longest pause before a retry of the database.
 const DATABASE_AGAIN: Duration = Duration::from_secs(5);
 
-/// What is tried again, how soon, and what is given up.
+/// Which errors are retried, how soon, and when they become final.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
     once: bool,
@@ -39,31 +39,31 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// For a daemon, which never gives up what may pass; `once`: for a single run or a command, which does.
+    /// A daemon never gives up on an error that may be temporary. A single run or a command (`once`) does.
     pub fn new(patience: Duration, once: bool) -> Self {
         let patience = Patience::new(patience);
         Self { once, patience: if once { patience.brief() } else { patience } }
     }
 
-    /// Whether it is a single run's.
+    /// Whether this is the policy of a single run or a command.
     pub fn is_for_once(&self) -> bool {
         self.once
     }
 
-    /// Whether what `refusals` counts has been refused so often and for so long that it is believed.
+    /// Whether there were so many `refusals`, over so long a time, that they count as final.
     pub fn is_believed(&self, refusals: &Backoff) -> bool {
         refusals.is_lasting(self.patience)
     }
 
-    /// The same for what holds up everything else until it is.
+    /// The same with a shorter time, for a refusal that delays everything else.
     pub fn is_believed_soon(&self, refusals: &Backoff) -> bool {
         refusals.is_lasting(self.patience.brief())
     }
 
-    /// What `work` gives, whatever number of tries that takes while its errors are such as pass.
+    /// Runs `work`. Retries while its errors may be temporary.
     ///
     /// # Errors
-    /// One that no retry helps against.
+    /// An error that a retry cannot fix.
     pub(crate) async fn retry<T, E: Into<Error>>(
         self,
         work: impl AsyncFn() -> Result<T, E>,
@@ -81,15 +81,15 @@ impl RetryPolicy {
         }
     }
 
-    /// The pause before another try; `None` if this is the end: no retry helps, or it was tried often enough. A failure that
-    /// lasts is logged when it begins, and then ever more rarely.
+    /// The pause before the next try. `None`: the error is final, because no retry helps or there were enough tries.
+    /// Repeated failures are logged at 1, 2, 4, 8, … in a row.
     pub fn pause(&self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
         let mut pause = match error.retry() {
             Retry::Never => return None,
-            // A database is near, and its failures are short.
+            // The database is usually close, and its failures are short.
             Retry::Backoff if matches!(error, Error::Archive(_)) => backoff.pause().min(DATABASE_AGAIN),
             Retry::Backoff | Retry::Refused => backoff.pause(),
-            // Not before it was asked for, and not at once where that is no time at all.
+            // At least the pause that the server has requested, and never none at all.
             Retry::After(pause) => pause.max(backoff.pause().min(Duration::from_secs(1))),
         };
         let failures = backoff.failures();
@@ -121,37 +121,37 @@ pub struct Context {
     pub client: Identity,
     /// The database.
     pub writer: Writer,
-    /// Who writes to it next.
+    /// The order of writes to the database.
     pub write_slots: WriteSlots,
-    /// Where people talk now.
+    /// Rooms with recent live events.
     pub active_rooms: ActiveRooms,
-    /// Memory for what is fetched ahead.
+    /// Permits for pages that are fetched ahead.
     pub spare_pages: SparePages,
-    /// What is shown of the work.
+    /// What the terminal and the log show of the work.
     pub progress: Progress,
-    /// Whether the loops live.
+    /// Whether the loops are alive.
     pub health: Arc<Health>,
     /// Events that `/sync` has brought in this run.
     pub live_events: AtomicU64,
-    /// Whether `/sync` was heard last, rather than has failed, or has not answered yet in this run.
+    /// Whether the last `/sync` request succeeded. False before the first one of this run.
     pub sync_is_current: AtomicBool,
     /// Wakes the backward loop: there may be new walks.
     pub walks_opened: Notify,
-    /// Wakes who compares states: there may be new reason to doubt some.
+    /// Wakes the comparison of states: there may be stale rooms.
     pub states_marked_stale: Notify,
-    /// How many responses were stored in this run.
+    /// How many `/sync` responses were stored in this run.
     pub responses: watch::Sender<u64>,
-    /// How many of the next requests for news are to be answered at once.
+    /// How many of the next `/sync` requests ask for an immediate response.
     pub hurries: AtomicU8,
-    /// Ends the request for news that is under way.
+    /// Cancels the `/sync` request that is under way, so that the next one follows at once.
     pub hurried: Notify,
-    /// Wakes the forward loop: rooms may have been chosen otherwise, see [`crate::archive::Change`].
+    /// Wakes the forward loop: the choice of rooms may have changed, see [`crate::archive::Change`].
     pub rooms_chosen: Notify,
-    /// Cancelled when the daemon is to stop.
+    /// Cancelled at shutdown.
     pub shutdown: CancellationToken,
-    /// Whether to end when what is due is done.
+    /// Whether this is a single run, which ends when nothing more is due.
     pub once: bool,
-    /// What is tried again, and what is given up.
+    /// Which errors are retried, and when they become final.
     pub retries: RetryPolicy,
 }
 
@@ -159,7 +159,7 @@ impl Context {
     /// Waits, or returns early on shutdown.
     pub async fn pause(&self, pause: Duration) {
         pulse::within(pause);
-        // Tokio's shortest sleep is a millisecond, which is much where none is due.
+        // Tokio sleeps at least a millisecond, which is long where no pause is due.
         if pause.is_zero() {
             return;
         }
@@ -169,10 +169,10 @@ impl Context {
         }
     }
 
-    /// Waits until the server has answered a request for news that was made after this was called, and that is stored.
+    /// Waits until a `/sync` response is stored that was requested after this call.
     pub async fn hear_news(&self) {
         let mut responses = self.responses.subscribe();
-        // The first of them may have been asked for before.
+        // The next response may have been requested before this call; the one after it was not.
         let wanted = *responses.borrow() + 2;
         self.hurries.store(2, Ordering::Relaxed);
         self.hurried.notify_one();
@@ -180,7 +180,8 @@ impl Context {
         let _ = self.unless_stopped(responses.wait_for(|stored| *stored >= wanted)).await;
     }
 
-    /// What comes of a request, or `None` if the daemon is to stop before: a server may leave it without an answer.
+    /// The result of a request. `None`: the daemon shuts down. A server may never answer, so shutdown must not wait
+    /// for it.
     pub async fn unless_stopped<T>(&self, request: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             () = self.shutdown.cancelled() => None,
@@ -188,22 +189,24 @@ impl Context {
         }
     }
 
-    /// Whether `/sync` was heard last. While it may have more to tell, no later pass through a gap is made: it could be led
-    /// into a newer gap by a late event, and would place below the older one what lies above. And no walk begins at `since`:
-    /// what the server has learnt belongs between events that no response has reported yet, and would be placed below them.
+    /// Whether the last `/sync` request succeeded. If not, the archive may lack newer events, and two things wait:
+    ///
+    /// * The later passes through a gap. A late event could lead such a pass into a newer gap that has no row yet. It would
+    ///   place events below the older gap that belong above it.
+    /// * Walks that begin at `since`. They would place late events below events that no response has reported yet.
     pub fn sync_is_current(&self) -> bool {
         self.sync_is_current.load(Ordering::Relaxed)
     }
 
-    /// What to do about an error: repairs what can be repaired and pauses, or gives the error back if no retry helps.
-    /// A failure that lasts is logged when it begins, and then ever more rarely.
+    /// Handles an error before a retry: renews a refused access token or lost database sessions, then pauses. Repeated
+    /// failures are logged at 1, 2, 4, 8, … in a row.
     ///
     /// # Errors
-    /// The error, if it is final; or what the repair met, if that is.
+    /// The error itself, if it is final; or the error of the renewal, if that is.
     pub async fn recover(&self, mut error: Error, backoff: &mut Backoff) -> Result<(), Error> {
         if matches!(&error, Error::Matrix(error) if error.is_logged_out()) {
             let Some(Err(failure)) = self.unless_stopped(self.client.renew()).await else {
-                // There is another token, or the old one works elsewhere.
+                // The token was renewed, or the server accepts the old one for another request.
                 let pause = backoff.pause();
                 if self.once && backoff.failures() >= ONCE_FAILURES {
                     return Err(error);
@@ -211,14 +214,14 @@ impl Context {
                 if backoff.failures() > 1 && backoff.failures().is_power_of_two() {
                     tracing::warn!(
                         %error, failures = backoff.failures(), retry_in_s = pause.as_secs_f32(),
-                        "the homeserver refuses an access token that it accepts elsewhere; trying again"
+                        "the homeserver refuses an access token that it accepts for other requests; trying again"
                     );
                 }
                 metrics::retry(error.class());
                 self.pause(pause).await;
                 return Ok(());
             };
-            // The token is as dead as before, so the next request leads here again.
+            // The token is still refused, so the next request leads here again.
             error = failure.into();
         }
         if let Error::Archive(error) = &error {
@@ -229,11 +232,10 @@ impl Context {
         Ok(())
     }
 
-    /// What `work` gives, whatever number of tries that takes, with [`recover`](Self::recover) after each error. `None`: the
-    /// daemon is to stop.
+    /// Runs `work`, and again after [`recover`](Self::recover) as often as it fails. `None`: the daemon shuts down.
     ///
     /// # Errors
-    /// One that no retry helps against.
+    /// An error that a retry cannot fix.
     pub(crate) async fn retry<T>(
         &self,
         mut work: impl AsyncFnMut() -> Result<T, Error>,
@@ -248,11 +250,11 @@ impl Context {
         Ok(None)
     }
 
-    /// Whether the server says so again and again, with a pause after each time, until that `is_enough`: a single answer may be
-    /// a proxy's, or of a server in trouble.
+    /// Whether `says` returns true each time until that `is_enough`, with a pause after each time. A single response may
+    /// come from a proxy, or from a server in trouble.
     ///
     /// # Errors
-    /// The first that `says` gives.
+    /// The first error of `says`.
     pub(crate) async fn is_repeated<E>(
         &self,
         says: impl AsyncFn() -> Result<bool, E>,
@@ -269,14 +271,14 @@ impl Context {
         Ok(false)
     }
 
-    /// Notes that the homeserver has failed several times in a row, for `backscroll status`. Nothing depends on it.
+    /// Records for `backscroll status` that the homeserver has failed several times in a row. Nothing else uses it.
     pub async fn note_failing(&self, error: &matrix::Error, failures: u32) {
         self.health.homeserver_is(Homeserver::Fails(format!("failed to {error}")));
         if failures < 2 || !failures.is_power_of_two() {
             return;
         }
         if let Err(problem) = self.writer.note_homeserver_fails(&format!("failed to {error}")).await {
-            tracing::debug!(error = %problem, "that the homeserver fails could not be noted");
+            tracing::debug!(error = %problem, "failed to record that the homeserver fails");
         }
     }
 }

@@ -4,33 +4,34 @@
 //!
 //! ```text
 //! homeserver ──HTTP──▶ matrix::Client ──Page──▶ sync / backfill loop ──▶ archive::Writer ──one transaction──▶ Postgres
-//!                      bytes → raw events →     asks, waits, retries;     lock room, insert events, positions,
-//!                      envelopes; one bad       holds no state that       redactions, state, gaps, AND the token,
-//!                      event never a page       the database lacks        compare-and-set
+//!                      parses each event        requests, waits,          lock room, insert events, positions,
+//!                      separately; an invalid   retries; keeps no state   redactions, state, gaps, AND the token
+//!                      one affects no other     outside the database      (compare-and-set)
 //! ```
 //!
 //! # Where to read
 //!
 //! `main.rs` → [`cli`] → [`daemon`] (connect, take the lease, start the loops) → [`sync`] (forwards) and [`backfill`]
-//! (backwards), which share a [`context::Context`] → [`matrix::Page`] → `archive/ingest/` ([`archive::Writer::take_in`],
-//! [`archive::Writer::apply_page`]) → `migrations/`. [`matrix`] knows HTTP and no SQL, [`archive`] SQL and no HTTP.
+//! (backwards), which share a [`context::Context`] → [`matrix::Page`] → `archive/ingest/`
+//! ([`archive::Writer::take_in`], [`archive::Writer::apply_page`]) → `migrations/`. [`matrix`] contains HTTP and no
+//! SQL, [`archive`] SQL and no HTTP.
 //!
-//! * `schedule`: `/sync` is stored before pages; while people talk, fewer pages are stored at once.
-//! * [`fetch`]: how much is asked for at once, how soon again, and how content is got back that an edit has replaced.
-//! * [`backoff`]: how failures are tried again, and when a refusal is believed.
-//! * [`service`]: systemd, the HTTP listener, and whether the loops live.
-//! * [`postgres`]: a private server, where no database is configured.
+//! * `schedule`: `/sync` responses are stored before pages; while rooms are active, fewer pages are stored at once.
+//! * [`fetch`]: the size of a page, the pause between requests, and the original content of edited events.
+//! * [`backoff`]: when failures are retried, and when a refusal counts as final.
+//! * [`service`]: systemd, the HTTP listener, and whether the loops are alive.
+//! * [`postgres`]: the private server, which is used if no database is configured.
 //!
-//! Numbers such as (P71) name facts about the Matrix protocol: see [`matrix::protocol`].
+//! Numbers such as (P71) refer to facts about the Matrix protocol: see [`matrix::protocol`].
 //!
 //! # Invariants
 //!
-//! * Every event that the account was shown is stored once, by room and event id, and can be given back as served.
-//! * The checkpoint is never ahead of the rows: it moves in their transaction. After any crash the archive ends
+//! * Every event that the homeserver returned is stored once, by room and event id, and can be restored as served.
+//! * The checkpoint is never ahead of the rows: it moves in their transaction. After any crash, the archive ends
 //!   identical to that of a run without one.
-//! * *archive + gaps = room*: where something is missing, a row says so.
-//! * Whoever writes holds the lease: each transaction proves it first (`archive::lease`), so there is one writer at a time.
-//! * A position, once given, never changes but by [`backfill::resequence`]. The current state moves only on the server's word.
+//! * *archive + gaps = room*: if something is missing, a row records it.
+//! * Only the process that holds the lease writes: each transaction checks the lease first (`archive::lease`).
+//! * A position never changes, except by [`backfill::resequence`]. Only `/sync` and `/state` move the current state.
 
 pub mod archive;
 pub mod backfill;

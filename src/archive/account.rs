@@ -1,26 +1,27 @@
-//! The forward checkpoint: `since`, the account's place in `/sync`.
+//! The account, and the forward checkpoint `since`.
 
 use sqlx::PgConnection;
 
 use super::{Archive, Error, Writer, rollback_probe};
 
-/// The account whose view is archived.
+/// The account of the archive.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Internal key.
     pub account_key: i32,
     /// Matrix user id.
     pub user_id: String,
-    /// Device of an earlier password login.
+    /// The device of an earlier login with the password.
     pub device_id: Option<String>,
-    /// Token of the next `/sync`; `None`: never synced.
+    /// The token of the next `/sync` request. `None`: an initial sync.
     pub since: Option<String>,
-    /// The room filter as last applied; after a decision about rooms, what no filter is like.
+    /// The fingerprint of the room filter that was last applied. After a change of the choice, a text that equals no
+    /// fingerprint.
     pub rooms_filter: Option<String>,
 }
 
 impl Archive {
-    /// The archive's account; `None` in a new archive.
+    /// The archive's account. `None`: the archive is new.
     pub async fn account(&self) -> Result<Option<Account>, Error> {
         let account = sqlx::query_as!(
             Account,
@@ -33,10 +34,10 @@ impl Archive {
 }
 
 impl Writer {
-    /// The account's row, made if this is a new archive.
+    /// The account's row, which is inserted in a new archive.
     ///
     /// # Errors
-    /// [`Error::AnotherAccount`] if the archive is another account's: the two see different things.
+    /// [`Error::AnotherAccount`] if the archive belongs to another account, which sees other events.
     pub async fn account(
         &self,
         user_id: &str,
@@ -65,7 +66,7 @@ impl Writer {
         Ok(account)
     }
 
-    /// Notes that the homeserver does not answer, and why; the next response that is stored takes it back.
+    /// Records why the homeserver fails. The next stored response removes this.
     pub async fn note_homeserver_fails(&self, error: &str) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         sqlx::query!(
@@ -80,8 +81,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives up a `since` that the server refuses (P134) or misunderstands (P23): the next response is an initial one, and
-    /// opens a gap in every room that was followed. Returns the account as it is now.
+    /// Drops a `since` that the server refuses (P134) or misunderstands (P23). The next response is an initial one,
+    /// and opens a gap in every room that was followed. Returns the account as it is now.
     pub async fn forget_since(&self, account: &Account) -> Result<Account, Error> {
         let mut transaction = self.begin().await?;
         let forgotten = sqlx::query!(
@@ -100,8 +101,9 @@ impl Writer {
     }
 }
 
-/// Has the next response tell the state of every room, because of a decision about one. Never twice the same text, so that
-/// an answer to a request of before it cannot be taken for one of after it, whatever else was decided between.
+/// Makes the next request ask for the whole state of every room, after the choice of rooms has changed. The text is
+/// different each time, so that a response to an earlier request is recognised as outdated, even if the choice was
+/// changed back.
 pub(super) async fn outdate_filter(connection: &mut PgConnection) -> Result<(), Error> {
     sqlx::query!("update archive.accounts set rooms_filter = 'outdated ' || gen_random_uuid()::text")
         .execute(connection)
@@ -109,8 +111,8 @@ pub(super) async fn outdate_filter(connection: &mut PgConnection) -> Result<(), 
     Ok(())
 }
 
-/// Whether nothing was decided about rooms since `account` was read; nothing is then until the transaction ends. To be
-/// asked after the rooms were locked.
+/// Whether the choice of rooms is still the same as when `account` was read. It cannot change until the transaction
+/// ends. Call this after the rooms were locked.
 pub(super) async fn is_up_to_date(connection: &mut PgConnection, account: &Account) -> Result<bool, Error> {
     let rooms_filter = sqlx::query_scalar!(
         "select rooms_filter from archive.accounts where account_key = $1 for update",
@@ -121,14 +123,14 @@ pub(super) async fn is_up_to_date(connection: &mut PgConnection, account: &Accou
     Ok(rooms_filter == account.rooms_filter)
 }
 
-/// Where the forward stream stands now.
+/// The `since` that is stored now.
 pub(super) async fn since(connection: &mut PgConnection, account: &Account) -> Result<Option<String>, Error> {
     let since =
         sqlx::query_scalar!("select since from archive.accounts where account_key = $1", account.account_key);
     Ok(since.fetch_one(connection).await?)
 }
 
-/// Moves `since` in the transaction that stores the response it belongs to.
+/// Moves `since` in the transaction that stores its response.
 ///
 /// # Errors
 /// [`Error::CheckpointMoved`] if it is not where `account` says.

@@ -1,18 +1,18 @@
-//! Text columns that hold one of a few words. Each is an enum in Rust; the migrations' `check` lists the same
-//! words, which `tests/schema.rs` compares.
+//! Text columns with a fixed set of values. Each is an enum in Rust. The migrations' `check` lists the same values, and
+//! `tests/schema.rs` compares the two.
 
-/// Lets an enum be the value of a text column, by `ALL` and `as_str`. A word in the database that the enum
-/// does not have is an error. Given with its words, the enum gets `ALL` and `as_str`, too.
+/// Makes an enum the type of a text column, with `ALL` and `as_str`. A value in the database that the enum does not have
+/// is an error. If the words are given, the macro also defines `ALL` and `as_str`.
 ///
-/// `#[derive(sqlx::Type)]` would need the words a second time for logs and metrics, and asks each connection
-/// once what type `text` is.
+/// `#[derive(sqlx::Type)]` would need the words a second time for logs and metrics, and would query the type `text` once
+/// for each connection.
 macro_rules! text_column {
     ($enum:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
         impl $enum {
             /// Every value.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word for it in the database.
+            /// The value in the database.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word),+

@@ -1,16 +1,16 @@
-//! Why the database did not do what was asked.
+//! The errors of the archive.
 
 use sqlx::migrate::MigrateError;
 
 use crate::{Exit, backoff::Retry};
 
-/// Why the database did not do what was asked. The texts hold no event content.
+/// An error of the archive. The texts contain no event content.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Any error of the database or the way to it.
+    /// Any error of the database or the connection.
     #[error("use the database: {}", describe(.0))]
     Database(#[from] sqlx::Error),
-    /// What answers is no session of PostgreSQL of our own.
+    /// The connection has no PostgreSQL session of its own.
     #[error(
         "use the database: a connection pooler answers that hands out another session for each transaction ({0}); connect to \
          PostgreSQL itself, or set the pooler to session mode"
@@ -56,7 +56,8 @@ pub enum Error {
         /// When it connected.
         since: String,
     },
-    /// Another Backscroll has become the writer while this one was away. Nothing was written since.
+    /// Another Backscroll has become the writer while this one had lost its session. This one has written nothing
+    /// since.
     #[error(
         "hold on to being the writer of this database: another Backscroll has taken the lease while this one had lost its session \
          ({by}); stop one of the two, or use another database"
@@ -65,7 +66,7 @@ pub enum Error {
         /// Who has it.
         by: String,
     },
-    /// The session that holds the writer's lease is lost and could not be made anew yet. Nothing is written meanwhile.
+    /// The session that holds the writer's lease is lost and could not be replaced yet. Nothing is written meanwhile.
     #[error("hold the writer's lease: its session is lost and cannot be made anew yet: {why}")]
     LeaseLost {
         /// Why not.
@@ -81,13 +82,13 @@ pub enum Error {
         /// The account whose archive this is.
         theirs: String,
     },
-    /// A checkpoint was not where it was last seen, so somebody else moved it. Nothing was written.
+    /// A checkpoint differs from its last known value, so another process has moved it. Nothing was written.
     #[error("move a checkpoint: it is not where it was last seen")]
     CheckpointMoved,
-    /// The room of a walk is not archived any more. Nothing was written.
+    /// The room of a walk is no longer archived. Nothing was written.
     #[error("store a page: the room was paused or removed meanwhile")]
     Unwatched,
-    /// A walk gives way to the first pass through a gap of its room. Nothing was written.
+    /// The first pass through a newer gap of the room must go first. Nothing was written.
     #[error("store a page: the first walk through a newer gap of the room comes first")]
     YieldToNewerGap,
     /// No such room.
@@ -95,10 +96,10 @@ pub enum Error {
         "find the room {0} in the archive: it is not there (yet); `backscroll run --once` looks for rooms"
     )]
     NoSuchRoom(String),
-    /// An alias leads nowhere.
+    /// An alias cannot be resolved.
     #[error("find the room {0}: neither the archive nor the homeserver knows this alias")]
     NoSuchAlias(String),
-    /// The account may not read a room that is to be archived.
+    /// The account may not read the room to archive.
     #[error(
         "archive the room {room}: the account is not in it, and the homeserver does not show it to others ({answer}); join it \
          with a client or with `backscroll rooms add --join {room}`"
@@ -106,10 +107,10 @@ pub enum Error {
     NotReadable {
         /// The room, as it was named.
         room: String,
-        /// What the homeserver says.
+        /// The homeserver's error.
         answer: String,
     },
-    /// The homeserver refuses a token of the operator's.
+    /// The homeserver refuses a token that the operator gave.
     #[error(
         "begin a walk in the room {room}: the homeserver refuses the token ({answer}); one is good on the homeserver that gave it, \
          as `prev_batch` in an answer to /sync, or as `end` in one to /messages of this room"
@@ -117,18 +118,18 @@ pub enum Error {
     RefusedToken {
         /// The room.
         room: String,
-        /// What the homeserver says.
+        /// The homeserver's error.
         answer: String,
     },
-    /// No user id, and no sender of an archived event either.
+    /// The text is not a user id, and no archived event has such a sender.
     #[error(
         "find the user {0}: a user id has the form @name:server, and the archive has no events of such a sender"
     )]
     NoSuchUser(String),
-    /// The account is not in a room that is to be added.
+    /// The account is not in the room to add.
     #[error("add the room {0}: the account is not in it; join it with a client, or add --join")]
     NotJoined(String),
-    /// A walk is asked for in a room that is not archived now.
+    /// A walk was requested in a room that is not archived now.
     #[error(
         "walk the room {0}: it is paused, removed or left out, so nothing of it is fetched; `backscroll rooms list` shows \
          which, `backscroll rooms resume` and `backscroll rooms add` change it"
@@ -142,7 +143,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether another try may help.
+    /// Whether and when to retry.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Database(_) if self.passes() => Retry::Backoff,
@@ -156,7 +157,7 @@ impl Error {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
     }
 
-    /// The process's exit code if this ends it.
+    /// The exit code of a process that ends with this error.
     pub fn exit_code(&self) -> Exit {
         match self {
             Self::Database(error) if denied(error) => Exit::Refused,
@@ -187,7 +188,7 @@ fn denied(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("42501" | "0LP01")))
 }
 
-/// The error without DETAIL and CONTEXT, which quote the row.
+/// The error without DETAIL and CONTEXT, which would quote the row.
 fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => {

@@ -1,4 +1,5 @@
-//! The database's edge: SQL, no HTTP. [`Archive`] reads; [`Writer`], of which there is one per database, writes.
+//! The archive in the database: SQL, no HTTP. [`Archive`] reads. [`Writer`], of which there is one per database,
+//! writes.
 
 mod account;
 mod column;
@@ -54,9 +55,9 @@ pub use self::{
 use self::database::sessions::Sessions;
 use crate::config::RedactionPolicy as Policy;
 
-/// How long a connection may take, so that a dead database is reported and not waited for.
+/// How long connecting may take. A database that does not answer is then reported.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a connection may have been idle to be taken without a test.
+/// A connection that was idle for longer is tested before it is used.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// An archive that can be read.
@@ -64,21 +65,21 @@ const FRESH: Duration = Duration::from_secs(1);
 pub struct Archive {
     pool: PgPool,
     sessions: Arc<Sessions>,
-    /// Of this process's lease, once it has one.
+    /// The state of this process's lease, once it has one.
     lease_state: Arc<Mutex<Option<lease::Observer>>>,
 }
 
-/// Numbers and words stay what they are if somebody panics beside them.
+/// A panic in another thread cannot leave these values inconsistent, so a poisoned mutex is used as it is.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Archive {
-    /// Connects to the database at `url`, with at most `connections` connections; a [`Writer`] has its own beside them, for its
-    /// lock and for the pages in hand. Nothing is migrated.
+    /// Connects to the database at `url`, with at most `connections` connections. A [`Writer`] has additional ones,
+    /// for its lock and for the pages that are being stored. Does not migrate.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, Error> {
         let options = url.parse::<PgConnectOptions>()?.application_name("backscroll");
-        // The pool would only say that it waited for a connection in vain; a single one says why.
+        // An error of the pool is only a timeout. The error of a single connection names the reason.
         let first = tokio::time::timeout(CONNECT, PgConnection::connect_with(&options)).await;
         first.map_err(|_| sqlx::Error::PoolTimedOut)??.close().await?;
         let sessions = Arc::new(Sessions::default());
@@ -86,13 +87,13 @@ impl Archive {
         Ok(Self { pool, sessions, lease_state: Arc::default() })
     }
 
-    /// How the sessions of the pool connect, for one of its own.
+    /// The connection options of the pool, for a session outside of it.
     fn options(&self) -> PgConnectOptions {
         (*self.pool.connect_options()).clone()
     }
 
-    /// To be called with an error that is to be tried again. One that says that nothing can be written may come from a standby
-    /// to which the address no longer leads: every session is made anew.
+    /// Call this with an error before a retry. If it means that the server is read-only, the session may be with a
+    /// standby to which the address no longer leads. Then all sessions are replaced by new ones.
     fn renew_after(&self, error: &Error) {
         if error.is_read_only() {
             self.sessions.renew();

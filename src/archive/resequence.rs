@@ -1,4 +1,4 @@
-//! A room's order, read anew from the server and written at once: the only operation that changes positions.
+//! Rewrites a room's positions to match the server's order. This is the only operation that changes positions.
 
 use sqlx::PgConnection;
 
@@ -12,28 +12,28 @@ use super::{
 };
 use crate::matrix::Page;
 
-/// Where the reading of a room's order stands.
+/// The progress of reading a room's order.
 #[derive(Clone, Debug)]
 pub struct Resequence {
     /// The room's internal key.
     pub room_key: i32,
-    /// `from` of the next request.
+    /// The `from` of the next request.
     pub cursor: Option<String>,
     /// Pages read.
     pub pages: i64,
 }
 
-/// What a page reported.
+/// The result of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRead {
-    /// Events that it added to the order.
+    /// The number of events that it added to the order.
     pub added: u64,
     /// Whether the room's create event is in the order.
     pub create_passed: bool,
 }
 
 impl Writer {
-    /// Begins to read a room's order, or goes on where an earlier run was stopped, if nothing came in since.
+    /// Begins to read a room's order, or resumes an interrupted run if `since` has not moved.
     ///
     /// # Errors
     /// [`Error::NoSuchRoom`] if the archive does not know the room.
@@ -65,7 +65,7 @@ impl Writer {
         Ok(resequence)
     }
 
-    /// Begins the reading anew at the newest event: the server refuses its cursor.
+    /// Begins again at the newest event, because the server refuses the cursor.
     pub async fn restart_resequence(&self, at: &Resequence) -> Result<Resequence, Error> {
         let mut transaction = self.begin().await?;
         move_cursor(&mut transaction, at, None, 0).await?;
@@ -74,8 +74,8 @@ impl Writer {
         Ok(Resequence { cursor: None, pages: 0, ..at.clone() })
     }
 
-    /// Stores what a page lists, and moves the cursor to `next`, in one transaction. Events that the archive lacks are
-    /// stored too, for the order to place them.
+    /// Stores the order of a page and moves the cursor to `next`, in one transaction. Events that the archive lacks
+    /// are stored too.
     ///
     /// # Errors
     /// [`Error::CheckpointMoved`] if the cursor is not where `at` says.
@@ -104,7 +104,8 @@ impl Writer {
         Ok(PageRead { added, create_passed })
     }
 
-    /// Gives the room the order that was read, in one transaction. Returns how many events changed their position.
+    /// Rewrites the room's positions in the order that was read, in one transaction. Returns how many events have a
+    /// new position.
     pub async fn finish_resequence(&self, at: &Resequence) -> Result<u64, Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, at.room_key).await?;
@@ -152,7 +153,7 @@ async fn forget_order(connection: &mut PgConnection, room_key: i32) -> Result<()
     Ok(())
 }
 
-/// Appends the page's events, newest first, to the order. One that is listed twice keeps its first place (P35).
+/// Appends the page's events to the order, newest first. An event that is listed twice keeps its first place (P35).
 async fn append_order(connection: &mut PgConnection, room: &Room, page: &Page) -> Result<u64, Error> {
     let event_ids: Vec<String> = page.chunk.events.iter().map(|event| event.event_id.clone()).collect();
     let added = sqlx::query!(
@@ -184,7 +185,7 @@ async fn has_create(connection: &mut PgConnection, room_key: i32) -> Result<bool
     Ok(passed)
 }
 
-/// Adds the placed events that the server does not list any more, purged ones for instance.
+/// Adds the placed events that the server no longer lists, for example purged ones.
 async fn merge_unlisted(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
     sqlx::query!(
         "insert into archive.resequenced_events as o (room_key, event_id, old_position)
@@ -199,7 +200,8 @@ async fn merge_unlisted(connection: &mut PgConnection, room_key: i32) -> Result<
     Ok(())
 }
 
-/// Numbers the events from the oldest: the listed ones by rank, each unlisted one above its old lower neighbour.
+/// Numbers the events from the oldest. Listed ones are ordered by rank. Each unlisted one is placed above the event
+/// that was below it.
 async fn number(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
     sqlx::query!(
         "with grouped as (
@@ -233,7 +235,7 @@ async fn number(connection: &mut PgConnection, room_key: i32) -> Result<(), Erro
     Ok(())
 }
 
-/// Whether the room has the order that was read already; unlisted events stand between the same neighbours then.
+/// Whether the room already has the order that was read. Unlisted events then have the same neighbours.
 async fn in_order(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
     let in_order = sqlx::query_scalar!(
         r#"select coalesce(bool_and(old_position is not null and (above is null or old_position < above)), true)
@@ -250,7 +252,8 @@ async fn in_order(connection: &mut PgConnection, room_key: i32) -> Result<bool, 
     Ok(in_order)
 }
 
-/// Has gaps lie between the same events as before, and walks that are not done stand below the same one.
+/// Moves gaps, so that they are between the same events as before, and open walks, so that they are below the same
+/// event.
 async fn move_edges(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
     sqlx::query!(
         "update archive.gaps g
@@ -282,7 +285,7 @@ async fn move_edges(connection: &mut PgConnection, room_key: i32) -> Result<(), 
     Ok(())
 }
 
-/// Moves the events: first far above every position in use, for two may not share one at any moment.
+/// Moves the events. They first get positions far above all others, because two events must never share a position.
 async fn move_events(connection: &mut PgConnection, room_key: i32) -> Result<u64, Error> {
     sqlx::query!(
         "update archive.events e set position = o.new_position + (1::bigint << 62)

@@ -1,5 +1,5 @@
-//! The newest events that `/sync` reported. A server that does not know them any more may have been rolled back, and takes
-//! `since` for a token of the future without a word (P23).
+//! The newest events that `/sync` reported. A server that lacks them may have been rolled back. It then takes `since`
+//! for a token of the future, without an error (P23).
 
 use std::collections::HashSet;
 
@@ -8,13 +8,13 @@ use sqlx::PgConnection;
 use super::{Archive, Error, room::Room};
 use crate::matrix::{RoomBatch, Section};
 
-/// Rooms of a response that are remembered: enough for one to be among what a rollback took.
+/// How many rooms of a response are remembered. In at least one of them a rollback will have removed the event.
 const ROOMS: usize = 8;
 
-/// Among how many events before an anchor older ones are looked for.
+/// How many events before an anchor are searched for older ones.
 const LOOK_BACK: i64 = 10_000;
 
-/// An event that the server has reported, and the room's create event, which it knows if it knows the room.
+/// An event that the server has reported, and the room's create event. A server that has the room has its create event.
 #[derive(Clone, Debug)]
 pub struct Anchor {
     /// The room.
@@ -32,12 +32,12 @@ pub struct Anchor {
 pub struct Older {
     /// The event.
     pub event_id: String,
-    /// Whether it is of the anchor's sender.
+    /// Whether its sender is that of the anchor.
     pub is_own: bool,
 }
 
 impl Archive {
-    /// What the last response reported, of rooms that the account is in.
+    /// The newest events of the last response, in rooms that the account is in.
     pub async fn anchors(&self) -> Result<Vec<Anchor>, Error> {
         let anchors = sqlx::query_as!(
             Anchor,
@@ -54,8 +54,8 @@ impl Archive {
         Ok(anchors)
     }
 
-    /// Events of the anchor's kind, state or not, from before it, ever older: what a server that was rolled back still has, and
-    /// one that has removed it by age (retention, a purge) has not. Those of the same sender first.
+    /// Older and older events before the anchor, of the same kind: state or not. A server that was rolled back still
+    /// has them. A server that purges events by age does not. Those of the same sender come first.
     pub async fn older(&self, anchor: &Anchor) -> Result<Vec<Older>, Error> {
         let older = sqlx::query_as!(
             Older,
@@ -87,26 +87,26 @@ impl Archive {
     }
 }
 
-/// The last events of a response, of the rooms where they are the newest.
+/// The last events of a response, in the rooms with the newest ones.
 #[derive(Debug, Default)]
 pub(super) struct Latest(Vec<(Option<i64>, i32, String)>);
 
 impl Latest {
-    /// Adds those of some of its rooms.
+    /// Adds the last events of some rooms.
     pub(super) fn add<'b>(&mut self, update: impl Iterator<Item = (&'b Room, &'b RoomBatch)>) {
         let followed = update.filter(|(room, batch)| room.watched && batch.section == Section::Join);
         let last = followed.filter_map(|(room, batch)| Some((room.room_key, batch.timeline.events.last()?)));
         self.0
             .extend(last.map(|(room_key, event)| (event.origin_server_ts, room_key, event.event_id.clone())));
-        // The time is the sender's word, but only the choice depends on it.
+        // Senders choose `origin_server_ts`, but it only decides which rooms are remembered.
         self.0.sort_by(|(left, ..), (right, ..)| right.cmp(left));
-        // A room that is reported twice counts once, with what came last.
+        // A room that is reported twice counts once, with its later event.
         let mut seen = HashSet::new();
         self.0.retain(|(_, room_key, _)| seen.insert(*room_key));
         self.0.truncate(ROOMS);
     }
 
-    /// Remembers them, if there are any, in place of those before.
+    /// Stores them in place of the earlier ones, if there are any.
     pub(super) async fn remember(self, connection: &mut PgConnection) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
@@ -126,7 +126,7 @@ impl Latest {
     }
 }
 
-/// Forgets them: nothing is expected of the server any more.
+/// Removes them, so that the next check finds nothing to compare.
 pub(super) async fn forget(connection: &mut PgConnection) -> Result<(), Error> {
     sqlx::query!("delete from archive.anchors").execute(connection).await?;
     Ok(())

@@ -1,4 +1,8 @@
-//! Backwards: takes open walks from the database and walks them, one a room, several rooms at once.
+//! The backward loop: reads open walks from the database and fetches their pages, one walk per room and several rooms
+//! at once.
+//!
+//! [`run`] starts a task for each due walk. The task fetches and stores page after page (`walk::walk_pages`) until the
+//! walk has ended or must wait. All progress is in the database, so a walk can resume at any time.
 
 pub mod operator;
 mod prefetch;
@@ -23,27 +27,28 @@ use crate::{
     telemetry::pulse,
 };
 
-/// How soon a later pass through a gap must be due for `--once` to wait for it: longer than the pauses within a walk.
+/// `--once` waits for a later pass through a gap if it is due within this time, which is longer than the pauses
+/// within a walk.
 const SOON: Duration = Duration::from_secs(10);
-/// How many walks are read at once: to read them costs as much as there are rooms with open ones.
+/// How many walks are read at once. Reading them takes longer the more rooms have open walks.
 const PORTION: usize = 1_000;
-/// How long after the end of a walk the stalled walks are looked at. That reads all walks, and in an account of ten thousand
-/// small rooms hundreds end in a second.
+/// How long after the end of a walk the stalled walks are checked. That reads all walks, and in an account with ten
+/// thousand small rooms hundreds of walks end every second.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
-/// Walks that were read and have not begun.
+/// Walks that were read but have not begun.
 #[derive(Default)]
 struct Queue {
     due: VecDeque<Walk>,
-    /// When the first of the others is due.
+    /// When the first of the other walks is due.
     next_due: Option<Instant>,
-    /// Whether walks were opened since it was read.
+    /// Whether walks were opened since the queue was read.
     is_outdated: bool,
 }
 
 impl Queue {
-    /// Reads it anew where it may lack one that could begin in one of the `places` there are. `except`: keys of rooms of which
-    /// none is to begin.
+    /// Reads the queue again if it may lack a walk for one of the free `places`. `except`: the keys of rooms in which
+    /// no walk may begin.
     async fn read(&mut self, context: &Context, places: usize, except: &[i32]) -> Result<(), archive::Error> {
         if places == 0 || (!self.is_outdated && self.due.len() >= places) {
             return Ok(());
@@ -64,13 +69,13 @@ impl Queue {
     }
 }
 
-/// Walks until shutdown; or, once nobody opens walks any more, until none is left that is due.
+/// Runs walks until shutdown; or, after `all_opened`, until none is due.
 ///
 /// # Errors
-/// One that no retry helps against; with `--once` also the first of a room that was given up.
+/// An error that a retry cannot fix; with `--once` also the first error of a room that was given up.
 ///
 /// # Panics
-/// If a walk does.
+/// If a walk panics.
 pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -> Result<(), Error> {
     let mut all_opened = pin!(all_opened);
     let mut to_end = false;
@@ -114,7 +119,7 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
                 (room_key, policy, walked)
             });
         }
-        // Without a place, none is begun when it is due.
+        // Without a free place, no walk can begin when it is due.
         let has_place = tasks.len() < context.config.backfill.concurrency;
         let next_due = queue.next_due.filter(|_| has_place);
         if to_end && tasks.is_empty() && next_due.is_none() {
@@ -125,7 +130,7 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
         pulse::resting();
         tokio::select! {
             () = context.shutdown.cancelled() => {}
-            // What was opened last is read before this ends.
+            // The last opened walks are read before this ends.
             () = &mut all_opened, if !to_end => to_end = true,
             () = context.walks_opened.notified() => queue.is_outdated = true,
             () = tokio::time::sleep(next_due.unwrap_or_default()), if next_due.is_some() => {}
@@ -135,7 +140,7 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
                 if policy.put_off {
                     put_off.insert(room_key, policy);
                 }
-                // It may have stalled.
+                // The walk may have stalled.
                 let look_at = Some(Instant::now() + REOPEN_AFTER).filter(|_| !context.once);
                 reopen_at = reopen_at.into_iter().chain(look_at).min();
                 match walked {
@@ -155,7 +160,7 @@ pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -
     failure
 }
 
-/// Whether the server that fails to give this room's history answers otherwise: then the others have theirs.
+/// Whether the server fails only for this room's history, so that the other rooms can continue.
 async fn is_of_one_room(context: &Context, error: &Error) -> bool {
     let passes = matches!(error, Error::Matrix(error) if error.retry() == Retry::Backoff);
     passes && matches!(context.unless_stopped(context.client.joined_rooms()).await, Some(Ok(_)))

@@ -1,4 +1,4 @@
-//! A walk that the operator asks for, and what the homeserver has to say to it before it begins.
+//! Opens a walk for `backscroll backfill`, after checking that the homeserver shows the room and accepts the tokens.
 
 use ruma::{OwnedRoomId, RoomAliasId, RoomId, RoomOrAliasId};
 
@@ -9,14 +9,14 @@ use crate::{
     matrix::{self, Events, MessagesRequest},
 };
 
-/// As many bytes of a page of one event as are taken: an event is far smaller (specification, "Size limits").
+/// The largest page of one event to read, in bytes. An event is far smaller (specification, "Size limits").
 const PAGE_BYTES: usize = 4 << 20;
 
-/// Opens a walk in a room. One that the archive does not have is taken up, if the account is in it or the homeserver shows it
-/// to others too.
+/// Opens a walk in a room. A room that the archive does not have is added, if the account is in it or everybody may
+/// read it.
 ///
 /// # Errors
-/// What stands against it, and what to do; nothing was written then.
+/// Why this is not possible, and what to do. Nothing was written then.
 pub async fn open(context: &Context, room: &RoomOrAliasId, span: Span<'_>) -> Result<(), Error> {
     let archive = context.writer.archive();
     let Some(room_id) = find(context, room).await? else { return Ok(()) };
@@ -26,7 +26,8 @@ pub async fn open(context: &Context, room: &RoomOrAliasId, span: Span<'_>) -> Re
     if !is_joined || span.from.is_some() || span.to.is_some() {
         let Some(tried) = ask_for_one(context, &room_id, span).await? else { return Ok(()) };
         match tried {
-            // Another server's refusal can come through, so one is no proof where the account is in the room.
+            // If the account is in the room, one refusal is no proof: the homeserver may pass on that of another
+            // server.
             Err(error) if !is_joined && (error.is_forbidden() || error.is_not_found()) => {
                 let (room, answer) = (room.to_string(), words(&error));
                 return Err(archive::Error::NotReadable { room, answer }.into());
@@ -52,7 +53,7 @@ pub async fn open(context: &Context, room: &RoomOrAliasId, span: Span<'_>) -> Re
     Ok(())
 }
 
-/// The room's id: an alias is looked for in the archive, then at the homeserver. `None` if the daemon is to stop.
+/// The room's id. An alias is looked up in the archive, then on the homeserver. `None`: the process shuts down.
 async fn find(context: &Context, room: &RoomOrAliasId) -> Result<Option<OwnedRoomId>, Error> {
     let Ok(alias) = <&RoomAliasId>::try_from(room.as_str()) else {
         let room_id =
@@ -72,7 +73,7 @@ async fn find(context: &Context, room: &RoomOrAliasId) -> Result<Option<OwnedRoo
     }
 }
 
-/// Asks for one event from where the walk is to begin.
+/// Requests one event at the place where the walk would begin.
 async fn ask_for_one(
     context: &Context,
     room_id: &RoomId,
@@ -91,7 +92,7 @@ async fn ask_for_one(
     Ok(tried.map(|tried| tried.map(|_| ())))
 }
 
-/// The room's state, as far as the account may see it. The outer `None`: the daemon is to stop.
+/// The room's state. The inner `None`: the account may not see it. The outer `None`: the process shuts down.
 async fn state(context: &Context, room_id: &RoomId) -> Result<Option<Option<Events>>, Error> {
     match ask(context, || context.client.state(room_id)).await? {
         None => Ok(None),
@@ -100,7 +101,8 @@ async fn state(context: &Context, room_id: &RoomId) -> Result<Option<Option<Even
     }
 }
 
-/// Asks until there is an answer, of which one that refuses what was asked for is one. `None` if the daemon is to stop.
+/// Sends a request and retries until there is a response. A refusal counts as a response. `None`: the process shuts
+/// down.
 async fn ask<T, R>(
     context: &Context,
     request: impl Fn() -> R,
@@ -117,7 +119,7 @@ where
     Ok(answer.await?.flatten())
 }
 
-/// What the homeserver says.
+/// The homeserver's error in words.
 fn words(error: &matrix::Error) -> String {
     match error {
         matrix::Error::Api { status, errcode, message } => format!("{status} {errcode}: {message}"),

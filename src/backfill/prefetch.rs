@@ -1,5 +1,5 @@
-//! The pages of one walk that are fetched while the one before them is stored: the next one, and a few more where the
-//! server is faster than the database. Those are stored together, which spares the database what each transaction costs.
+//! Fetches the next pages of a walk while a page is stored: one page, or a few more if the server is faster than the
+//! database. Several pages are then stored in one transaction, which is cheaper for the database.
 
 use std::{
     collections::VecDeque,
@@ -19,30 +19,30 @@ use crate::{
     matrix::{MessagesRequest, Page, Token},
 };
 
-/// Most pages that are stored together: with more of them, what a transaction costs is next to nothing for each already.
+/// The most pages in one transaction. With more of them, each page's share of the transaction's cost is hardly smaller.
 const TOGETHER: usize = 4;
-/// What came of a request.
+/// The result of a request.
 pub(super) struct Fetched<'c> {
     from: Option<String>,
     /// One page, or several as one.
     pub(super) page: Result<Page, Error>,
-    /// The time that it took.
+    /// The time that the request took.
     pub(super) took: Duration,
-    /// Held until it is stored.
+    /// The permit for the page's memory, held until the page is stored.
     spare: Option<SemaphorePermit<'c>>,
 }
 
-/// A request that was not answered yet; it becomes `None` if the daemon is to stop before.
+/// A request under way. Its future resolves to `None` if the daemon shuts down.
 struct Asked<'c> {
     from: Option<String>,
     answer: Pin<Box<dyn Future<Output = Option<Fetched<'c>>> + Send + 'c>>,
 }
 
-/// What there is of one walk's pages. Of the room nothing else is asked for meanwhile.
+/// The fetched pages of one walk, and the request under way. There is no other request for the room meanwhile.
 pub(super) struct Ahead<'c> {
     context: &'c Context,
     room_id: &'c OwnedRoomId,
-    /// In the walk's order, each asked for from the `end` of the one before. A failure comes last.
+    /// In the walk's order: each was requested from the `end` of the one before. A failure comes last.
     fetched: VecDeque<Fetched<'c>>,
     asked: Option<Asked<'c>>,
 }
@@ -52,11 +52,11 @@ impl<'c> Ahead<'c> {
         Self { context, room_id, fetched: VecDeque::new(), asked: None }
     }
 
-    /// What `walk` is to store next. `None`: the daemon is to stop.
+    /// The next page, or several as one, for `walk` to store. `None`: the daemon shuts down.
     pub(super) async fn next(&mut self, walk: &Walk, size: &mut PageSize) -> Option<Fetched<'c>> {
         let fetched = self.fetched.front().map(|fetched| &fetched.from);
         let from = fetched.or(self.asked.as_ref().map(|asked| &asked.from));
-        // After a pause it is asked for again, as where the walk has gone elsewhere.
+        // After a pause, or if the walk continues elsewhere, the fetched pages are dropped and requested again.
         if from != Some(&walk.cursor) || walk.due_in_s > 0.0 {
             self.rest().await;
             self.fetched.clear();
@@ -72,7 +72,7 @@ impl<'c> Ahead<'c> {
         let together =
             if self.may_have_more(walk) { go_on(std::iter::once(&*page).chain(others)) } else { 1 };
         for Fetched { page: other, took, spare, .. } in self.fetched.drain(..together.saturating_sub(1)) {
-            // Only pages are among them.
+            // None of these is an error.
             let Ok(other) = other else { continue };
             page.append(other);
             next.took += took;
@@ -84,7 +84,7 @@ impl<'c> Ahead<'c> {
         Some(next)
     }
 
-    /// Fetches what follows `page` of `walk` while that is stored.
+    /// Fetches the pages after `page` while `store` stores it.
     pub(super) async fn during<T>(
         &mut self,
         store: impl Future<Output = T>,
@@ -104,7 +104,7 @@ impl<'c> Ahead<'c> {
         }
     }
 
-    /// Waits until no request is under way: the next walk in the room would double it.
+    /// Waits for the request under way, so that the next walk in the room does not send a second one.
     pub(super) async fn rest(&mut self) {
         if let Some(asked) = self.asked.take() {
             asked.answer.await;
@@ -161,16 +161,17 @@ impl<'c> Ahead<'c> {
         self.fetched.extend(fetched);
     }
 
-    /// Whether several pages may be stored together: only in a history where all that comes is new, so that each has its place
-    /// below the one before, and where nobody talks, whose messages would wait for them.
+    /// Whether several pages may be stored in one transaction. Only in a history whose events are all new, so that
+    /// each page belongs below the one before; and only while no room is active, because live messages would wait for
+    /// the transaction.
     fn may_have_more(&self, walk: &Walk) -> bool {
         let is_history = walk.kind == WalkKind::History && walk.is_fresh();
         is_history && walk.upper_position.is_some() && !self.context.active_rooms.is_anywhere()
     }
 }
 
-/// How many of these pages, each asked for from the `end` of the one before, are no more than one longer page: something is
-/// on each, none repeats what another does, and the walk goes on after the last.
+/// How many of these pages can be stored as one longer page. Each was requested from the `end` of the one before.
+/// None may be empty or repeat an event, and the walk must continue after the last.
 fn go_on<'p>(pages: impl Iterator<Item = &'p Page>) -> usize {
     let mut seen = HashSet::new();
     let mut from = None;

@@ -1,4 +1,4 @@
-//! Reads a room's whole order from the server, for `backscroll resequence`.
+//! Reads a room's whole order from the server for `backscroll resequence`, then rewrites the positions.
 
 use std::{
     collections::HashSet,
@@ -20,15 +20,15 @@ use crate::{
     matrix::{self, MessagesRequest, Page},
 };
 
-/// How often a page without `end`, or whose `end` leads back, is asked again before that is believed.
+/// How often a page without `end`, or with an `end` that leads back, is requested before the result counts.
 const ASK_AGAIN: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Gives the room the server's order: reads it from the newest event down, then rewrites all positions at once. Stopped
-/// and started again, it goes on where it was. Returns how many events have another position; `None`: it was stopped.
+/// Gives the room the server's order: reads it from the newest event down, then rewrites all positions at once. An
+/// interrupted run is resumed. Returns how many events have a new position. `None`: it was interrupted.
 ///
 /// # Errors
-/// One that no retry helps against.
+/// An error that a retry cannot fix.
 pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Error> {
     let mut at = context.writer.open_resequence(room_id.as_str()).await?;
     let mut seen = HashSet::new();
@@ -90,12 +90,12 @@ pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Err
             )
             .into());
         }
-        // Purged or hidden below: what the archive has of that stays at the bottom.
+        // The server has purged or hides older events. Those in the archive stay at the bottom.
         return Ok(Some(context.writer.finish_resequence(&at).await?));
     }
 }
 
-/// Whether the server has refused the cursor so often that it is believed.
+/// Whether the server has refused the cursor so often that it counts as dead.
 fn is_dead(context: &Context, error: &matrix::Error, refusals: &mut Backoff) -> bool {
     if !error.is_bad_token() {
         return false;

@@ -1,4 +1,4 @@
-//! One walk: asks for its pages and has them stored until it ends, and decides what follows from a failure.
+//! Runs one walk: fetches its pages and has them stored until it ends or must wait, and handles failures.
 
 use std::time::{Duration, Instant};
 
@@ -18,19 +18,19 @@ use crate::{
     telemetry::{Reached, RoomProgress, metrics},
 };
 
-/// How often a room must be refused in a row that the account is not in.
+/// How often in a row the server must refuse a room that the account is not in, before the walk ends.
 const REFUSALS: u32 = 3;
-/// How often in a row a room's requests may fail before it waits without keeping others from their turn.
+/// After this many failures in a row, a walk is put off so that others can use its place.
 const TRIES: u32 = 6;
 
-/// How a room is asked.
+/// The retries, pauses and page size of one walk.
 pub(super) struct WalkPolicy {
     backoff: Backoff,
-    /// The same for what is refused.
+    /// The same for refusals.
     refusals: Backoff,
     pace: Pace,
     page_size: PageSize,
-    /// Whether the walk was left for others to be served: then it is resumed by this policy.
+    /// Whether the walk was put off so that others can run. It resumes with this policy.
     pub(super) put_off: bool,
 }
 
@@ -42,7 +42,7 @@ impl WalkPolicy {
     }
 }
 
-/// Walks one room until its walk is not open any more, or is to give way to others.
+/// Runs the walk of one room until it has ended or must wait.
 pub(super) async fn walk_room(context: &Context, walk: Walk, policy: &mut WalkPolicy) -> Result<(), Error> {
     let room_id = OwnedRoomId::try_from(walk.room_id.as_str())
         .map_err(|_| archive::Error::NoSuchRoom(walk.room_id.clone()))?;
@@ -72,18 +72,19 @@ pub(super) async fn walk_room(context: &Context, walk: Walk, policy: &mut WalkPo
     Ok(())
 }
 
-/// Why the pages of a walk are not asked for any more.
+/// Why the fetching of a walk's pages has stopped.
 enum WalkEnd {
-    /// The walk is done, or has stalled; the database says so.
+    /// The walk is done or has stalled. The database has its state.
     Ended(Box<Walk>),
-    /// The room is paused or not wanted any more. The walk stays open and resumes with the room.
+    /// The room is paused or no longer wanted. The walk stays open and resumes with the room.
     Paused,
-    /// The walk stays open, and is read from the database again when it is due: the daemon stops, `/sync` must be current
-    /// first, a newer gap comes first, the walk has begun anew, or a failure is waited out.
+    /// The walk stays open, and is read from the database again when it is due. The reason is one of these: the
+    /// daemon shuts down, `/sync` must be current first, a newer gap must be walked first, the walk begins anew, or
+    /// it waits after a failure.
     Left,
 }
 
-/// Walks page by page. Page n+1 is fetched while page n is stored.
+/// Fetches and stores page after page. Page n+1 is fetched while page n is stored.
 async fn walk_pages(
     context: &Context,
     room_id: &OwnedRoomId,
@@ -102,7 +103,7 @@ async fn walk_pages(
         }
     }
     while walk.state == WalkState::Open {
-        // Without a pause, the time that the watchdog allows for a request under way still holds.
+        // Without a pause, keep the limit that the watchdog has for the request under way.
         if walk.due_in_s > 0.0 {
             context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
         }
@@ -126,7 +127,7 @@ async fn walk_pages(
         policy.refusals.reset();
         match store(context, &walk, page, fetched.took, policy, ahead).await {
             Ok(walk_now) => {
-                // The next page is on its way meanwhile.
+                // The next page is being fetched meanwhile.
                 let pause = policy.pace.pause(brought(&walk, &walk_now), Duration::ZERO);
                 walk = walk_now;
                 progress.update(reached(&walk));
@@ -142,7 +143,7 @@ async fn walk_pages(
     Ok(WalkEnd::Ended(Box::new(walk)))
 }
 
-/// Stores a page while the next is fetched. Returns the walk as it is then.
+/// Stores a page while the next one is fetched. Returns the walk with its new checkpoint.
 async fn store(
     context: &Context,
     walk: &Walk,
@@ -158,7 +159,7 @@ async fn store(
     }));
     let stored = ahead.during(store, walk, &page, &mut policy.page_size).await;
     let event_count = page.chunk.events.len();
-    // On a thread of its own: to free some ten thousand strings takes as long as three exchanges with the database.
+    // Dropped on another thread: freeing ten thousand strings takes as long as three round trips to the database.
     drop(tokio::task::spawn_blocking(move || drop(page)));
     let (walk_now, store_time) = stored?;
     let new = |now: i64, before: i64| u64::try_from(now - before).unwrap_or_default();
@@ -174,8 +175,8 @@ async fn store(
     Ok(walk_now)
 }
 
-/// What a page has brought to its walk. Known events lead towards the room's start as new ones do, as long as each page goes
-/// further down than the one before.
+/// What a page has brought to its walk. Known events count as progress too, as long as each page goes further down
+/// than the one before.
 fn brought(before: &Walk, now: &Walk) -> Brought {
     let is_lower = match (before.upper_position, now.upper_position) {
         (Some(before), Some(now)) => now < before,
@@ -201,8 +202,8 @@ fn reached(walk: &Walk) -> Reached {
     }
 }
 
-/// What follows from a page that could not be fetched: the walk as it is tried on, or `None` if this is its end for now. The
-/// database may be away together with the homeserver: what it refuses is no end of the daemon either, see [`store_failed`].
+/// Handles a page that could not be fetched. Returns the walk to retry with, or `None` if it must wait or has ended.
+/// If the database fails at the same time, that does not end the daemon either, see [`store_failed`].
 async fn not_fetched(
     context: &Context,
     room_id: &OwnedRoomId,
@@ -223,7 +224,7 @@ async fn not_fetched(
     }
 }
 
-/// The same, of the homeserver's errors.
+/// The same for an error of the homeserver.
 async fn failed(
     context: &Context,
     room_id: &OwnedRoomId,
@@ -232,7 +233,7 @@ async fn failed(
     policy: &mut WalkPolicy,
 ) -> Result<Option<Walk>, Error> {
     let reason = format!("failed to {error}");
-    // For who looks at the walk: nothing depends on it, so the server is still given the pause that it asked for.
+    // Only shown to the operator. If this fails, the pause that the server has requested still applies.
     if let Err(error) = context.writer.note_failure(walk, &reason).await {
         tracing::debug!(room.id = %room_id, %error, "why a walk does not go on could not be noted");
     }
@@ -247,8 +248,8 @@ async fn failed(
     pause_or_put_off(context, walk, error.into(), policy).await
 }
 
-/// What follows from a refusal, of which a single one is no proof: it may be a proxy's, or another server's that came through
-/// (P11), or pass. Returns `None` if the walk has ended, or begins anew.
+/// Handles a refusal. A single one is no proof: it may be temporary, or come from a proxy or from another server
+/// (P11). Returns `None` if the walk has ended or begins anew.
 async fn refused(
     context: &Context,
     room_id: &OwnedRoomId,
@@ -260,7 +261,7 @@ async fn refused(
     let settings = &context.config.backfill;
     let is_believed = context.retries.is_believed(&policy.refusals);
     if error.is_forbidden() {
-        // The account is out of the room, if the list of its rooms says so too.
+        // The account has left the room if the list of its rooms does not contain it either.
         let Some(joined) = context.unless_stopped(context.client.joined_rooms()).await else {
             return Ok(None);
         };
@@ -291,7 +292,8 @@ async fn refused(
     Ok(Some(walk.clone()))
 }
 
-/// Pauses before the next try, or lets others be served until then: `None`.
+/// Pauses before the next try. After many failures puts the walk off instead, so that others can run, and returns
+/// `None`.
 async fn pause_or_put_off(
     context: &Context,
     walk: Walk,
@@ -308,8 +310,8 @@ async fn pause_or_put_off(
     Ok(Some(walk))
 }
 
-/// What follows from a page, or a walk's end, that could not be stored. The walk ends here; it is taken up again from the
-/// database.
+/// Handles a page, or the end of a walk, that could not be stored. The task ends here, and the walk is read from the
+/// database again.
 async fn store_failed(
     context: &Context,
     walk: &Walk,
@@ -319,7 +321,7 @@ async fn store_failed(
     let reason = format!("failed to {error}");
     match context.recover(error.into(), backoff).await {
         Ok(()) => Ok(WalkEnd::Left),
-        // Something about this page: the other rooms go on.
+        // The error concerns this page, so the other rooms continue.
         Err(Error::Archive(archive::Error::Database(_))) => {
             let stalled = context.writer.stall_walk(walk, &reason, &context.config.backfill);
             if let Err(error) = stalled.await {

@@ -6,20 +6,21 @@ use crate::{
     Exit, archive::Span, backfill::operator, config::Config, daemon, matrix::Token, telemetry::Telemetry,
 };
 
-/// Walk one room's history from a pagination token, or all of it anew.
+/// Walk one room's history again: all of it, or from a pagination token.
 ///
-/// A room that the archive does not have yet is taken up: one that the account is in, or one whose history everybody may read
-/// (history visibility `world_readable`), without joining it. `run` then follows the first kind; of the second, /sync reports
-/// nothing, so it is walked again from time to time (`backfill.rewalk_after`), or whenever you run this again.
+/// If the archive does not have the room yet, it is added. The account must be in the room, or the room's history
+/// must be readable by everybody (history visibility `world_readable`). `run` then follows a room that the account is
+/// in. A room that it is not in does not appear in /sync, so it is walked again from time to time
+/// (`backfill.rewalk_after`), or when you run this command again.
 ///
-/// Events that are in the archive already stay as they are. An interrupted walk is resumed by the next `run` or
-/// `backfill`; what goes by what /sync reports, such as the later passes through a gap, waits for `run`.
+/// Events that are archived already stay as they are. The next `run` or `backfill` resumes an interrupted walk. Walks
+/// that depend on /sync, such as the later passes through a gap, wait for `run`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Backfill {
     /// Room id or alias, such as '!abc:example.org' or '#abc:example.org'
     room: OwnedRoomOrAliasId,
 
-    /// Token to begin at, such as a `prev_batch` from /sync or an `end` from /messages [default: the newest event]
+    /// Token to start from, such as a `prev_batch` from /sync or an `end` from /messages [default: the newest event]
     #[arg(long, value_name = "TOKEN", value_parser = token)]
     from: Option<Token>,
 
@@ -40,5 +41,5 @@ impl Backfill {
 }
 
 fn token(text: &str) -> Result<Token, &'static str> {
-    Token::new(text).ok_or("a token is neither empty nor so long that no URL can hold it")
+    Token::new(text).ok_or("the token is empty or too long for a URL")
 }

@@ -13,14 +13,14 @@ pub(super) struct Config {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// The configuration as it is in effect, with the origin of each setting; secrets masked
+    /// Print the effective value of each setting and where it comes from; secrets are masked
     Show,
-    /// A file with every setting, its default and its meaning
+    /// Print an example file with every setting, its default and its meaning
     Example,
 }
 
 impl Config {
-    /// Whether it works where the configuration does not.
+    /// Whether the command works without a valid configuration.
     pub(super) fn needs_no_configuration(&self) -> bool {
         matches!(self.command, Command::Example)
     }

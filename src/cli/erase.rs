@@ -15,34 +15,34 @@ use crate::{
     text::print,
 };
 
-/// Erase what a user has said, or a room, and never archive it again.
+/// Erase the content of a user's events, or a whole room, and never archive it again.
 ///
-/// Of a user: the content of every event that they sent and of their memberships, wherever it went, as a redaction
-/// would; what they send later is archived without content too. What others quoted of it stays theirs. Of a room: all
-/// of its rows. The homeserver is not touched, nor are backups. No daemon may be at work on the archive.
+/// With --user: removes the content of every event that the user sent and of their memberships, in every table, as a
+/// redaction would. Events that they send later are archived without content too. Quotations by other users stay.
+/// With --room: removes all rows of the room. Nothing changes on the homeserver or in backups. Stop the daemon first.
 #[derive(Debug, clap::Args)]
 pub(super) struct Erase {
     #[command(flatten)]
     subject: Whom,
 
-    /// Only print how many rows of each table would be concerned
+    /// Only print how many rows of each table would be erased
     #[arg(long)]
     dry_run: bool,
 
-    /// Do not ask, on a terminal, whether this is meant
+    /// Do not ask for confirmation on a terminal
     #[arg(long, short)]
     yes: bool,
 }
 
-/// Where PostgreSQL keeps what no query shows any more.
-const TRACES: &str = "No query shows it any more. The old rows stay in the database's files until they are written anew: run \
-                      'vacuum full' on the tables of the schema archive. Its write-ahead log, replicas and backups keep \
-                      theirs until they are replaced.";
+/// Where erased rows still exist in PostgreSQL.
+const TRACES: &str = "Queries no longer return it. The old rows stay in the database's files until the tables are \
+                      rewritten: run 'vacuum full' on the tables of the schema archive. The write-ahead log, replicas \
+                      and backups keep the old rows until they are replaced.";
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Whom {
-    /// Erase the content of this user's events, such as @user:example.org, as the view events shows the sender
+    /// Erase the content of this user's events, such as @user:example.org (the column sender of the view events)
     #[arg(long, value_name = "USER")]
     user: Option<String>,
 
@@ -104,7 +104,7 @@ async fn confirmed(writer: &Writer, subject: &Subject) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// One line for each place: how many rows.
+/// One line for each table: the number of rows.
 fn table(erased: &Erased, what: &str) -> String {
     let width = erased.keys().map(String::len).max().unwrap_or_default();
     let mut table = String::new();

@@ -9,35 +9,38 @@ use crate::{
     text::{escape, print},
 };
 
-/// The longest name that PostgreSQL does not cut.
+/// The longest name that PostgreSQL does not truncate.
 const LONGEST_NAME: usize = 63;
-/// What stands in SQL where a role's name might, and is none: everybody, nobody, oneself.
+/// Keywords that SQL accepts in place of a role's name.
 const NO_ROLES: [&str; 6] = ["public", "none", "current_user", "current_role", "session_user", "user"];
 
-/// Let a database role read the archive: the views, and nothing else.
+/// Let a database role read the views of the archive, and nothing else.
 ///
-/// Makes the role if there is none, without a password: set one with `\password NAME` in `backscroll psql`. With --room it
-/// sees these rooms only. Granting again replaces what was granted. To undo: `drop owned by NAME; drop role NAME`.
+/// Creates the role if it does not exist, without a password: set one with `\password NAME` in `backscroll psql`.
+/// With --room the role sees only these rooms. Granting again replaces the earlier grant. To undo: `drop owned by
+/// NAME; drop role NAME`.
 ///
-/// It has no right to write anything. Temporary tables, large objects and the like are everybody's by default: they are taken
-/// from everybody in this database, but from roles that own something else here; what this role may not take is named. That
-/// the reader's transactions are read-only and its queries end after a minute are defaults, which it can change. A role
-/// that has other rights, as a superuser or a member of `pg_read_all_data` has, is refused.
+/// The role cannot write anything. By default PostgreSQL lets every role create temporary tables, large objects and
+/// the like. This command revokes these rights from all roles in this database, except from those that own something
+/// else in it; it names the rights that it could not revoke. The reader's transactions are read-only and its queries
+/// end after a minute, but these are defaults that it can change. A role with more rights is refused, such as a
+/// superuser or a member of `pg_read_all_data`.
 #[derive(Debug, clap::Args)]
 pub(super) struct GrantReader {
     /// Name of the role
     #[arg(value_parser = role)]
     name: String,
 
-    /// A room that it may see, such as '!abc:example.org'; repeat for more [default: all]
+    /// A room that the role may see, such as '!abc:example.org'; repeat for more [default: all]
     #[arg(long, value_name = "ROOM")]
     room: Vec<OwnedRoomId>,
 }
 
-/// Let a database role run the daemon: write rows, but neither make, change, empty nor drop a table.
+/// Let a database role run the daemon: it can write rows, but cannot create, alter, truncate or drop a table.
 ///
-/// Makes the role if there is none, without a password. Migrations then need their owner: `backscroll migrate` with the
-/// owner's database.url, after each upgrade. What is taken from everybody, and who is refused, is as with grant-reader.
+/// Creates the role if it does not exist, without a password. Migrations need the owner of the tables: run
+/// `backscroll migrate` with the owner's database.url after each upgrade. As with grant-reader, rights are revoked
+/// from all roles, and a role with more rights is refused.
 #[derive(Debug, clap::Args)]
 pub(super) struct GrantWriter {
     /// Name of the role
@@ -81,7 +84,7 @@ async fn grant(
     Ok(granted.map_err(Error::from)?)
 }
 
-/// Names what the role may do beside what it is for, because it could not be taken from it.
+/// Prints the rights that the role has in addition, because they could not be revoked.
 fn warn(name: &str, left: &[String]) {
     for left in left {
         eprintln!("backscroll: warning: {}: {}", escape(name), escape(left));
@@ -94,7 +97,7 @@ fn role(name: &str) -> Result<String, String> {
     }
     let lower = name.to_ascii_lowercase();
     if lower.starts_with("pg_") || NO_ROLES.contains(&lower.as_str()) {
-        return Err(format!("PostgreSQL keeps the name {name} for itself: it is no role; name another"));
+        return Err(format!("PostgreSQL reserves the name {name}: choose another"));
     }
     Ok(name.to_owned())
 }

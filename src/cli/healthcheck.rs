@@ -11,10 +11,10 @@ use crate::{
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Ask the running daemon whether it archives, for a container's health check.
+/// Check whether the running daemon archives, for a container's health check.
 ///
-/// Reads http.listen from the same configuration and asks /readyz there. The exit code is 0 if database and homeserver
-/// answer the daemon and its loops live, else 69; what is wrong is printed.
+/// Reads http.listen from the configuration and requests /readyz there. The exit code is 0 if the database and the
+/// homeserver answer the daemon and its loops are alive. Otherwise it is 69, and the problem is printed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Healthcheck {}
 
@@ -22,8 +22,8 @@ impl Healthcheck {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let Some(listen) = config.http_listen else {
             eprintln!(
-                "backscroll: http.listen is not set, so the daemon answers nobody: set it, for instance to \
-                 127.0.0.1:9464, for `run` and for `healthcheck` alike"
+                "backscroll: http.listen is not set, so the daemon cannot be reached: set it for both `run` and \
+                 `healthcheck`, for example to 127.0.0.1:9464"
             );
             return Ok(Exit::Configuration);
         };
@@ -44,16 +44,16 @@ impl Healthcheck {
     }
 }
 
-/// Whether the answer is a success, and its text.
+/// Whether the response has a success status, and its text.
 async fn ask(url: &str) -> Result<(bool, String), reqwest::Error> {
-    // Needed to make a client, though this one uses no TLS.
+    // A client cannot be made without it, although this one does not use TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build()?;
     let answer = client.get(url).send().await?;
     Ok((answer.status().is_success(), answer.text().await?))
 }
 
-/// What lies at the bottom, such as a refused connection.
+/// The innermost cause, such as a refused connection.
 fn cause(error: &reqwest::Error) -> String {
     let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     causes.last().map_or_else(|| error.to_string(), ToString::to_string)

@@ -1,4 +1,4 @@
-//! `backscroll manual`, hidden: what a package has beside the program.
+//! `backscroll manual`, hidden: the man pages and completions for packages.
 
 use std::{fs, path::PathBuf};
 
@@ -11,7 +11,7 @@ use crate::Exit;
 /// Write the man pages and the shells' completions into a directory, for packages.
 #[derive(Debug, clap::Args)]
 pub(super) struct Manual {
-    /// Directory to write into; made if it is missing
+    /// Directory to write into; created if it is missing
     directory: PathBuf,
 }
 

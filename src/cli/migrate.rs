@@ -2,9 +2,9 @@
 
 use crate::{Error, Exit, config::Config, daemon::Store};
 
-/// Bring the database's schema up to date and do nothing else.
+/// Migrate the database's schema to this version and do nothing else.
 ///
-/// `run` does this at its start; this command is for those who want to do it at a time of their own.
+/// `run` does this when it starts. Use this command to migrate at another time, or with another role.
 #[derive(Debug, clap::Args)]
 pub(super) struct Migrate {}
 

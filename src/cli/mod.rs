@@ -1,4 +1,4 @@
-//! The command line: one file per command. [`Exit`] lists the exit codes.
+//! The command line, with one file for each command. `main.rs` calls [`main`]. [`Exit`] lists the exit codes.
 
 mod backfill;
 mod check;
@@ -31,10 +31,10 @@ use crate::{
     text::escape,
 };
 
-/// Archives Matrix rooms into PostgreSQL: nothing lost, nothing twice, and able to prove it.
+/// Archives Matrix rooms into PostgreSQL, with every event stored exactly once.
 ///
-/// Point it at a homeserver with an access token, and it fetches every room's history, follows what is new, and keeps
-/// both in a database that you query with SQL. Without a configured database it runs a private PostgreSQL of its own.
+/// Give it a homeserver and an access token. It fetches every room's history, follows new events, and stores both in a
+/// database that you query with SQL. Without a configured database it runs a private PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(version, disable_help_subcommand = true, after_help = AFTER_HELP)]
 struct Arguments {
@@ -51,16 +51,16 @@ struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-Every setting can be given by environment variable, as BACKSCROLL_SECTION__KEY: \
-`backscroll config example` prints them all with their meaning.
+Every setting can also be an environment variable, BACKSCROLL_SECTION__KEY. \
+`backscroll config example` prints all settings and what they mean.
 
 First steps:
   export BACKSCROLL_HOMESERVER__URL=https://matrix.example.org
   export BACKSCROLL_HOMESERVER__ACCESS_TOKEN_FILE=token
-  backscroll login @me:example.org   gets a token and writes it there
-  backscroll check                   says what is wrong, if something is
+  backscroll login @me:example.org   gets a token and writes it to that file
+  backscroll check                   checks the setup and reports problems
   backscroll run                     archives until you stop it
-  backscroll psql                    looks into the archive";
+  backscroll psql                    opens the archive in psql";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -118,7 +118,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Ok(command.write()?.into());
     }
     let mut overrides = Overrides::default();
-    // What a command other than the daemon's has to say is its output.
+    // A command's result is its output, so it logs only warnings.
     let quiet = (!arguments.command.is_daemon()).then(|| "warn".to_owned());
     if let Some(level) = arguments.log_level.or(quiet) {
         overrides.set("log.level", "--log-level", level);
@@ -128,7 +128,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Ok(config::Config::show(Some(&config))?.into());
     }
     let telemetry = telemetry::start(&config.log)?;
-    // Which `check` shows in its own way.
+    // `check` prints the warnings itself.
     for warning in config.warnings.iter().filter(|_| !matches!(arguments.command, Command::Check(_))) {
         tracing::warn!("{warning}");
     }
@@ -154,11 +154,11 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Prints the error for a person: one sentence, with its causes.
+/// Prints the error and its causes in one sentence.
 fn complain(error: &anyhow::Error) {
     let failed = error.is::<archive::Error>() || error.is::<matrix::Error>();
     let failed = if failed { "failed to " } else { "" };
-    // Lines are ours; what a server or a file contributed to them must not steer the terminal.
+    // Text from a server or a file must not control the terminal. Line breaks are Backscroll's own.
     let text = format!("{failed}{error}");
     let cause = error.root_cause().to_string();
     let text = if text.contains(&cause) { text } else { format!("{text}: {cause}") };
@@ -200,7 +200,7 @@ fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
             if count > 0 {
                 Exit::Interrupted.now();
             }
-            tracing::info!("stopping: finishing what is in hand; once more to stop at once");
+            tracing::info!("stopping: finishing the work under way; a second signal stops at once");
             token.cancel();
         }
     });

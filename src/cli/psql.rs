@@ -15,9 +15,9 @@ use crate::{
     daemon::{Store, in_database},
 };
 
-/// Open psql in the archive, or run it with ARGS.
+/// Open the archive in psql, or run psql with ARGS.
 ///
-/// Works on the configured database and on the embedded one, whether the daemon is running or not. Try
+/// Works with the configured database and with the private one, whether the daemon is running or not. Try
 /// `backscroll psql -- -c 'select * from rooms'`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Psql {
@@ -42,8 +42,8 @@ impl Psql {
         Ok(ExitCode::from(code(status)))
     }
 
-    /// Arguments are shown to everybody by the list of processes, so the password goes by the environment, and without our
-    /// own secrets. `foreign`: the server is the operator's, so that their variables for PostgreSQL count.
+    /// The password is passed in the environment, because every user can see the arguments of a process. Backscroll's
+    /// own secrets are not passed. `foreign`: the server is the operator's, so the operator's `PG…` variables apply.
     fn command(self, program: &Path, url: &DatabaseUrl, foreign: bool) -> Command {
         let mut command = child::command(program);
         child::pass(&mut command, |name| {
@@ -59,7 +59,7 @@ impl Psql {
 }
 
 async fn run(command: Command) -> std::io::Result<ExitStatus> {
-    // Ctrl-C cancels a query in psql; we wait for psql's end.
+    // Ctrl-C cancels a query in psql and must not end this process, which waits for psql.
     let _interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     tokio::process::Command::from(command).status().await
 }

@@ -10,12 +10,12 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// Give a room exactly the homeserver's order.
+/// Rewrite the positions of a room to match exactly the homeserver's order.
 ///
-/// The archive never moves an event that it has placed, so what came late stands where it was when it was found.
-/// This reads the room's whole order anew and then rewrites all positions of the room at once; a reader that pages by
-/// position should begin again. Events that the homeserver does not list any more stay above their old neighbour. An
-/// interrupted run is resumed by the next.
+/// The archive never moves an event on its own, so an event that arrived late stays where it was first placed. This
+/// command reads the room's whole order again and then rewrites all its positions at once. A reader that pages by
+/// position should start over. Events that the homeserver no longer lists stay above the event that was below them.
+/// The next run of this command resumes an interrupted one.
 #[derive(Debug, clap::Args)]
 pub(super) struct Resequence {
     /// Room id, such as '!abc:example.org'
@@ -24,11 +24,11 @@ pub(super) struct Resequence {
 
 impl Resequence {
     pub(super) async fn run(self, config: Config, telemetry: &Telemetry) -> anyhow::Result<Exit> {
-        // An archive that is not there is not made for this.
+        // This command needs an existing archive and creates none.
         Store::open_archive(&config).await?.close().await?;
         let read = async |context: &crate::context::Context| {
             if let Some(event_count) = resequence::run(context, &self.room).await? {
-                tracing::info!(room.id = %self.room, event_count, "the room has the homeserver's order");
+                tracing::info!(room.id = %self.room, event_count, "the room now has the homeserver's order");
             }
             Ok(())
         };

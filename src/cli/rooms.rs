@@ -18,8 +18,8 @@ use crate::{
 
 /// Choose rooms while Backscroll runs: list, add, remove, pause, resume.
 ///
-/// A choice is kept in the database and goes before the configuration. A running Backscroll follows it at once, the next
-/// one otherwise; nothing needs a restart. What is archived already always stays.
+/// The choice is stored in the database and takes precedence over the configuration. A running Backscroll applies it
+/// at once, without a restart. What is archived already always stays.
 #[derive(Debug, clap::Args)]
 pub(super) struct Rooms {
     #[command(subcommand)]
@@ -28,25 +28,25 @@ pub(super) struct Rooms {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Show every room that the archive knows, and what is decided about it
+    /// Show every known room and whether it is archived
     List {
         /// Print a JSON array, for scripts
         #[arg(long)]
         json: bool,
     },
-    /// Archive a room, whatever the configuration says
+    /// Archive a room even if the configuration excludes it
     Add {
         #[command(flatten)]
         room: Room,
-        /// Let the account join the room if it is not in it: the room's members see that
+        /// Join the room if the account is not in it; the room's members see that
         #[arg(long)]
         join: bool,
     },
-    /// Archive a room no more; what is there stays
+    /// Stop archiving a room; what is archived stays
     Remove(Room),
-    /// Fetch nothing of a room until it is resumed
+    /// Stop archiving a room until it is resumed
     Pause(Room),
-    /// Go on with a paused room, and fetch what was missed
+    /// Resume a paused room and fetch what was missed
     Resume(Room),
 }
 
@@ -59,7 +59,7 @@ struct Room {
 impl Rooms {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<Exit> {
         let store = if let Action::Add { .. } = self.action {
-            // What is missing then is found out before an archive is made.
+            // Check the settings for the login first, before an archive is created.
             config.homeserver.url()?;
             Store::open(config).await?
         } else {
@@ -73,7 +73,7 @@ impl Rooms {
 }
 
 impl Action {
-    /// Does it and returns what to print.
+    /// Runs the action and returns the text to print.
     async fn act(self, config: &Config, archive: &Archive) -> anyhow::Result<String> {
         archive.migrate().await.map_err(Error::from)?;
         let (room, change) = match self {
@@ -105,7 +105,7 @@ async fn choose(archive: &Archive, room_id: &str, change: Change) -> anyhow::Res
     let changed = archive.choose_room(room_id, change).await.map_err(Error::from)?;
     let what = match change {
         Change::Add => "is archived",
-        Change::Remove => "is not archived any more; what is there stays",
+        Change::Remove => "is no longer archived; what is archived stays",
         Change::Pause => "is paused",
         Change::Resume => "is not paused",
     };
@@ -113,7 +113,7 @@ async fn choose(archive: &Archive, room_id: &str, change: Change) -> anyhow::Res
     Ok(if changed { format!("{room_id} {what}.\n") } else { format!("{room_id} {what} already.\n") })
 }
 
-/// The room's id: an alias is looked for in the archive, then at the homeserver.
+/// The room's id. An alias is looked up in the archive, then on the homeserver.
 async fn find(config: &Config, archive: &Archive, room: &OwnedRoomOrAliasId) -> anyhow::Result<String> {
     let Ok(alias) = <&RoomAliasId>::try_from(room.as_str()) else { return Ok(room.as_str().to_owned()) };
     if let Some(room_id) = archive.room_called(alias.as_str()).await.map_err(Error::from)? {
@@ -122,11 +122,11 @@ async fn find(config: &Config, archive: &Archive, room: &OwnedRoomOrAliasId) -> 
     let client = log_in(config, archive).await?;
     let found = client.resolve(alias).await.map_err(Error::from);
     Ok(found
-        .with_context(|| format!("{alias} is no alias that the archive or the homeserver knows"))?
+        .with_context(|| format!("neither the archive nor the homeserver knows the alias {alias}"))?
         .to_string())
 }
 
-/// The id of a room that the account is in, or has joined now because `join` says so.
+/// The id of a room that the account is in. With `join`, it joins the room first if necessary.
 async fn find_joined(
     config: &Config,
     archive: &Archive,
@@ -135,7 +135,7 @@ async fn find_joined(
 ) -> anyhow::Result<String> {
     let room_id = find(config, archive, room).await?;
     if archive.is_erased(&room_id).await.map_err(Error::from)? {
-        // Before the room's members see the account join for nothing.
+        // Check this first: otherwise the room's members would see the account join in vain.
         return Err(Error::from(archive::Error::ErasedRoom(room_id)).into());
     }
     if archive.is_joined(&room_id).await.map_err(Error::from)? == Some(true) {
@@ -149,12 +149,12 @@ async fn find_joined(
     if !join {
         return Err(Error::from(archive::Error::NotJoined(room_id)).into());
     }
-    // By the alias, if that is what was given: it reports the homeserver whom to ask.
+    // Join by the alias if one was given: the homeserver needs its server name to find the room.
     Ok(client.join(room).await.map_err(Error::from)?.to_string())
 }
 
 async fn log_in(config: &Config, archive: &Archive) -> anyhow::Result<Identity> {
-    // With a password: in the daemon's session, not in one more that nobody ends.
+    // A login with a password reuses the daemon's device, so that no device is left over.
     let account = archive.account().await.map_err(Error::from)?;
     let device_id = account.and_then(|account| account.device_id);
     Ok(Identity::new(&config.homeserver, device_id).await.map_err(Error::from)?)
@@ -162,10 +162,10 @@ async fn log_in(config: &Config, archive: &Archive) -> anyhow::Result<Identity> 
 
 fn table(rooms: &[ChosenRoom], canvas: Canvas) -> String {
     if rooms.is_empty() {
-        return "No rooms yet: `backscroll run --once` looks for them.\n".to_owned();
+        return "No rooms yet: `backscroll run --once` finds them.\n".to_owned();
     }
     let column = |title, right, cell: &dyn Fn(&ChosenRoom) -> Cell| {
-        // None gives way: of what the table is for, all is needed.
+        // No column is dropped on a narrow terminal, because all are needed.
         Column { title, right, spare: 0, cells: rooms.iter().map(cell).collect() }
     };
     let columns = vec![
@@ -193,7 +193,7 @@ fn state(room: &ChosenRoom) -> &'static str {
         (true, ..) => "paused",
         (_, Some(false), _) => "removed",
         (.., true) => "archived",
-        // The next answer of the homeserver makes it so.
+        // The next `/sync` response makes it archived.
         (_, Some(true), false) => "added",
         (_, None, false) => "left out",
     }

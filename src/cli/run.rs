@@ -4,10 +4,10 @@ use crate::{Exit, config::Config, daemon, telemetry::Telemetry};
 
 /// Follow the rooms and fetch their history.
 ///
-/// Runs until stopped (Ctrl-C, SIGTERM). It may be stopped and started at any time: it resumes exactly where it stopped.
+/// Runs until stopped (Ctrl-C, SIGTERM). You can stop and start it at any time: it resumes exactly where it stopped.
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
-    /// Take what is new, walk every history and gap that is open, then exit
+    /// Store new events, walk every open history and gap, then exit
     #[arg(long)]
     once: bool,
 }

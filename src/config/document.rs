@@ -1,4 +1,4 @@
-//! One TOML file: its values for figment and the line each key stands on.
+//! Parses the TOML file: its values for figment, and the line of each key.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -11,10 +11,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Error, file};
 
-/// The name of its layer.
+/// The name of the file's layer in figment.
 pub(super) const FILE: &str = "file";
 
-/// No file of settings is longer; one that is must be something else.
+/// The largest file that is read. A larger one is not a file of settings.
 const LONGEST: u64 = 1 << 20;
 
 /// A file that is valid TOML.
@@ -41,7 +41,7 @@ impl Document {
         })
     }
 
-    /// The line of a key such as `homeserver.url` or `rooms.room.0.id`, or of the nearest key around it.
+    /// The line of a key such as `homeserver.url` or `rooms.room.0.id`, or else of the nearest enclosing key.
     pub(super) fn line(&self, key: &str) -> Option<usize> {
         let around = key.rsplit_once('.').map(|(around, _)| around);
         let line = self.lines.get(key).copied();
@@ -56,7 +56,7 @@ fn read_text(path: &Path) -> io::Result<String> {
     if text.len() as u64 > LONGEST {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "it is far too long: is that the right file?",
+            "it is far too long: check that this is the right file",
         ));
     }
     Ok(text)
@@ -94,12 +94,12 @@ fn note_value(value: &Spanned<DeValue<'_>>, path: &str, text: &str, lines: &mut 
     }
 }
 
-/// `around.key`, or `key` alone at the top.
+/// `around.key`, or `key` at the top level.
 pub(super) fn join(around: &str, key: &str) -> String {
     if around.is_empty() { key.to_owned() } else { format!("{around}.{key}") }
 }
 
-/// Only the parser's word and the place: its own display quotes the line, which may hold a secret.
+/// The parser's message and the position. Its own `Display` also quotes the line, which may contain a secret.
 fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let (line, column) = position(text, error.span().map_or(0, |span| span.start));
     Error::Syntax { path: path.to_owned(), line, column, message: error.message().to_owned() }

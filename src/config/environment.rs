@@ -1,11 +1,11 @@
-//! The world outside the file: variables, working directory, user. A value, so that tests need not change
+//! The process's environment: variables, working directory, user. It is a value, so that tests do not have to change
 //! the variables of the whole process.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// What of the process the configuration depends on.
+/// What the configuration depends on besides the file.
 #[derive(Clone)]
 pub struct Environment {
     variables: BTreeMap<String, OsString>,
@@ -15,7 +15,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// That of this process.
+    /// The environment of this process.
     pub fn process() -> Self {
         Self {
             variables: std::env::vars_os()
@@ -27,8 +27,8 @@ impl Environment {
         }
     }
 
-    /// One with these variables alone, an ordinary user in `directory`, and no `/etc` but that below it.
-    /// For tests.
+    /// An environment for tests: only these variables, an ordinary user, the working directory `directory`, and an
+    /// `etc` below it.
     pub fn of<const N: usize>(directory: &Path, variables: [(&str, &str); N]) -> Self {
         Self {
             variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
@@ -38,7 +38,8 @@ impl Environment {
         }
     }
 
-    /// A variable's value; an empty variable counts as unset, as Docker Compose makes them out of nothing.
+    /// A variable's value. An empty variable counts as unset, because Docker Compose sets unset variables to empty
+    /// ones.
     pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(name).map(OsString::as_os_str).filter(|value| !value.is_empty())
     }
@@ -47,7 +48,7 @@ impl Environment {
         self.get(name).map(|value| self.directory.join(value))
     }
 
-    /// Names and values with this prefix, the empty ones left out; the prefix is taken off.
+    /// The variables with this prefix, without the empty ones. The prefix is removed from the names.
     pub(super) fn prefixed<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a OsStr)> {
         self.variables
             .iter()
@@ -55,22 +56,23 @@ impl Environment {
             .filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value.as_os_str())))
     }
 
-    /// A path as written, made absolute.
+    /// Makes a path absolute.
     pub(super) fn absolute(&self, path: &Path) -> PathBuf {
         self.directory.join(path)
     }
 
-    /// The files that are read when none is named, the first that exists.
+    /// The default configuration files. The first that exists is read.
     pub(super) fn default_files(&self) -> [PathBuf; 2] {
         [self.directory.join("backscroll.toml"), self.etc.join("backscroll/backscroll.toml")]
     }
 
-    /// A credential that systemd has put there under this name.
+    /// The file of a systemd credential, if there is one of this name.
     pub(super) fn credential(&self, name: &str) -> Option<PathBuf> {
         Some(self.path("CREDENTIALS_DIRECTORY")?.join(name)).filter(|path| path.exists())
     }
 
-    /// Where a daemon keeps its data: systemd's word, else root's place, else the user's.
+    /// The default data directory: `$STATE_DIRECTORY` of systemd, else root's or the user's usual place. The second
+    /// value is the variable that decided it.
     pub(super) fn default_data_dir(&self) -> Option<(PathBuf, Option<&'static str>)> {
         if let Some(list) = self.get("STATE_DIRECTORY").and_then(OsStr::to_str) {
             let first = list.split(':').next().unwrap_or(list);

@@ -1,4 +1,4 @@
-//! What can be wrong with the configuration, and where.
+//! The errors of the configuration.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,19 +6,19 @@ use std::path::PathBuf;
 use super::Origin;
 use crate::{Exit, text::Printable};
 
-/// A configuration that cannot be used. Every text names the place and, where there is one, the remedy;
-/// no text carries the value of a secret.
+/// A configuration that cannot be used. Every text names the place and, if there is one, the remedy. No text contains
+/// the value of a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file named by `--config` or `BACKSCROLL_CONFIG` is not there.
+    /// The file that `--config` or `BACKSCROLL_CONFIG` names does not exist.
     #[error("configuration file {} does not exist ({named_by})", .path.display())]
     NotFound {
-        /// The file that was asked for.
+        /// The file.
         path: PathBuf,
-        /// Who asked for it.
+        /// What names it.
         named_by: &'static str,
     },
-    /// A configuration file is there and cannot be read.
+    /// A configuration file exists but cannot be read.
     #[error("configuration file {} cannot be read: {source}{}", .path.display(), super::file::remedy(source))]
     Unreadable {
         /// The file.
@@ -35,10 +35,10 @@ pub enum Error {
         line: usize,
         /// Counted from 1, in characters.
         column: usize,
-        /// What the parser says.
+        /// The parser's message.
         message: String,
     },
-    /// Settings that do not exist, one line each.
+    /// Settings that do not exist, one on each line.
     #[error("{}", Lines(.0))]
     Unknown(Vec<Unknown>),
     /// A value of the wrong type.
@@ -48,12 +48,12 @@ pub enum Error {
         origin: Origin,
         /// The setting.
         key: String,
-        /// What stands there; the value itself only where it cannot be a secret.
+        /// What was found: the value itself only if it cannot be a secret.
         found: String,
-        /// What should.
+        /// What was expected.
         expected: String,
     },
-    /// A value of the right type that cannot be.
+    /// A value of the right type that is not allowed.
     #[error("{origin}: `{}` {problem}", Printable(.key))]
     Invalid {
         /// Where the value stands.
@@ -63,7 +63,7 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         problem: String,
     },
-    /// Something the command needs has not been set.
+    /// A setting that the command needs is not set.
     #[error("`{key}` is not set: {remedy}")]
     Missing {
         /// The setting.
@@ -71,7 +71,7 @@ pub enum Error {
         /// How to set it.
         remedy: &'static str,
     },
-    /// A secret cannot be taken from its source.
+    /// A secret cannot be read from its source.
     #[error("the {what} in {origin} {problem}")]
     Secret {
         /// `access token`, `password` or `database URL`.
@@ -84,7 +84,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code for every one of them.
+    /// The exit code of all these errors.
     pub const fn exit_code(&self) -> Exit {
         Exit::Configuration
     }
@@ -101,7 +101,7 @@ pub struct Unknown {
     pub origin: Origin,
     /// As it was written.
     pub name: String,
-    /// The nearest setting, written as it would be in that place.
+    /// The most similar setting, as it would be written there.
     pub nearest: Option<String>,
 }
 

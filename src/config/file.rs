@@ -1,4 +1,4 @@
-//! Reading files that a person names: what is no file is refused by name, and nothing waits for a writer that may never come.
+//! Opens a file that a person has named. Refuses anything but a regular file, and never blocks on a pipe.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
@@ -10,11 +10,11 @@ use nix::libc::{O_NOCTTY, O_NONBLOCK};
 /// Opens a regular file for reading.
 ///
 /// # Errors
-/// Also for a directory, a pipe, a socket or a device, with a text that follows the file's name and "cannot be read: ".
+/// Also for a directory, a pipe, a socket or a device. The text follows the file's name and "cannot be read: ".
 pub(super) fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    // Before it is opened, which may do something to a device.
+    // Checked before it is opened, because opening a device may have an effect.
     must_be_regular(std::fs::metadata(path)?.file_type())?;
-    // It may be another one by now: a pipe is not waited for.
+    // Opened without blocking, because it may have been replaced by a pipe meanwhile.
     let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK | O_NOCTTY).open(path)?;
     let metadata = file.metadata()?;
     must_be_regular(metadata.file_type())?;
@@ -36,7 +36,7 @@ fn must_be_regular(kind: FileType) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{what}; name a regular file")))
 }
 
-/// What to do about a file that cannot be read, to be added to why.
+/// What to do about a file that cannot be read, to append to the reason.
 pub(super) fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "; create it, or correct the path",

@@ -1,4 +1,4 @@
-//! Which settings exist, and what was meant by one that does not.
+//! The names of the settings, and suggestions for a misspelt name.
 
 use figment::value::{Dict, Value};
 
@@ -9,23 +9,23 @@ use super::{
     settings::{KEYS, ROOM_KEYS, Settings},
 };
 
-/// What every setting's variable begins with.
+/// The prefix of every setting's variable.
 pub(super) const PREFIX: &str = "BACKSCROLL_";
 
-/// Settings whose value is or may carry a secret.
+/// Settings whose value is or may contain a secret.
 pub(super) const SECRET: [&str; 2] = ["homeserver.access_token", "database.url"];
 
 /// Variables with the prefix that are no settings.
 pub(super) const PLAIN: [&str; 2] = ["CONFIG", "POSTGRES_BIN"];
 
-/// Beginnings of names that are others' business: what Kubernetes and Docker links put into every container beside
-/// a service called `backscroll`, and what our own scripts and tests are reported.
+/// Prefixes of variables that are not settings: those that Kubernetes and Docker links add for a service called
+/// `backscroll`, and those of our own scripts and tests.
 const FOREIGN: [&str; 5] = ["SERVICE_", "PORT", "DEMO_", "SYNAPSE_", "TEST_"];
 
-/// The least likeness at which a name is offered.
+/// The smallest similarity at which a name is suggested.
 const ALIKE: f64 = 0.6;
 
-/// The defaults as a tree: what a setting's text in the environment has to become.
+/// The defaults as a tree. They show the type that a setting's text in the environment must have.
 pub(super) fn defaults() -> Dict {
     let tree = Value::serialize(Settings::default()).ok();
     tree.and_then(Value::into_dict).expect("the settings are a struct of plain values")
@@ -36,24 +36,24 @@ pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
-/// The setting of a variable without its prefix, if there is one.
+/// The setting of a variable, given without its prefix.
 pub(super) fn setting(name: &str) -> Option<&'static str> {
     KEYS.iter().find(|key| variable(key).strip_prefix(PREFIX) == Some(name)).copied()
 }
 
-/// The setting that a place inside it belongs to: `rooms.room.0.id` is in `rooms.room`.
+/// The setting that contains a key: `rooms.room.0.id` is in `rooms.room`.
 pub(super) fn owner(place: &str) -> &str {
     let inside = |key: &str| place.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
     KEYS.iter().find(|key| inside(key)).copied().unwrap_or(place)
 }
 
-/// Whether a variable with our prefix, here without it, is none of our business; one with `__` is ours.
+/// Whether a variable, given without its prefix, is not meant as a setting. One with `__` always is.
 pub(super) fn is_foreign(name: &str) -> bool {
     let foreign = FOREIGN.iter().any(|prefix| name.starts_with(prefix)) && !name.contains("__");
     PLAIN.contains(&name) || foreign
 }
 
-/// The variable that does not exist, and the one that was meant.
+/// The error for an unknown variable, with a suggestion.
 pub(super) fn unknown_variable(name: &str) -> Unknown {
     let written = name.to_ascii_lowercase().replace("__", ".");
     let plain = PLAIN.iter().map(|name| name.to_ascii_lowercase());
@@ -65,7 +65,7 @@ pub(super) fn unknown_variable(name: &str) -> Unknown {
     }
 }
 
-/// Every key of a file must be a setting, every section a section.
+/// Checks that every key of a file is a setting and every section is a section.
 pub(super) fn check(document: &Document) -> Result<(), Error> {
     let mut unknown = Vec::new();
     check_table(document, &document.values, "", &mut unknown)?;
@@ -90,7 +90,7 @@ fn check_table(
         if key == "rooms.room" {
             check_rooms(document, value, unknown);
         } else if KEYS.contains(&key.as_str()) {
-            // a leaf: its type is looked at when the settings are made
+            // A leaf. Its type is checked when the settings are extracted.
         } else if sections().any(|section| section == key) {
             let Value::Dict(_, inner) = value else {
                 return Err(not_a_section(document, &key));
@@ -133,8 +133,7 @@ fn sections() -> impl Iterator<Item = &'static str> {
     KEYS.iter().filter_map(|key| key.split_once('.')).map(|(section, _)| section)
 }
 
-/// The known name that is most like what was written: as a whole, or in its last part alone for a key
-/// that stands in the wrong section.
+/// The most similar known name. Also compares only the last part of the name, for a key in the wrong section.
 fn nearest(written: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
     let likeness = |name: &str| {

@@ -1,4 +1,5 @@
-//! Defaults ← `DATABASE_URL` ← file ← environment ← flags, and where each value came from.
+//! Merges the sources of the settings, and records where each value comes from. Later sources take precedence:
+//! defaults, `DATABASE_URL`, file, environment, flags.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -21,15 +22,15 @@ use crate::text::Printable;
 const ENVIRONMENT: &str = "environment";
 const FLAGS: &str = "flags";
 
-/// The one variable without our prefix that is a setting, and the weakest of its sources.
+/// The only variable without our prefix that is a setting. It has the lowest precedence.
 pub(super) const DATABASE_URL: &str = "DATABASE_URL";
 
-/// Where a value stands.
+/// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it; the variable that decided the default, if one did.
+    /// The default, and the variable that decided it, if one did.
     Default(Option<&'static str>),
-    /// A configuration file, or a file that holds a secret (which has no line).
+    /// A configuration file, or a file with a secret (which has no line).
     File {
         /// The file.
         path: PathBuf,
@@ -109,19 +110,19 @@ impl Layers {
         value.filter(|value| !matches!(value, Value::Empty(_, Empty::None | Empty::Unit)))
     }
 
-    /// Where the value of a setting stands.
+    /// Where the value of a setting comes from.
     pub(super) fn origin(&self, key: &str) -> Origin {
         let metadata = self.figment.find_metadata(key);
         self.origin_in(metadata, key)
     }
 
-    /// The line of a place inside a setting, such as `rooms.room.0.id`.
+    /// The line of a key inside a setting, such as `rooms.room.0.id`.
     pub(super) fn place_in_file(&self, place: &str) -> Option<Origin> {
         let document = self.document.as_ref()?;
         Some(Origin::file(document, place))
     }
 
-    /// The directory that a relative path in this setting is relative to, if not the working directory.
+    /// The directory to which a path in this setting is relative, if it is not the working directory.
     pub(super) fn base(&self, key: &str) -> Option<&Path> {
         matches!(self.origin(key), Origin::File { .. })
             .then(|| self.document.as_ref()?.path.parent())
@@ -141,7 +142,7 @@ impl Layers {
         }
     }
 
-    /// A figment error in our words; values are quoted only where no secret can stand.
+    /// Converts an error of figment. Values are quoted only if they cannot be a secret.
     fn explain(&self, error: &figment::Error) -> Error {
         let mut key = error.path.join(".");
         let (found, expected) = match &error.kind {
@@ -161,7 +162,7 @@ impl Layers {
     }
 }
 
-/// One value of one layer; figment remembers the layer's name for it.
+/// One value of one layer. Figment records the layer's name.
 struct Layer {
     name: &'static str,
     tree: Dict,
@@ -184,7 +185,7 @@ impl Provider for Layer {
     }
 }
 
-/// The settings among the variables; one with our prefix that is no setting is refused.
+/// The settings among the variables. An unknown variable with our prefix is an error.
 fn variables(environment: &Environment) -> Result<Vec<(&'static str, Value)>, Error> {
     let mut values = Vec::new();
     let mut unknown = Vec::new();
@@ -211,9 +212,9 @@ fn text<'a>(value: &'a OsStr, variable: &str) -> Result<&'a str, Error> {
         .ok_or_else(|| Error::invalid(key.unwrap_or("database.url"), origin(), "is not valid UTF-8"))
 }
 
-/// A text from a variable or a flag as the kind of value that the setting's default has.
+/// Converts a text from a variable or a flag to the type of the setting's default.
 ///
-/// A list is written as in TOML, `["#a:hs", "#b:hs"]`, or with commas alone.
+/// A list is written as in TOML, `["#a:hs", "#b:hs"]`, or separated by commas.
 fn from_text(key: &str, text: &str, origin: Origin) -> Result<Value, Error> {
     let wrong = |expected: &str| Error::WrongType {
         origin,
@@ -222,7 +223,7 @@ fn from_text(key: &str, text: &str, origin: Origin) -> Result<Value, Error> {
         expected: expected.to_owned(),
     };
     let default = Value::from(keys::defaults()).find(key);
-    match default.expect("every setting has a default, if only nothing") {
+    match default.expect("every setting has a default, which may be empty") {
         Value::Num(..) => text.parse::<u64>().map(Value::from).map_err(|_| wrong("a whole number")),
         Value::Bool(..) => text.parse::<bool>().map(Value::from).map_err(|_| wrong("true or false")),
         Value::Array(..) if text.starts_with('[') => {
@@ -239,7 +240,7 @@ fn from_text(key: &str, text: &str, origin: Origin) -> Result<Value, Error> {
     }
 }
 
-/// What was found, quoted unless it stands where a secret should.
+/// What was found. It is quoted unless the setting is a secret.
 fn describe(found: &Actual, key: &str) -> String {
     match found {
         Actual::Seq => "a list".to_owned(),
@@ -254,7 +255,7 @@ fn describe(found: &Actual, key: &str) -> String {
     }
 }
 
-/// Serde's names for types in words.
+/// Serde's name of a type in plain words.
 fn plain(expected: &str) -> String {
     let words = match expected {
         "a string" => "a text in quotes",

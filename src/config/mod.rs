@@ -1,18 +1,19 @@
-//! Configuration: defaults ← TOML file ← environment ← flags.
+//! The configuration. Sources in order of precedence, the lowest first: defaults, TOML file, environment, flags.
 //!
-//! A [`Config`] that exists is valid: every setting is known, of its type and possible, and at most one
-//! source is named for each secret. The secrets themselves are read when they are needed
-//! ([`SecretSource::read`]), so a command that needs none works where none can be read.
+//! A [`Config`] is always valid: every setting is known, has the right type and an allowed value, and each secret has
+//! at most one source. A secret is read only when it is needed ([`SecretSource::read`]), so a command that needs none
+//! works even if the secret cannot be read.
 //!
 //! * **File**: `--config`, else `BACKSCROLL_CONFIG`, else `./backscroll.toml`, else
-//!   `/etc/backscroll/backscroll.toml`. A named file must be there. Paths in it are relative to it.
-//! * **Environment**: `BACKSCROLL_SECTION__KEY`, and `DATABASE_URL` where nothing else names a database.
+//!   `/etc/backscroll/backscroll.toml`. A named file must exist. Paths in it are relative to its directory.
+//! * **Environment**: `BACKSCROLL_SECTION__KEY`, and `DATABASE_URL` if nothing else names a database.
 //!   An empty variable counts as unset. Lists are `["a", "b"]` or `a,b`.
-//! * **Unknown settings** are refused in both, with the nearest name. Let pass are `BACKSCROLL_DEMO_…`, `_SYNAPSE_…` and
-//!   `_TEST_…`, which our scripts read, and `_SERVICE_…` and `_PORT…`, which Kubernetes makes beside a service called
-//!   `backscroll`.
-//! * **Secrets**: a systemd credential (`access_token`, `database_url`) goes before anything else, for it is
-//!   given to this very service. Otherwise a secret has one source: its file or its value; both are refused.
+//! * **Unknown settings** are errors in both; the error suggests a similar name. Exceptions are variables that are not
+//!   meant as settings: `BACKSCROLL_DEMO_…`, `_SYNAPSE_…` and `_TEST_…`, which our scripts read, and `_SERVICE_…` and
+//!   `_PORT…`, which Kubernetes sets for a service called `backscroll`.
+//! * **Secrets**: a systemd credential (`access_token`, `database_url`) takes precedence over everything else, because
+//!   systemd passes it to this service only. Otherwise a secret has one source, its file or its value. Setting both is
+//!   an error.
 
 mod database;
 mod document;
@@ -45,50 +46,50 @@ pub use secret::SecretSource;
 /// The documented file that `backscroll config example` prints: every setting with its default.
 pub const EXAMPLE: &str = include_str!("../../deploy/backscroll.example.toml");
 
-/// Everything the operator has decided.
+/// The effective configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The homeserver and who we are there.
+    /// The homeserver, and the account on it.
     pub homeserver: Homeserver,
-    /// The database, or none for the embedded one.
+    /// The database: the configured one, or the private server.
     pub database: Database,
-    /// Where the embedded database and all else of ours lies; absolute.
+    /// The absolute path of the directory with the private server's cluster.
     pub data_dir: PathBuf,
-    /// Why it is that directory: a file and line, a variable, or the default of whom.
+    /// Where this path comes from: a file and line, a variable, or the default.
     pub data_dir_origin: Origin,
     /// Which rooms are archived.
     pub rooms: Rooms,
     /// How history is fetched.
     pub backfill: Backfill,
-    /// What a redaction does to what is archived.
+    /// What a redaction does to archived events.
     pub redactions: RedactionPolicy,
     /// What is logged and how.
     pub log: LogSettings,
-    /// Where health and metrics are served, if at all.
+    /// The address that serves health and metrics, if any.
     pub http_listen: Option<SocketAddr>,
-    /// Where PostgreSQL's programs are, from `BACKSCROLL_POSTGRES_BIN`.
+    /// The directory of PostgreSQL's programs, from `BACKSCROLL_POSTGRES_BIN`.
     pub postgres_bin: Option<PathBuf>,
-    /// The file that was read, if there is one.
+    /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    /// Legal but unwise choices, one sentence each, to be logged once telemetry has started.
+    /// Warnings about allowed but unwise settings, one sentence each. They are logged once telemetry has started.
     pub warnings: Vec<String>,
     shown: Vec<show::Shown>,
 }
 
-/// The homeserver and who we are there.
+/// The homeserver, and the account on it.
 #[derive(Clone, Debug)]
 pub struct Homeserver {
     url: Option<Url>,
     token: Option<SecretSource>,
     user: Option<String>,
     password: Option<SecretSource>,
-    /// How long one `/sync` may wait for news.
+    /// The timeout of the `/sync` long poll.
     pub sync_timeout: Duration,
-    /// How long the homeserver must go on refusing something before it is believed.
+    /// How long the homeserver must keep refusing something before the refusal counts as final.
     pub patience: Duration,
 }
 
-/// How to prove who we are.
+/// How to log in.
 #[derive(Clone, Debug)]
 pub enum Credentials {
     /// An access token.
@@ -103,7 +104,7 @@ pub enum Credentials {
 }
 
 impl Homeserver {
-    /// The base URL, https unless the host is loopback or the operator allows otherwise.
+    /// The base URL. It is https unless the host is loopback or the operator allows http.
     pub fn url(&self) -> Result<&Url, Error> {
         self.url.as_ref().ok_or(Error::Missing {
             key: "homeserver.url",
@@ -112,7 +113,7 @@ impl Homeserver {
         })
     }
 
-    /// The access token where there is one, else user and password.
+    /// The access token if there is one, else user and password.
     pub fn credentials(&self) -> Result<Credentials, Error> {
         match (&self.token, self.password()) {
             (Some(token), _) => Ok(Credentials::Token(token.clone())),
@@ -127,7 +128,7 @@ impl Homeserver {
         }
     }
 
-    /// User and password where both are set, also beside an access token: to log in again after a logout.
+    /// User and password if both are set, also in addition to an access token: to log in again after a logout.
     pub fn password(&self) -> Option<(&str, &SecretSource)> {
         self.user.as_deref().zip(self.password.as_ref())
     }
@@ -141,30 +142,30 @@ impl Homeserver {
 /// How history is fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backfill {
-    /// How many rooms are walked at once; at least 1.
+    /// How many rooms are walked at once, at least 1.
     pub concurrency: usize,
-    /// The most events asked for in one request; 1 to 1000.
+    /// The largest number of events to request in one page, 1 to 1000.
     pub page_size: u16,
-    /// How long after a gap was filled it is looked at again.
+    /// How long after a gap was filled it is walked again.
     pub recheck_after: Duration,
-    /// How long after a walk's end the history is walked again; the last repeats; empty means never.
+    /// How long after a walk's end the history is walked again. The last value repeats. Empty: never.
     pub rewalk_after: Vec<Duration>,
-    /// How long after a walk has stalled it is tried again, at first; twice as long after each time that it stalls again.
+    /// First retry delay after a walk has stalled. It doubles each time the walk stalls again.
     pub stalled_after: Duration,
 }
 
-/// What a redaction does to what is archived.
+/// What a redaction does to archived events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RedactionPolicy {
-    /// The content goes, as on the homeserver.
+    /// The content is removed, as on the homeserver.
     #[default]
     Honour,
-    /// The original stays in the archive and out of the views.
+    /// The original is kept in the archive, but not shown in the views.
     Retain,
 }
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -177,24 +178,24 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged and how.
+/// What is logged, and in which format.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
-    /// How a line looks.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// A level, or directives such as `info,backscroll::sync=debug`; known to parse.
+    /// A level, or directives such as `info,backscroll::sync=debug`. It is known to be valid.
     pub level: String,
 }
 
-/// Settings from flags, which go before all others. A secret is never a flag.
+/// Settings from flags, which take precedence over all others. A secret is never a flag.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides(Vec<(&'static str, &'static str, String)>);
 
 impl Overrides {
-    /// Sets `key`, such as `log.level`, because of `flag`, such as `--log-level`, written as in a variable.
+    /// Sets `key`, such as `log.level`, from `flag`, such as `--log-level`. The value is written as in a variable.
     ///
     /// # Panics
-    /// If there is no such setting or it is a secret: a mistake in this program, not of its user.
+    /// If there is no such setting, or if it is a secret. Both are bugs in this program.
     pub fn set(&mut self, key: &'static str, flag: &'static str, value: impl Into<String>) {
         assert!(settings::KEYS.contains(&key), "{key} is no setting");
         assert!(!keys::SECRET.contains(&key), "{key} is a secret");
@@ -203,12 +204,12 @@ impl Overrides {
 }
 
 impl Config {
-    /// The configuration of this process; `path` is that of `--config`.
+    /// Reads the configuration of this process. `path`: the value of `--config`.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, Error> {
         Self::load_in(&Environment::process(), path, overrides)
     }
 
-    /// The same in an environment of one's own.
+    /// Reads the configuration from another environment.
     pub fn load_in(
         environment: &Environment,
         path: Option<&Path>,
@@ -221,13 +222,13 @@ impl Config {
         Ok(Self { file, ..config })
     }
 
-    /// The effective configuration as TOML, secrets masked, with the origin of every value.
+    /// The effective configuration as TOML, with the origin of every value. Secrets are masked.
     pub fn show(&self) -> String {
         show::render(&self.shown)
     }
 }
 
-/// The file to read, if there is one. A file that was named has to be there.
+/// The file to read, if there is one. A file that was named must exist.
 fn find(environment: &Environment, path: Option<&Path>) -> Result<Option<PathBuf>, Error> {
     let named = path.map(|path| (environment.absolute(path), "named by --config")).or_else(|| {
         let variable = environment.path("BACKSCROLL_CONFIG")?;
@@ -240,7 +241,7 @@ fn find(environment: &Environment, path: Option<&Path>) -> Result<Option<PathBuf
     }
 }
 
-/// Whether a host name or address, in brackets or not, is this machine.
+/// Whether a host name or address, with or without brackets, is loopback.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     let address = host.parse::<std::net::IpAddr>();

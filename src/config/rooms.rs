@@ -1,9 +1,9 @@
-//! Which rooms are archived.
+//! The room filter: decides which rooms are archived.
 
 use std::collections::BTreeMap;
 
-/// The room filter: everything that an `include` pattern matches, less what an `exclude` pattern matches,
-/// and in any case the rooms listed one by one.
+/// The room filter. Archived are the rooms that match an `include` pattern and no `exclude` pattern, and the rooms
+/// that are listed by id. Choices made with `backscroll rooms` take precedence.
 #[derive(Clone, Debug)]
 pub struct Rooms {
     include: Vec<Pattern>,
@@ -12,15 +12,15 @@ pub struct Rooms {
     choices: Choices,
 }
 
-/// What `backscroll rooms` decided about rooms, by room id.
+/// The choices made with `backscroll rooms`, by room id.
 pub type Choices = BTreeMap<String, Choice>;
 
-/// What `backscroll rooms` decided about one room.
+/// The choice made with `backscroll rooms` for one room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// Added or removed; `None`: as the configuration says.
+    /// Added or removed. `None`: the configuration decides.
     pub wanted: Option<bool>,
-    /// Left alone for a while.
+    /// Whether the room is paused.
     pub paused: bool,
 }
 
@@ -33,7 +33,7 @@ impl Rooms {
         Self { include, exclude, listed, choices: Choices::new() }
     }
 
-    /// The same with what was decided at run time, which goes before it.
+    /// Adds the choices made at run time, which take precedence.
     #[must_use]
     pub fn with_choices(&self, choices: Choices) -> Self {
         Self { choices, ..self.clone() }
@@ -50,19 +50,19 @@ impl Rooms {
         self.listed.contains_key(room_id) || (any(&self.include) && !any(&self.exclude))
     }
 
-    /// Whether no room can be left out.
+    /// Whether the filter accepts all rooms.
     pub fn takes_all(&self) -> bool {
         self.exclude.is_empty() && self.include.iter().any(|pattern| pattern.0 == ['*'])
     }
 
-    /// A text that changes when other rooms are chosen than before.
+    /// A text that changes when the choice of rooms changes.
     pub fn fingerprint(&self) -> String {
         let patterns = |patterns: &[Pattern]| -> Vec<String> {
             patterns.iter().map(|pattern| pattern.0.iter().collect()).collect()
         };
         let listed: Vec<&String> = self.listed.keys().collect();
         let configured = serde_json::json!([patterns(&self.include), patterns(&self.exclude), listed]);
-        // Without a choice the text of before there were any: an upgrade must not cost a whole /sync.
+        // Without choices, the text is the same as before choices existed: an upgrade must not require a full `/sync`.
         let choices: Vec<_> = self.choices.iter().map(|(id, c)| (id, c.wanted, c.paused)).collect();
         if choices.is_empty() {
             configured.to_string()
@@ -71,26 +71,26 @@ impl Rooms {
         }
     }
 
-    /// Where the operator wants a room's history walk to start.
+    /// The token at which the operator wants a room's history walk to begin.
     pub fn prev_batch(&self, room_id: &str) -> Option<&str> {
         self.listed.get(room_id)?.as_deref()
     }
 
-    /// The rooms listed one by one, each with its start if it has one, ordered by id.
+    /// The rooms listed by id, with the token at which their walk begins, if there is one. Ordered by id.
     pub fn listed(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.listed.iter().map(|(id, token)| (id.as_str(), token.as_deref()))
     }
 }
 
-/// A glob as Matrix defines them: `*` is any run of characters, `?` is one, all else is itself.
+/// A glob as Matrix defines it: `*` matches any characters, `?` matches one, and every other character matches itself.
 ///
-/// That leaves `[` and `{` alone, which a room id may well contain (`!abc:[::1]`), and lets `*` cross `/`;
-/// globs for file names do neither.
+/// Unlike in globs for file names, `[` and `{` are ordinary characters, because a room id can contain them
+/// (`!abc:[::1]`), and `*` also matches `/`.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern(Vec<char>);
 
 impl Pattern {
-    /// A pattern that could match a room id or an alias; otherwise what is wrong with it.
+    /// Parses a pattern. The error explains why it could match neither a room id nor an alias.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         match text.chars().next() {
             None => Err("holds an empty pattern".to_owned()),
@@ -107,8 +107,7 @@ impl Pattern {
         self.matches(room_id) || aliases.iter().any(|alias| self.matches(alias))
     }
 
-    /// At each mismatch the last `*` takes one character more, so the cost is at most the product of the
-    /// two lengths.
+    /// After a mismatch, the last `*` takes one more character, so the cost is at most the product of the two lengths.
     fn matches(&self, text: &str) -> bool {
         let (pattern, text) = (&self.0, text.chars().collect::<Vec<_>>());
         let (mut at, mut read) = (0, 0);

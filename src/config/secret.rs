@@ -1,4 +1,4 @@
-//! Secrets: where they are, and reading them when they are needed.
+//! Secrets: where they are stored, and how they are read when they are needed.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -9,20 +9,20 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Error, Origin, file};
 
-/// No token, password or URL is longer; a file that is must be something else.
+/// The largest secret. A larger file is not a token, password or URL.
 const LONGEST: u64 = 16 * 1024;
 
-/// Where files may be readable by others, because whoever put them there guards the directory.
+/// In this directory a file may be readable by others, because the container engine protects the directory.
 const GUARDED: &str = "/run/secrets";
 
-/// What a secret is, which decides what it may contain.
+/// The kind of a secret, which decides which characters it may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Goes into an HTTP header: visible ASCII.
+    /// Visible ASCII, because it is sent in an HTTP header.
     AccessToken,
-    /// Any characters but control characters.
+    /// Any characters except control characters.
     Password,
-    /// A connection string, whose reader looks further.
+    /// A connection string, which is checked further when it is parsed.
     DatabaseUrl,
 }
 
@@ -43,8 +43,8 @@ impl Kind {
     }
 }
 
-/// Where a secret is to be had. It is read when it is needed, so that a command which does not need it
-/// works without, and a token that was changed on disk is taken up by reading again.
+/// The source of a secret. It is read only when it is needed, so that a command that does not need it works without
+/// it. A token that was changed on disk is used after reading again.
 #[derive(Clone)]
 pub struct SecretSource {
     kind: Kind,
@@ -54,7 +54,7 @@ pub struct SecretSource {
 
 #[derive(Clone)]
 enum Place {
-    /// Guarded: systemd's credentials.
+    /// A file with a systemd credential, which systemd protects.
     Credential(PathBuf),
     File(PathBuf, Vec<PathBuf>),
     Value(SecretString),
@@ -65,30 +65,30 @@ impl SecretSource {
         Self { kind, origin: Origin::Credential(path.clone()), place: Place::Credential(path) }
     }
 
-    /// A file that only its owner may read, unless it lies in the credentials directory or `/run/secrets`.
+    /// A file that only its owner may read, unless it is in the credentials directory or in `/run/secrets`.
     pub(super) fn file(kind: Kind, path: PathBuf, credentials: Option<PathBuf>) -> Self {
         let origin = Origin::File { path: path.clone(), line: None };
         let guarded = credentials.into_iter().chain([PathBuf::from(GUARDED)]);
         Self { kind, origin, place: Place::File(path, guarded.collect()) }
     }
 
-    /// A value from the environment or from a file of settings; checked here and now.
+    /// A value from the environment or from a configuration file. It is checked at once.
     pub(super) fn value(kind: Kind, origin: Origin, value: &str) -> Result<Self, Error> {
         let source = Self { kind, origin, place: Place::Value(value.into()) };
         source.read().map(|_| source)
     }
 
-    /// Where it is, without the secret itself.
+    /// Where it comes from. Does not contain the secret.
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Whether it was given itself rather than a file that holds it.
+    /// Whether the value itself is configured, not a file.
     pub(super) const fn is_value(&self) -> bool {
         matches!(self.place, Place::Value(_))
     }
 
-    /// The secret as it is now.
+    /// Reads the secret.
     pub fn read(&self) -> Result<SecretString, Error> {
         match &self.place {
             Place::Value(value) => self.check(value.expose_secret()),
@@ -112,11 +112,11 @@ impl SecretSource {
         let read = file.take(LONGEST + 1).read_to_string(&mut text);
         match read {
             Ok(length) if length as u64 > LONGEST => {
-                Err(self.problem("is far too long: is that the right file?"))
+                Err(self.problem("is far too long: check that this is the right file"))
             }
             Ok(_) => self.check(without_newline(&text)),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(self.problem("is not text in UTF-8: is that the right file?"))
+                Err(self.problem("is not UTF-8 text: check that this is the right file"))
             }
             Err(error) => Err(unreadable(error)),
         }
@@ -124,14 +124,15 @@ impl SecretSource {
 
     fn check(&self, text: &str) -> Result<SecretString, Error> {
         if text.is_empty() {
-            Err(self.problem("is empty: write it there"))
+            Err(self.problem("is empty: write the secret there"))
         } else if text.starts_with('\u{feff}') {
             Err(self.problem("begins with a byte order mark: save it as UTF-8 without one"))
         } else if text.chars().all(|c| self.kind.allows(c)) {
             Ok(text.into())
         } else {
             Err(self.problem(
-                "holds characters that it cannot have (control characters, a second line, or spaces): write it alone, on one line",
+                "contains characters that are not allowed (control characters, a second line, or spaces): the secret \
+                 must be the only text",
             ))
         }
     }
@@ -147,13 +148,13 @@ impl fmt::Debug for SecretSource {
     }
 }
 
-/// The newline that editors and `echo` add, if it is there.
+/// Removes the newline that editors and `echo` append.
 fn without_newline(text: &str) -> &str {
     let line = text.strip_suffix('\n');
     line.map_or(text, |line| line.strip_suffix('\r').unwrap_or(line))
 }
 
-/// Whether a path, all links followed, is below one of these directories.
+/// Whether a path, after following links, is below one of these directories.
 fn lies_in(path: &Path, directories: &[PathBuf]) -> bool {
     let Ok(path) = path.canonicalize() else {
         return false;
@@ -189,12 +190,12 @@ mod tests {
         assert_eq!(read("syt_a", 0o400).unwrap(), "syt_a");
         for text in ["syt_a\n\n", "syt_a\r", " syt_a", "a\u{1b}[2Jb", "a\0", "é"] {
             let error = read(text, 0o600).unwrap_err();
-            assert!(error.contains("cannot have"), "{error}");
+            assert!(error.contains("are not allowed"), "{error}");
             assert!(!error.contains("syt_a"), "{error}");
         }
-        assert!(read("", 0o600).unwrap_err().ends_with("is empty: write it there"));
-        assert!(read("\r\n", 0o600).unwrap_err().ends_with("is empty: write it there"));
-        assert!(read([0xff, 0xfe], 0o600).unwrap_err().contains("is not text"));
+        assert!(read("", 0o600).unwrap_err().ends_with("is empty: write the secret there"));
+        assert!(read("\r\n", 0o600).unwrap_err().ends_with("is empty: write the secret there"));
+        assert!(read([0xff, 0xfe], 0o600).unwrap_err().contains("is not UTF-8 text"));
         assert!(read("\u{feff}syt_a\n", 0o600).unwrap_err().contains("byte order mark"));
         let long = "a".repeat(20_000);
         assert!(read(long, 0o600).unwrap_err().contains("too long"));

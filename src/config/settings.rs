@@ -1,6 +1,6 @@
-//! The settings as they are written: the shape of the file, with every default.
+//! The settings as they are written in the file, with every default.
 //!
-//! Nothing here is checked beyond its type; [`super::Config`] is made from it and is valid.
+//! Only types are checked here. [`super::Config`] is made from them and is valid.
 
 use std::{fmt, sync::LazyLock};
 
@@ -11,7 +11,7 @@ use serde::{
 
 use super::{LogFormat, RedactionPolicy, span::Span};
 
-/// Every setting in the order in which it is shown and documented: that of the fields of [`Settings`].
+/// Every setting, in the order in which they are shown and documented: that of the fields of [`Settings`].
 pub(super) static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| keys_of(&Settings::default()));
 
 /// The settings of one `[[rooms.room]]`.
@@ -140,10 +140,10 @@ fn keys_of(settings: &impl Serialize) -> Vec<&'static str> {
     table.keys().into_iter().map(|key| &*key.leak()).collect()
 }
 
-/// The names of a table, in their order.
+/// A table: its names and values, in their order.
 struct Table(Vec<(String, Named)>);
 
-/// What has a name in a table.
+/// The value of a name in a table.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Named {

@@ -1,4 +1,4 @@
-//! The effective configuration, printed so that it could be read again.
+//! Prints the effective configuration as a valid file.
 
 use std::fmt::Write as _;
 
@@ -7,13 +7,13 @@ use figment::value::Value;
 use super::{Config, Origin, database::MASK, layers::Layers, settings::KEYS};
 use crate::text::{Printable, needs_escape};
 
-/// One setting as it is shown.
+/// One setting to print.
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
     key: &'static str,
-    /// As TOML, without any secret; `None` if nothing is set.
+    /// The value as TOML, without secrets. `None`: not set.
     value: Option<String>,
-    /// Whether it may stand in a file at all.
+    /// Whether the setting is allowed in a file.
     in_file: bool,
     note: String,
 }

@@ -1,7 +1,7 @@
 //! Durations as people write them: `500ms`, `60s`, `10m`, `1h`, `7d`.
 //!
-//! Twenty lines rather than a crate: `humantime` reads months and sums as well, `jiff`'s exact durations
-//! know no days, and both print another notation than the one that is documented here.
+//! No crate fits: `humantime` also accepts months and sums, `jiff`'s exact durations have no days, and both print
+//! another notation than the documented one.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One number and one unit, longest unit first.
+/// The units, the longest first.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
-/// A whole number of milliseconds that reads and prints as `10m`.
+/// A whole number of milliseconds, parsed and printed as `10m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span(u64);
 

@@ -1,4 +1,4 @@
-//! From settings as written to a [`Config`] that is valid.
+//! Checks the settings and makes a valid [`Config`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,10 +21,10 @@ use super::{
 };
 use crate::{matrix::Token, telemetry::level};
 
-/// The prefixes of access tokens as Synapse, MAS and conduit-likes make them.
+/// Prefixes of the access tokens of Synapse, MAS and the Conduit family.
 const TOKEN_LIKE: [&str; 4] = ["syt_", "mat_", "mct_", "MDAx"];
 
-/// A room id is at most this long (Matrix, Appendices, identifiers).
+/// The longest room id (Matrix, Appendices, identifiers).
 const LONGEST_ID: usize = 255;
 
 pub(super) fn config(environment: &Environment, layers: &Layers) -> Result<Config, Error> {
@@ -55,26 +55,27 @@ pub(super) fn config(environment: &Environment, layers: &Layers) -> Result<Confi
     Ok(config)
 }
 
-/// What is legal but unwise.
+/// Warnings about allowed but unwise settings.
 fn warnings(homeserver: &Homeserver, database: &Database) -> Vec<String> {
     let mut warnings = Vec::new();
     let token = homeserver.token.as_ref().map(SecretSource::origin);
     if let Some(Origin::Environment(name)) = token {
         warnings.push(format!(
-            "the access token in {name} can be read by whoever may inspect this process or container: \
+            "the access token in {name} can be read by everybody who can inspect this process or container: \
              prefer homeserver.access_token_file"
         ));
     }
     if let Some(url) = homeserver.url.as_ref().filter(|url| !is_safe(url)) {
-        warnings
-            .push(format!("{url} is not https: the access token and every message can be read on the way"));
+        warnings.push(format!(
+            "{url} is not https: others on the network can read the access token and every message"
+        ));
     }
     let file = database.url.as_ref().map(SecretSource::origin);
     if let Some(Origin::File { path, line: Some(_) }) = file
         && others_may_read(path)
     {
         warnings.push(format!(
-            "{}, which holds database.url, may be read by others: run `chmod 600` on it or use database.url_file",
+            "other users can read {}, which contains database.url: run `chmod 600` on it or use database.url_file",
             crate::text::Printable(&path.to_string_lossy())
         ));
     }
@@ -86,7 +87,7 @@ fn others_may_read(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
-/// Settings and where they stand, for errors that say so.
+/// The environment and the layers, which errors need to name the place of a setting.
 struct Check<'a> {
     environment: &'a Environment,
     layers: &'a Layers,
@@ -102,13 +103,15 @@ impl Check<'_> {
         Error::invalid(key, origin, problem)
     }
 
-    /// An absolute path; in a file it is relative to that file.
+    /// Makes a path absolute. A path in a file is relative to the file's directory.
     fn path(&self, key: &str, text: &str) -> Result<PathBuf, Error> {
         if text.is_empty() {
             return Err(self.invalid(key, "is empty"));
         }
         if text.starts_with('~') {
-            return Err(self.invalid(key, "begins with `~`, which only a shell knows: write the whole path"));
+            return Err(
+                self.invalid(key, "begins with `~`, which only a shell expands: write the whole path")
+            );
         }
         let base = self.layers.base(key).unwrap_or(Path::new(""));
         Ok(self.environment.absolute(&base.join(text)))
@@ -120,7 +123,7 @@ impl Check<'_> {
         }
         self.environment.default_data_dir().ok_or(Error::Missing {
             key: "data_dir",
-            remedy: "there is no HOME either, so say where the archive is to lie",
+            remedy: "HOME is not set either; set data_dir to the directory for the archive",
         })
     }
 
@@ -130,7 +133,7 @@ impl Check<'_> {
             return Err(self.invalid("homeserver.user", "is empty"));
         }
         if set.password_file.is_some() && set.user.is_none() {
-            return Err(self.invalid("homeserver.password_file", "needs homeserver.user beside it"));
+            return Err(self.invalid("homeserver.password_file", "needs homeserver.user"));
         }
         let password =
             set.password_file.map(|path| self.secret_file(Kind::Password, "homeserver.password_file", &path));
@@ -151,7 +154,7 @@ impl Check<'_> {
             return Err(self.invalid(KEY, "must be a URL such as `https://matrix.example.org`"));
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(self.invalid(KEY, "must not hold a user or password"));
+            return Err(self.invalid(KEY, "must not contain a user or password"));
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(self.invalid(KEY, "must end before `?` and `#`"));
@@ -159,8 +162,8 @@ impl Check<'_> {
         if !is_safe(&url) && !insecure {
             return Err(self.invalid(
                 KEY,
-                "must be https: over http the access token can be read on the way \
-                 (homeserver.allow_insecure_http = true, if that is meant)",
+                "must be https: with http, others on the network can read the access token \
+                 (to allow it, set homeserver.allow_insecure_http = true)",
             ));
         }
         Ok(url)
@@ -174,8 +177,8 @@ impl Check<'_> {
                 VALUE,
                 origin,
                 format!(
-                    "must not stand in a configuration file: put the token alone into a file that only \
-                     you can read and name that file in {FILE}"
+                    "is not allowed in a configuration file: put only the token into a file that only \
+                     you can read, and name that file in {FILE}"
                 ),
             ));
         }
@@ -195,7 +198,7 @@ impl Check<'_> {
         Ok(Database { url: source })
     }
 
-    /// A secret's one source: a credential of systemd's, else its file or its value, never both.
+    /// The source of a secret: a systemd credential, else its file or its value, but not both.
     fn secret(
         &self,
         kind: Kind,
@@ -225,7 +228,7 @@ impl Check<'_> {
         let is_secret = TOKEN_LIKE.iter().any(|prefix| text.starts_with(prefix))
             || kind == Kind::DatabaseUrl && text.contains(['=', '@', ':']);
         if is_secret && !self.environment.absolute(Path::new(text)).exists() {
-            return Err(self.invalid(key, "holds the secret itself: it must name a file that holds it"));
+            return Err(self.invalid(key, "contains the secret itself: it must name a file that contains it"));
         }
         let credentials = self.environment.path("CREDENTIALS_DIRECTORY");
         Ok(SecretSource::file(kind, self.path(key, text)?, credentials))
@@ -241,16 +244,16 @@ impl Check<'_> {
             if let Some(prev_batch) = &room.prev_batch {
                 let key = format!("rooms.room.{n}.prev_batch");
                 if prev_batch.is_empty() {
-                    return Err(self.invalid(&key, "is empty: leave it out to start from now"));
+                    return Err(self.invalid(&key, "is empty: remove it to begin at the newest event"));
                 }
                 if Token::new(prev_batch).is_none() {
                     return Err(
-                        self.invalid(&key, "is no token: so long that no URL can hold it, or with NUL in it")
+                        self.invalid(&key, "is not a token: it is too long for a URL, or contains NUL")
                     );
                 }
             }
             if listed.insert(room.id, room.prev_batch).is_some() {
-                return Err(self.invalid(&key, "names a room that was listed before"));
+                return Err(self.invalid(&key, "names a room that is already listed"));
             }
         }
         Ok(Rooms::new(
@@ -307,7 +310,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether nobody between us and the homeserver can listen.
+/// Whether the connection is encrypted or does not leave this machine.
 fn is_safe(url: &Url) -> bool {
     url.scheme() == "https" || url.host_str().is_some_and(is_loopback)
 }
@@ -318,7 +321,7 @@ fn room_id_problem(id: &str) -> Option<&'static str> {
     } else if !id.starts_with('!') || id.len() < 2 {
         Some("must be a room id, which begins with `!`")
     } else if id.len() > LONGEST_ID || id.chars().any(char::is_control) {
-        Some("is not a room id: too long, or with control characters")
+        Some("is not a room id: it is too long, or contains control characters")
     } else {
         None
     }

@@ -1,13 +1,14 @@
-//! Forgets, while the daemon does its work, what `redactions.policy = "retain"` has kept of redacted events in quarantine.
+//! Deletes from quarantine the redacted events that `redactions.policy = "retain"` had kept, after the policy was set
+//! back to `honour`. Runs beside the loops.
 
 use std::time::Instant;
 
 use crate::{Error, context::Context};
 
-/// Returns when nothing is left of it, which is at once where the policy is not honour, or has always been.
+/// Returns when none is left. Returns at once if the policy is not `honour`, or has always been.
 ///
 /// # Errors
-/// One of the database that no retry helps against.
+/// An error of the database that a retry cannot fix.
 pub(super) async fn forget(context: &Context) -> Result<(), Error> {
     let mut forgotten = 0;
     loop {
@@ -18,7 +19,7 @@ pub(super) async fn forget(context: &Context) -> Result<(), Error> {
         });
         let Some(rows) = forget.await?.flatten() else { break };
         forgotten += rows;
-        // As long as it took: the archiving goes on beside it.
+        // Pause as long as the deletion took, to leave the database to the loops.
         let rest = tokio::time::sleep(begun.elapsed());
         if context.unless_stopped(rest).await.is_none() {
             return Ok(());
@@ -27,7 +28,7 @@ pub(super) async fn forget(context: &Context) -> Result<(), Error> {
     if forgotten > 0 {
         tracing::info!(
             row_count = forgotten,
-            "forgot what an earlier redactions.policy had kept in quarantine of redacted events"
+            "deleted redacted events from quarantine that an earlier redactions.policy had kept"
         );
     }
     Ok(())

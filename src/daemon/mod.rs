@@ -1,4 +1,8 @@
-//! Brings the parts up in order, runs the loops, and takes the parts down.
+//! Start-up and shutdown.
+//!
+//! [`run`] opens the database, migrates it, takes the writer's lease, logs in to the homeserver and then runs the
+//! forward loop ([`sync`]) and the backward loop ([`backfill`]) until shutdown. [`walk`] runs only walks, for
+//! `backscroll backfill`.
 
 mod forget_retained;
 mod no_archive;
@@ -45,17 +49,18 @@ use crate::{
 
 /// How often progress is shown.
 const TICK: Duration = Duration::from_secs(1);
-/// How often it is looked whether a transaction waits for a lock.
+/// How often to check whether a transaction waits for a lock.
 const LOOK_FOR_WAITS: Duration = Duration::from_secs(2);
-/// Notifications of so long a time count as one.
+/// Notifications within this time count as one.
 const HEARD_AS_ONE: Duration = Duration::from_millis(250);
-/// How long after the signal to stop what is in hand may take: systemd and Docker soon kill who does not end.
+/// How long the work under way may take after the signal to stop. systemd and Docker kill a process that takes much
+/// longer.
 const LAST_CALL: Duration = Duration::from_millis(3500);
 
-/// Runs the daemon until shutdown; with `once`, until one `/sync` response and every walk that is due are in.
+/// Runs the daemon until shutdown. With `once`: until one `/sync` response is stored and every due walk has ended.
 ///
 /// # Errors
-/// What no retry helps against.
+/// An error that a retry cannot fix.
 pub async fn run(
     config: Config,
     telemetry: &Telemetry,
@@ -63,10 +68,10 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     with_context(config, telemetry, once, shutdown, async |context, account| {
-        // Whichever fails ends the other, which finishes the transaction that it is in.
+        // If one loop fails, it cancels the other, which first finishes its transaction.
         let sync_finished = CancellationToken::new();
         let forward = async {
-            // Boxed, as what the walks do: they are large.
+            // Boxed because the future is large.
             let followed = if once {
                 Box::pin(sync::once(&context, account)).await
             } else {
@@ -77,7 +82,7 @@ pub async fn run(
         };
         let backward = async {
             if once {
-                // What is new first, and beside the walks no more than the states that are asked for after it.
+                // The response is stored first. Only the comparison of states runs beside the walks.
                 pulse::resting();
                 tokio::select! {
                     () = context.walks_opened.notified() => {}
@@ -103,10 +108,10 @@ pub async fn run(
     .await
 }
 
-/// Does what `open` opens and whatever else is due that does not [go by `/sync`](Context::sync_is_current), which is not followed.
+/// Opens a walk, then runs every due walk that does not [depend on `/sync`](Context::sync_is_current). Does not sync.
 ///
 /// # Errors
-/// What no retry helps against.
+/// An error that a retry cannot fix.
 pub async fn walk(
     config: Config,
     telemetry: &Telemetry,
@@ -117,11 +122,11 @@ pub async fn walk(
         open(&context).await?;
         Ok(backfill::run(&context, std::future::ready(())).await?)
     };
-    // Boxed: it is large.
+    // Boxed because the future is large.
     Box::pin(with_context(config, telemetry, true, shutdown, work)).await
 }
 
-/// Brings everything up in order, does `work`, and takes everything down, whatever came of it.
+/// Starts all parts in order, runs `work`, and stops all parts, also after an error.
 async fn with_context(
     config: Config,
     telemetry: &Telemetry,
@@ -129,12 +134,12 @@ async fn with_context(
     shutdown: CancellationToken,
     work: impl AsyncFnOnce(Arc<Context>, Account) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    // What is missing here, no database can give: none is made before.
+    // Check these settings first: without them, no database should be created.
     config.homeserver.url()?;
     config.homeserver.credentials()?;
     let progress = telemetry.progress();
     let health = Arc::new(Health::default());
-    // A cron job's run beside the daemon would find the address taken.
+    // A single run beside the daemon would find the address in use.
     let listen = config.http_listen.filter(|_| !once);
     let services = Services::start(listen, &health, &progress, &shutdown).await?;
     let retries = RetryPolicy::new(config.homeserver.patience, once);
@@ -186,7 +191,7 @@ async fn with_context(
         never = tick_progress(&progress) => match never {},
         never = listen_for_room_choices(&context) => match never {},
         never = report_waits(&context) => match never {},
-        // While nothing is to be written, no transaction finds it out.
+        // A transaction would find out that the lease is lost, but there may be nothing to write.
         taken = context.writer.lease_taken() => Err(taken.into()),
     };
     context.writer.release().await;
@@ -196,12 +201,12 @@ async fn with_context(
     result
 }
 
-/// Resolves when what was in hand at the signal to stop is to be left: the database undoes it, and the checkpoint has not
-/// moved, so that it is fetched again.
+/// Resolves when the work under way at the signal to stop must be aborted. The database rolls its transaction back,
+/// and the checkpoint has not moved, so the next run fetches the same data again.
 async fn shutdown_deadline(stopping: &CancellationToken) {
     stopping.cancelled().await;
     tokio::time::sleep(LAST_CALL).await;
-    tracing::warn!("what is in hand takes too long; it is left, and fetched again by the next run");
+    tracing::warn!("the work under way takes too long and is aborted; the next run fetches it again");
 }
 
 /// Shows the progress.
@@ -212,15 +217,16 @@ async fn tick_progress(progress: &Progress) -> Infallible {
     }
 }
 
-/// Passes on what `backscroll rooms` decides. Without a connection nothing is heard, so each new one counts as news.
+/// Wakes the forward loop when `backscroll rooms` has changed the choice of rooms. Each new connection also counts as
+/// a change, because notifications may have been lost before it.
 async fn listen_for_room_choices(context: &Context) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
         if let Ok(mut listener) = context.writer.archive().listen_for_choices().await {
             backoff.reset();
             context.rooms_chosen.notify_one();
-            // `None`: the connection was lost and made anew. Whoever may connect may notify, as often as they like, so that all
-            // that comes within a moment counts as one.
+            // `None`: the connection was lost and made anew. Every role that can connect can send notifications, any
+            // number of them, so those within a moment count as one.
             while listener.try_recv().await.is_ok() {
                 let moment = tokio::time::sleep(HEARD_AS_ONE);
                 context.rooms_chosen.notify_one();
@@ -235,8 +241,8 @@ async fn listen_for_room_choices(context: &Context) -> Infallible {
     }
 }
 
-/// Says once who holds up a transaction that waits for a lock, and when that is over. The database is asked only while one
-/// takes long.
+/// Logs once which session holds the lock that a transaction waits for, and once when the wait is over. The database
+/// is queried only while a transaction takes long.
 async fn report_waits(context: &Context) -> Infallible {
     let archive = context.writer.archive();
     let mut said: Vec<i32> = Vec::new();
@@ -248,7 +254,7 @@ async fn report_waits(context: &Context) -> Infallible {
             tracing::warn!(waited_s, holder, "a transaction waits for a lock that another session holds");
         }
         if waits.is_empty() && !said.is_empty() {
-            tracing::info!("no transaction waits for a lock any more");
+            tracing::info!("no transaction waits for a lock now");
         }
         said = waits.iter().map(|wait| wait.pid).collect();
     }
@@ -262,7 +268,7 @@ async fn supervise(server: Option<&postgres::Server>) -> Infallible {
     }
 }
 
-/// Opens the database, which may be starting up itself.
+/// Opens the database. Retries, because the database may still be starting.
 async fn open_patiently(config: &Config, retries: RetryPolicy) -> anyhow::Result<Store> {
     let mut backoff = Backoff::default();
     loop {
@@ -286,7 +292,7 @@ async fn open_patiently(config: &Config, retries: RetryPolicy) -> anyhow::Result
     }
 }
 
-/// The error with what `check` says of it.
+/// The error with the explanation that `backscroll check` prints.
 fn in_words(error: Error) -> anyhow::Error {
     match error {
         Error::Archive(error) => Unmet::from(requirements::unreachable(&error)).into(),
@@ -320,7 +326,7 @@ async fn connect(
     Ok((writer, client, account))
 }
 
-/// Logs in to the homeserver, which may be starting up itself. What it refuses may pass, too.
+/// Logs in to the homeserver. Retries, because the homeserver may still be starting, and a refusal may be temporary.
 async fn log_in_patiently(
     config: &Config,
     device_id: Option<String>,
@@ -332,7 +338,7 @@ async fn log_in_patiently(
     loop {
         let error = match log_in(config, device_id.clone()).await {
             Ok(identity) => return Ok(identity),
-            // Nothing here was ever right, so it does not pass.
+            // The configured credentials are missing or cannot be read: a retry does not help.
             Err(error @ matrix::Error::Credentials(_)) => return Err(error.into()),
             Err(error) => error,
         };
@@ -343,7 +349,7 @@ async fn log_in_patiently(
         if backoff.failures() == 2
             && let Err(error) = writer.note_homeserver_fails(&problem).await
         {
-            tracing::debug!(%error, "that the homeserver fails could not be noted");
+            tracing::debug!(%error, "failed to record that the homeserver fails");
         }
         tokio::time::sleep(pause).await;
     }

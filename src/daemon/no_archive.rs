@@ -1,4 +1,4 @@
-//! What a command says that only looks into an archive and finds none. Looking makes no archive.
+//! The error of a command that reads an archive where there is none. Such a command never creates one.
 
 use std::{
     fmt::Write as _,
@@ -11,7 +11,7 @@ use crate::{
     postgres::{self, Presence},
 };
 
-/// There is no archive where the configuration says that one is.
+/// There is no archive at the configured place.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NoArchive(String);
@@ -31,7 +31,7 @@ impl NoArchive {
     }
 }
 
-/// Names the directory, why it was that one, where else an archive is, and how to name it.
+/// Names the directory, the setting that chose it, other directories with an archive, and what to do.
 fn in_data_dir(config: &Config) -> String {
     let data_dir = &config.data_dir;
     let mut text =
@@ -39,24 +39,24 @@ fn in_data_dir(config: &Config) -> String {
     for (place, presence) in elsewhere(data_dir) {
         let found = match presence {
             Presence::There => "there is one in",
-            Presence::Unknown => "there may be one, which this user may not look for, in",
+            Presence::Unknown => "there may be one, but this user cannot read the directory, in",
             Presence::Missing => continue,
         };
         let _ = write!(text, "\n  {found} {}", place.display());
     }
-    text + "\n  to name it: data_dir in the configuration file, or BACKSCROLL_DATA_DIR; for a server of your own database.url, \
-            or DATABASE_URL\n  to make one: `backscroll run`"
+    text + "\n  to use another archive: set data_dir or BACKSCROLL_DATA_DIR; for a server of your own, set \
+            database.url or DATABASE_URL\n  to create one: `backscroll run`"
 }
 
 /// Names the database, without the password.
 pub fn in_database(url: &DatabaseUrl) -> String {
     format!(
-        "there is no archive in the database {url} yet: `backscroll run` or `backscroll migrate` makes it; \
-         to name another one: database.url, or DATABASE_URL"
+        "there is no archive in the database {url} yet: `backscroll run` or `backscroll migrate` creates it; \
+         to use another database, set database.url or DATABASE_URL"
     )
 }
 
-/// The other places where an archive lies by default, root's and this user's.
+/// The other default places of an archive: root's and this user's.
 fn elsewhere(data_dir: &Path) -> Vec<(PathBuf, Presence)> {
     let mut places = vec![PathBuf::from("/var/lib/backscroll")];
     let homes = std::env::home_dir().into_iter().chain(sudo_home());
@@ -71,7 +71,7 @@ fn elsewhere(data_dir: &Path) -> Vec<(PathBuf, Presence)> {
     places.into_iter().map(look).collect()
 }
 
-/// Of the user who called `sudo`.
+/// The home directory of the user who called `sudo`.
 fn sudo_home() -> Option<PathBuf> {
     let user = nix::unistd::User::from_name(&std::env::var("SUDO_USER").ok()?).ok()??;
     Some(user.dir)

@@ -1,4 +1,4 @@
-//! What `run --once` says of rooms that have stalled: all else is archived, and the exit code is not 0.
+//! The error of `run --once` if rooms have stalled. Everything else is archived, but the exit code is not 0.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::{
     text::escape,
 };
 
-/// Rooms that are named one by one.
+/// At most this many rooms are named.
 const NAMED: usize = 5;
 
 /// Rooms whose history has stalled.
@@ -20,10 +20,10 @@ impl Stalled {
     /// The process's exit code.
     pub const EXIT_CODE: Exit = Exit::Stalled;
 
-    /// Looks for them.
+    /// Fails if there are stalled rooms.
     ///
     /// # Errors
-    /// That there are some; or of the database.
+    /// [`Stalled`], or an error of the database.
     pub(super) async fn must_be_none(archive: &Archive) -> anyhow::Result<()> {
         let rooms = archive.status().await.map_err(Error::from)?.rooms;
         let stalled =
@@ -41,12 +41,12 @@ impl Stalled {
 fn in_words(reasons: &[String]) -> String {
     let rooms =
         if reasons.len() == 1 { "a room has".to_owned() } else { format!("{} rooms have", reasons.len()) };
-    let mut text = format!("{rooms} stalled; what else was due is archived");
+    let mut text = format!("{rooms} stalled; everything else that was due is archived");
     for reason in reasons.iter().take(NAMED) {
         let _ = write!(text, "\n  {reason}");
     }
     if reasons.len() > NAMED {
         let _ = write!(text, "\n  and {} more", reasons.len() - NAMED);
     }
-    text + "\n  `backscroll status` shows them, and the next run tries again"
+    text + "\n  `backscroll status` shows them; the next run tries them again"
 }

@@ -1,4 +1,4 @@
-//! The database, and the server that runs it where that is ours.
+//! Opens the database: the configured one, or that of the private PostgreSQL server, which is started first.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::{
     postgres,
 };
 
-/// For connections to end; one that waits for a lock does not.
+/// How long closing the connections may take. A connection that waits for a lock does not close.
 const CLOSE: Duration = Duration::from_millis(500);
 
-/// For what a database is opened.
+/// Why the database is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// To archive into it.
+    /// To write the archive. A missing cluster is created.
     Daemon,
-    /// To look into what is there.
+    /// To use an existing archive. Nothing is created.
     Look,
 }
 
-/// The database, and the server that runs it where that is ours.
+/// An open database, and the private PostgreSQL server if there is one.
 #[derive(Debug)]
 pub struct Store {
     /// The archive in it.
@@ -38,19 +38,20 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects to the configured database, or starts the embedded one, which is made if it is missing. Nothing is migrated. The
-    /// database has what the daemon needs, and there are no more connections than it allows.
+    /// Connects to the configured database, or starts the private server and creates its cluster if it is missing.
+    /// Checks that the database meets the daemon's requirements, and opens no more connections than it allows. Does
+    /// not migrate.
     ///
     /// # Errors
-    /// Of the configuration, of the embedded server, or of the database.
+    /// An error of the configuration, of the private server, or of the database.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         Self::connect(config, Purpose::Daemon).await
     }
 
-    /// The same for a command that has nothing to do without an archive: no cluster is made for it.
+    /// The same for a command that needs an existing archive: creates no cluster.
     ///
     /// # Errors
-    /// [`NoArchive`] where the embedded database was never made.
+    /// [`NoArchive`] if the private server's cluster does not exist.
     pub async fn open_existing(config: &Config) -> anyhow::Result<Self> {
         Self::connect(config, Purpose::Look).await
     }
@@ -58,7 +59,7 @@ impl Store {
     /// The same for a command that needs the archive's tables.
     ///
     /// # Errors
-    /// [`NoArchive`] where there are none.
+    /// [`NoArchive`] if they do not exist.
     pub async fn open_archive(config: &Config) -> anyhow::Result<Self> {
         let store = Self::open_existing(config).await?;
         let problem: anyhow::Error = match store.archive.exists().await {
@@ -115,12 +116,12 @@ impl Store {
         Ok((archive, connections))
     }
 
-    /// The embedded server, if that is where the archive is.
+    /// The private server, if there is one.
     pub fn server(&self) -> Option<&postgres::Server> {
         self.server.as_ref()
     }
 
-    /// Closes the connections and stops the server, if it is ours.
+    /// Closes the connections and stops the private server, if there is one.
     pub async fn close(self) -> anyhow::Result<()> {
         let _ = tokio::time::timeout(CLOSE, self.archive.close()).await;
         stop_server(self.server).await

@@ -1,38 +1,36 @@
-//! How a process of Backscroll ends.
+//! The exit codes of the process.
 
 use std::process::ExitCode;
 
-/// The exit codes: those of sysexits.h where it has one that fits. The table in README.md lists the same, for
-/// the operator. `backscroll psql` ends with psql's own code instead.
+/// The exit codes: those of sysexits where one fits. The table in README.md lists the same codes for the operator.
+/// `backscroll psql` ends with psql's own code instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// The command is done, or the daemon was stopped by a signal.
     Success = 0,
-    /// `erase`: the operator was asked and said no. Nothing was erased.
+    /// `erase`: the operator did not confirm. Nothing was erased.
     Declined = 1,
     /// The command line is wrong, or names a room, user or token that cannot be used (`EX_USAGE`).
     Usage = 64,
-    /// `run --once`: a room has stalled; everything else is archived (`EX_DATAERR`: what the homeserver or
-    /// the database makes of the room cannot be used).
+    /// `run --once`: the history of a room has stalled; everything else is archived (`EX_DATAERR`).
     Stalled = 65,
-    /// The database or the homeserver cannot be reached, or the address of `http.listen` is taken
-    /// (`EX_UNAVAILABLE`). Another try may help.
+    /// The database or the homeserver cannot be reached, or the address of `http.listen` is in use (`EX_UNAVAILABLE`). A
+    /// retry may help.
     Unavailable = 69,
-    /// An error that has no code of its own (`EX_SOFTWARE`).
+    /// Any other error (`EX_SOFTWARE`).
     Other = 70,
     /// A file, a terminal or a pipe could not be read or written (`EX_IOERR`).
     Io = 74,
     /// Another Backscroll writes to this database, or took over while this one had lost its connection
     /// (`EX_TEMPFAIL`).
     AnotherWriter = 75,
-    /// The homeserver refuses the token, or the database or the system refuses a right (`EX_NOPERM`).
+    /// The homeserver refuses the token, or a permission of the database or the system is missing (`EX_NOPERM`).
     Refused = 77,
     /// The configuration is wrong, the database is unsuitable, or there is no PostgreSQL to run or no archive
     /// to open (`EX_CONFIG`).
     Configuration = 78,
-    /// Ended at once, by a second signal or by Ctrl-C at the password prompt: as a shell reports a death by
-    /// SIGINT.
+    /// Ended at once, by a second signal or by Ctrl-C at the password prompt. A shell reports the same for SIGINT.
     Interrupted = 130,
 }
 

@@ -1,4 +1,4 @@
-//! The sum of what can go wrong, and its verdict.
+//! The error of a loop: an error of the homeserver or of the database, whether to retry, and the exit code.
 
 mod exit;
 
@@ -9,16 +9,16 @@ use crate::{archive, backoff::Retry, matrix};
 /// An error of a loop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Of the homeserver.
+    /// An error of the homeserver.
     #[error("failed to {0}")]
     Matrix(#[from] matrix::Error),
-    /// Of the database.
+    /// An error of the database.
     #[error("failed to {0}")]
     Archive(#[from] archive::Error),
 }
 
 impl Error {
-    /// Whether another try may help.
+    /// Whether and when to retry.
     pub fn retry(&self) -> Retry {
         match self {
             Self::Matrix(error) => error.retry(),
@@ -34,7 +34,7 @@ impl Error {
         }
     }
 
-    /// The process's exit code if this ends it.
+    /// The exit code of a process that ends with this error.
     pub fn exit_code(&self) -> Exit {
         match self {
             Self::Matrix(error) if error.is_of_the_account() => Exit::Refused,
@@ -50,9 +50,9 @@ mod tests {
     use super::*;
 
     /// What the texts of errors that are shown after "failed to" may begin with.
-    const VERBS: [&str; 20] = [
-        "add", "archive", "ask", "become", "begin", "do", "find", "get", "hold", "log", "migrate", "move",
-        "open", "reach", "read", "store", "take", "use", "walk", "write",
+    const VERBS: [&str; 22] = [
+        "add", "archive", "ask", "become", "begin", "complete", "do", "find", "get", "hold", "log",
+        "migrate", "move", "open", "reach", "read", "send", "store", "take", "use", "walk", "write",
     ];
 
     /// The text of each variant as it stands in a source file, its fields not filled in.

@@ -1,4 +1,5 @@
-//! How the loops ask the homeserver: how much at once, how soon again, and for what it serves altered.
+//! How the loops send requests: the size of a page, the pause between requests, and the original content of edited
+//! events.
 
 pub mod page_size;
 pub(crate) mod throttle;

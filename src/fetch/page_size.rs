@@ -1,26 +1,28 @@
-//! How many events a page is asked to have: as many as the server gives quickly and as fit into memory.
+//! The `limit` of a `/messages` request: as many events as the server returns quickly and as fit into memory.
 
 use std::time::Duration;
 
 use crate::matrix::{Error, Page};
 
-/// Most bytes that are taken of a page. What is larger is asked for again as a smaller page: memory is bounded by bytes,
-/// however long the events are. A page takes about six times this while it is read and the one before it is stored.
+/// The largest page that is read, in bytes. A larger one is requested again with fewer events, so that memory is
+/// bounded however long the events are. At most six times this is used while one page is parsed and the one before it
+/// is stored.
 const USUAL_BYTES: usize = 1 << 20;
-/// Most bytes that are taken of a page of a single event, which cannot be smaller.
+/// The largest page of a single event that is read, in bytes. It cannot be requested with fewer events.
 const MOST_BYTES: usize = 64 << 20;
-/// What is asked for first.
+/// The first `limit`.
 const FIRST: u32 = 100;
-/// Below this it is not the page's size that troubles a server.
+/// A server that fails with pages of this size fails for another reason, so the size is not reduced further.
 const TROUBLED: u32 = 10;
-/// Events of a page in a [active](crate::schedule::active_rooms) room: with four times as many it is stored for four times as long, and that is
-/// how long a message waits that is reported meanwhile.
+/// The largest `limit` in an [active](crate::schedule::active_rooms) room. A live message may have to wait until a
+/// page is stored, and a page of four times as many events takes four times as long.
 const ACTIVE: u32 = 250;
-/// Only where a page takes no longer than this: else next to no message meets one that is being stored.
+/// [`ACTIVE`] applies only if the server returns a page faster than this. Otherwise a message rarely meets a page
+/// that is being stored.
 const SWIFT: Duration = Duration::from_millis(100);
-/// A page that took no longer than this may be larger next time.
+/// After a page that took less time than this, the next may be larger.
 const QUICK: Duration = Duration::from_secs(2);
-/// One that took longer must be smaller: proxies give up after 30 or 60 s (P10).
+/// After a page that took longer than this, the next is smaller: proxies time out after 30 or 60 s (P10).
 const SLOW: Duration = Duration::from_secs(15);
 
 /// The size of one walk's next page.
@@ -37,17 +39,17 @@ impl PageSize {
         Self { most, now: FIRST.min(most), is_swift: false }
     }
 
-    /// `limit` of the next request, in a room that is active or not.
+    /// The `limit` of the next request.
     pub fn limit(&self, is_active: bool) -> u32 {
         if is_active && self.is_swift { self.now.min(ACTIVE) } else { self.now }
     }
 
-    /// What its answer may have at most, in bytes.
+    /// The largest response to read, in bytes.
     pub fn most_bytes(&self) -> usize {
         if self.now > 1 { USUAL_BYTES } else { MOST_BYTES }
     }
 
-    /// Learns from a page that took so long.
+    /// Adjusts the size after a page.
     pub fn after_page(&mut self, page: &Page, took: Duration) {
         self.is_swift = took < SWIFT;
         if took > SLOW {
@@ -57,14 +59,14 @@ impl PageSize {
         }
         let events = page.chunk.events.len() + page.chunk.malformed.len();
         if let Some(event_bytes) = page.bytes.checked_div(events) {
-            // A quarter is left for events that are longer.
+            // A quarter is spare, for longer events.
             let fitting = (USUAL_BYTES - USUAL_BYTES / 4) / event_bytes.max(1);
             self.now = self.now.min(u32::try_from(fitting).unwrap_or(u32::MAX)).max(1);
         }
     }
 
-    /// Learns from a failure. Returns whether the smaller page may be asked for at once: it was us who refused the
-    /// larger one.
+    /// Adjusts the size after an error. True if the smaller page may be requested at once, because Backscroll itself
+    /// rejected the larger one.
     pub fn after_error(&mut self, error: &Error) -> bool {
         let refused = matches!(error, Error::TooLarge { .. }) && self.now > 1;
         if refused {

@@ -1,27 +1,29 @@
-//! How soon the next request follows an answer that brought nothing new: one rule for every loop that asks on and on.
+//! The pause before the next request after a response that brought nothing new. All loops that send request after
+//! request use it.
 //!
-//! What brings something new is followed at once. A server, or a proxy before it, that answers again and again with nothing
-//! new would else be asked hundreds of times a second, with a transaction for each answer.
+//! After a response with something new the next request follows at once. Without this pause, a server or proxy that
+//! keeps returning nothing new would receive hundreds of requests a second, and each response would cost a
+//! transaction.
 
 use std::time::Duration;
 
 use crate::backoff::doubled;
 
-/// Answers in a row that may bring nothing new before the first pause: single ones are usual.
+/// Responses in a row that may bring nothing new before the first pause: single ones are usual.
 const AT_ONCE: u32 = 2;
 /// The first pause; each one after it is twice as long.
 const FIRST: Duration = Duration::from_millis(50);
-/// The longest pause where the answers lead on, as empty pages with another `end` each: there may be something behind them.
+/// The longest pause after responses that lead on, such as empty pages with a new `end` each: events may follow.
 const ONWARD_AT_MOST: Duration = Duration::from_millis(500);
-/// The longest pause where they lead nowhere, as one that names the token that was sent.
+/// The longest pause after responses that lead nowhere, such as one that returns the token that was sent.
 const NOWHERE_AT_MOST: Duration = Duration::from_secs(5);
 
-/// What an answer brought.
+/// What a response brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Brought {
-    /// Something new, or a step through what is known towards its end.
+    /// Something new, or a page of known events that leads further down.
     News,
-    /// Nothing new, but another token to ask with.
+    /// Nothing new, but a new token for the next request.
     Onward,
     /// Nothing.
     Nothing,
@@ -30,12 +32,12 @@ pub(crate) enum Brought {
 /// The pauses of one loop.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// Answers in a row that brought nothing new.
+    /// Responses in a row that brought nothing new.
     idle: u32,
 }
 
 impl Pace {
-    /// The pause after an answer, which took so long itself.
+    /// The pause after a response, less the time that the response itself took.
     pub(crate) fn pause(&mut self, brought: Brought, took: Duration) -> Duration {
         let most = match brought {
             Brought::News => {
@@ -51,7 +53,7 @@ impl Pace {
         doubled(FIRST, doublings, most).saturating_sub(took)
     }
 
-    /// To be called where the server has waited for news before it answered.
+    /// Call this after a long poll: the server itself has paused.
     pub(crate) fn reset(&mut self) {
         self.idle = 0;
     }

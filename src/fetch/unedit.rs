@@ -1,5 +1,6 @@
-//! Events that a server of before specification v1.7 serves with the content of their newest edit: they are asked for
-//! one by one, for `/event` gives them as they were sent (P60).
+//! Restores the original content of edited events. A server older than specification v1.7 serves an edited event with
+//! the content of its newest edit. Each such event is requested again by `/event`, which returns it as it was sent
+//! (P60).
 
 use std::{collections::HashSet, time::Duration};
 
@@ -13,18 +14,18 @@ use crate::{
     matrix::{self, Event, Events, MessagesRequest, Page, RoomBatch},
 };
 
-/// How often an event is asked for that the server fails to give, before it stays as it was served.
+/// How often a failed request for an event is retried before the event is stored as it was served.
 const TRIES: u32 = 3;
-/// How long what is live may be held up by that.
+/// How long this may delay a `/sync` response.
 const LIVE: Duration = Duration::from_secs(5);
-/// The shortest pause where the server limits the rate, whatever it says.
+/// The shortest pause after a rate-limited response, even if the server allows a shorter one.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// Puts the events' own content in place of an edit's, where the archive does not have them yet. What the server gives
-/// in a page and not on its own stays as served.
+/// Restores the content of edited events that are not archived yet. An event that `/event` does not return stays as
+/// it was served.
 ///
 /// # Errors
-/// One of the homeserver or the database; `events` must then not be stored.
+/// An error of the homeserver or the database. Then `events` must not be stored.
 pub(crate) async fn undo(context: &Context, room_id: &RoomId, events: &mut Events) -> Result<(), Error> {
     let candidates: Vec<String> = events
         .events
@@ -45,7 +46,7 @@ pub(crate) async fn undo(context: &Context, room_id: &RoomId, events: &mut Event
     Ok(())
 }
 
-/// A page of a room's history, with the events' own content.
+/// Requests a page of a room's history and restores the content of edited events.
 ///
 /// # Errors
 /// As [`undo`].
@@ -55,7 +56,7 @@ pub(crate) async fn page(context: &Context, request: &MessagesRequest<'_>) -> Re
     Ok(page)
 }
 
-/// As [`undo`], for what `/sync` reported.
+/// As [`undo`], for the timelines of a `/sync` response.
 ///
 /// # Errors
 /// As [`undo`].
@@ -64,14 +65,14 @@ pub(crate) async fn undo_in_rooms(context: &Context, rooms: &mut [RoomBatch]) ->
     for room in rooms {
         match timeout_at(deadline, undo(context, &room.room_id, &mut room.timeline)).await {
             Ok(undone) => undone?,
-            // Who waits for what others say is not to wait for that. The walk through the gap does.
+            // Live messages must not wait longer. A gap is opened instead, and its walk restores the content.
             Err(_) => room.leave_to_a_gap(|event| event.maybe_edited_in_place),
         }
     }
     Ok(())
 }
 
-/// An event on its own; `None`: the server does not give it.
+/// Requests a single event. `None`: the server does not return it.
 async fn fetch(context: &Context, room_id: &RoomId, event_id: &str) -> Result<Option<Event>, Error> {
     let mut backoff = Backoff::default();
     loop {
@@ -80,19 +81,22 @@ async fn fetch(context: &Context, room_id: &RoomId, event_id: &str) -> Result<Op
             Err(error) => error,
         };
         match error {
-            // Begun anew each time, a page with many edits would never be done.
+            // Wait here: if the whole page were retried, a page with many edits would never finish.
             matrix::Error::RateLimited { after } => {
                 context.pause(after.unwrap_or_else(|| backoff.pause()).max(SHORTEST)).await;
             }
             matrix::Error::Unavailable { after } => context.pause(after.max(SHORTEST)).await,
             matrix::Error::Network(_) => return Err(error.into()),
             error if error.is_logged_out() => return Err(error.into()),
-            // A single refusal may be a proxy's, or pass.
+            // A single refusal may come from a proxy, or be temporary.
             _ if backoff.failures() < TRIES && !context.shutdown.is_cancelled() => {
                 context.pause(backoff.pause()).await;
             }
             error => {
-                tracing::debug!(room.id = %room_id, event.id = event_id, %error, "an edited event stays as it was served");
+                tracing::debug!(
+                    room.id = %room_id, event.id = event_id, %error,
+                    "the original content of an edited event is not available; storing the event as served"
+                );
                 return Ok(None);
             }
         }

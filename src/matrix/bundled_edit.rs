@@ -1,10 +1,10 @@
-//! Whether a served event has its own content, or that of an edit.
+//! Detects events that may have been served with the content of an edit.
 
 use super::json::Json;
 
-/// Whether `content` may be an edit's. Servers of before specification v1.7 put the newest edit's `m.new_content` in its
-/// place, with the event's own `m.relates_to`, and bundle no more of the edit in `m.relations` than whose it is; later
-/// ones leave the content alone and bundle the whole edit (P60).
+/// Whether `content` may be that of an edit. A server older than specification v1.7 replaces the content with the
+/// newest edit's `m.new_content`, keeps the event's own `m.relates_to`, and bundles only the edit's id and sender in
+/// `m.relations`. A newer server leaves the content unchanged and bundles the whole edit (P60).
 pub(super) fn may_stand_in(content: &Json<'_>, relations: &Json<'_>) -> bool {
     let Some(edit @ Json::Object(_)) = relations.get("m.replace") else { return false };
     match edit.get("content") {
@@ -13,7 +13,7 @@ pub(super) fn may_stand_in(content: &Json<'_>, relations: &Json<'_>) -> bool {
     }
 }
 
-/// Canonical JSON of a content without its relation.
+/// The canonical JSON of a content without its relation.
 fn own(content: &Json<'_>) -> String {
     let mut content = content.clone();
     content.remove("m.relates_to");

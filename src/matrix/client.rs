@@ -1,4 +1,4 @@
-//! The requests that the archive makes, each with a deadline and a cap on the answer.
+//! The requests to the homeserver. Each has a deadline and a limit for the size of the response.
 
 use std::{collections::HashSet, sync::RwLock, time::Duration};
 
@@ -19,17 +19,17 @@ use super::{
 use crate::config::is_loopback;
 
 const CONNECT: Duration = Duration::from_secs(10);
-/// For what a server answers from memory.
+/// For a request that the server answers from memory.
 const SHORT: Duration = Duration::from_secs(60);
-/// `/messages` may fetch from other servers for minutes (P10).
+/// For `/messages`: the server may fetch from other servers for minutes (P10).
 const LONG: Duration = Duration::from_secs(180);
-/// A first `/sync` with the state of all rooms takes a large server minutes (P32, P43).
+/// For a `/sync` with the state of all rooms, which takes a large server minutes (P32, P43).
 const FULL_SYNC: Duration = Duration::from_secs(600);
-/// What a `/sync` may take beyond the time that it was asked to wait (P42).
+/// How much longer than its requested timeout a `/sync` may take (P42).
 const SYNC_GRACE: Duration = Duration::from_secs(30);
 const STATE_CAP: usize = 512 << 20;
 
-/// A homeserver with an account on it. Cheap to share; makes one request per call and never retries.
+/// A homeserver and an account on it. Each method makes one request and never retries.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -42,32 +42,32 @@ pub struct Client {
 pub struct MessagesRequest<'a> {
     /// The room.
     pub room_id: &'a RoomId,
-    /// Where to begin; `None`: at the newest event.
+    /// The token to begin at. `None`: the newest event.
     pub from: Option<&'a str>,
-    /// Where the server should stop. Unreliable (P48).
+    /// The token at which the server should stop. Not all servers do (P48).
     pub to: Option<&'a str>,
-    /// Most events wanted.
+    /// The largest number of events.
     pub limit: u32,
-    /// Most bytes that are taken.
+    /// The largest response to read, in bytes.
     pub most_bytes: usize,
-    /// A filter as JSON; none for the archive's walks, where it would feign an end (P12).
+    /// A filter as JSON. Walks use none, because a page that is empty after filtering would look like the end (P12).
     pub filter: Option<&'a str>,
-    /// Forwards instead of backwards. Forward pages never fetch from other servers (P46).
+    /// Whether to page forwards. The server never fetches forward pages from other servers (P46).
     pub forward: bool,
 }
 
 /// The parameters of `/sync` that vary.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncRequest<'a> {
-    /// `next_batch` of the last answer; `None`: an initial sync.
+    /// `next_batch` of the last response. `None`: an initial sync.
     pub since: Option<&'a str>,
-    /// Whether to answer at once with the whole state of every room.
+    /// Whether the server should respond at once with the whole state of every room.
     pub full_state: bool,
-    /// How long the server may wait for news.
+    /// How long the server may hold the request open while nothing is new.
     pub timeout: Duration,
 }
 
-/// Whose token it is.
+/// The account and the device of an access token.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Whoami {
     /// The account.
@@ -77,7 +77,7 @@ pub struct Whoami {
     pub device_id: Option<String>,
 }
 
-/// A text; `None` for anything else.
+/// A string. `None` for any other value.
 fn text_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let value = Box::<RawValue>::deserialize(deserializer)?;
     Ok(object::string(value.get()))
@@ -87,16 +87,16 @@ impl Client {
     /// A client for the homeserver at `url`, without a token yet.
     ///
     /// # Errors
-    /// [`Error::Url`] if `url` is none for a homeserver; [`Error::Network`] if TLS cannot be set up.
+    /// [`Error::Url`] if `url` cannot be that of a homeserver; [`Error::Network`] if TLS cannot be set up.
     pub fn new(url: &str) -> Result<Self, Error> {
         let base = Url::parse(url).map_err(|_| Error::Url("it cannot be read"))?;
         if base.cannot_be_a_base() {
             return Err(Error::Url("it has no host"));
         }
-        // The process-wide TLS provider; a second client finds it in place.
+        // The TLS provider of the process. For a second client it is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // A proxy from the environment sees what goes over plain http, the access token included; of https it sees a tunnel.
-        // To this machine itself no way leads through a proxy.
+        // A proxy from the environment can read plain http, including the access token. With https it only sees a
+        // tunnel. Requests to this machine never use a proxy.
         let builder = reqwest::Client::builder();
         let may_use_proxy = base.scheme() == "https" && !base.host_str().is_some_and(is_loopback);
         let builder = if may_use_proxy { builder } else { builder.no_proxy() };
@@ -110,7 +110,7 @@ impl Client {
         Ok(Self { http, base, token: RwLock::new(None) })
     }
 
-    /// Uses `token` from now on.
+    /// Sets the access token for all later requests.
     pub fn set_token(&self, token: SecretString) {
         *self.token.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(token);
     }
@@ -125,12 +125,12 @@ impl Client {
         Ok(answer.versions.iter().filter_map(|version| object::string(version.get())).collect())
     }
 
-    /// Whose token this is.
+    /// The account and the device of the access token.
     pub async fn whoami(&self) -> Result<Whoami, Error> {
         self.get_json("/account/whoami", &["v3", "account", "whoami"], &[]).await
     }
 
-    /// The rooms that the account has joined. What cannot be a room's id is left out: the archive has no such room.
+    /// The rooms that the account has joined. Invalid room ids are left out: the archive has no such rooms.
     pub async fn joined_rooms(&self) -> Result<Vec<OwnedRoomId>, Error> {
         #[derive(Deserialize)]
         struct JoinedRooms {
@@ -141,7 +141,7 @@ impl Client {
         Ok(ids.filter_map(|id| id.try_into().ok()).collect())
     }
 
-    /// The users whom the account ignores: their messages are never served to it (P103).
+    /// The users whom the account ignores. The server never returns their messages to it (P103).
     pub async fn ignored_users(&self, user_id: &UserId) -> Result<HashSet<String>, Error> {
         #[derive(Deserialize, Default)]
         struct Ignored {
@@ -157,7 +157,7 @@ impl Client {
         }
     }
 
-    /// One page of a room's history.
+    /// Requests one page of a room's history.
     pub async fn messages(&self, request: &MessagesRequest<'_>) -> Result<Page, Error> {
         for token in [request.from, request.to].into_iter().flatten() {
             sendable(token)?;
@@ -171,15 +171,16 @@ impl Client {
         let path = ["v3", "rooms", room_id, "messages"];
         let body = self.get("/messages", &path, &query, LONG, request.most_bytes).await?;
         let room_id = room_id.to_owned();
-        // On a thread of its own: reading a page takes milliseconds, in which this task would store nothing.
+        // Parsed on another thread: it takes milliseconds, in which this task can store the page before.
         let page = tokio::task::spawn_blocking(move || Page::parse(&room_id, &body));
         page.await.map_err(|_| Error::Malformed("/messages: reading it failed".to_owned()))?
     }
 
-    /// What is new since a token, to be read as it comes.
+    /// Requests what is new since a token. The response is read as it arrives.
     pub async fn sync(&self, request: &SyncRequest<'_>) -> Result<SyncStream, Error> {
         request.since.map_or(Ok(()), sendable)?;
-        // An initial timeline is not needed: the history walk reads it. Nothing may be filtered out of a timeline (P40).
+        // An initial timeline is not needed, because the history walk reads it. Events of a timeline must not be
+        // filtered (P40).
         let filter = serde_json::json!({
             "presence": {"types": []},
             "account_data": {"types": []},
@@ -205,13 +206,14 @@ impl Client {
         let deadline = if request.full_state { FULL_SYNC } else { request.timeout + SYNC_GRACE };
         let asked = self.http.request(Method::GET, self.url(&["v3", "sync"], &query)?);
         let pieces = Pieces::ask("/sync", self.authorized(asked), deadline).await.map_err(|error| {
-            // No refusal: every homeserver has this endpoint. Synapse says so where an event is purged under the request.
+            // This 404 is not a refusal, because every homeserver has this endpoint. Synapse returns it if an event is
+            // purged during the request.
             if error.is_not_found() { Error::Server { status: StatusCode::NOT_FOUND } } else { error }
         })?;
         Ok(SyncStream::new(pieces, request.since.is_none()))
     }
 
-    /// Whether `/sync` is answered at all, without a `since` and without any room.
+    /// Checks that the server answers a `/sync` without `since` and without any room.
     pub async fn sync_is_answered(&self) -> Result<(), Error> {
         let filter = serde_json::json!({
             "presence": {"types": []},
@@ -225,14 +227,14 @@ impl Client {
         next_batch.map(drop).ok_or_else(|| Error::Malformed("/sync: no next_batch".to_owned()))
     }
 
-    /// The room's current state, or that of the moment when the account left it (P90).
+    /// The room's current state. If the account has left the room: the state when it left (P90).
     pub async fn state(&self, room_id: &RoomId) -> Result<Events, Error> {
         let path = ["v3", "rooms", room_id.as_str(), "state"];
         let body = self.get("/state", &path, &[], LONG, STATE_CAP).await?;
         parse_state(room_id.as_str(), &body)
     }
 
-    /// The content of one state key; with `format=event` where the server knows that (specification v1.16), the event.
+    /// The content of one state key. A server that supports `format=event` (specification v1.16) returns the event.
     pub async fn state_key(
         &self,
         room_id: &RoomId,
@@ -243,7 +245,7 @@ impl Client {
         self.get_json("/state/{type}/{key}", &path, &[("format", "event")]).await
     }
 
-    /// One event, as it was sent: no edit takes its content's place. `None` if the answer cannot be read as one.
+    /// One event as it was sent, not with the content of an edit. `None`: the response is not a valid event.
     pub async fn event(&self, room_id: &RoomId, event_id: &str) -> Result<Option<Event>, Error> {
         let path = ["v3", "rooms", room_id.as_str(), "event", event_id];
         let raw: Box<RawValue> = self.get_json("/event", &path, &[]).await?;
@@ -317,7 +319,7 @@ impl Client {
         }
     }
 
-    /// Percent-encodes every segment: ids, types and keys may hold `/`, `#`, `?` and `%` (P53).
+    /// Percent-encodes every segment: ids, types and keys may contain `/`, `#`, `?` and `%` (P53).
     fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Error> {
         let mut url = self.base.clone();
         url.path_segments_mut()
@@ -332,7 +334,7 @@ impl Client {
     }
 }
 
-/// What cannot be sent is not tried: an earlier version stored tokens of any length.
+/// Checks that a token fits into a URL: an earlier version stored tokens of any length.
 fn sendable(token: &str) -> Result<(), Error> {
     if token::is_usable(token) { Ok(()) } else { Err(Error::UnusableToken) }
 }

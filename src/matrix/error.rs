@@ -1,4 +1,4 @@
-//! What can go wrong between us and the homeserver, and whether it is worth another try.
+//! The errors of requests to the homeserver, and whether to retry them.
 
 use std::time::Duration;
 
@@ -6,86 +6,84 @@ use reqwest::StatusCode;
 
 use crate::backoff::Retry;
 
-/// 403 to every request: the administrator has closed the server for a while, or it has too many users.
+/// 403 to every request: the administrator has closed the server temporarily, or it has too many users.
 const CLOSED: &str = "M_RESOURCE_LIMIT_EXCEEDED";
-/// A locked account is unlocked by hand, with its sessions kept (P129).
+/// The account is locked. An administrator can unlock it, and its sessions stay valid (P129).
 const LOCKED: &str = "M_USER_LOCKED";
 
-/// A request that did not bring what it asked for. The texts hold no token, no URL and no event content.
+/// A failed request. The texts contain no token, no URL and no event content.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The connection failed or broke.
     #[error("reach the homeserver: {}", with_cause(.0))]
     Network(#[source] reqwest::Error),
-    /// No whole answer in time.
-    #[error("get an answer to {path} within {limit_s} s")]
+    /// The response was not complete in time.
+    #[error("get a response to {path} within {limit_s} s")]
     Timeout {
-        /// Which endpoint.
+        /// The endpoint.
         path: &'static str,
         /// The deadline in seconds.
         limit_s: u64,
     },
-    /// The answer is larger than we take.
-    #[error("take an answer of more than {limit_bytes} bytes")]
+    /// The response is larger than the limit.
+    #[error("read a response of more than {limit_bytes} bytes")]
     TooLarge {
-        /// The most that is read.
+        /// The limit.
         limit_bytes: usize,
     },
     /// 429.
-    #[error("ask more: the homeserver limits the rate")]
+    #[error("complete the request: the homeserver limits the rate")]
     RateLimited {
-        /// How long it asks us to wait, where it says.
+        /// The requested pause, if the server names one.
         after: Option<Duration>,
     },
-    /// 503 with the time after which to come again.
-    #[error("get an answer from the homeserver: it is not available for now")]
+    /// 503 with a `Retry-After`.
+    #[error("complete the request: the homeserver is temporarily unavailable")]
     Unavailable {
-        /// How long it asks us to wait.
+        /// The requested pause.
         after: Duration,
     },
-    /// 5xx, or an answer that is no Matrix error, such as a proxy's HTML page.
-    #[error("get an answer from the homeserver: HTTP status {status}")]
+    /// 5xx, or a response that is not a Matrix error, such as a proxy's HTML page.
+    #[error("complete the request: the homeserver returned HTTP status {status}")]
     Server {
         /// The status.
         status: StatusCode,
     },
     /// A Matrix error (specification, "Standard error response").
-    #[error("do this on the homeserver: {status} {errcode}: {message}")]
+    #[error("complete the request: the homeserver returned {status} {errcode}: {message}")]
     Api {
         /// The status.
         status: StatusCode,
         /// `M_…`.
         errcode: String,
-        /// The server's words, escaped.
+        /// The server's message, escaped.
         message: String,
     },
-    /// 401: the access token is not valid, or not any more.
+    /// 401: the access token is not valid, or is no longer valid.
     #[error(
-        "use the access token: the homeserver does not know it (any more); get another one, \
-         for instance with `backscroll login`"
+        "use the access token: the homeserver does not know it, or no longer; get another one, \
+         for example with `backscroll login`"
     )]
     LoggedOut {
-        /// Whether the device is still there, so that a new login may take it up.
+        /// Whether the device still exists, so that a new login can use it.
         soft: bool,
     },
-    /// 401 or 403 `M_USER_DEACTIVATED`: the account is no more.
-    #[error(
-        "use the account: it is deactivated on the homeserver; archive as another one, into another database"
-    )]
+    /// 401 or 403 `M_USER_DEACTIVATED`: the account was deactivated.
+    #[error("use the account: it is deactivated on the homeserver; use another account and another database")]
     Deactivated,
     /// 403 to a login with the password.
     #[error("log in with the password: the homeserver refuses user or password: {message}")]
     LoginRefused {
-        /// The server's words, escaped.
+        /// The server's message, escaped.
         message: String,
     },
     /// A pagination token that is too long for a URL. An earlier version of Backscroll may have stored it.
-    #[error("ask the homeserver: the pagination token is too long to be sent back to it")]
+    #[error("send the request: the pagination token is too long for a URL")]
     UnusableToken,
-    /// 200, but not what the specification says.
-    #[error("read the homeserver's answer to {0}")]
+    /// 200, but the body does not follow the specification.
+    #[error("read the homeserver's response to {0}")]
     Malformed(String),
-    /// The homeserver's URL cannot be one.
+    /// The homeserver's URL is not valid.
     #[error("use the homeserver URL: {0}")]
     Url(&'static str),
     /// The file with the token or password cannot be read.
@@ -93,7 +91,7 @@ pub enum Error {
     Credentials(String),
 }
 
-/// The error and the cause at the bottom of it, which alone says what is wrong: a refused connection, a certificate.
+/// The error and its innermost cause, which names the problem: a refused connection, a certificate.
 fn with_cause(error: &reqwest::Error) -> String {
     let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     causes.last().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
@@ -101,7 +99,7 @@ fn with_cause(error: &reqwest::Error) -> String {
 
 impl Error {
     pub(super) fn malformed(what: &str, error: &serde_json::Error) -> Self {
-        // serde's message may quote the offending value, so only the place is reported.
+        // serde's message may quote the value, so only the position is reported.
         Self::Malformed(format!(
             "{what}: not as specified at line {} column {}",
             error.line(),
@@ -124,8 +122,8 @@ impl Error {
         }
     }
 
-    /// Whether another try may help. This is the one place that decides it. Nothing but the codes for a token or an account
-    /// that is no more proves that the account is out: any other refusal may be that of a proxy, or pass.
+    /// Whether and when to retry; only decided here. Only the codes for an unknown token or a deactivated account
+    /// prove that the account cannot be used. Any other refusal may be temporary, or come from a proxy.
     pub fn retry(&self) -> Retry {
         match self {
             Self::RateLimited { after: Some(after) } | Self::Unavailable { after } => Retry::After(*after),
@@ -144,7 +142,7 @@ impl Error {
         }
     }
 
-    /// Whether the daemon cannot go on if this lasts: there is no token to ask with.
+    /// Whether the daemon must end if this lasts, because it has no valid token.
     pub fn leaves_no_token(&self) -> bool {
         matches!(self, Self::LoginRefused { .. } | Self::Credentials(_))
     }
@@ -154,7 +152,7 @@ impl Error {
         matches!(self, Self::LoggedOut { .. } | Self::Deactivated)
     }
 
-    /// Whether it is about who asks, and not about what is asked for.
+    /// Whether it concerns the account or its token, not the request.
     pub fn is_of_the_account(&self) -> bool {
         let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
         match self {
@@ -175,9 +173,9 @@ impl Error {
         }
     }
 
-    /// Whether the server may refuse the pagination token that was sent along: Synapse says 400 `M_UNKNOWN`, others
-    /// `M_INVALID_PARAM` or `M_UNKNOWN_POS` (P13, P134); a proxy says of a long one that the URL is too long. A single such
-    /// answer is no proof.
+    /// Whether the server may have refused the pagination token of the request. Synapse returns 400 `M_UNKNOWN`,
+    /// others return `M_INVALID_PARAM` or `M_UNKNOWN_POS` (P13, P134), and a proxy may reject a long URL. A single
+    /// such response is no proof.
     pub fn is_bad_token(&self) -> bool {
         self.is_too_long()
             || matches!(self, Self::UnusableToken)
@@ -190,12 +188,12 @@ impl Error {
         matches!(self, Self::Api { status, .. } | Self::Server { status } if too_long.contains(status))
     }
 
-    /// Whether the server refuses access to what was asked for.
+    /// Whether the server refuses access.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Api { status, errcode, .. } if *status == StatusCode::FORBIDDEN && errcode != CLOSED)
     }
 
-    /// Whether the server has no such thing, or does not know the endpoint.
+    /// Whether the resource or the endpoint does not exist on the server.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api { status, .. } if *status == StatusCode::NOT_FOUND)
     }

@@ -1,4 +1,4 @@
-//! One event as an archive row holds it.
+//! Parses an event into the fields of an archive row.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -9,13 +9,13 @@ use super::{
     json::{self, Json, Member, Text},
 };
 
-/// Longest Matrix identifier in bytes (specification, appendices, "Common Identifier Format").
+/// The longest Matrix identifier in bytes (specification, appendices, "Common Identifier Format").
 const MAX_ID: usize = 255;
-/// Longest type or state key in bytes: 255 code points (P56), and what an index entry of both can hold (P117).
+/// The longest type or state key in bytes: 255 code points (P56). Both fit into one index entry (P117).
 const MAX_KEY: usize = 1020;
 
-/// An event in the client format (specification, "Room event format"), ready for the archive. Text fields are safe for
-/// PostgreSQL: what text cannot hold is escaped as [`archive.events.type`](crate) documents.
+/// An event in the client format (specification, "Room event format"), ready for the archive. Text fields are valid
+/// PostgreSQL text: characters that it cannot store are escaped, see the comment of the column `archive.events.type`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     /// At most 255 bytes, never empty.
@@ -24,40 +24,40 @@ pub struct Event {
     pub event_type: String,
     /// Sender.
     pub sender: String,
-    /// `Some("")` is a state event, `None` is not.
+    /// `Some`, even if empty: a state event. `None`: not a state event.
     pub state_key: Option<String>,
-    /// Milliseconds since 1970; `None` where the served value is no 64-bit integer.
+    /// Milliseconds since 1970. `None`: the served value is not a 64-bit integer.
     pub origin_server_ts: Option<i64>,
     /// Content as text that `jsonb` accepts.
     pub content: String,
     /// `unsigned.replaces_state`.
     pub replaces_state: Option<String>,
-    /// `unsigned.prev_content`, as text that `jsonb` accepts; only where `replaces_state` says whose it is, so that a
-    /// redaction of that event finds it here.
+    /// `unsigned.prev_content`, as text that `jsonb` accepts. `None` without `replaces_state`, which names the event
+    /// with that content, so that its redaction also removes this copy.
     pub prev_content: Option<String>,
-    /// `unsigned.prev_sender`: whose content `prev_content` is, where the server says that.
+    /// `unsigned.prev_sender`: the sender of `prev_content`, if the server names it.
     pub prev_sender: Option<String>,
-    /// What few events have; read by [`Event::uncommon`], set by `with_uncommon`.
+    /// The fields that few events have. Read them with [`Event::uncommon`], set them with `with_uncommon`.
     pub(crate) uncommon: Option<Box<Uncommon>>,
-    /// Whether `content` may be that of an edit, which old servers put in its place (P60).
+    /// Whether `content` may be that of an edit, with which old servers replace it (P60).
     pub maybe_edited_in_place: bool,
-    /// SHA-256 over what is the same in every copy that a server gives of the event (P63–P70).
+    /// A SHA-256 hash of the parts that are the same in every copy of the event that servers return (P63–P70).
     pub stable_sha256: [u8; 32],
 }
 
-/// What few events have. It is apart because of the space that it takes: the state of a room of 100,000 members is in memory
-/// at once.
+/// The fields that few events have. They are separate to save memory: the state of a room of 100,000 members is in
+/// memory at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uncommon {
-    /// The stable members' exact bytes, where the event's other fields would not give them back.
+    /// The exact bytes of the event, if they cannot be restored from the event's other fields.
     pub raw: Option<String>,
     /// Top-level `redacts`.
     pub redacts: Option<String>,
     /// `content.redacts`.
     pub content_redacts: Option<String>,
-    /// What the event replaced, where nothing names the event that had it; only of state.
+    /// The content that a state event has replaced, if the replaced event is not named.
     pub unnamed_prev: Option<UnnamedPrev>,
-    /// Event that redacted this one, from `unsigned.redacted_because` or `redacted_by`.
+    /// The event that redacted this one, from `unsigned.redacted_because` or `redacted_by`.
     pub redacted_by: Option<String>,
     /// `m.relates_to.event_id`.
     pub relates_to: Option<String>,
@@ -75,30 +75,31 @@ static NOTHING_UNCOMMON: Uncommon = Uncommon {
     rel_type: None,
 };
 
-/// What a state event is said to have replaced, without the name of the event that had this content.
+/// The content that a state event has replaced, without the id of the replaced event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnnamedPrev {
-    /// As text that `jsonb` accepts.
+    /// The content as text that `jsonb` accepts.
     pub content: String,
-    /// `served` in `unsigned`, which is the server's; or at the `top level`, as by the old client-server API (specification
-    /// v1.1, `GET /rooms/{roomId}/messages`), where a sender may have written it.
+    /// `served`: from `unsigned`, which only the server writes. `top level`: as in the old client-server API
+    /// (specification v1.1, `GET /rooms/{roomId}/messages`), where a sender may have written it.
     pub source: &'static str,
 }
 
-/// What was served as an event and cannot be one, or as a part of an answer and cannot be read.
+/// An event that is not valid, or a part of a response that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
     /// The bytes as served.
     pub raw: Box<str>,
-    /// SHA-256 over what is the same in every copy: without what servers add, and without the id of the room asked for.
+    /// A SHA-256 hash of the parts that are the same in every copy: without the members that servers add, and without
+    /// the id of the requested room.
     pub own_sha256: [u8; 32],
-    /// Why, naming the field and never its content.
+    /// The reason. It names the field, but never its content.
     pub reason: &'static str,
 }
 
 impl Malformed {
-    /// A part of an answer. One that holds nothing but a number or a text is the same whatever that is: a homeserver that
-    /// errs once errs in every answer.
+    /// A part of a response. Its hash ignores the value of a number or a string: a homeserver with such a bug may
+    /// return another value in every response.
     pub(super) fn part(raw: &str, reason: &'static str) -> Self {
         let mut own = Json::parse(raw);
         let mut text = reason.to_owned();
@@ -110,7 +111,7 @@ impl Malformed {
     }
 }
 
-/// Removes what [is derived](is_derived) from all events within.
+/// Removes the [derived](is_derived) members of all events in it.
 fn remove_derived(value: &mut Json<'_>) {
     match value {
         Json::Array(items) => items.iter_mut().for_each(remove_derived),
@@ -125,12 +126,12 @@ fn remove_derived(value: &mut Json<'_>) {
 }
 
 impl Event {
-    /// What few events have.
+    /// The fields that few events have.
     pub fn uncommon(&self) -> &Uncommon {
         self.uncommon.as_deref().unwrap_or(&NOTHING_UNCOMMON)
     }
 
-    /// The event with other values of what few events have.
+    /// Changes the fields that few events have.
     pub(crate) fn with_uncommon(mut self, change: impl FnOnce(&mut Uncommon)) -> Self {
         let mut uncommon = self.uncommon.take().unwrap_or_default();
         change(&mut uncommon);
@@ -138,8 +139,8 @@ impl Event {
         self
     }
 
-    /// What this redaction redacts: by the room version from `content` (11 and later) or from the top level; servers
-    /// send both for the other kind of client (P71).
+    /// The event that this redaction redacts: from `content` in room version 11 and later, else from the top level.
+    /// Servers send both, for clients of either kind (P71).
     pub fn redaction_target(&self, room_version: Option<&str>) -> Option<&str> {
         if self.event_type != "m.room.redaction" {
             return None;
@@ -154,12 +155,12 @@ impl Event {
         self.prev_content.as_ref().and(self.replaces_state.as_deref())
     }
 
-    /// Whether this is state of that type with an empty key.
+    /// Whether this is a state event of that type with an empty state key.
     pub fn is_state(&self, event_type: &str) -> bool {
         self.event_type == event_type && self.state_key.as_deref() == Some("")
     }
 
-    /// Who gets which membership by this, if it is a member event.
+    /// The user and the membership, if this is a member event.
     pub fn membership(&self) -> Option<(&str, Membership)> {
         #[derive(Deserialize)]
         struct Member {
@@ -171,16 +172,16 @@ impl Event {
     }
 }
 
-/// Whether redactions of this room version name their target in `content`; an unknown version is a new one.
+/// Whether redactions of this room version name their target in `content`. An unknown version counts as newer than 11.
 fn in_content(room_version: Option<&str>) -> bool {
     !matches!(room_version, Some("1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "10"))
 }
 
-/// Reads one event of `room_id`. Fields that are missing or of another type than the specification's are tolerated
-/// where a row can still be keyed; the bytes are then kept in [`Event::raw`].
+/// Parses one event of `room_id`. Other fields may be missing or have a wrong type. The bytes are then kept in
+/// [`Event::raw`].
 ///
 /// # Errors
-/// [`Malformed`] where `event_id`, `type` or `sender` is missing or unusable as a key.
+/// [`Malformed`] if `event_id`, `type` or `sender` is missing or cannot be used as a key.
 pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     let malformed =
         |reason| Malformed { raw: raw.get().into(), own_sha256: own_sha256(room_id, raw), reason };
@@ -189,8 +190,8 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     if fields.room_id.is_some() && fields.room_id.and_then(as_identifier).as_deref() != Some(room_id) {
         return Err(malformed("room_id names another room"));
     }
-    // A null is no key. Homeservers, Synapse among them, and clients take such an event for one that is no state; the
-    // specification knows only strings ("Room event format").
+    // A `state_key` of null counts as none. Homeservers, such as Synapse, and clients do not treat such an event as
+    // state. The specification allows only strings ("Room event format").
     let has_null_key = fields.state_key == Some("null");
     fields.state_key = fields.state_key.filter(|_| !has_null_key);
     let mut faithful = fields.all_known_once && !has_null_key;
@@ -232,8 +233,9 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     );
     let unsigned = fields.unsigned.and_then(json::members_of).unwrap_or_default();
     let unsigned = Fields::read(&unsigned);
-    // Of `unsigned` only, which is the server's: at the top level, where it may repeat these for old clients (P64), stands
-    // whatever the sender's server signed. What is replaced is taken from there as the least of all words.
+    // These are read only from `unsigned`, which the own server writes. The server may repeat them at the top level
+    // for old clients (P64), but there the sender's server can write anything. Only the replaced content is also read
+    // from there, as the last choice.
     let replaces_state = unsigned.replaces_state.and_then(as_identifier);
     let unnamed_prev = if state_key.is_some() && replaces_state.is_none() {
         unnamed_prev(unsigned.prev_content, "served").or_else(|| {
@@ -286,7 +288,7 @@ pub struct Stripped {
     pub content: String,
 }
 
-/// Reads one stripped state event; `None` where it is none. Stripped state is only shown, so nothing is lost by that.
+/// Parses one stripped state event. `None`: it is not valid. It can be dropped, because stripped state is only shown.
 pub(super) fn parse_stripped(raw: &RawValue) -> Option<Stripped> {
     let members = json::members(raw)?;
     let fields = Fields::read(&members);
@@ -301,9 +303,9 @@ pub(super) fn parse_stripped(raw: &RawValue) -> Option<Stripped> {
     })
 }
 
-/// SHA-256 over the canonical JSON of {content, `event_id`, `origin_server_ts`, redacts, `room_id`, sender,
-/// `state_key`, type}. The same for every copy of an event that endpoints, requesters and times give (P63–P70): a
-/// redaction's target counts once, wherever the server repeats it (P72).
+/// The SHA-256 hash of the canonical JSON of {content, `event_id`, `origin_server_ts`, redacts, `room_id`, sender,
+/// `state_key`, type}. It is the same for every copy of an event, from any endpoint, for any account and at any time
+/// (P63–P70). A redaction's target is included once, even if the server repeats it (P72).
 fn stable_sha256(
     room_id: &str,
     fields: &Fields<'_>,
@@ -345,14 +347,14 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The stable members as served, and all that no column knows.
+/// The members as served, without the derived ones.
 fn stable_text(members: &[Member<'_>]) -> String {
     let kept: Vec<_> =
         members.iter().filter(|member| !is_derived(&member.name)).map(|member| member.whole).collect();
     format!("{{{}}}", kept.join(","))
 }
 
-/// What reports apart what cannot be an event.
+/// The hash that identifies an invalid event.
 fn own_sha256(room_id: &str, raw: &RawValue) -> [u8; 32] {
     let Some(mut members) = json::members(raw) else { return Sha256::digest(raw.get()).into() };
     let names_room = |value| as_identifier(value).as_deref() == Some(room_id);
@@ -379,7 +381,7 @@ fn unnamed_prev(content: Option<&str>, source: &'static str) -> Option<UnnamedPr
     Some(UnnamedPrev { content: object(content?)?, source })
 }
 
-/// The redacting event: `redacted_because` is the specification's, `redacted_by` Synapse's (P67).
+/// The redacting event, from `redacted_because` of the specification or `redacted_by` of Synapse (P67).
 fn redacted_by(fields: &Fields<'_>) -> Option<String> {
     let because = fields.redacted_because.map(Json::parse);
     because
@@ -389,7 +391,7 @@ fn redacted_by(fields: &Fields<'_>) -> Option<String> {
         .or_else(|| fields.redacted_by.and_then(as_identifier))
 }
 
-/// A value as a column's text, and whether it stands there unaltered; `None` if it is no string.
+/// A string as text for a column, and whether it is unchanged. `None`: the value is not a string.
 fn text(value: Option<&str>) -> Option<(String, bool)> {
     Json::parse(value?).as_text().map(Text::to_column)
 }
@@ -398,7 +400,7 @@ fn as_identifier(value: &str) -> Option<String> {
     identifier(&Json::parse(value))
 }
 
-/// `origin_server_ts` as far as a 64-bit integer holds it (P115), and whether that is what was served.
+/// `origin_server_ts` if it fits into a 64-bit integer (P115), and whether that is exactly what was served.
 fn timestamp(token: Option<&str>) -> (Option<i64>, bool) {
     let Some(token) = token else { return (None, false) };
     if let Ok(exact) = token.parse() {
@@ -409,8 +411,8 @@ fn timestamp(token: Option<&str>) -> (Option<i64>, bool) {
     (whole.map(|value| value as i64), false)
 }
 
-/// The values of an event's members, or of its `unsigned`, as text. Of several with one name the last counts, as readers
-/// of JSON agree.
+/// The values of an event's members, or of its `unsigned`, as text. Of duplicate names the last counts, as in most
+/// JSON parsers.
 #[derive(Default)]
 struct Fields<'a> {
     content: Option<&'a str>,
@@ -430,7 +432,7 @@ struct Fields<'a> {
     unsigned: Option<&'a str>,
     age: Option<&'a str>,
     user_id: Option<&'a str>,
-    /// Whether the columns know every member of an event, each once.
+    /// Whether there is a column for every member of the event, and no member occurs twice.
     all_known_once: bool,
 }
 
@@ -469,9 +471,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Members that servers add and that no column needs beyond what [`parse`] takes from them (P58, P63, P64). Not kept in
-/// [`Event::raw`]: they depend on who asks and when, or repeat other events' content, which a redaction would have to
-/// find there.
+/// Whether a server adds this member (P58, P63, P64). [`parse`] reads what the columns need. Such members are not
+/// kept in [`Event::raw`]: they depend on the account and the time of the request, or repeat another event's content,
+/// which that event's redaction would have to remove.
 fn is_derived(name: &Text<'_>) -> bool {
     matches!(
         name.as_bytes(),

@@ -1,12 +1,12 @@
-//! The ids in a part of an answer that cannot be read as events.
+//! Finds event ids in a part of a response that cannot be parsed as events.
 
 use super::json::{Json, Text};
 
-/// The ids that events within claim to have: in a part of an answer there may be several.
+/// The event ids in it. A part of a response may contain several.
 pub(crate) fn event_ids(raw: &str) -> Vec<String> {
     let mut event_ids = Vec::new();
     collect_event_ids(&Json::parse(raw), &mut event_ids);
-    // Text in the database holds no NUL, so no redaction names such an id.
+    // Text in the database contains no NUL, so no redaction can name such an id.
     event_ids.retain(|event_id| !event_id.contains('\0'));
     event_ids
 }

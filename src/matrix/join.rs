@@ -1,4 +1,4 @@
-//! From a room's name to the room, and into it.
+//! Resolves a room alias, and joins a room.
 
 use ruma::{OwnedRoomId, RoomAliasId, RoomOrAliasId};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ struct Answer {
 }
 
 impl Client {
-    /// The room that an alias leads to.
+    /// The room id of an alias.
     pub async fn resolve(&self, alias: &RoomAliasId) -> Result<OwnedRoomId, Error> {
         let path = ["v3", "directory", "room", alias.as_str()];
         let answer: Answer = self.get_json("/directory/room", &path, &[]).await?;

@@ -1,4 +1,4 @@
-//! How the archive becomes an account on the homeserver, and stays one.
+//! Logs in to the homeserver, and gets a new token when the old one is refused.
 
 use std::ops::Deref;
 
@@ -9,18 +9,18 @@ use tokio::sync::Mutex;
 use super::{Client, Error};
 use crate::config::{Credentials, Homeserver};
 
-/// A login that the server granted.
+/// The result of a login.
 #[derive(Debug)]
 pub struct Session {
     /// The account.
     pub user_id: ruma::OwnedUserId,
-    /// The device; give it to the next login, so that devices do not pile up.
+    /// The device. Use it for the next login, so that old devices do not accumulate.
     pub device_id: String,
     /// The token.
     pub access_token: SecretString,
 }
 
-/// A [`Client`] that knows how to get a token.
+/// A [`Client`] and the credentials to get a new token.
 #[derive(Debug)]
 pub struct Identity {
     client: Client,
@@ -43,10 +43,10 @@ impl Deref for Identity {
 }
 
 impl Identity {
-    /// A client that has a token. `device_id` is the device of an earlier password login.
+    /// A client with a token. `device_id`: the device of an earlier login with the password.
     ///
     /// # Errors
-    /// [`Error::Credentials`] if a secret cannot be read; what [`Client::login`] returns.
+    /// [`Error::Credentials`] if a secret cannot be read, or an error of [`Client::login`].
     pub async fn new(homeserver: &Homeserver, device_id: Option<String>) -> Result<Self, Error> {
         let client = Client::new(homeserver.url().map_err(credentials)?.as_str())?;
         let state = State { token: None, device_id };
@@ -55,17 +55,18 @@ impl Identity {
         Ok(identity)
     }
 
-    /// The device of a password login.
+    /// The device of the login with the password.
     pub async fn device_id(&self) -> Option<String> {
         self.state.lock().await.device_id.clone()
     }
 
-    /// Gets another token after the server refused the last: the file may hold a new one, else a password login with
-    /// the same device takes the session up again (P126). Several callers make one login. A server in trouble may refuse a
-    /// token that works, and one that cannot say now whether it does has not refused it.
+    /// Gets another token after the server has refused the last one. First it checks whether the server really
+    /// refuses the token, because an overloaded server may refuse a valid one. Then it reads the file, which may
+    /// contain a new token. Else it logs in with the password and the same device (P126). Concurrent calls make one
+    /// login.
     ///
     /// # Errors
-    /// [`Error::LoggedOut`] if there is no way to another token; another that says so if it is worth another try.
+    /// [`Error::LoggedOut`] if there is no other token and no password. Other errors may be temporary.
     pub async fn renew(&self) -> Result<(), Error> {
         let mut state = self.state.lock().await;
         let refused = state.token.as_ref().map(|token| token.expose_secret().to_owned());
@@ -101,7 +102,7 @@ impl Identity {
 }
 
 impl Client {
-    /// Logs in with a password (specification, `POST /login`). The client's own token stays as it is.
+    /// Logs in with a password (specification, `POST /login`). Does not change the client's own token.
     pub async fn login(
         &self,
         user: &str,
@@ -146,7 +147,7 @@ fn is_name(device_id: &str) -> bool {
     !device_id.is_empty() && device_id.len() <= 255 && !device_id.contains(char::is_control)
 }
 
-/// 403 `M_FORBIDDEN` is how a server refuses user or password (specification, `POST /login`).
+/// A server refuses a user or password with 403 `M_FORBIDDEN` (specification, `POST /login`).
 fn refused_login(error: Error) -> Error {
     match error {
         Error::Api { errcode, message, .. } if errcode == "M_FORBIDDEN" => Error::LoginRefused { message },

@@ -1,4 +1,4 @@
-//! What a user is to a room.
+//! The membership of a user in a room.
 
 /// A user's membership in a room, as `m.room.member` events give it (specification, "Room membership").
 ///
@@ -8,17 +8,15 @@
 pub enum Membership {
     /// Is in the room. Set while the room is in `rooms.join`.
     Join,
-    /// Is out of the room: has left, was kicked, or was never in it. Set when the room is in `rooms.leave`,
-    /// or when the homeserver no longer lists a room that the archive has as joined.
+    /// Is not in the room: has left, was kicked, or was never in it. Set when the room is in `rooms.leave`, or when the
+    /// homeserver no longer lists a room that the archive has as joined.
     Leave,
-    /// Was asked to join. Set while the room is in `rooms.invite`; the room's stripped state is stored beside
-    /// it.
+    /// Is invited. Set while the room is in `rooms.invite`; the room's stripped state is stored beside it.
     Invite,
-    /// Asked to be let in. Set while the room is in `rooms.knock`; the room's stripped state is stored beside
-    /// it.
+    /// Has asked to join. Set while the room is in `rooms.knock`; the room's stripped state is stored beside it.
     Knock,
-    /// Is out of the room and may not come back. Set when the room is in `rooms.leave` and the account's last
-    /// member event there is a ban.
+    /// Is banned from the room. Set when the room is in `rooms.leave` and the account's last member event
+    /// there is a ban.
     Ban,
 }
 
@@ -42,13 +40,12 @@ impl Membership {
         Self::ALL.iter().copied().find(|membership| membership.as_str() == word)
     }
 
-    /// Whether the user was in the room or could not come in: `leave` or `ban`.
+    /// Whether the user is not in the room and not about to join: `leave` or `ban`.
     pub fn is_out(self) -> bool {
         matches!(self, Self::Leave | Self::Ban)
     }
 
-    /// Whether the user waits for a join: `invite` or `knock`. `/sync` reports stripped state of such a room
-    /// only.
+    /// Whether the user may join soon: `invite` or `knock`. `/sync` reports only stripped state of such a room.
     pub fn is_pending(self) -> bool {
         matches!(self, Self::Invite | Self::Knock)
     }

@@ -1,4 +1,4 @@
-//! The homeserver's edge: HTTP and JSON, no SQL. Bytes come in, [`Page`]s and [`SyncBatch`]es go out.
+//! The homeserver: HTTP and JSON, no SQL. [`Client`] sends requests and returns [`Page`]s and [`SyncBatch`]es.
 
 mod bundled_edit;
 mod client;

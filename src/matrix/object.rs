@@ -1,4 +1,4 @@
-//! An object of an answer, read member by member, so that a member of the wrong type costs nothing of the others.
+//! Reads a JSON object member by member, so that a member of the wrong type does not affect the others.
 
 use serde_json::value::RawValue;
 
@@ -9,17 +9,17 @@ use super::json::{self, Json, Member, Text};
 pub(super) struct Object<'a>(Vec<Member<'a>>);
 
 impl<'a> Object<'a> {
-    /// Reads well-formed JSON, such as a [`RawValue`]; `None` if it is no object.
+    /// Reads well-formed JSON, such as a [`RawValue`]. `None`: it is not an object.
     pub(super) fn read(json: &'a str) -> Option<Self> {
         json::members_of(json).map(Self)
     }
 
-    /// The value of that name, of several the last, as readers of JSON agree. `null` counts as absent.
+    /// The value of that name. Of several the last counts, as in most JSON parsers. `null` counts as absent.
     pub(super) fn get(&self, name: &str) -> Option<&'a str> {
         self.all(name).last()
     }
 
-    /// All values of that name but `null`, in the order served.
+    /// All values of that name except `null`, in the order served.
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &'a str> {
         self.0
             .iter()
@@ -28,23 +28,23 @@ impl<'a> Object<'a> {
             .filter(|value| *value != "null")
     }
 
-    /// The members in the order served, those of one name twice among them.
+    /// The members in the order served, including duplicate names.
     pub(super) fn members(&self) -> &[Member<'a>] {
         &self.0
     }
 }
 
-/// The items of an array; `None` if it is none.
+/// The items of an array. `None`: it is not an array.
 pub(super) fn items(json: &str) -> Option<Vec<&RawValue>> {
     serde_json::from_str(json).ok()
 }
 
-/// A string; `None` if it is none, or holds what PostgreSQL's text cannot.
+/// A string. `None`: it is not a string, or PostgreSQL's text cannot store it.
 pub(super) fn string(json: &str) -> Option<String> {
     Json::parse(json).as_text().and_then(Text::as_str).map(str::to_owned)
 }
 
-/// A boolean; `None` if it is none.
+/// A boolean. `None`: it is not a boolean.
 pub(super) fn boolean(json: &str) -> Option<bool> {
     match json {
         "true" => Some(true),

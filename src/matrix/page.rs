@@ -1,5 +1,5 @@
-//! What the server answers to `/messages` and `/state`, with each event read on its own: one bad event never costs its
-//! page (P59).
+//! Parses responses to `/messages` and `/state`. Each event is parsed separately, so an invalid event never affects
+//! the rest of the page (P59).
 
 use std::borrow::Cow;
 
@@ -12,27 +12,28 @@ use super::{
     object,
 };
 
-/// Events of one section of an answer, in the order served.
+/// The events of one section of a response, in the order served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Events {
-    /// What could be read.
+    /// The valid events.
     pub events: Vec<Event>,
-    /// What could not.
+    /// The invalid events.
     pub malformed: Vec<Malformed>,
 }
 
-/// An answer to `/messages`, or several that follow each other: for `dir=b`, newest first.
+/// A response to `/messages`, or several consecutive ones. For `dir=b`, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// The timeline.
     pub chunk: Events,
-    /// State that the server thinks relevant to the chunk: no part of the timeline (P14).
+    /// State that the server considers relevant to the chunk. It is not part of the timeline (P14).
     pub state: Events,
-    /// Where the next page begins. Absent: the server gives no more, which alone does not mean the room's start (P4).
+    /// The token of the next page. `None`: the server returns no more events, but this need not be the room's start
+    /// (P4).
     pub end: Option<Token>,
-    /// Length of the answer.
+    /// The size of the response.
     pub bytes: usize,
-    /// How many answers it is made of.
+    /// The number of responses in it.
     pub answers: usize,
 }
 
@@ -54,29 +55,30 @@ impl Events {
     }
 }
 
-/// The body as text; what is no UTF-8 becomes U+FFFD.
+/// The body as text. Invalid UTF-8 becomes U+FFFD.
 pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
-    // Many times faster than the lossy reading, and nearly always enough.
+    // Much faster than the lossy conversion, and nearly always sufficient.
     std::str::from_utf8(body).map_or_else(|_| String::from_utf8_lossy(body), Cow::Borrowed)
 }
 
 #[derive(Deserialize)]
 struct WirePage<'a> {
-    // Required, so that a stray `{}` from a proxy is not taken for the end of the room.
+    // Required, so that a `{}` from a proxy does not count as the end of the room.
     #[serde(borrow)]
     chunk: Vec<&'a RawValue>,
     #[serde(borrow, default)]
     state: Option<&'a RawValue>,
-    // A string or nothing, so that no other value is taken for the end of the room.
+    // A string or absent, so that no other value counts as the end of the room.
     #[serde(default)]
     end: Option<String>,
 }
 
 impl Page {
-    /// Reads the body of a `/messages` answer about `room_id`.
+    /// Parses the body of a `/messages` response for `room_id`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it is no such answer. An unreadable event, or `state` that is no list, is none.
+    /// [`Error::Malformed`] if it is not such a response. An invalid event, or a `state` that is not a list, is not
+    /// an error.
     pub fn parse(room_id: &str, body: &[u8]) -> Result<Self, Error> {
         let bytes = body.len();
         let body = text(body);
@@ -91,7 +93,7 @@ impl Page {
         })
     }
 
-    /// Makes one page of this and `next`, which was asked for from this one's `end`.
+    /// Appends `next`, which was requested from this page's `end`.
     pub fn append(&mut self, next: Self) {
         self.chunk.append(next.chunk);
         self.state.append(next.state);
@@ -111,10 +113,10 @@ fn read_state(room_id: &str, state: &RawValue) -> Events {
     }
 }
 
-/// Reads the body of a `/state` answer about `room_id`: an array of events.
+/// Parses the body of a `/state` response for `room_id`, which is an array of events.
 ///
 /// # Errors
-/// [`Error::Malformed`] if it is no array.
+/// [`Error::Malformed`] if it is not an array.
 pub(super) fn parse_state(room_id: &str, body: &[u8]) -> Result<Events, Error> {
     let body = text(body);
     let wire: Vec<&RawValue> =

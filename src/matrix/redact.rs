@@ -1,4 +1,4 @@
-//! What a redaction leaves of an event.
+//! Applies the redaction algorithm to an event.
 
 use ruma::{
     RoomVersionId,
@@ -18,8 +18,8 @@ pub(crate) fn edited(event: &Event) -> Option<&str> {
     relates_to.as_deref().filter(|_| is_edit)
 }
 
-/// Whether this is a ban or kick that redacts all that its user has sent to the room (MSC4293), which a server does as it
-/// serves them (P67), if it does.
+/// Whether this is a ban or kick that also redacts all of its user's events in the room (MSC4293). A server that
+/// supports this redacts them when it serves them (P67).
 pub(crate) fn redacts_all_of_a_user(event: &Event) -> bool {
     #[derive(Deserialize)]
     struct Removal {
@@ -34,20 +34,20 @@ pub(crate) fn redacts_all_of_a_user(event: &Event) -> bool {
             .is_ok_and(|removal: Removal| removal.redact_events || removal.unstable)
 }
 
-/// `event` with what a redaction leaves of it.
+/// The event as it is after a redaction.
 pub(crate) fn pruned(room_id: &str, room_version: Option<&str>, event: &Event) -> Event {
     let content = content(room_version, &event.event_type, &event.content);
     let pruned = Event { stable_sha256: rehash(room_id, event, &content), content, ..event.clone() };
     pruned.with_uncommon(|it| (it.raw, it.relates_to, it.rel_type) = (None, None, None))
 }
 
-/// The content that is left by the redaction algorithm of the room's version (specification, "Redactions"); nothing
-/// where the version is unknown.
+/// The content after the redaction algorithm of the room's version (specification, "Redactions"). Empty if the
+/// version is unknown.
 pub(crate) fn content(room_version: Option<&str>, event_type: &str, content: &str) -> String {
     let rules = rules(room_version);
     let content = Json::parse(content);
-    // ruma's values hold no number beyond 2^53 and no lone surrogate, ours do: a shadow of the content is redacted, and
-    // what is left of that shows what to keep.
+    // ruma's values cannot contain numbers beyond 2^53 or lone surrogates, but ours can. So a copy without the values
+    // is redacted, and its remaining members show what to keep.
     let (Some(rules), CanonicalJsonValue::Object(mut shadow)) = (rules, shadow(&content)) else {
         return "{}".to_owned();
     };
@@ -93,7 +93,7 @@ fn retain<'a>(value: Json<'a>, shadow: &CanonicalJsonObject) -> Json<'a> {
     Json::Object(kept.collect())
 }
 
-/// The stable hash of an event with other content, from its columns.
+/// The stable hash of an event after its content was replaced, from its columns.
 fn rehash(room_id: &str, event: &Event, content: &str) -> [u8; 32] {
     let content: Option<Box<RawValue>> = serde_json::from_str(content).ok();
     let mut copy = serde_json::json!({

@@ -1,4 +1,4 @@
-//! What comes back of a request: its body within a cap and a deadline, or what its failure means.
+//! Sends a request and reads the response, with a size limit and a deadline. Converts failures to [`Error`]s.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,20 +12,20 @@ use crate::{
     text::escape,
 };
 
-/// The most that an answer takes that is small by its nature.
+/// The size limit of a response that is always small.
 pub(super) const SMALL_CAP: usize = 4 << 20;
-/// The longest wait that a server can impose.
+/// The longest pause that a server can request.
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
-/// How long a server may say nothing within an answer.
+/// How long a server may send nothing within a response.
 const SILENCE: Duration = Duration::from_secs(60);
-/// The bytes a second that a long answer may take longer than its deadline for.
+/// The lowest rate, in bytes a second, at which a long response may exceed its deadline.
 const SLOWEST: usize = 64 << 10;
 
 #[derive(Deserialize)]
 struct StandardError {
     errcode: String,
-    // Of any type: the code is what counts.
+    // Any type is accepted, because only the code matters.
     #[serde(default)]
     error: serde_json::Value,
     #[serde(default)]
@@ -33,7 +33,7 @@ struct StandardError {
     retry_after_ms: Option<serde_json::Value>,
 }
 
-/// Sends one request and reads its whole answer, of at most `cap` bytes, before the deadline.
+/// Sends one request and reads the whole response, of at most `cap` bytes, before the deadline.
 pub(super) async fn send(
     what: &'static str,
     request: reqwest::RequestBuilder,
@@ -51,32 +51,32 @@ pub(super) async fn send(
     answer
 }
 
-/// Sends one request. Returns its answer, of which nothing is read yet, unless the server refuses it.
+/// Sends one request. Returns the response before its body is read, unless it is an error.
 async fn accepted(request: reqwest::RequestBuilder) -> Result<Response, Error> {
     let response = request.send().await.map_err(network)?;
     let (status, wait) = (response.status(), retry_after(&response));
     if status.is_success() {
         return Ok(response);
     }
-    // An error's body is small; one that is not says no more than its status.
+    // The body of an error is small. Of a larger one only the status is used.
     let body = body(response, SMALL_CAP).await.unwrap_or_default();
     Err(refusal(status, wait, &body))
 }
 
-/// An answer whose body is taken piece by piece, with all the time in between that its reader needs.
+/// A response whose body is read piece by piece. The reader may take any time in between.
 #[derive(Debug)]
 pub(super) struct Pieces {
     what: &'static str,
     response: Response,
-    /// How long the server may take for all of it, beside the time that the pieces themselves are given.
+    /// How long the server may take in total, besides the time that is granted for each piece.
     deadline: Duration,
-    /// How long it was waited for.
+    /// How long the reader has waited so far.
     waited: Duration,
     bytes: usize,
 }
 
 impl Pieces {
-    /// Sends the request; the server has until `deadline` to begin its answer, and as long to end it as
+    /// Sends the request. The server must begin its response within `deadline`, and may then take as long as
     /// [`SLOWEST`] allows.
     pub(super) async fn ask(
         what: &'static str,
@@ -92,7 +92,7 @@ impl Pieces {
         Ok(Self { what, response, deadline, waited: start.elapsed(), bytes: 0 })
     }
 
-    /// The next piece; `None`: that was all.
+    /// The next piece. `None`: the response has ended.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let seconds = u64::try_from(self.bytes / SLOWEST).unwrap_or(u64::MAX);
         let patience = self.deadline.saturating_add(Duration::from_secs(seconds)).saturating_sub(self.waited);
@@ -129,7 +129,7 @@ async fn body(mut response: Response, cap: usize) -> Result<Vec<u8>, Error> {
 }
 
 fn network(error: reqwest::Error) -> Error {
-    // The URL holds tokens of pagination, ids and a filter: nothing that a log needs.
+    // The URL is not logged: it contains pagination tokens, ids and a filter.
     Error::Network(error.without_url())
 }
 
@@ -145,7 +145,8 @@ fn retry_after(response: &Response) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-/// What a status that is no success means. The error code counts more than the status, which proxies invent (P125).
+/// The error for a status that is not a success. The error code takes precedence over the status, which proxies may
+/// set (P125).
 fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Error {
     let error: Option<StandardError> = serde_json::from_slice(body).ok();
     let errcode = error.as_ref().map_or("", |error| error.errcode.as_str());

@@ -1,10 +1,10 @@
-//! What state events say of a room and of who is in it.
+//! Reads the room version, aliases and memberships from state events.
 
 use serde::Deserialize;
 
 use super::{Event, Membership, Stripped};
 
-/// The room version that a create event declares; without one it is 1 (specification, "m.room.create").
+/// The room version in a create event. Without one it is 1 (specification, "m.room.create").
 pub(crate) fn declared_version(create: &Event) -> String {
     #[derive(Deserialize)]
     struct Create {
@@ -33,18 +33,19 @@ pub(crate) fn aliases<'a>(contents: impl Iterator<Item = &'a str>) -> Vec<String
         let content: serde_json::Value = serde_json::from_str(content).ok()?;
         let others = content.get("alt_aliases").and_then(|others| others.as_array());
         let all = content.get("alias").into_iter().chain(others.into_iter().flatten());
-        // Whoever may set them may set anything: one that is none does not hide the others.
+        // Anything may be set here. An invalid alias does not affect the others.
         Some(all.filter_map(|alias| alias.as_str()).map(str::to_owned).collect::<Vec<_>>())
     };
     contents.filter_map(aliases).flatten().collect()
 }
 
-/// The membership that a member event gives `user_id`, if it is theirs.
+/// The membership in a member event, if it is that of `user_id`.
 pub(crate) fn own_membership(event: &Event, user_id: &str) -> Option<Membership> {
     event.membership().filter(|(member, _)| *member == user_id).map(|(_, membership)| membership)
 }
 
-/// Whether this is a power event (specification, "Room Version 2"), which state resolution applies before all others.
+/// Whether this is a power event (specification, "Room Version 2"). State resolution applies power events before all
+/// others.
 pub(crate) fn takes_power(event: &Event) -> bool {
     match event.event_type.as_str() {
         "m.room.power_levels" | "m.room.join_rules" => true,

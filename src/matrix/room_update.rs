@@ -1,11 +1,11 @@
-//! What one room's part of a `/sync` response says: the account's membership, its state, the alias in force.
+//! Reads one room's part of a `/sync` response: the account's membership, the state, the current alias.
 
 use super::{
     Event, Membership, RoomBatch, Section,
     room_state::{alias_contents, own_membership},
 };
 
-/// The account's membership: a ban is listed like any other leave, and only the account's own member event tells it.
+/// The account's membership. A ban is listed like any other leave, so it is read from the account's member event.
 pub(crate) fn membership(update: &RoomBatch, user_id: &str) -> Membership {
     let last_membership = || state_events(update).filter_map(|event| own_membership(event, user_id)).last();
     match update.section {
@@ -21,19 +21,19 @@ pub(crate) fn after(update: &RoomBatch) -> impl Iterator<Item = &Event> {
     update.state_after.iter().flat_map(|state| &state.events)
 }
 
-/// All events of the response, those of the timeline last.
+/// All events of the room in the response, those of the timeline last.
 pub(crate) fn state_events(update: &RoomBatch) -> impl Iterator<Item = &Event> {
     update.state.events.iter().chain(after(update)).chain(&update.timeline.events)
 }
 
-/// The content of the canonical alias in force, if the response reports it. A timeline may still tell, or its beginning have,
-/// one that another has replaced.
+/// The content of the current canonical alias, if the response contains it. The last event counts, because the
+/// response may also contain one that it has replaced.
 pub(crate) fn canonical_alias(update: &RoomBatch) -> Option<&str> {
     let latest_first = [update.state_after.as_ref(), Some(&update.timeline), Some(&update.state)];
     latest_first.into_iter().flatten().find_map(|section| alias_contents(&section.events).last())
 }
 
-/// The account's own membership events of the timeline of that kind.
+/// The account's own member events with that membership in the timeline.
 pub(crate) fn own<'a>(
     update: &'a RoomBatch,
     user_id: &'a str,
@@ -43,7 +43,7 @@ pub(crate) fn own<'a>(
     update.timeline.events.iter().filter(is_own)
 }
 
-/// The account's last membership event of the timeline.
+/// The account's own last member event in the timeline.
 pub(crate) fn last_of_own<'a>(update: &'a RoomBatch, user_id: &str) -> Option<&'a Event> {
     update.timeline.events.iter().rfind(|event| own_membership(event, user_id).is_some())
 }

@@ -1,33 +1,33 @@
-//! Makes small answers to `/sync` of a large one, as its bytes come in: each has some of its rooms, whole and as served.
-//! So an answer about ten thousand rooms needs the memory of a few.
+//! Splits a large `/sync` response into small ones while its bytes arrive. Each part is a valid response with some of
+//! the rooms, which are complete and as served. So a response with ten thousand rooms needs the memory of a few.
 
 use memchr::memchr2;
 
 use super::Error;
 
-/// From so many bytes on an answer is made; it has at least one room.
+/// A part ends after this many bytes. It contains at least one room.
 const PORTION: usize = 1 << 20;
-/// Most bytes of one room.
+/// The largest room, in bytes.
 const ROOM_CAP: usize = 256 << 20;
-/// Most bytes of anything else that is kept.
+/// The largest other value that is kept, in bytes.
 const FIELD_CAP: usize = 1 << 20;
-/// What stands for a room that is too large: no object, and so no room that can be read.
+/// Replaces a room that is too large. It is not an object, so the room counts as unreadable.
 const TOO_LARGE: &[u8] = b"false";
 
-/// Which object's members are read.
+/// The object whose members are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Answer,
     Rooms,
-    /// A section of the rooms.
+    /// `join`, `leave`, `invite` or `knock`.
     Section,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Before the answer's opening bracket.
+    /// Before the response's opening brace.
     Begin,
-    /// Before a member's name, or the closing bracket.
+    /// Before a member's name, or the closing brace.
     Member,
     Name {
         escaped: bool,
@@ -36,16 +36,16 @@ enum State {
     /// Before a value.
     Value,
     Within(Value),
-    /// Before a comma, or the closing bracket.
+    /// Before a comma, or the closing brace.
     Comma,
-    /// After the answer.
+    /// After the response.
     End,
 }
 
-/// A value that is read as a whole.
+/// A value that is not split.
 #[derive(Clone, Copy, Debug)]
 struct Value {
-    /// Brackets that are open.
+    /// The number of open brackets and braces.
     depth: usize,
     in_string: bool,
     escaped: bool,
@@ -54,11 +54,11 @@ struct Value {
     len: usize,
 }
 
-/// Where the bytes of a value go.
+/// Where the bytes of a value are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
     Not,
-    /// To the answer that is being made.
+    /// To the current part.
     InPortion,
     /// To `next_batch`.
     AsToken,
@@ -69,15 +69,15 @@ enum Kept {
 pub(super) struct Splitter {
     level: Level,
     state: State,
-    /// The name of the member that is read, as served, with its quotes.
+    /// The name of the current member, as served, with its quotes.
     name: Vec<u8>,
-    /// That of the section.
+    /// The name of the current section.
     section: Vec<u8>,
     /// The value of `next_batch`, as served.
     next_batch: Vec<u8>,
-    /// The answer that is being made.
+    /// The current part.
     portion: Vec<u8>,
-    /// Which objects of it are open.
+    /// The objects that are open in it.
     open: Option<Level>,
     ready: Vec<Vec<u8>>,
     room_cap: usize,
@@ -136,7 +136,7 @@ impl Splitter {
                 State::Comma if byte == b',' => self.state = State::Member,
                 State::Value => {
                     self.begin_value(byte);
-                    // Its first byte belongs to it, but for the bracket of an object whose members are read.
+                    // The first byte belongs to the value, unless it opens an object whose members are read.
                     if matches!(self.state, State::Within(_)) {
                         continue;
                     }
@@ -148,12 +148,12 @@ impl Splitter {
         Ok(())
     }
 
-    /// The answers that are made by now. They have no `next_batch`.
+    /// The parts that are complete by now. They have no `next_batch`.
     pub(super) fn take_ready(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.ready)
     }
 
-    /// The rooms that were too large since the last call, each as it was named.
+    /// The rooms that were too large since the last call, by their names as served.
     pub(super) fn take_too_large(&mut self) -> Vec<String> {
         std::mem::take(&mut self.too_large)
     }
@@ -164,7 +164,7 @@ impl Splitter {
         Some(self.next_batch.as_slice()).filter(|token| is_whole && !token.is_empty())
     }
 
-    /// The last answer, once all bytes were taken.
+    /// The last part, after all bytes.
     pub(super) fn finish(mut self) -> Result<Vec<u8>, Error> {
         if !matches!(self.state, State::End) {
             return Err(malformed("it ends within"));
@@ -214,7 +214,7 @@ impl Splitter {
         }
     }
 
-    /// Writes a member of an object of the answer that is being made up to its value.
+    /// Writes the beginning of a member to the current part, up to its value.
     fn keep_value(&mut self) {
         if self.open.is_none() {
             self.portion.push(b'{');
@@ -243,7 +243,7 @@ impl Splitter {
         }
     }
 
-    /// Reads on in a value. Returns the bytes that follow.
+    /// Continues reading a value. Returns the bytes after it.
     fn read_value<'b>(&mut self, mut value: Value, bytes: &'b [u8]) -> Result<&'b [u8], Error> {
         let (read, is_whole) = value.read(bytes);
         if is_whole && value.len == 0 {
@@ -269,7 +269,7 @@ impl Splitter {
         Ok(rest)
     }
 
-    /// Takes back what is kept of a value that is too large.
+    /// Removes what was kept of a value that is too large.
     fn replace(&mut self, kept: usize) {
         self.portion.truncate(self.portion.len() - kept);
         self.portion.shrink_to(self.portion_from);
@@ -277,7 +277,7 @@ impl Splitter {
         self.too_large.push(String::from_utf8_lossy(&self.name).into_owned());
     }
 
-    /// Closes the answer that is being made.
+    /// Ends the current part.
     fn make_ready(&mut self) {
         let mut portion = std::mem::take(&mut self.portion);
         let closing: &[u8] = match self.open.take() {
@@ -292,7 +292,7 @@ impl Splitter {
 }
 
 impl Value {
-    /// Reads on. Returns how many bytes belong to the value, and whether it ends with them.
+    /// Continues reading. Returns how many bytes belong to the value, and whether it ends with them.
     fn read(&mut self, bytes: &[u8]) -> (usize, bool) {
         let mut at = 0;
         let is_whole = loop {
@@ -319,7 +319,7 @@ impl Value {
                 continue;
             }
             match rest.first() {
-                // A number or a word ends before what follows it.
+                // A number or a literal ends before the byte that follows it.
                 Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') if self.depth == 0 => break true,
                 Some(b'"') => self.in_string = true,
                 Some(b'{' | b'[') => self.depth += 1,

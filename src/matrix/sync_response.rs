@@ -1,5 +1,5 @@
-//! What the server answers to `/sync`. A room, a section or a field of it that cannot be read is set aside as it was
-//! served, and the rest is taken: one bad room never costs the others, for as long as it stands.
+//! Parses responses to `/sync`. A room, section or field that cannot be read is set aside as it was served, for
+//! quarantine. The rest is used, so an invalid room never affects the others.
 
 use ruma::OwnedRoomId;
 use serde_json::value::RawValue;
@@ -12,21 +12,20 @@ use super::{
     page::{Events, text},
 };
 
-/// An answer to `/sync`.
+/// A response to `/sync`, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncBatch {
-    /// `since` of the next request; `None` of a portion of an answer.
+    /// The `since` of the next request. `None` in a part of a response.
     pub next_batch: Option<Token>,
-    /// Rooms with something to tell, in the order of their ids. One that was listed twice is here twice, in the order
-    /// served.
+    /// The rooms, ordered by id. A room that is listed twice is here twice, in the order served.
     pub rooms: Vec<RoomBatch>,
-    /// What could not be read and belongs to no room that there can be.
+    /// Parts that could not be read and do not belong to a valid room.
     pub set_aside: Vec<Malformed>,
-    /// Whether that may hold news of any room that the account is in.
+    /// Whether these may contain events of any room.
     pub rooms_unread: bool,
 }
 
-/// The account's membership as a section of `/sync`.
+/// The section of `/sync` that lists a room, which shows the account's membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     /// `rooms.join`.
@@ -39,31 +38,31 @@ pub enum Section {
     Knock,
 }
 
-/// What one `/sync` answer reports one room.
+/// One room's part of a `/sync` response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomBatch {
     /// The room.
     pub room_id: OwnedRoomId,
-    /// Where it was listed.
+    /// The section that lists it.
     pub section: Section,
-    /// New events in the order of arrival.
+    /// New events, in the order of arrival.
     pub timeline: Events,
-    /// Whether events are missing before the timeline, or may be among what was [set aside](Self::timeline_unread). False
-    /// does not prove that none are (P28).
+    /// Whether events are missing before the timeline, or may be in the parts that were [set
+    /// aside](Self::timeline_unread). False does not prove that none are missing (P28).
     pub limited: bool,
-    /// Token before the timeline.
+    /// The token before the timeline.
     pub prev_batch: Option<Token>,
     /// State changes up to the timeline's start.
     pub state: Events,
-    /// State changes up to the timeline's end; if present, the only source of state (P87).
+    /// State changes up to the timeline's end. If present, it is the only source of state (P87).
     pub state_after: Option<Events>,
-    /// Stripped state of an invite or knock: no event ids (P105).
+    /// The stripped state of an invite or knock, which has no event ids (P105).
     pub stripped: Vec<Stripped>,
-    /// What could not be read, but for single events.
+    /// Parts that could not be read, except single events.
     pub set_aside: Vec<Malformed>,
-    /// Whether events of the timeline may be among that: they are between `since` and `next_batch`, wherever.
+    /// Whether these may contain events of the timeline. Their place between `since` and `next_batch` is unknown.
     pub timeline_unread: bool,
-    /// Whether state may be among that.
+    /// Whether these may contain state.
     pub state_unread: bool,
 }
 
@@ -71,27 +70,27 @@ impl Section {
     const ALL: [(&'static str, Self); 4] =
         [("join", Self::Join), ("leave", Self::Leave), ("invite", Self::Invite), ("knock", Self::Knock)];
 
-    /// Whether rooms in it have a timeline.
+    /// Whether rooms of this section have a timeline.
     fn has_timelines(self) -> bool {
         matches!(self, Self::Join | Self::Leave)
     }
 }
 
 impl SyncBatch {
-    /// Reads the value of `next_batch`.
+    /// Parses the value of `next_batch`.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it is no token.
+    /// [`Error::Malformed`] if it is not a token.
     pub(super) fn read_token(value: &[u8]) -> Result<Token, Error> {
         let token = std::str::from_utf8(value).ok().and_then(string).unwrap_or_default();
         Token::served("/sync: `next_batch`", token)?
             .ok_or_else(|| Error::Malformed("/sync: next_batch is missing or no token".into()))
     }
 
-    /// Reads a `/sync` answer, or a part of it, which may be empty.
+    /// Parses a `/sync` response, or a part of one, which may be empty.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it is no object: nothing else of it costs the whole.
+    /// [`Error::Malformed`] if it is not an object. No other problem makes the whole response invalid.
     pub(crate) fn read(body: &[u8]) -> Result<Self, Error> {
         let body = text(if body.is_empty() { b"{}" } else { body });
         let body: &RawValue =
@@ -136,7 +135,7 @@ impl SyncBatch {
 }
 
 impl RoomBatch {
-    /// Leaves these events of the timeline out, to be fetched by the walk through a gap.
+    /// Removes these events from the timeline. A gap is opened, and its walk fetches them.
     pub fn leave_to_a_gap(&mut self, is_left_out: impl Fn(&Event) -> bool) {
         let before = self.timeline.events.len();
         self.timeline.events.retain(|event| !is_left_out(event));
@@ -146,15 +145,16 @@ impl RoomBatch {
         }
     }
 
-    /// Whether events or state of the room may be among what could not be read.
+    /// Whether events or state of the room may be in the parts that could not be read.
     pub fn is_unread(&self) -> bool {
         self.timeline_unread || self.state_unread
     }
 
-    /// Reads what a section of the answer has of one room: its id and the value.
+    /// Parses one room of a section: its id and the value.
     ///
     /// # Errors
-    /// [`Malformed`] if the id is none, so that the room cannot be archived. Nothing else costs the whole room.
+    /// [`Malformed`] if the id is not valid, so that the room cannot be archived. No other problem makes the whole
+    /// room invalid.
     pub(super) fn read(section: Section, member: &Member<'_>) -> Result<Self, Malformed> {
         let room_id = member.name.as_str().and_then(|id| OwnedRoomId::try_from(id).ok());
         let room_id = room_id.ok_or_else(|| {
@@ -215,7 +215,7 @@ impl RoomBatch {
             if read.is_none() {
                 self.set_aside.push(Malformed::part(limited, "timeline.limited is no boolean"));
             }
-            // Rather a gap that there is not than one that nobody looks into.
+            // If in doubt, open a gap: an unnecessary one does no harm, but a missing one loses events.
             self.limited |= read.unwrap_or(true);
         }
         if let Some(prev_batch) = timeline.get("prev_batch") {
@@ -223,7 +223,7 @@ impl RoomBatch {
             if read.is_none() {
                 self.set_aside.push(Malformed::part(prev_batch, "timeline.prev_batch is no text"));
             }
-            // Where it cannot be used, a gap's walk begins at next_batch: one room's token is not worth the response.
+            // If the token is not valid, a gap's walk begins at next_batch instead. The response stays valid.
             self.prev_batch = read.and_then(Token::new);
         }
     }
@@ -237,7 +237,7 @@ impl RoomBatch {
         Some(Events::read(self.room_id.as_str(), &events?))
     }
 
-    /// The value of that name. Of several the last; the others are set aside.
+    /// The value of that name. Of several the last counts; the others are set aside.
     fn only<'a>(
         &mut self,
         object: &Object<'a>,
@@ -267,7 +267,7 @@ impl RoomBatch {
     }
 }
 
-/// The events of a part of a room's, which may have none; `None` if it is no such part.
+/// The events of a room's section, which may have none. `None`: the section is not valid.
 fn events_of(json: &str) -> Option<Vec<&RawValue>> {
     Object::read(json)?.get("events").map_or_else(|| Some(Vec::new()), object::items)
 }

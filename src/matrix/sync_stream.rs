@@ -1,21 +1,22 @@
-//! An answer to `/sync` that is read as it comes.
+//! A `/sync` response that is read while it arrives.
 
 use std::collections::VecDeque;
 
 use super::{Error, Token, response::Pieces, splitter::Splitter, sync_response::SyncBatch};
 
-/// Most bytes of an answer that are in memory: only one without a `next_batch` at its beginning is kept until it ends.
+/// The most bytes of a response in memory. A response is kept until its end only if `next_batch` is not at its
+/// beginning.
 const KEPT: usize = 512 << 20;
 
-/// An answer of which the rooms are taken one portion after the other. What is not taken yet waits with the server.
+/// A response whose rooms are read in parts. What is not read yet stays with the server.
 #[derive(Debug)]
 pub struct SyncStream {
     pieces: Pieces,
-    /// `None` once the answer was read to its end.
+    /// `None` once the response was read to its end.
     splitter: Option<Splitter>,
     ready: VecDeque<Vec<u8>>,
     next_batch: Option<Token>,
-    /// Whether the rooms may be taken before `next_batch` is known.
+    /// Whether rooms may be returned before `next_batch` is known.
     is_first: bool,
 }
 
@@ -25,21 +26,21 @@ impl SyncStream {
         Self { pieces, splitter, ready: VecDeque::new(), next_batch: None, is_first }
     }
 
-    /// `since` of the next request. Known from the first [portion](Self::next) on, but for a first answer: of that it is
-    /// when the [last](Self::is_done) was taken.
+    /// The `since` of the next request. It is known after the first [part](Self::next). For a first response, it is
+    /// known after the [last](Self::is_done) part.
     pub fn next_batch(&self) -> Option<&Token> {
         self.next_batch.as_ref()
     }
 
-    /// Whether all was taken.
+    /// Whether all parts were returned.
     pub fn is_done(&self) -> bool {
         self.splitter.is_none() && self.ready.is_empty()
     }
 
-    /// The next rooms, and nothing of what follows them; there may be none.
+    /// The next part, which may have no rooms.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it is no such answer; whatever the way to the server has. What was taken before stands.
+    /// [`Error::Malformed`] if it is not such a response, or an error of the connection. Earlier parts stay valid.
     pub async fn next(&mut self) -> Result<SyncBatch, Error> {
         while self.splitter.is_some()
             && (self.ready.is_empty() || !(self.is_first || self.next_batch.is_some()))
@@ -47,12 +48,12 @@ impl SyncStream {
             self.read().await?;
         }
         let portion = self.ready.pop_front().unwrap_or_default();
-        // On a thread of its own: reading takes milliseconds, in which this task would store nothing.
+        // Parsed on another thread: it takes milliseconds, in which this task would do nothing else.
         let batch = tokio::task::spawn_blocking(move || SyncBatch::read(&portion));
         batch.await.map_err(|_| Error::Malformed("/sync: reading it failed".to_owned()))?
     }
 
-    /// All that is left, as one.
+    /// All remaining parts as one.
     ///
     /// # Errors
     /// As [`SyncStream::next`].
@@ -78,10 +79,10 @@ impl SyncStream {
         for room_id in splitter.take_too_large() {
             tracing::warn!(
                 room.id = room_id,
-                "a room in a sync response is too large to be read; its state is asked for"
+                "a room in a sync response is too large; requesting its state instead"
             );
         }
-        // Should it come twice, the last one counts, as readers of JSON agree.
+        // If it occurs twice, the last one counts, as in most JSON parsers.
         if (self.next_batch.is_none() || piece.is_none())
             && let Some(token) = splitter.next_batch()
         {

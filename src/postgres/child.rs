@@ -1,4 +1,4 @@
-//! A child process that never outlives us.
+//! A child process that ends with this process.
 
 use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -11,26 +11,26 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use tokio::sync::{oneshot, watch};
 
-/// A running program of PostgreSQL. The kernel sends it the death signal when this process dies in
-/// any way; dropping the handle sends it as well and does not wait.
+/// A running program of PostgreSQL. When this process dies for any reason, the kernel sends the child a signal to
+/// end. Dropping the handle sends the same signal and does not wait.
 #[derive(Debug)]
 pub(super) struct Child {
     pid: Pid,
     death_signal: Signal,
-    /// False once reaped: only then may the kernel give the number to another process.
+    /// False once the child was reaped. From then on, the kernel may give its process id to another process.
     killable: Arc<Mutex<bool>>,
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
 impl Child {
-    /// Starts the command in its own process group, so that Ctrl-C reaches us and not the server
-    /// before our last transaction is through.
+    /// Starts the command in its own process group, so that Ctrl-C does not stop the server before our last
+    /// transaction has ended.
     pub(super) async fn spawn(mut command: Command, death_signal: Signal) -> io::Result<Self> {
         command.process_group(0);
         die_with_parent(&mut command, death_signal);
         let (started, start) = oneshot::channel();
-        // The kernel ties a death signal to the thread that forked. This one lives as long as the
-        // child does; a worker of tokio might end at any time and take the server with it.
+        // The kernel sends the death signal when the thread that forked ends. So the child gets a thread that lives
+        // as long as it does. A worker thread of tokio might end at any time and would stop the server.
         thread::Builder::new()
             .name("postgres".to_owned())
             .spawn(move || run(command, death_signal, started))?;
@@ -45,7 +45,7 @@ impl Child {
         *self.exit.borrow()
     }
 
-    /// For waiting without holding on to the child.
+    /// A future that resolves when the child ends and does not borrow it.
     pub(super) fn exit(&self) -> watch::Receiver<Option<ExitStatus>> {
         self.exit.clone()
     }
@@ -53,7 +53,7 @@ impl Child {
     pub(super) fn signal(&self, signal: Signal) {
         let killable = self.killable.lock().unwrap_or_else(PoisonError::into_inner);
         if *killable {
-            // It may just have ended by itself, which is as good.
+            // The child may just have ended by itself.
             let _ = kill(self.pid, signal);
         }
     }
@@ -65,7 +65,7 @@ impl Drop for Child {
     }
 }
 
-/// The life of one child, on its own thread.
+/// Starts a child on its own thread and waits for its end.
 fn run(mut command: Command, death_signal: Signal, started: oneshot::Sender<io::Result<Child>>) {
     let mut process = match command.spawn() {
         Ok(process) => process,
@@ -74,12 +74,12 @@ fn run(mut command: Command, death_signal: Signal, started: oneshot::Sender<io::
             return;
         }
     };
-    // Closes our copies of the descriptors that the child was given.
+    // Closes our copies of the child's file descriptors.
     drop(command);
     let pid = Pid::from_raw(process.id().cast_signed());
     let (ended, exit) = watch::channel(None);
     let killable = Arc::new(Mutex::new(true));
-    // If nobody waits for it any more, the handle is dropped here and the child with it.
+    // If nobody waits for the child, its handle is dropped here, which stops it.
     let _ = started.send(Ok(Child { pid, death_signal, killable: Arc::clone(&killable), exit }));
     let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
     let mut killable = killable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,11 +89,11 @@ fn run(mut command: Command, death_signal: Signal, started: oneshot::Sender<io::
     ended.send_replace(Some(status));
 }
 
-/// Resolves with the status once the child has ended.
+/// Resolves with the exit status once the child has ended.
 pub(super) async fn ended(mut exit: watch::Receiver<Option<ExitStatus>>) -> ExitStatus {
     match exit.wait_for(Option::is_some).await {
         Ok(status) => status.expect("waited for a status"),
-        // The waiting thread is gone without a word, which only a panic there can cause.
+        // The waiting thread has ended without a result, which only a panic can cause.
         Err(_) => ExitStatus::from_raw(0),
     }
 }

@@ -1,4 +1,4 @@
-//! The files of the cluster, and how they come to be.
+//! The files of the cluster, and how they are created.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -20,19 +20,19 @@ use super::owner::Owner;
 use super::postmaster::{Lock, Postmaster};
 use super::{Error, USER, config, trust};
 
-/// The cluster at `<data_dir>/postgres`. It is there as a whole or not at all.
+/// The cluster at `<data_dir>/postgres`. It exists completely or not at all.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) data_dir: PathBuf,
-    /// The data directory, held open since it was looked at.
+    /// The data directory, which is kept open since it was checked.
     pub(super) data: Dir,
     pub(super) dir: PathBuf,
     pub(super) owner: Owner,
 }
 
 impl Cluster {
-    /// Makes the data directory if it is missing. Nobody but us, root and the server's own user may write in it or replace
-    /// it.
+    /// Creates the data directory if it is missing. Only this user, root and the server's own user may be able to
+    /// write in it or replace it.
     pub(super) fn at(data_dir: &Path) -> Result<Self, Error> {
         let owner = Owner::of(&data_dir.join("postgres"))?;
         let data_dir = trust::resolve(data_dir, owner.uid)?;
@@ -55,7 +55,7 @@ impl Cluster {
         Dir::open(&self.dir).map_err(Error::io("open", &self.dir))
     }
 
-    /// The major version that made it; `None` if it is yet to be made.
+    /// The major version that created the cluster. `None`: it does not exist yet.
     pub(super) fn major(&self) -> Result<Option<u32>, Error> {
         let path = self.dir.join("PG_VERSION");
         match fs::read_to_string(&path) {
@@ -71,7 +71,7 @@ impl Cluster {
         }
     }
 
-    /// The settings of this release, over those of the last.
+    /// Writes the settings of this release, replacing those of an earlier one.
     pub(super) fn write_settings(&self) -> Result<(), Error> {
         self.write_settings_in(&self.open()?)
     }
@@ -88,8 +88,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Makes the cluster under another name, complete and on disk, and renames it: a kill at any
-    /// point leaves nothing that could be taken for a cluster.
+    /// Creates the cluster under another name, syncs it to disk, and renames it. If the process is killed at any
+    /// point, it leaves nothing that looks like a cluster.
     pub(super) async fn init(&self, binaries: &Binaries, lock: &Lock) -> Result<(), Error> {
         let begun = Instant::now();
         let draft = self.data_dir.join("postgres.init");
@@ -106,14 +106,14 @@ impl Cluster {
             dir = %self.dir.display(),
             major = binaries.major,
             duration_ms = millis(begun),
-            "made a private PostgreSQL cluster"
+            "created a private PostgreSQL cluster"
         );
         Ok(())
     }
 
     async fn draft(&self, draft: &Path, binaries: &Binaries, lock: &Lock) -> Result<(), Error> {
         match self.initdb(draft, binaries, "C.UTF-8", lock).await {
-            // Not every C library has it.
+            // Not every C library has this locale.
             Err(Error::Failed { said, .. }) if said.contains("locale") => {
                 self.discard(draft).await?;
                 self.initdb(draft, binaries, "C", lock).await?;
@@ -126,7 +126,7 @@ impl Cluster {
         let text = dir.read(conf).map_err(Error::io("read", &dir.path(conf)))?;
         self.owner.write(&dir, conf, &(text + "\n" + config::INCLUDE))?;
         self.write_settings_in(&dir)?;
-        // Everything so far was left to the page cache; this waits for all of it at once.
+        // Nothing was synced so far; this syncs everything at once.
         let mut command = self.owner.command(&binaries.initdb());
         command.arg("--sync-only").arg("-D").arg(draft);
         self.run("initdb", command, lock.share()?).await
@@ -147,12 +147,12 @@ impl Cluster {
             .args(["--username", USER, "--encoding=UTF8", "--data-checksums"])
             .arg(format!("--locale={locale}"))
             .args(["--text-search-config=simple", "--auth-local=peer", "--auth-host=reject"])
-            // Its own cleaning goes by the path, which may by then be another process's draft.
+            // initdb would remove files by their path, where another process may have begun its own cluster by then.
             .args(["--no-clean", "--no-sync", "--no-instructions"]);
         self.run("initdb", command, lock.share()?).await
     }
 
-    /// In single-user mode: needs no socket, no client, and is over before the rename.
+    /// Runs SQL in single-user mode, which needs no socket and no client, and ends before the rename.
     async fn create_database(&self, draft: &Path, binaries: &Binaries) -> Result<(), Error> {
         let (reader, mut writer) = io::pipe().map_err(Error::io("make a pipe to", draft))?;
         writer.write_all(config::create_database().as_bytes()).map_err(Error::io("write to", draft))?;
@@ -168,7 +168,7 @@ impl Cluster {
         self.run("postgres", command, reader.into()).await
     }
 
-    /// Runs a program to its end. It is killed if we die or stop waiting.
+    /// Runs a program to its end. It is killed if this process dies or stops waiting.
     async fn run(&self, program: &'static str, mut command: Command, stdin: Stdio) -> Result<(), Error> {
         let log = self.log();
         let before = log.len();
@@ -180,7 +180,7 @@ impl Cluster {
         if status.success() { Ok(()) } else { Err(log.failure(program, status, before)) }
     }
 
-    /// Why a program did not even start.
+    /// The error of a program that did not start.
     pub(super) fn cannot_run(&self, source: io::Error, program: &str) -> Error {
         if self.owner.is_out_of_reach(&source) {
             return self.owner.cannot_drop(source);
@@ -188,8 +188,8 @@ impl Cluster {
         Error::io("run", Path::new(program))(source)
     }
 
-    /// Removes what a killed initialisation left. A last process of it may still be writing, by
-    /// relative paths; under another name it cannot meet the next draft.
+    /// Removes what a killed initialisation left. One of its processes may still be writing with relative paths, so
+    /// the directory is renamed first, where it cannot disturb the next attempt.
     async fn discard(&self, draft: &Path) -> Result<(), Error> {
         let stale = self.data_dir.join("postgres.stale");
         remove_tree(&stale).await?;
@@ -201,7 +201,8 @@ impl Cluster {
     }
 }
 
-/// Others may pass through root's, because the owner of the cluster must; nobody through our own.
+/// The mode of the data directory. Created by root, it lets others pass through, because the owner of the cluster
+/// must; otherwise it is closed to others.
 fn make_data_dir(dir: &Path) -> Result<(), Error> {
     if dir.is_dir() {
         return Ok(());
@@ -237,7 +238,7 @@ pub(super) fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Where data belongs when nobody says: see [`super::default_data_dir`].
+/// The default data directory: see [`super::default_data_dir`].
 pub(super) fn default_data_dir(
     variable: &dyn Fn(&str) -> Option<PathBuf>,
     is_root: bool,

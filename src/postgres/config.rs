@@ -1,16 +1,16 @@
-//! What the private server is reported.
+//! The configuration of the private server.
 
 use std::path::Path;
 
 use super::{DATABASE, PORT, USER};
 
-/// Included from `postgresql.conf` and written anew on every start. `alter system` has the last
-/// word, except over [`arguments`].
+/// Included from `postgresql.conf` and rewritten at every start. `alter system` takes precedence over it, but not over
+/// [`arguments`].
 ///
-/// Nothing here may let the text of a statement, or a value from one, into the log: statements
-/// carry people's messages. The server's ERRORs quote values, hence `log_min_messages = log`,
-/// which ranks above them; whoever sent the statement gets the error anyway. A crash reports the
-/// statement as a detail, hence `terse`.
+/// The text of a statement, or a value from one, must never be logged: statements contain people's messages. The
+/// server's messages of level ERROR quote values, hence `log_min_messages = log`, which is above ERROR. The client
+/// that sent the statement receives the error anyway. After a crash the server reports the statement as a detail,
+/// hence `terse`.
 pub(super) const SETTINGS: &str = "\
 # Written by backscroll on every start. To tune this server, use `alter system`.
 cluster_name = 'backscroll'
@@ -39,20 +39,20 @@ log_parameter_max_length_on_error = 0
 log_min_duration_statement = -1
 ";
 
-/// The line at the end of `postgresql.conf` that makes the rest ours.
+/// The line at the end of `postgresql.conf` that includes our settings.
 pub(super) const INCLUDE: &str = "include = 'backscroll.conf'\n";
 
-/// The name of the file that [`INCLUDE`] reads.
+/// The file that [`INCLUDE`] includes.
 pub(super) const SETTINGS_FILE: &str = "backscroll.conf";
 
-/// Only the kernel's word on who is at the other end of the socket counts.
+/// Peer authentication: the kernel says which user is at the other end of the socket.
 pub(super) const HBA: &str = "\
 # Written by backscroll on every start. TYPE DATABASE USER METHOD
 local all         all peer map=backscroll
 local replication all peer map=backscroll
 ";
 
-/// Lets root and the owner of the cluster in. Root could become the owner anyway.
+/// Root and the owner of the cluster may connect. Root could become the owner anyway.
 pub(super) fn ident(owner: &str) -> String {
     let mut text = String::from("# Written by backscroll on every start. MAP SYSTEM-USER ROLE\n");
     for user in ["root", owner] {
@@ -66,9 +66,9 @@ pub(super) fn ident(owner: &str) -> String {
     text
 }
 
-/// What no `alter system` may change: who can reach the server, and that it keeps what it was given.
+/// The settings that `alter system` must not change: who can reach the server, and durability.
 pub(super) fn arguments(socket_dir: &Path) -> Vec<std::ffi::OsString> {
-    // The setting is a list; quotes keep a path with spaces in one piece.
+    // The setting is a list, so a path with spaces must be quoted.
     let mut directories = std::ffi::OsString::from("unix_socket_directories=\"");
     directories.push(socket_dir);
     directories.push("\"");
@@ -83,7 +83,7 @@ pub(super) fn arguments(socket_dir: &Path) -> Vec<std::ffi::OsString> {
     settings.into_iter().flat_map(|setting| ["-c".into(), setting]).collect()
 }
 
-/// Run once, in single-user mode, before the cluster gets its name.
+/// SQL that runs once, in single-user mode, before the cluster gets its name.
 pub(super) fn create_database() -> String {
     format!("create database {DATABASE} owner {USER};\n")
 }

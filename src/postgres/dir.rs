@@ -1,5 +1,6 @@
-//! A directory that is held open. What is opened, replaced or removed by a name in it is in it, whatever happens to its path
-//! meanwhile, and a symbolic link is never followed: the files here are opened by root where others may own the directory.
+//! A directory that is kept open. Files in it are opened, replaced and removed relative to it, so a change of its
+//! path has no effect, and symbolic links are never followed. This is necessary because root opens these files, and
+//! another user may own the directory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -12,10 +13,10 @@ use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// Enough for every file that is read whole.
+/// More than the size of any file that is read completely.
 const LARGEST: u64 = 256 * 1024;
 
-/// An open directory and where it was found.
+/// An open directory and its path.
 #[derive(Clone, Debug)]
 pub(super) struct Dir {
     handle: Arc<File>,
@@ -23,7 +24,7 @@ pub(super) struct Dir {
 }
 
 impl Dir {
-    /// The path was looked at before, see [`super::trust`]; its last part may not be a link.
+    /// Opens the directory. The path was checked before, see [`super::trust`]. Its last part must not be a link.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags((OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits());
@@ -34,9 +35,9 @@ impl Dir {
         self.path.join(name)
     }
 
-    /// Opens a regular file of one name, and no link.
+    /// Opens a regular file with this name, not a link.
     pub(super) fn file(&self, name: &str, flags: OFlag) -> io::Result<File> {
-        // A pipe without a writer would be waited for.
+        // Without O_NONBLOCK, opening a pipe would wait for a writer.
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let opened = openat(&self.handle, name, flags, Mode::from_bits_truncate(0o600));
         let file = match opened {
@@ -53,20 +54,20 @@ impl Dir {
         Ok(file)
     }
 
-    /// Makes a file that is not there yet, whatever was there before.
+    /// Removes what has this name, then creates a new file.
     pub(super) fn new_file(&self, name: &str) -> io::Result<File> {
         self.remove(name)?;
         self.file(name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)
     }
 
-    /// The text of a file; what is not UTF-8 in it is replaced.
+    /// Reads a file as text. Bytes that are not UTF-8 are replaced.
     pub(super) fn read(&self, name: &str) -> io::Result<String> {
         let mut bytes = Vec::new();
         self.file(name, OFlag::O_RDONLY)?.take(LARGEST).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Removes a file or a link; nothing there is as good.
+    /// Removes a file or a link. Succeeds if there is none.
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         match unlinkat(&self.handle, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -79,7 +80,7 @@ impl Dir {
     }
 }
 
-/// Somebody else has put that there.
+/// The error for something that another user has put there.
 fn foreign(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }

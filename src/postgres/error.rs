@@ -7,11 +7,11 @@ use crate::Exit;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Neither `$STATE_DIRECTORY` nor a home directory says where data belongs.
+    /// Neither `$STATE_DIRECTORY` nor a home directory is known.
     #[error("no place for the data directory: set data_dir, STATE_DIRECTORY or HOME")]
     NoDataDir,
 
-    /// No directory holds a PostgreSQL that could run here.
+    /// No directory contains a PostgreSQL that can run here.
     #[error(
         "no PostgreSQL found and no database configured\n  \
          looked for: initdb and postgres >= {} in {looked_in}{}\n  \
@@ -23,9 +23,9 @@ pub enum Error {
         listed(rejected)
     )]
     NoBinaries {
-        /// The places, as a reader would name them.
+        /// The directories that were searched.
         looked_in: String,
-        /// What was found and why it would not do.
+        /// What was found and why it cannot be used.
         rejected: Vec<String>,
     },
 
@@ -44,15 +44,15 @@ pub enum Error {
         major: u32,
         /// The major versions that could run here.
         found: Vec<u32>,
-        /// What else was found and why it would not do.
+        /// What else was found and why it cannot be used.
         rejected: Vec<String>,
     },
 
-    /// The place of the cluster holds something else.
-    #[error("{} is not empty and holds no PG_VERSION: move it away, or set another data_dir", .0.display())]
+    /// The cluster's directory contains something else.
+    #[error("{} is not empty and contains no PG_VERSION: move it away, or set another data_dir", .0.display())]
     NotACluster(PathBuf),
 
-    /// The cluster belongs to someone we can neither be nor become.
+    /// The cluster belongs to another user, which this process cannot become.
     #[error("{} belongs to {owner}: run backscroll as {owner} or as root, or set another data_dir", dir.display())]
     ForeignCluster {
         /// The cluster.
@@ -61,42 +61,44 @@ pub enum Error {
         owner: String,
     },
 
-    /// Others may replace files of the archive.
+    /// Other users could replace files of the archive.
     #[error(
-        "{} is no safe place for the archive: {why}; {remedy}, or set data_dir to a directory that only you may write in, as \
-         all directories above it",
+        "{} is not a safe place for the archive: {why}; {remedy}, or set data_dir to another directory: only you may be \
+         able to write in it and in the directories above it",
         dir.display()
     )]
     Unsafe {
-        /// The directory, or the one above it that is the problem.
+        /// The directory, or the parent that is the problem.
         dir: PathBuf,
-        /// Who may do what.
+        /// Who could change it.
         why: String,
         /// What to do.
         remedy: String,
     },
 
-    /// PostgreSQL refuses to run as root, and nobody else is there.
+    /// PostgreSQL refuses to run as root, and there is no other user.
     #[error(
         "PostgreSQL does not run as root, and there is neither a user postgres nor nobody: \
-         create one (useradd --system postgres), or run backscroll as a plain user"
+         create one (useradd --system postgres), or run backscroll as an ordinary user"
     )]
     NoUnprivilegedUser,
 
-    /// PostgreSQL looks its own user up by name.
+    /// PostgreSQL needs the name of its user.
     #[error("user id {0} has no name on this machine: add it to /etc/passwd, or set database.url")]
     NamelessUser(u32),
 
-    /// Root without the right to become somebody else.
-    #[error("may not become user {user} to run PostgreSQL ({source}): run backscroll as a plain user")]
+    /// Root without the right to become another user.
+    #[error(
+        "not allowed to become user {user} to run PostgreSQL ({source}): run backscroll as an ordinary user"
+    )]
     CannotDrop {
-        /// Who the server would run as.
+        /// The user that would run the server.
         user: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 
-    /// The user that the server runs as cannot get at the data.
+    /// The user that runs the server cannot access the data.
     #[error(
         "user {user}, who runs PostgreSQL for root, cannot enter {}: \
          set data_dir to a place such as /var/lib/backscroll, or make every directory above it \
@@ -106,25 +108,25 @@ pub enum Error {
     Unreachable {
         /// The data directory.
         dir: PathBuf,
-        /// Who the server would run as.
+        /// The user that would run the server.
         user: String,
     },
 
     /// No candidate for the socket directory is short, private and writable.
-    #[error("no place for the socket directory ({tried}): set data_dir to a shorter path")]
+    #[error("no directory is suitable for the socket ({tried}): set data_dir to a shorter path")]
     NoSocketDir {
-        /// The candidates and what was wrong with each.
+        /// The candidates and the problem of each.
         tried: String,
     },
 
-    /// The file system said no.
+    /// An error of the file system.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The action, as a verb.
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 
@@ -133,22 +135,22 @@ pub enum Error {
     Failed {
         /// `initdb` or `postgres`.
         program: &'static str,
-        /// How it ended.
+        /// Its exit status.
         status: String,
-        /// The end of what it wrote.
+        /// The end of its output.
         said: String,
     },
 
-    /// The server turned our connection away.
+    /// The server refused our connection.
     #[error("the private server refused a connection ({code}): {message}")]
     Refused {
         /// The SQLSTATE.
         code: String,
-        /// The server's own words.
+        /// The server's message.
         message: String,
     },
 
-    /// Somebody else holds the cluster and does not answer.
+    /// Another process uses the cluster and does not answer.
     #[error(
         "another process holds {} and has not become ready within {seconds} s: \
          see {}, end that process and try again",
@@ -158,35 +160,35 @@ pub enum Error {
     Busy {
         /// The cluster.
         dir: PathBuf,
-        /// Where its server writes.
+        /// The log of its server.
         log: PathBuf,
-        /// How long we waited.
+        /// How long Backscroll waited.
         seconds: u64,
     },
 
     /// The server runs, but does not accept connections.
     #[error("the private server has not become ready within {seconds} s: see {}", log.display())]
     NotReady {
-        /// Where it writes.
+        /// Its log.
         log: PathBuf,
-        /// How long we waited.
+        /// How long Backscroll waited.
         seconds: u64,
     },
 
-    /// Another process runs the server now, in another place.
+    /// Another process runs the server now, with another socket.
     #[error(
-        "the private server now listens in {} and no longer in {}: restart backscroll",
+        "the private server now listens in {} instead of {}: restart backscroll",
         to.display(),
         from.display()
     )]
     Moved {
-        /// Where it was.
+        /// Its old socket directory.
         from: PathBuf,
-        /// Where it is.
+        /// Its new socket directory.
         to: PathBuf,
     },
 
-    /// The server would not end.
+    /// The server did not end.
     #[error("the private server (process {0}) did not end, not even when killed")]
     Undead(i32),
 }
@@ -207,7 +209,7 @@ impl Error {
             | Self::Unreachable { .. }
             | Self::NoSocketDir { .. } => Exit::Configuration,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Exit::Refused,
-            // Something in the place of our file: see `dir`.
+            // Something else has the name of our file: see `dir`.
             Self::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => Exit::Configuration,
             Self::Io { .. }
             | Self::Failed { .. }

@@ -1,4 +1,4 @@
-//! `postgres.log`, which holds what the server says about itself.
+//! `postgres.log`, the log of the private server.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -11,9 +11,9 @@ use super::Error;
 use super::dir::Dir;
 
 const NAME: &str = "postgres.log";
-/// Where a log that has grown too large is put aside.
+/// The name of the old log.
 const OLD: &str = "postgres.log.1";
-/// The size at which the log is put aside; one old log is kept.
+/// The size from which the log is rotated. One old log is kept.
 const LARGEST_LOG: u64 = 8 * 1024 * 1024;
 
 /// The log of one cluster.
@@ -36,7 +36,7 @@ impl Log {
         length().unwrap_or(0)
     }
 
-    /// For a child to write to. It need not be able to open the file itself.
+    /// Opens the log for a child to write to. The child itself may lack the right to open it.
     pub(super) fn append(&self) -> Result<Stdio, Error> {
         let file = self.open().map_err(Error::io("open", &self.path()))?;
         Ok(Stdio::from(file))
@@ -46,8 +46,7 @@ impl Log {
         self.dir.file(NAME, OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT)
     }
 
-    /// Copies and empties a log that has grown too large. A server that writes to it goes on at the
-    /// new end, since it appends.
+    /// Copies and truncates a log that is too large. A running server continues at the new end, because it appends.
     pub(super) fn trim(&self) -> Result<(), Error> {
         if self.len() <= LARGEST_LOG {
             return Ok(());
@@ -60,7 +59,7 @@ impl Log {
         put_aside().map_err(Error::io("trim", &self.path()))
     }
 
-    /// The error of a program that wrote to the log from `before` on.
+    /// The error of a failed program, from what it has written to the log since `before`.
     pub(super) fn failure(&self, program: &'static str, status: ExitStatus, before: u64) -> Error {
         let said = self.read_from(before).unwrap_or_default();
         Error::Failed { program, status: status.to_string(), said: last_words(&said) }
@@ -76,7 +75,7 @@ impl Log {
     }
 }
 
-/// The complaints if there are any, else the last lines.
+/// The lines with errors if there are any, else the last lines.
 fn last_words(text: &str) -> String {
     let is_complaint = |line: &&str| ["FATAL:", "PANIC:", "error:"].iter().any(|w| line.contains(w));
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();

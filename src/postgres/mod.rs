@@ -1,19 +1,20 @@
-//! The embedded default: a private PostgreSQL, run from binaries that are already on the machine.
+//! The private PostgreSQL server, which is used if no database is configured. It runs binaries that are installed on
+//! the machine.
 //!
-//! One data directory holds one cluster, and at most one server runs on it. Whoever needs it calls
-//! [`Server::start`]: a live server is adopted, whoever started it; otherwise the cluster is made if
-//! it is missing, and a server is started that ends when its parent does, even by `SIGKILL`.
+//! A data directory contains one cluster, and at most one server runs on it. [`Server::start`] uses a server that is
+//! already running, whichever process started it. Otherwise it creates the cluster if it is missing, and starts a
+//! server. That server ends when the process that started it ends, even after `SIGKILL`.
 //!
 //! ```text
-//! <data_dir>/postgres        the cluster, whole or absent; owned by the user the server runs as
-//!            postgres.init   one in the making; postgres.stale: one being removed
-//!            postgres.lock   locked by whoever may write to the cluster, the server included
-//!            postgres.log    what the server says about itself, never about statements
-//!            run/            the socket, unless $RUNTIME_DIRECTORY has a place or the path is too long
+//! <data_dir>/postgres        the cluster, complete or absent; owned by the user that runs the server
+//!            postgres.init   a cluster that is being created; postgres.stale: one that is being removed
+//!            postgres.lock   locked by every process that may write to the cluster, also by the server
+//!            postgres.log    the server's log, without statements
+//!            run/            the socket, unless it is in $RUNTIME_DIRECTORY or the path is too long
 //! ```
 //!
-//! The server listens on a Unix socket in a directory closed to others, and lets root and the owner
-//! of the cluster in as the role `backscroll`, without a password. Nothing here uses the network.
+//! The server listens only on a Unix socket, in a directory that is closed to other users. Root and the owner of the
+//! cluster connect as the role `backscroll`, without a password.
 
 mod binaries;
 mod child;
@@ -47,30 +48,30 @@ use self::postmaster::{Lock, Postmaster};
 use self::server::Claim;
 use crate::backoff::doubled;
 
-/// The oldest version that is still supported by its makers and that we are tested with.
+/// The oldest version that the PostgreSQL project supports and that our tests use.
 const OLDEST_MAJOR: u32 = 15;
 const USER: &str = "backscroll";
 const DATABASE: &str = "backscroll";
-/// Only names the socket: the directory is what distinguishes servers.
+/// The port is only part of the socket's name. Servers differ by their directories.
 const PORT: u16 = 5432;
 
-/// A server that has run this long was all right: its end is not one in a row.
+/// The end of a server that has run at least this long does not count as a repeated failure.
 const STEADY: Duration = Duration::from_mins(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Between two looks at a server that is not our child.
+/// How often a server that is not our child is checked.
 const ADOPTED_PAUSE: Duration = Duration::from_secs(2);
 
-/// What the private server depends on.
+/// The settings of the private server.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The parent directory; the cluster goes to `<data_dir>/postgres`.
+    /// The data directory. The cluster is in `<data_dir>/postgres`.
     pub data_dir: PathBuf,
-    /// The only place to look for `initdb` and `postgres`, if given.
+    /// If given, the only directory to search for `initdb` and `postgres`.
     pub bin_dir: Option<PathBuf>,
 }
 
-/// Where data belongs when nobody says: `$STATE_DIRECTORY`; `/var/lib/backscroll` for root;
+/// The default data directory, the first that is known of: `$STATE_DIRECTORY`; `/var/lib/backscroll` for root;
 /// `$XDG_DATA_HOME/backscroll`; `~/.local/share/backscroll`.
 pub fn default_data_dir() -> Result<PathBuf, Error> {
     cluster::default_data_dir(
@@ -80,23 +81,24 @@ pub fn default_data_dir() -> Result<PathBuf, Error> {
     )
 }
 
-/// A running private server, started by us or adopted.
+/// A running private server, which this process has started or found running ("adopted").
 ///
-/// Dropped without [`stop`](Self::stop), a server of ours is asked to shut down and not waited for.
+/// If it is dropped without [`stop`](Self::stop), a server that this process has started gets the signal to shut
+/// down, and nobody waits for it.
 #[derive(Debug)]
 pub struct Server {
     cluster: Cluster,
     binaries: Binaries,
     socket_dir: PathBuf,
     port: u16,
-    /// `None` while the server is somebody else's. Never held across a wait.
+    /// `None` while the server is adopted. The mutex is never held across an await.
     child: Mutex<Option<Arc<Child>>>,
     restarts: tokio::sync::Mutex<Restarts>,
 }
 
 impl Server {
-    /// Returns once the server carries out queries: adopts a live one, else makes the cluster if
-    /// need be and starts one. Waits for a server that is just coming or going.
+    /// Adopts a running server, or creates the cluster if necessary and starts a server. Returns once it accepts
+    /// queries. Waits for a server that is just starting or stopping.
     pub async fn start(settings: &Settings) -> Result<Self, Error> {
         let begun = Instant::now();
         let data_dir =
@@ -119,7 +121,7 @@ impl Server {
         Ok(server)
     }
 
-    /// The same where a cluster was made before; `None`: there is none, and none is made.
+    /// The same, but creates no cluster. `None`: there is none.
     pub async fn start_existing(settings: &Settings) -> Result<Option<Self>, Error> {
         match presence(&settings.data_dir) {
             Presence::Missing => Ok(None),
@@ -132,7 +134,7 @@ impl Server {
     }
 
     async fn launch(cluster: Cluster, binaries: Binaries, lock: Lock) -> Result<Self, Error> {
-        // Another process may have made it since we looked.
+        // Another process may have created it meanwhile.
         if cluster.major()?.is_none() {
             cluster.init(&binaries, &lock).await?;
         }
@@ -159,12 +161,12 @@ impl Server {
         }
     }
 
-    /// The directory of the Unix socket, as `psql -h` takes it.
+    /// The directory of the Unix socket, for `psql -h`.
     pub fn socket_dir(&self) -> &Path {
         &self.socket_dir
     }
 
-    /// The port, which is part of the socket's name and nothing else.
+    /// The port, which is only part of the socket's name.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -179,27 +181,26 @@ impl Server {
         DATABASE
     }
 
-    /// The connection string, as psql and sqlx take it. It holds no secret.
+    /// The connection string for psql and sqlx. It contains no secret.
     pub fn url(&self) -> String {
         url(&self.socket_dir, self.port)
     }
 
-    /// Where `psql`, `pg_dump` and the like of the same version are.
+    /// The directory of `psql`, `pg_dump` and the other programs of the same version.
     pub fn bin_dir(&self) -> &Path {
         &self.binaries.dir
     }
 
-    /// The server is another process's, which will stop it.
+    /// Whether another process has started the server and will stop it.
     pub fn adopted(&self) -> bool {
         self.child().is_none()
     }
 
-    /// Returns once the server carries out queries, started again if it has ended, or if the
-    /// process that we had adopted it from has stopped it.
+    /// Returns once the server accepts queries. Restarts it if it has ended, or if it was adopted and its process has
+    /// stopped it.
     ///
-    /// The first restart comes at once; when the server keeps ending, each waits longer, up to 30 s.
-    /// Callers need no delay of their own but after an error. The place stays the same, so that a
-    /// pool only has to connect again.
+    /// The first restart happens at once. If the server keeps ending, each restart waits longer, up to 30 s. Callers
+    /// need a delay of their own only after an error. The socket stays the same, so a pool only has to reconnect.
     pub async fn ensure_running(&self) -> Result<(), Error> {
         let mut restarts = self.restarts.lock().await;
         self.cluster.log().trim()?;
@@ -234,7 +235,7 @@ impl Server {
         Ok(())
     }
 
-    /// Keeps the server running until the caller stops waiting.
+    /// Keeps the server running until this future is dropped.
     pub async fn supervise(&self) -> Infallible {
         loop {
             self.ended().await;
@@ -245,7 +246,7 @@ impl Server {
         }
     }
 
-    /// Resolves once the server no longer runs.
+    /// Resolves once the server has ended.
     async fn ended(&self) {
         let exit = self.child().as_ref().map(|child| child.exit());
         if let Some(exit) = exit {
@@ -257,8 +258,8 @@ impl Server {
         }
     }
 
-    /// Shuts down a server of ours: connections are cut, everything is written out. An adopted one
-    /// is left alone.
+    /// Shuts down a server that this process has started: it closes all connections and writes everything to disk. An
+    /// adopted server keeps running.
     pub async fn stop(self) -> Result<(), Error> {
         let Some(child) = self.child().take() else {
             return Ok(());
@@ -274,18 +275,18 @@ impl Server {
     }
 }
 
-/// Whether there is a cluster.
+/// Whether there is a cluster in a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// There is one, or something in its place.
+    /// There is one, or something else has its name.
     There,
     /// There is none.
     Missing,
-    /// This user may not look.
+    /// This user may not read the directory.
     Unknown,
 }
 
-/// Whether a data directory holds a cluster. Nothing is changed.
+/// Whether a data directory contains a cluster. Changes nothing.
 pub fn presence(data_dir: &Path) -> Presence {
     let dir = data_dir.join("postgres");
     let is_empty = std::fs::read_dir(&dir).is_ok_and(|mut all| all.next().is_none());
@@ -296,8 +297,7 @@ pub fn presence(data_dir: &Path) -> Presence {
     }
 }
 
-/// What is on this machine and in that directory, without changing either but for making the
-/// directory.
+/// The cluster in the data directory and the binaries on this machine. Changes nothing, but creates the directory.
 fn survey(data_dir: &Path, bin_dir: Option<&Path>) -> Result<(Cluster, Binaries), Error> {
     let cluster = Cluster::at(data_dir)?;
     let binaries = Binaries::find(bin_dir, &cluster.dir, cluster.major()?, &cluster.owner)?;
@@ -305,7 +305,7 @@ fn survey(data_dir: &Path, bin_dir: Option<&Path>) -> Result<(Cluster, Binaries)
     Ok((cluster, binaries))
 }
 
-/// How often in a row the server was started again, and when last.
+/// How often in a row the server was restarted, and when last.
 #[derive(Debug)]
 struct Restarts {
     in_a_row: u32,
@@ -330,7 +330,7 @@ impl Restarts {
     }
 }
 
-/// Nothing, then 0.2 s, doubled each time.
+/// The delay before a restart: 0, then 0.2 s, which doubles each time.
 fn pause(in_a_row: u32) -> Duration {
     match in_a_row {
         0 => Duration::ZERO,

@@ -1,4 +1,4 @@
-//! Who the server runs as.
+//! The user that runs the server.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::os::unix::process::CommandExt as _;
@@ -19,13 +19,12 @@ pub(super) struct Owner {
     pub(super) name: String,
     pub(super) uid: u32,
     gid: u32,
-    /// We are root and become this user in every child.
+    /// This process is root, and every child becomes this user.
     drops: bool,
 }
 
 impl Owner {
-    /// An existing cluster decides; otherwise we ourselves, or for root the user `postgres`, else
-    /// `nobody`.
+    /// The owner of an existing cluster. Otherwise the current user; for root, the user `postgres`, else `nobody`.
     pub(super) fn of(cluster: &Path) -> Result<Self, Error> {
         let existing = match fs::metadata(cluster) {
             Ok(metadata) => Some(metadata.uid()),
@@ -48,8 +47,8 @@ impl Owner {
         Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), drops: me.is_root() }
     }
 
-    /// A command that runs as this user, in a directory it can enter, and inherits nothing of our
-    /// environment that could hold a secret or misdirect PostgreSQL (`PGDATA`, `PGPORT`).
+    /// A command that runs as this user, in a directory that it can enter. It inherits no variables that could
+    /// contain a secret or change what PostgreSQL does (`PGDATA`, `PGPORT`).
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = child::command(program);
         command.current_dir("/");
@@ -59,8 +58,8 @@ impl Owner {
         command
     }
 
-    /// A child could not be started because we may not become this user. A program or directory
-    /// that is closed to the user gives `EACCES` instead.
+    /// Whether a child could not be started because this process may not become the user. If the user lacks access to
+    /// a program or directory, the error is `EACCES` instead.
     pub(super) fn is_out_of_reach(&self, error: &io::Error) -> bool {
         let refusals = [Errno::EPERM, Errno::EINVAL].map(|errno| Some(errno as i32));
         self.drops && refusals.contains(&error.raw_os_error())
@@ -70,8 +69,8 @@ impl Owner {
         Error::CannotDrop { user: self.name.clone(), source }
     }
 
-    /// A directory's mode bits do not tell (access lists, name spaces), so that a child is sent
-    /// there. `program` must be one that this user may run.
+    /// Whether the user can enter a directory. Mode bits do not show it (access lists, namespaces), so a child tries
+    /// it. `program` must be one that this user may run.
     pub(super) fn must_reach(&self, dir: &Path, program: &Path) -> Result<(), Error> {
         if !self.drops {
             return Ok(());
@@ -87,7 +86,7 @@ impl Owner {
         }
     }
 
-    /// The directory exists, is real (no symbolic link), is this user's and is closed to others.
+    /// Makes sure that the directory exists, is not a symbolic link, belongs to this user and is closed to others.
     pub(super) fn private_dir(&self, dir: &Path) -> io::Result<()> {
         use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
         match fs::DirBuilder::new().mode(0o700).create(dir) {
@@ -100,7 +99,8 @@ impl Owner {
             .open(dir)?;
         let holder = handle.metadata()?.uid();
         if holder != self.uid {
-            // Only what we just made, or made before losing power, may be handed over.
+            // Only a directory that this process has just created, or had created before a power failure, may change
+            // its owner.
             if !self.drops || holder != 0 {
                 return Err(io::Error::other(format!("belongs to user id {holder}")));
             }
@@ -109,8 +109,8 @@ impl Owner {
         handle.set_permissions(fs::Permissions::from_mode(0o700))
     }
 
-    /// Replaces a file in a directory of this user. As root we must not write through a link that
-    /// this user could have laid there, hence a new file and a rename.
+    /// Replaces a file in a directory of this user. Root must not write through a link that this user may have
+    /// created, so it writes a new file and renames it.
     pub(super) fn write(&self, dir: &Dir, name: &str, text: &str) -> Result<(), Error> {
         self.replace(dir, name, text).map_err(Error::io("write", &dir.path(name)))
     }

@@ -1,4 +1,4 @@
-//! Who runs the cluster: the lock that every server of ours holds, and `postmaster.pid`.
+//! Which process runs the cluster: the lock that every private server holds, and `postmaster.pid`.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek as _, Write as _};
@@ -13,11 +13,11 @@ use super::dir::Dir;
 const LOCK: &str = "postgres.lock";
 const PID_FILE: &str = "postmaster.pid";
 
-/// Held by whoever may write to the cluster.
+/// The lock of every process that may write to the cluster.
 ///
-/// The lock belongs to the open file, not to a process: the server inherits it as its standard
-/// input, and its processes in turn. So it is free when the last of them is gone, and never before,
-/// however the server and its parent ended, and in whatever container they ran.
+/// The lock belongs to the open file, not to a process. The server inherits it as its standard input, and so do the
+/// server's processes. It is free when the last of them has ended and not before, however the server and its parent
+/// ended, and in whichever container they ran.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
@@ -25,7 +25,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// `None` while somebody else holds it.
+    /// `None`: another process holds it.
     pub(super) fn try_take(data: &Dir) -> Result<Option<Self>, Error> {
         let path = data.path(LOCK);
         let file = data.file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT).map_err(Error::io("open", &path))?;
@@ -36,7 +36,7 @@ impl Lock {
         }
     }
 
-    /// Notes our process in the file: [`Postmaster::is_orphan`] asks for it.
+    /// Writes our process id to the file, for [`Postmaster::is_orphan`].
     pub(super) fn sign(&mut self) -> Result<(), Error> {
         let write = |file: &mut File| {
             file.set_len(0)?;
@@ -46,7 +46,7 @@ impl Lock {
         write(&mut self.file).map_err(Error::io("write", &self.path))
     }
 
-    /// The standard input of a child that shall hold the lock as well.
+    /// The standard input for a child that must hold the lock too.
     pub(super) fn share(&self) -> Result<Stdio, Error> {
         let file = self.file.try_clone();
         file.map(Stdio::from).map_err(Error::io("share", &self.path))
@@ -58,25 +58,25 @@ fn signer(data: &Dir) -> Option<u32> {
     data.read(LOCK).ok()?.trim().parse().ok()
 }
 
-/// The server that `postmaster.pid` reports. It may be long gone.
+/// The server that `postmaster.pid` names. It may have ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Postmaster {
     pub(super) pid: u32,
     pub(super) port: u16,
     pub(super) socket_dir: PathBuf,
-    /// It says so itself. Whoever knocks earlier is turned away, and that goes to the log.
+    /// Whether the server has written that it is ready. An earlier connection is refused, which the server logs.
     pub(super) is_ready: bool,
 }
 
-/// What the process of that number is today.
+/// What the process with that id is now.
 #[derive(Debug, PartialEq, Eq)]
 enum Process {
-    /// A server of this very cluster: it works in that directory.
+    /// A server of this cluster: its working directory is the cluster.
     Server,
-    /// Something else that got the number, or a dead server that nobody has reaped.
+    /// Another process with the same id, or a server that has ended and was not reaped.
     Stranger,
     Gone,
-    /// Another user's, or there is no `/proc`.
+    /// Unknown: it belongs to another user, or there is no `/proc`.
     Unknown,
 }
 
@@ -85,8 +85,8 @@ impl Postmaster {
         Self::parse(&cluster.read(PID_FILE).ok()?)
     }
 
-    /// Lines: process, data directory, start time, port, socket directory, addresses, shared memory,
-    /// status. The server writes them bit by bit.
+    /// Parses the lines: process, data directory, start time, port, socket directory, addresses, shared memory,
+    /// status. The server writes them one after the other, so some may be missing.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let pid = lines.next()?.trim().parse().ok()?;
@@ -100,13 +100,13 @@ impl Postmaster {
         })
     }
 
-    /// Its process is there and is a server of this cluster.
+    /// Whether its process exists and is a server of this cluster.
     pub(super) fn is_alive(&self, cluster: &Path) -> bool {
         process(self.pid, cluster) == Process::Server
     }
 
-    /// It runs, but the backscroll that started it does not: it is about to end. To be asked only
-    /// while the lock is held, which reports that it was a backscroll that started it.
+    /// Whether it runs although the backscroll that started it has ended, so that it will end too. Call this only
+    /// while another process holds the lock, which shows that a backscroll started it.
     pub(super) fn is_orphan(&self, cluster: &Path, data: &Dir) -> bool {
         self.is_alive(cluster)
             && match (parent(self.pid), signer(data)) {
@@ -116,16 +116,17 @@ impl Postmaster {
     }
 }
 
-/// Removes a `postmaster.pid` that reports no server, and that PostgreSQL would not remove by itself.
+/// Removes a `postmaster.pid` of a server that has ended, if PostgreSQL itself would not remove it.
 ///
-/// PostgreSQL decides over stale ones, but it gives up on one that is empty or garbage, as a full disk or a power cut leaves it,
-/// and takes any process of its user with that number for a server. In a container, where numbers repeat from start to
-/// start, that is often a thread of ours, or a zombie that nobody reaps, and the server would never start again.
+/// PostgreSQL removes most stale files itself. But it refuses to start if the file is empty or damaged, for example
+/// after a full disk or a power failure. It also takes any process of its user with that id for a server. In a
+/// container, where ids repeat after every start, that is often a thread of ours or a zombie, and the server would
+/// never start again.
 pub(super) fn remove_mistakable(_held: &Lock, cluster: &Dir, path: &Path) -> Result<(), Error> {
     let is_mistakable = match cluster.read(PID_FILE) {
         Ok(text) => is_mistakable(&text, path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        // A link, a pipe, or a file that its owner may not read.
+        // It is a link, a pipe, or a file that its owner may not read.
         Err(_) => true,
     };
     if is_mistakable {
@@ -135,14 +136,15 @@ pub(super) fn remove_mistakable(_held: &Lock, cluster: &Dir, path: &Path) -> Res
 }
 
 fn is_mistakable(text: &str, cluster: &Path) -> bool {
-    // A server in single-user mode writes its number with a minus sign.
+    // A server in single-user mode writes its process id with a minus sign.
     let number = |line: &str| line.trim().parse::<i32>().ok().map(i32::unsigned_abs).filter(|pid| *pid != 0);
     let Some(pid) = text.lines().next().and_then(number) else { return true };
     process(pid, cluster) == Process::Stranger && !holds_memory(text)
 }
 
-/// The server's processes share a memory segment, named in the seventh line by key and id. PostgreSQL refuses to start while
-/// some process has it, which may be all that is left of a server that was not ours.
+/// Whether processes still use the server's shared memory segment, which the seventh line names by key and id.
+/// PostgreSQL refuses to start while any process uses it, for example the rest of a server that Backscroll did not
+/// start.
 fn holds_memory(text: &str) -> bool {
     let Some(segment) = text.lines().nth(6) else { return false };
     let names: Vec<&str> = segment.split_whitespace().collect();
@@ -157,7 +159,7 @@ fn process(pid: u32, cluster: &Path) -> Process {
     let cluster = fs::canonicalize(cluster).unwrap_or_else(|_| cluster.to_owned());
     match fs::read_link(format!("/proc/{pid}/cwd")) {
         Ok(dir) if dir == cluster && is_postgres(pid) => Process::Server,
-        // A zombie keeps its number but has no directory any more.
+        // A zombie keeps its process id but has no working directory.
         Err(error)
             if error.kind() == io::ErrorKind::NotFound && !Path::new(&format!("/proc/{pid}")).exists() =>
         {
@@ -168,7 +170,7 @@ fn process(pid: u32, cluster: &Path) -> Process {
     }
 }
 
-/// Whether the process calls itself a server of PostgreSQL; in doubt it is one. Everybody may read that.
+/// Whether the process has the name of a PostgreSQL server. True if that is unknown. Every user may read the name.
 fn is_postgres(pid: u32) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return true };
     let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -176,7 +178,7 @@ fn is_postgres(pid: u32) -> bool {
     program.contains("postgres") || program.contains("postmaster")
 }
 
-/// The fourth field of `/proc/PID/stat`; the second is a name in brackets that may hold anything.
+/// The parent: the fourth field of `/proc/PID/stat`. The second field is a name in brackets that may contain anything.
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;

@@ -1,4 +1,4 @@
-//! One run of the server: claim the cluster, start, wait until it is ready, stop.
+//! One run of the server: claims the cluster, starts the server, waits until it is ready, stops it.
 
 use std::fs;
 use std::io;
@@ -16,30 +16,30 @@ use super::postmaster::{Lock, Postmaster, remove_mistakable};
 use super::socket::{Answer, knock, socket_file};
 use super::{Error, PORT, config};
 
-/// Between two looks at a server that is coming or going.
+/// How often a server that is starting or stopping is checked.
 const PAUSE: Duration = Duration::from_millis(15);
-/// For somebody else's server to come up or to be gone: an initialisation on a slow disk, a
-/// recovery.
+/// How long another process's server may take to start or stop, for example to initialise on a slow disk or to recover.
 const CLAIM_PATIENCE: Duration = Duration::from_mins(2);
-/// For our own: it says that it is recovering, and its death would be noticed.
+/// How long our own server may take. It reports that it is recovering, and its end would be noticed.
 const START_PATIENCE: Duration = Duration::from_mins(10);
-/// For the C library, in bytes (mallopt(3)): what a page's rows have taken in a server process is kept for the next page. As
-/// it comes, it is given back to the kernel after each and taken again, to be cleared each time.
+/// A setting of the C library, in bytes (mallopt(3)): a server process keeps the memory for a page's rows for the
+/// next page. By default it returns the memory to the kernel after each page and gets it back zeroed each time, which
+/// costs time.
 const MALLOC: [(&str, &str); 3] = [
     ("MALLOC_TRIM_THRESHOLD_", "16777216"),
     ("MALLOC_MMAP_THRESHOLD_", "4194304"),
     ("MALLOC_TOP_PAD_", "1048576"),
 ];
 
-/// How a cluster is found.
+/// The state in which a cluster is found.
 pub(super) enum Claim {
-    /// A server runs and would carry out a query.
+    /// A server runs and accepts queries.
     Live(Postmaster),
-    /// Nobody is there, nor can be until the lock is dropped.
+    /// No server runs, and none can start until the lock is dropped.
     Free(Lock),
 }
 
-/// Adopts a live server, waits for one that is coming or going, or takes the lock.
+/// Finds a running server, waits for one that is starting or stopping, or takes the lock.
 pub(super) async fn claim(cluster: &Cluster) -> Result<Claim, Error> {
     let deadline = Instant::now() + CLAIM_PATIENCE;
     loop {
@@ -75,7 +75,7 @@ pub(super) async fn is_ready(socket_dir: &Path, port: u16) -> Result<bool, Error
     }
 }
 
-/// Starts the server and waits until it is ready. It holds the lock from here on.
+/// Starts the server and waits until it is ready. The server holds the lock from then on.
 pub(super) async fn launch(
     cluster: &Cluster,
     binaries: &Binaries,
@@ -106,8 +106,8 @@ pub(super) async fn launch(
     Ok(child)
 }
 
-/// What a killed server left in a directory that only servers of this cluster use: PostgreSQL
-/// removes it too, unless it mistakes somebody for its maker.
+/// Removes the socket files of a killed server from a directory that only servers of this cluster use. PostgreSQL
+/// removes them too, unless another process now has the old server's id.
 fn remove_socket(dir: &Path) -> Result<(), Error> {
     let socket = socket_file(dir, PORT);
     let mut lock = socket.clone().into_os_string();
@@ -123,7 +123,7 @@ fn remove_socket(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Until a server of ours carries out queries. Fails at once when it ends instead.
+/// Waits until our own server accepts queries. Fails at once if it ends.
 async fn wait_ready(child: &Child, cluster: &Cluster, socket_dir: &Path, before: u64) -> Result<(), Error> {
     let begun = Instant::now();
     let mut logged = begun;
@@ -146,8 +146,8 @@ async fn wait_ready(child: &Child, cluster: &Cluster, socket_dir: &Path, before:
     }
 }
 
-/// Waits for a running server that does not answer just now, as after the crash of one of its
-/// processes. True once it answers, false once it has ended.
+/// Waits for a running server that does not answer, for example after one of its processes has crashed. True once it
+/// answers, false once it has ended.
 pub(super) async fn recovers(child: &Child, cluster: &Cluster, socket_dir: &Path) -> Result<bool, Error> {
     match wait_ready(child, cluster, socket_dir, cluster.log().len()).await {
         Ok(()) => Ok(true),
@@ -159,8 +159,8 @@ pub(super) async fn recovers(child: &Child, cluster: &Cluster, socket_dir: &Path
     }
 }
 
-/// Asks ever less politely: cut the connections and write everything out; drop everything, the
-/// next start recovers; die.
+/// Stops the server in three steps, each only if the one before took too long: a fast shutdown, which closes
+/// connections and writes everything to disk; an immediate one, after which the next start recovers; and SIGKILL.
 pub(super) async fn stop(child: &Child) -> Result<(), Error> {
     let ways = [
         (Signal::SIGINT, Duration::from_secs(10)),
@@ -177,10 +177,10 @@ pub(super) async fn stop(child: &Child) -> Result<(), Error> {
     Err(Error::Undead(child.pid()))
 }
 
-/// Takes the empty socket directory away, unless the next server is already moving in.
+/// Removes the socket directory if it is empty. The next server may already use it.
 pub(super) fn tidy(cluster: &Cluster, socket_dir: &Path) {
     if let Ok(Some(_lock)) = Lock::try_take(&cluster.data) {
-        // Not ours alone to judge: a directory that is in use is not empty.
+        // It is not empty, so another server uses it.
         let _ = fs::remove_dir(socket_dir);
     }
 }

@@ -1,4 +1,4 @@
-//! The socket directory, and a knock on the door.
+//! The socket directory, and a connection that tests whether the server accepts queries.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -10,15 +10,15 @@ use nix::unistd::Uid;
 use super::owner::Owner;
 use super::{DATABASE, Error, USER};
 
-/// The kernel's limit for the path of a Unix socket, without the closing NUL.
+/// The kernel's limit for the path of a Unix socket, without the final NUL.
 const LONGEST_SOCKET: usize = 107;
 
-/// Where the socket of a server on this port lies.
+/// The path of a server's socket.
 pub(super) fn socket_file(dir: &Path, port: u16) -> PathBuf {
     dir.join(format!(".s.PGSQL.{port}"))
 }
 
-/// Makes the first candidate that is short enough, private and the owner's to enter.
+/// Creates the first candidate that is short enough, private, and accessible to the owner.
 pub(super) fn prepare_dir(
     data_dir: &Path,
     owner: &Owner,
@@ -45,8 +45,8 @@ fn prepare(dir: &Path, owner: &Owner, program: &Path) -> Result<(), String> {
     owner.must_reach(dir, program).map_err(|error| error.to_string())
 }
 
-/// A function of the data directory and the environment alone, so that a server started again is
-/// found where it was.
+/// The directories to try. They depend only on the data directory and the environment, so that a restarted server has
+/// the same socket.
 fn candidates(data_dir: &Path, variable: &dyn Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
     let short = format!("backscroll-{:016x}", fnv1a(data_dir.as_os_str().as_encoded_bytes()));
     let mut dirs = Vec::new();
@@ -61,43 +61,43 @@ fn candidates(data_dir: &Path, variable: &dyn Fn(&str) -> Option<PathBuf>) -> Ve
     dirs
 }
 
-/// systemd separates several directories by colons.
+/// The first directory in a variable of systemd, which separates several with colons.
 pub(super) fn first(list: Option<PathBuf>) -> Option<PathBuf> {
     let dir = std::env::split_paths(&list?).next()?;
     dir.is_absolute().then_some(dir)
 }
 
-/// libpq takes a comma in a host as the start of another host.
+/// Whether libpq accepts the path as a host: a comma would begin another host.
 fn is_fit(dir: &Path, port: u16) -> bool {
     let plain = |text: &str| !text.contains(|c: char| c.is_control() || ",\"\\".contains(c));
     socket_file(dir, port).as_os_str().len() <= LONGEST_SOCKET && dir.to_str().is_some_and(plain)
 }
 
-/// A hash that stays the same from release to release, unlike the standard library's.
+/// A hash that is the same in every release, unlike that of the standard library.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// What a server says to somebody who wants in.
+/// How a server reacts to a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It would carry out a query.
+    /// It accepts queries.
     Ready,
-    /// Nobody there, or starting, recovering, shutting down.
+    /// No server listens, or it is starting, recovering or shutting down.
     NotYet,
-    /// It is up, and not for us.
+    /// It is running but refuses the connection.
     Refused { code: String, message: String },
 }
 
-/// Logs in as every client of ours will, which proves the server, the role and the database.
+/// Connects as our clients do, which tests the server, the role and the database.
 pub(super) async fn knock(dir: &Path, port: u16) -> Answer {
     let socket = socket_file(dir, port);
     let asked = tokio::task::spawn_blocking(move || converse(&socket)).await;
     match asked {
         Ok(Ok(answer)) => answer,
-        // A socket without a server, one that is going away, or the runtime doing so.
+        // The socket has no server, the server is stopping, or the async runtime is.
         Ok(Err(_)) | Err(_) => Answer::NotYet,
     }
 }
@@ -115,7 +115,7 @@ fn converse(socket: &Path) -> io::Result<Answer> {
                 return Ok(Answer::Ready);
             }
             (b'E', fields) => return Ok(judge(fields)),
-            // Anything but "you are in" would be a question for a password.
+            // Anything but `AuthenticationOk` would be a request for a password.
             (b'R', code) if code != [0; 4] => {
                 return Ok(Answer::Refused {
                     code: "28000".to_owned(),
@@ -141,7 +141,7 @@ fn read_message(stream: &mut UnixStream) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 5];
     stream.read_exact(&mut head)?;
     let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-    // Greetings are short; anything else is not PostgreSQL.
+    // The server's first messages are short. Anything else is not PostgreSQL.
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     if !(4..65_536).contains(&length) {
         return Err(io::ErrorKind::InvalidData.into());
@@ -151,7 +151,7 @@ fn read_message(stream: &mut UnixStream) -> io::Result<(u8, Vec<u8>)> {
     Ok((head[0], body))
 }
 
-/// An error response: fields of one letter and a text, each closed by NUL.
+/// Parses an error response: fields of one letter and a text, each with a final NUL.
 fn judge(fields: &[u8]) -> Answer {
     let field = |letter: u8| {
         let mut fields = fields.split(|byte| *byte == 0);
@@ -160,10 +160,10 @@ fn judge(fields: &[u8]) -> Answer {
     };
     let code = field(b'C');
     if code == "53300" {
-        // Every seat is taken: as alive as can be.
+        // All connections are in use, so the server is running.
         Answer::Ready
     } else if code.starts_with("57") || code.starts_with("53") {
-        // An operator's intervention (starting, stopping) or a lack of resources, both of which pass.
+        // Operator intervention (starting, stopping) or insufficient resources. Both are temporary.
         Answer::NotYet
     } else {
         Answer::Refused { code, message: field(b'M') }

@@ -1,7 +1,8 @@
-//! Whether others may tamper with a directory: they may write in it, or in a directory above it, and so replace it.
+//! Checks whether other users could tamper with a directory, because they may write in it, or in a directory above it
+//! and so replace it.
 //!
-//! The rule is ssh's (`StrictModes` in its manual), with two exceptions: a directory such as /tmp, whose sticky bit keeps
-//! everybody from others' files, and a group that its owner is alone in, as Debian makes one for each user.
+//! The rule is that of ssh (`StrictModes` in its manual), with two exceptions: a directory such as /tmp, whose sticky
+//! bit protects files from other users, and a group that contains only its owner, as Debian creates for each user.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -13,14 +14,14 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use super::Error;
 
-/// As the kernel has it for a path lookup.
+/// The kernel's limit for links in one path lookup.
 const MOST_LINKS: u32 = 40;
 const STICKY: u32 = 0o1000;
 
-/// Goes the path from the root, follows links, and looks at every directory on the way; what is missing at its end is not
-/// looked at. Returns the path without links.
+/// Follows the path from the root, including links, and checks every directory on it. A missing end of the path is
+/// not checked. Returns the path without links.
 ///
-/// `owner`: the user that the server runs as, who may tamper with its own.
+/// `owner`: the user that runs the server, who may write in its own directories.
 pub(super) fn resolve(path: &Path, owner: u32) -> Result<PathBuf, Error> {
     let mut names = names(path);
     let mut at = PathBuf::from("/");
@@ -74,7 +75,7 @@ fn found(path: &Path) -> Result<Metadata, Error> {
     fs::symlink_metadata(path).map_err(Error::io("look at", path))
 }
 
-/// `is_last`: files are made in it.
+/// `is_last`: whether files are created in this directory.
 fn look(dir: &Path, metadata: &Metadata, owner: u32, is_last: bool) -> Result<(), Error> {
     must_belong(dir, metadata, owner)?;
     let mode = metadata.mode();
@@ -106,7 +107,7 @@ fn must_belong(path: &Path, metadata: &Metadata, owner: u32) -> Result<(), Error
     })
 }
 
-/// The group is the user's own: nobody else is in it (useradd(8), `USERGROUPS_ENAB`).
+/// Whether the group contains only this user (useradd(8), `USERGROUPS_ENAB`).
 fn is_private(gid: u32, uid: u32) -> bool {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
@@ -114,8 +115,8 @@ fn is_private(gid: u32, uid: u32) -> bool {
     user.gid == group.gid && user.name == group.name && group.mem.iter().all(|member| *member == user.name)
 }
 
-/// In a user namespace, as of a container without root, the users outside it have one number, root among
-/// them. Directories above that are theirs cannot be written in from inside.
+/// In a user namespace, such as that of a rootless container, all users outside of it appear as one user id,
+/// including root. Their directories cannot be written from inside.
 fn is_unmapped_root(uid: u32) -> bool {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let overflow = read("/proc/sys/kernel/overflowuid");

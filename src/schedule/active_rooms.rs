@@ -1,5 +1,7 @@
-//! Which rooms people talk in now: what `/sync` reports them waits for the page in hand of the same room, so that is to be
-//! a short one, and shares the processors with the pages of the others, so these are to be few.
+//! The rooms in which `/sync` has reported events in the last seconds.
+//!
+//! A live event waits while a page of the same room is being stored, so pages of an active room are short. It shares
+//! the processors with the pages of other rooms, so fewer pages are stored at once while any room is active.
 
 use std::{
     collections::HashMap,
@@ -12,12 +14,12 @@ use ruma::{OwnedRoomId, RoomId};
 /// How long after its last event a room counts as active.
 const LASTING: Duration = Duration::from_secs(10);
 
-/// When `/sync` has last reported an event, by room.
+/// When `/sync` last reported an event, by room.
 #[derive(Debug, Default)]
 pub struct ActiveRooms(Mutex<HashMap<OwnedRoomId, Instant>>);
 
 impl ActiveRooms {
-    /// Notes that `/sync` reports events in `rooms` now.
+    /// Records that `/sync` has just reported events in `rooms`.
     pub fn mark<'r>(&self, rooms: impl Iterator<Item = &'r RoomId>) {
         let now = Instant::now();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -25,13 +27,13 @@ impl ActiveRooms {
         last.extend(rooms.map(|room_id| (room_id.to_owned(), now)));
     }
 
-    /// Whether people talk in the room.
+    /// Whether the room is active.
     pub fn is_active(&self, room_id: &RoomId) -> bool {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.get(room_id).is_some_and(|at| at.elapsed() < LASTING)
     }
 
-    /// Whether people talk in any room.
+    /// Whether any room is active.
     pub fn is_anywhere(&self) -> bool {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.values().any(|at| at.elapsed() < LASTING)

@@ -1,4 +1,5 @@
-//! Who stores and fetches when: `/sync` goes before the pages, of which fewer are stored at once while people talk.
+//! Shares the database and the memory between `/sync` and the walks. A `/sync` response is stored before the next
+//! page is begun. While rooms are active, fewer pages are stored at once.
 
 pub(crate) mod active_rooms;
 pub(crate) mod spare_pages;

@@ -1,11 +1,11 @@
-//! Memory for pages that are fetched ahead.
+//! Limits how many pages are fetched ahead, because each needs memory.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// How many pages beyond the next one may be in memory, those of all walks counted.
+/// How many pages may be in memory besides the next one of each walk, counted over all walks.
 const SPARE: usize = 4;
 
-/// Room in memory for pages beyond the next one of a walk.
+/// Permits for pages that are fetched ahead.
 #[derive(Debug)]
 pub struct SparePages(Semaphore);
 
@@ -16,7 +16,7 @@ impl Default for SparePages {
 }
 
 impl SparePages {
-    /// Memory for a page, if any is left.
+    /// A permit for one page, if one is left.
     pub(crate) fn take(&self) -> Option<SemaphorePermit<'_>> {
         self.0.try_acquire().ok()
     }

@@ -1,12 +1,13 @@
-//! Who stores next. Walks have all the time in the world; what is said now is to be seen now.
+//! The order of writes: live `/sync` writes go before backfill pages.
 
 use std::{num::NonZero, thread::available_parallelism};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Lets as many pages be stored at once as there are processors: more of them would each take longer, and no page would
-/// be done sooner. Where people talk half as many: each keeps a processor busy on the server's side and in part one on ours.
-/// What `/sync` brings waits for nobody, and no page is begun beside it.
+/// One slot for each processor. A page takes one slot; with more pages at once, each would take longer and none would
+/// finish sooner. While rooms are active, a page takes two slots, because it keeps one processor busy in PostgreSQL
+/// and another partly busy in Backscroll. A `/sync` response waits for no slot, and no page begins while it is
+/// stored.
 #[derive(Debug)]
 pub struct WriteSlots {
     pages: Semaphore,
@@ -21,17 +22,17 @@ impl Default for WriteSlots {
 }
 
 impl WriteSlots {
-    /// Stores a page when its turn has come. `talk`: whether people talk in any room.
-    pub async fn page<T>(&self, talk: bool, store: impl Future<Output = T>) -> T {
-        let _slots = self.take(if talk { self.at_once.min(2) } else { 1 }).await;
+    /// Waits for a slot, then stores a page. `is_active`: whether any room is active.
+    pub async fn page<T>(&self, is_active: bool, store: impl Future<Output = T>) -> T {
+        let _slots = self.take(if is_active { self.at_once.min(2) } else { 1 }).await;
         store.await
     }
 
-    /// Stores at once what `/sync` brought.
+    /// Stores a `/sync` response at once.
     pub async fn live<T>(&self, store: impl Future<Output = T>) -> T {
         tokio::pin!(store);
-        // Slots are given in the order in which they were asked for, so that no page is begun after this, whether or not
-        // those in hand end before the store does.
+        // The semaphore is fair: this request for all slots holds back every page that asks later. The store itself
+        // does not wait for the slots.
         tokio::select! {
             biased;
             _slots = self.take(self.at_once) => store.await,
@@ -40,7 +41,7 @@ impl WriteSlots {
     }
 
     async fn take(&self, slots: u32) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
+        // The semaphore is never closed, so this is always `Some`.
         self.pages.acquire_many(slots).await.ok()
     }
 }
@@ -59,13 +60,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_live_waits_for_no_page_and_holds_back_the_next() {
+    async fn a_sync_response_waits_for_no_page_and_holds_back_the_next() {
         let slots = of(1);
         let (live_begins, order) = (Notify::new(), RefCell::new(Vec::new()));
         let did = |what| order.borrow_mut().push(what);
         let first = slots.page(false, async {
             live_begins.notified().await;
-            did("the page in hand");
+            did("the page under way");
         });
         let live = slots.live(async {
             live_begins.notify_one();
@@ -73,26 +74,26 @@ mod tests {
             for _ in 0..10 {
                 tokio::task::yield_now().await;
             }
-            did("what is live");
+            did("the sync response");
         });
         let next = slots.page(false, async { did("the next page") });
         tokio::join!(first, live, next);
-        assert_eq!(order.into_inner(), ["the page in hand", "what is live", "the next page"]);
+        assert_eq!(order.into_inner(), ["the page under way", "the sync response", "the next page"]);
     }
 
     #[tokio::test]
-    async fn half_as_many_pages_at_once_where_people_talk() {
-        for (at_once, talk, expected) in [(4, false, 4), (4, true, 2), (3, true, 1), (1, true, 1)] {
+    async fn half_as_many_pages_at_once_while_a_room_is_active() {
+        for (at_once, is_active, expected) in [(4, false, 4), (4, true, 2), (3, true, 1), (1, true, 1)] {
             let (slots, begun) = (of(at_once), RefCell::new(0));
             let pages: [_; 5] = std::array::from_fn(|_| {
-                slots.page(talk, async {
+                slots.page(is_active, async {
                     *begun.borrow_mut() += 1;
                     std::future::pending::<()>().await;
                 })
             });
             let all = join_all(pages);
             assert!(all.now_or_never().is_none());
-            assert_eq!(begun.into_inner(), expected, "{talk} of {at_once}");
+            assert_eq!(begun.into_inner(), expected, "{is_active} of {at_once}");
         }
     }
 
@@ -107,6 +108,6 @@ mod tests {
             other_done.notify_one();
         };
         let all = async { tokio::join!(in_hand, others) };
-        tokio::time::timeout(Duration::from_secs(10), all).await.expect("a turn was free");
+        tokio::time::timeout(Duration::from_secs(10), all).await.expect("a slot was free");
     }
 }

@@ -1,8 +1,8 @@
-//! Whether the daemon works: the loops show signs of life, homeserver and database answer.
+//! Whether the daemon works: its loops are alive, and the homeserver and the database answer.
 //!
-//! A loop is [watched](Health::watch). Before it waits it says for how long that may take (`pulse::within`), or that it waits
-//! for something to happen (`pulse::resting`); whoever is later than that by more than a minute is stuck. So a long `/sync`
-//! is no reason for a restart, and a database that never answers is one. It costs no query and no timer.
+//! Each loop is [watched](Health::watch). Before it waits, it announces how long that may take (`pulse::within`), or
+//! that it waits for an event (`pulse::resting`). A loop that is late by more than a minute is stuck. So a long
+//! `/sync` does not cause a restart, but a database that never answers does. This needs no query and no timer.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use crate::{
     text::escape,
 };
 
-/// For a database to answer who only wants to know whether it does.
+/// How long the database may take to answer a health check.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The health of one daemon.
@@ -42,7 +42,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Runs a loop whose signs of life count.
+    /// Runs a loop and watches whether it is alive.
     pub fn watch<T>(&self, name: &'static str, work: impl Future<Output = T>) -> impl Future<Output = T> {
         let pulse = Arc::new(Pulse::new(name));
         self.admit(&pulse);
@@ -55,8 +55,8 @@ impl Health {
         pulses.push(Arc::downgrade(pulse));
     }
 
-    /// The loop that is stuck, if one is. One that waits for another session's lock, such as that of an erasure, is not:
-    /// a restart would not help it.
+    /// The name of a stuck loop, if there is one. A loop that waits for another session's lock, such as that of an
+    /// erasure, is not stuck: a restart would not help.
     pub async fn stuck(&self) -> Option<&'static str> {
         let late = self.late(Instant::now())?;
         let locked = match self.archive.get() {
@@ -71,17 +71,17 @@ impl Health {
         pulses.iter().find(|pulse| pulse.is_late(now)).map(|pulse| pulse.name)
     }
 
-    /// To be called once the database is open.
+    /// Call this once the database is open.
     pub fn opened(&self, archive: &Archive) {
         let _ = self.archive.set(archive.clone());
     }
 
-    /// To be called once the database has all migrations.
+    /// Call this once the database is migrated.
     pub fn migrated(&self) {
         self.migrated.store(true, Ordering::Relaxed);
     }
 
-    /// What a start waits for.
+    /// What the start waits for now.
     pub fn start_waits_for(&self) -> &'static str {
         match self.archive.get() {
             None => "waiting for the database",
@@ -90,12 +90,12 @@ impl Health {
         }
     }
 
-    /// What came of the last request for news.
+    /// Records the result of the last `/sync` request.
     pub fn homeserver_is(&self, homeserver: Homeserver) {
         *lock(&self.homeserver) = homeserver;
     }
 
-    /// How the homeserver is.
+    /// The result of the last `/sync` request.
     pub fn homeserver(&self) -> Homeserver {
         lock(&self.homeserver).clone()
     }
@@ -105,7 +105,7 @@ impl Health {
         self.archive.get()
     }
 
-    /// Whether the database answers, and how not.
+    /// Whether the database answers and can be written; if not, why.
     pub async fn database(&self) -> Result<(), String> {
         let Some(archive) = self.archive.get() else { return Err("is not open yet".to_owned()) };
         match tokio::time::timeout(PATIENCE, archive.exists()).await {
@@ -117,7 +117,8 @@ impl Health {
 }
 
 impl Health {
-    /// Whether the lease is held, and no transaction waits long for a lock; and if one does, who holds it.
+    /// Whether this process holds the lease and no transaction waits long for a lock. The error names the lock's
+    /// holder.
     async fn can_write(&self, archive: &Archive) -> Result<(), String> {
         if let Some(trouble) = archive.lease_trouble() {
             return Err(trouble);
@@ -133,7 +134,7 @@ impl Health {
     }
 }
 
-/// Numbers and words stay what they are if somebody panics beside them.
+/// A panic in another thread cannot leave these values inconsistent, so a poisoned mutex is used as it is.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! The opt-in HTTP listener: `/livez`, `/readyz` and `/metrics`, for GET only.
 //!
-//! It has no password and no TLS, and shows counts and errors, no room and no content: listen on loopback, or where only
-//! whoever may know that can connect.
+//! It has neither password nor TLS. It shows counts and error messages, but no rooms and no content. Listen on
+//! loopback, or on an address that only trusted clients can reach.
 
 use std::{
     convert::Infallible,
@@ -29,21 +29,21 @@ use crate::{
     telemetry::{metrics::Metrics, pulse::Homeserver},
 };
 
-/// A probe needs one connection. At this limit the connection that matters least is closed for the newcomer.
+/// The most open connections. A new one beyond that closes the least important one. A probe needs one connection.
 const MOST_CONNECTIONS: usize = 64;
-/// For a request to arrive: its head is a few lines.
+/// How long the head of a request may take to arrive.
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
-/// For one request and its answer, from the first byte to the last.
+/// How long one request and its response may take.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// For the numbers that the database knows; scrapers wait ten seconds.
+/// How long the query for the gauges may take. Prometheus waits ten seconds by default.
 const GAUGES: Duration = Duration::from_secs(5);
-/// After a failure to accept, such as for want of file descriptors.
+/// The pause after a failure to accept a connection, for example if there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The address cannot be listened at.
+/// The listener cannot bind to the address.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`http.listen` {address} cannot be listened at: {source}; choose another address or stop what listens there"
+    "failed to listen on {address} (`http.listen`): {source}; choose another address, or stop the process that uses it"
 )]
 pub struct Error {
     address: SocketAddr,
@@ -57,16 +57,16 @@ impl Error {
     }
 }
 
-/// What is served.
+/// The data behind the pages.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// How the daemon is.
+    /// The daemon's health.
     pub health: Arc<Health>,
     /// Its metrics.
     pub metrics: Metrics,
 }
 
-/// A socket that is open and not served yet.
+/// An open socket that is not served yet.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
@@ -77,7 +77,7 @@ impl Listener {
     /// Opens the socket.
     ///
     /// # Errors
-    /// If the address is taken or not this machine's.
+    /// If the address is in use, or is not an address of this machine.
     pub async fn bind(address: SocketAddr) -> Result<Self, Error> {
         let bound = async {
             let listener = TcpListener::bind(address).await?;
@@ -87,7 +87,7 @@ impl Listener {
         bound.await.map_err(|source| Error { address, source })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -100,7 +100,7 @@ impl Listener {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection to http.listen could not be accepted");
+                    tracing::warn!(%error, "failed to accept a connection to http.listen");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -114,15 +114,15 @@ impl Listener {
     }
 }
 
-/// How far a connection is. What comes first is closed first.
+/// The progress of a connection. The variants are in the order in which connections are closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Progress {
     /// The request has not arrived.
     #[default]
     Idle,
-    /// The answer is there, and the client takes it slowly.
+    /// The response is being sent, and the client reads it slowly.
     Sending,
-    /// The answer is being made.
+    /// The response is being prepared.
     Answering,
 }
 
@@ -139,7 +139,7 @@ struct Connections {
 }
 
 impl Connections {
-    /// Forgets what has ended. If there are too many still, closes the oldest of those that are least far.
+    /// Removes connections that have ended. If too many are left, closes the oldest of those with the least progress.
     fn make_space(&mut self) {
         self.open.retain(|connection| !connection.task.is_finished());
         if self.open.len() < MOST_CONNECTIONS {
@@ -172,7 +172,7 @@ async fn serve_one(stream: TcpStream, service: Service, progress: Arc<Mutex<Prog
         .header_read_timeout(HEADER_DEADLINE)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), answer);
-    // A client that hangs up or is too slow gets no answer, and there is nobody to report that to.
+    // The client has hung up or is too slow. There is nobody to report that to.
     let _ = tokio::time::timeout(DEADLINE, connection).await;
 }
 
@@ -189,7 +189,7 @@ impl Service {
         }
     }
 
-    /// Whether a restart would help.
+    /// `/livez`: fails if a loop is stuck, so that a restart would help.
     async fn live(&self) -> Response<Full<Bytes>> {
         match self.health.stuck().await {
             None => plain(StatusCode::OK, "ok\n".to_owned()),
@@ -200,7 +200,7 @@ impl Service {
         }
     }
 
-    /// Whether it archives at this moment.
+    /// `/readyz`: fails if Backscroll cannot archive at this moment.
     async fn ready(&self) -> Response<Full<Bytes>> {
         let database = self.health.database().await;
         let homeserver = match self.health.homeserver() {
@@ -239,7 +239,7 @@ fn answer(status: StatusCode, content_type: &'static str, text: String) -> Respo
     response
 }
 
-/// The address at which this machine reaches a listener at `listen`: one at all addresses is reached at loopback.
+/// The address at which this machine reaches a listener on `listen`: loopback if it listens on all addresses.
 pub fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_oldest_of_the_least_far_gives_way() {
+    async fn a_new_connection_closes_the_oldest_with_the_least_progress() {
         let mut tasks = JoinSet::new();
         let mut connections = Connections::default();
         for number in 0..MOST_CONNECTIONS {
@@ -272,13 +272,13 @@ mod tests {
             connections.make_space();
             let after: Vec<_> = connections.open.iter().map(|connection| connection.task.id()).collect();
             let gone: Vec<_> = before.iter().filter(|id| !after.contains(id)).copied().collect();
-            assert_eq!(gone.len(), 1, "room for one more");
+            assert_eq!(gone.len(), 1, "one connection is closed");
             let task = tasks.spawn(std::future::pending::<()>());
             let progress = Arc::new(Mutex::new(Progress::Answering));
             connections.open.push(Connection { task, progress });
             closed.push(before.iter().position(|id| *id == gone[0]).unwrap());
         }
-        // Both idle ones, the one that is read slowly, and only then one that waits for its answer.
+        // First both idle ones, then the one that is read slowly, then one that waits for its response.
         assert_eq!(closed, [2, 2, 1, 0]);
     }
 

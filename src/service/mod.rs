@@ -1,7 +1,7 @@
-//! What runs beside the loops: telling the service manager how it goes, and the HTTP listener.
+//! Runs beside the loops: notifications to the service manager, and the HTTP listener.
 //!
-//! systemd's protocol is a datagram to `$NOTIFY_SOCKET`; where that is not set nothing is sent. `WATCHDOG=1` is sent only
-//! while no loop is stuck, so a daemon that hangs is restarted although its process lives.
+//! A notification to systemd is a datagram to `$NOTIFY_SOCKET`. If that is not set, nothing is sent. `WATCHDOG=1` is
+//! sent only while no loop is stuck, so systemd restarts a daemon that hangs.
 
 pub mod health;
 pub mod http;
@@ -16,14 +16,14 @@ use tokio_util::sync::CancellationToken;
 use self::health::Health;
 use crate::telemetry::{Progress, metrics::Metrics, pulse::Homeserver};
 
-/// How often the service manager is notified, unless its watchdog wants to hear more.
+/// How often the service manager is notified, unless its watchdog requires a shorter interval.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// For how much longer than that the start may go on without another word.
+/// The start may take this much longer than the interval until the next notification.
 const START_ALLOWANCE: Duration = Duration::from_secs(60);
-/// How often the histograms are folded.
+/// How often the metrics exporter drains its histograms.
 const UPKEEP: Duration = Duration::from_secs(30);
 
-/// What runs beside the loops. Ends with the value.
+/// The running services. They end when this is dropped.
 #[derive(Debug)]
 pub struct Services {
     ready: watch::Sender<bool>,
@@ -33,10 +33,10 @@ pub struct Services {
 }
 
 impl Services {
-    /// Listens at `listen`, if that is given, and begins to talk to the service manager, if there is one.
+    /// Listens on `listen`, if it is given, and starts to notify the service manager, if there is one.
     ///
     /// # Errors
-    /// If the address cannot be listened at.
+    /// If the listener cannot bind to the address.
     pub async fn start(
         listen: Option<SocketAddr>,
         health: &Arc<Health>,
@@ -45,7 +45,7 @@ impl Services {
     ) -> anyhow::Result<Self> {
         let mut listener = JoinSet::new();
         if let Some(address) = listen {
-            let metrics = Metrics::install().context("the metrics cannot be set up")?;
+            let metrics = Metrics::install().context("failed to set up the metrics")?;
             let bound = http::Listener::bind(address).await?;
             tracing::info!(address = %bound.address(), "serving /livez, /readyz and /metrics");
             listener.spawn(upkeep(metrics.clone()));
@@ -54,26 +54,26 @@ impl Services {
         let (ready, is_ready) = watch::channel(false);
         let mut manager = JoinSet::new();
         if std::env::var_os("NOTIFY_SOCKET").is_some() {
-            let teller =
-                Teller { health: Arc::clone(health), progress: progress.clone(), said: String::new() };
-            manager.spawn(teller.run(is_ready, shutdown.clone()));
+            let notifier =
+                Notifier { health: Arc::clone(health), progress: progress.clone(), status: String::new() };
+            manager.spawn(notifier.run(is_ready, shutdown.clone()));
         }
         Ok(Self { ready, shutdown: shutdown.clone(), manager, _listener: listener })
     }
 
-    /// The daemon is up.
+    /// Reports to the service manager that the daemon has started.
     pub fn ready(&self) {
         self.ready.send_replace(true);
     }
 
-    /// Says that the daemon is stopping.
+    /// Reports to the service manager that the daemon is stopping.
     ///
     /// # Errors
-    /// If a part has panicked.
+    /// If the task that sends the notifications has panicked.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.shutdown.cancel();
         while let Some(ended) = self.manager.join_next().await {
-            ended.context("the service manager could not be notified")?;
+            ended.context("failed to notify the service manager")?;
         }
         Ok(())
     }
@@ -86,70 +86,71 @@ async fn upkeep(metrics: Metrics) {
     }
 }
 
-/// Who talks to the service manager.
-struct Teller {
+/// Sends the notifications to the service manager.
+struct Notifier {
     health: Arc<Health>,
     progress: Progress,
-    said: String,
+    /// The status that was sent last.
+    status: String,
 }
 
-impl Teller {
+impl Notifier {
     async fn run(mut self, mut ready: watch::Receiver<bool>, shutdown: CancellationToken) {
-        // Three chances for each deadline.
+        // Three notifications within each deadline of the watchdog.
         let watchdog = sd_notify::watchdog_enabled();
         let interval = watchdog.map_or(INTERVAL, |deadline| INTERVAL.min(deadline / 3));
         let mut is_ready = false;
         loop {
             if is_ready {
-                self.say_progress().await;
+                self.notify_progress().await;
             } else {
-                self.say_start(interval);
+                self.notify_start(interval);
             }
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(interval) => {}
                 Ok(()) = ready.changed(), if !is_ready => {
                     is_ready = true;
-                    say(&[NotifyState::Ready]);
+                    notify(&[NotifyState::Ready]);
                 }
             }
         }
-        say(&[NotifyState::Stopping, NotifyState::Status("stopping: finishing what is in hand")]);
+        notify(&[NotifyState::Stopping, NotifyState::Status("stopping: finishing the work under way")]);
     }
 
-    /// A start may wait for the database or the homeserver, or migrate, for as long as that takes.
-    fn say_start(&mut self, interval: Duration) {
+    /// Extends the start timeout: a start may wait for the database or the homeserver, or migrate for a long time.
+    fn notify_start(&mut self, interval: Duration) {
         let allowance = interval + START_ALLOWANCE;
         let allowance = u32::try_from(allowance.as_micros()).unwrap_or(u32::MAX);
-        say(&[NotifyState::ExtendTimeoutUsec(allowance)]);
-        self.say_status(format!("starting: {}", self.health.start_waits_for()));
+        notify(&[NotifyState::ExtendTimeoutUsec(allowance)]);
+        self.notify_status(format!("starting: {}", self.health.start_waits_for()));
     }
 
-    async fn say_progress(&mut self) {
+    async fn notify_progress(&mut self) {
         if let Some(stuck) = self.health.stuck().await {
-            tracing::error!(task = stuck, "no sign of life; the service manager's watchdog is not fed");
-            self.say_status(format!("stuck: no sign of life from {stuck}"));
+            tracing::error!(task = stuck, "a task shows no sign of life; sending no watchdog notification");
+            self.notify_status(format!("stuck: no sign of life from {stuck}"));
             return;
         }
-        say(&[NotifyState::Watchdog]);
+        notify(&[NotifyState::Watchdog]);
         let mut status = self.progress.in_words();
         if let Homeserver::Fails(error) = self.health.homeserver() {
             status = format!("{error}; {status}");
         }
-        self.say_status(status);
+        self.notify_status(status);
     }
 
-    fn say_status(&mut self, status: String) {
-        if status != self.said {
-            say(&[NotifyState::Status(&status)]);
-            self.said = status;
+    fn notify_status(&mut self, status: String) {
+        if status != self.status {
+            notify(&[NotifyState::Status(&status)]);
+            self.status = status;
         }
     }
 }
 
-/// A service manager that does not listen is its own trouble.
-fn say(states: &[NotifyState<'_>]) {
+/// A failure is only logged: Backscroll works without a service manager.
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager could not be notified");
+        tracing::debug!(%error, "failed to notify the service manager");
     }
 }

@@ -1,4 +1,8 @@
-//! Forwards: follows `/sync` from `since`.
+//! The forward loop: stores each `/sync` response and the `since` token of the next one in the same transaction.
+//!
+//! [`follow`] runs until shutdown, [`once`] for a single response (`run --once`). Both call `Follower::step`, which
+//! retries until one response is stored. Each try first checks for a `rollback` of the homeserver, then sends one
+//! request (`Follower::sync_once`). Two tasks run beside the loop: `state_check` and `removed_rooms`.
 
 mod past_membership;
 mod removed_rooms;
@@ -22,15 +26,15 @@ use crate::{
     matrix::{self, SyncRequest},
 };
 
-/// How often the current state of every room is compared with the server's while the daemon runs; and when it starts.
+/// How often the current state of every room is compared with the server's. It is also compared at start.
 const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// An answer that took this long was waited for, however long the server was asked to wait.
+/// A response that took at least this long ended a long poll, even if the requested timeout was longer.
 const UNHURRIED: Duration = Duration::from_secs(1);
 
 /// Follows the account's rooms until shutdown.
 ///
 /// # Errors
-/// One that no retry helps against.
+/// An error that a retry cannot fix.
 pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
     let follow = async {
         let timeout = context.config.homeserver.sync_timeout;
@@ -45,7 +49,7 @@ pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
         }
         Ok(())
     };
-    // Beside it, whatever is asked of the server but what is new: it may be slow to tell, or never do.
+    // These requests run beside the loop: the server may answer them slowly or never, and `/sync` must not wait.
     let check_states = context.health.watch("comparing states", state_check::run(context));
     let sync_and_check_rooms = context.health.watch("looking for lost rooms", removed_rooms::watch(context));
     let stop = |result: Result<(), Error>| result.inspect_err(|_| context.shutdown.cancel());
@@ -54,10 +58,10 @@ pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
     followed.and(checked)
 }
 
-/// Takes what is new, once.
+/// Stores one `/sync` response, then compares the states that are stale.
 ///
 /// # Errors
-/// One that no retry helps against.
+/// An error that a retry cannot fix.
 pub async fn once(context: &Context, account: Account) -> Result<(), Error> {
     let mut follower = Follower::new(context, account, Duration::ZERO);
     follower.mark_states_stale().await?;
@@ -65,12 +69,12 @@ pub async fn once(context: &Context, account: Account) -> Result<(), Error> {
     state_check::run(context).await
 }
 
-/// Where the loop stands.
+/// The state of the forward loop.
 struct Follower<'c> {
     context: &'c Context,
-    /// As it is stored, or was before what came last.
+    /// The account's row as last read or written. It can be out of date after a write whose result is unknown.
     account: Account,
-    /// How long the server is to wait for news.
+    /// How long the server may hold a request open while nothing is new (the `timeout` of `/sync`).
     timeout: Duration,
     rollback_check: RollbackCheck,
     pace: Pace,
@@ -80,11 +84,11 @@ struct Follower<'c> {
 
 impl<'c> Follower<'c> {
     fn new(context: &'c Context, account: Account, timeout: Duration) -> Self {
-        let (rollback_check, pace) = (RollbackCheck::lost(), Pace::default());
+        let (rollback_check, pace) = (RollbackCheck::due(), Pace::default());
         Self { context, account, timeout, rollback_check, pace, refusals: Backoff::default() }
     }
 
-    /// Takes a response, and looks for rooms that it should have reported and did not.
+    /// Stores a response, then looks for rooms that it should have reported and did not.
     async fn sync_and_check_rooms(&mut self) -> Result<(), Error> {
         let candidates = removed_rooms::candidates(self.context).await;
         let timeout = if candidates.is_empty() { self.timeout } else { Duration::ZERO };
@@ -93,8 +97,9 @@ impl<'c> Follower<'c> {
         Ok(())
     }
 
-    /// Has the current states compared with the server's after the next response: a state reset leaves no event, and a key
-    /// that has lost its event is in no answer but a whole state (P93). A first response is one.
+    /// Marks every room's state as stale, so that [`state_check`] compares it with the server's. `/sync` does not
+    /// report everything: a state reset sends no event, and only the whole state shows that a key has no event any
+    /// more (P93). Not needed before the first response, because that contains the whole state.
     async fn mark_states_stale(&self) -> Result<(), Error> {
         if self.account.since.is_some() {
             self.context.retry(async || Ok(self.context.writer.mark_states_stale().await?)).await?;
@@ -103,10 +108,10 @@ impl<'c> Follower<'c> {
         Ok(())
     }
 
-    /// Takes one `/sync` response into the archive, whatever number of tries that takes. Returns early on shutdown.
+    /// Stores one `/sync` response. Retries until it succeeds. Returns early on shutdown.
     ///
     /// # Errors
-    /// One that no retry helps against.
+    /// An error that a retry cannot fix.
     async fn step(&mut self, timeout: Duration) -> Result<(), Error> {
         let context = self.context;
         let mut backoff = Backoff::default();
@@ -117,7 +122,7 @@ impl<'c> Follower<'c> {
             match self.attempt(full_state, timeout).await {
                 Ok(SyncStep::Interrupted | SyncStep::SinceDropped) => {}
                 Ok(SyncStep::NeedFullState) => {
-                    // A second time only because rooms were chosen meanwhile.
+                    // This happens twice in a row only if rooms were chosen in between.
                     context.pause(self.pace.pause(Brought::Nothing, start.elapsed())).await;
                     full_state = true;
                 }
@@ -137,7 +142,7 @@ impl<'c> Follower<'c> {
                         context.note_failing(error, backoff.failures() + 1).await;
                     }
                     context.recover(error, &mut backoff).await?;
-                    // The commit may have gone through although its answer did not: the database knows.
+                    // The commit may have succeeded although its result got lost: read what is stored.
                     if unsure && let Ok(Some(stored)) = context.writer.archive().account().await {
                         self.account = stored;
                     }
@@ -147,7 +152,8 @@ impl<'c> Follower<'c> {
         Ok(())
     }
 
-    /// Makes one request, after a check whether the server was rolled back. Drops `since` if the server refuses it for good.
+    /// Checks whether the server was rolled back, then makes one request. Drops `since` if the server keeps refusing
+    /// it.
     async fn attempt(&mut self, full_state: bool, timeout: Duration) -> Result<SyncStep, Error> {
         self.rollback_check.run(self.context, &mut self.account).await?;
         let taken = self.sync_once(full_state, timeout).await;
@@ -156,7 +162,10 @@ impl<'c> Follower<'c> {
                 if !self.is_dead(&error).await? {
                     return Err(error.into());
                 }
-                tracing::warn!(%error, "the homeserver refuses the sync token; starting over, with a gap in every room");
+                tracing::warn!(
+                    %error,
+                    "the homeserver refuses the sync token; starting over, with a gap in every room"
+                );
                 self.account = self.context.writer.forget_since(&self.account).await?;
                 self.refusals.reset();
                 Ok(SyncStep::SinceDropped)
@@ -169,8 +178,8 @@ impl<'c> Follower<'c> {
         }
     }
 
-    /// Whether a refusal proves that `since` is dead: giving it up opens a gap in every room. It does if the server has refused
-    /// it again and again over a time, and takes the same request without it.
+    /// Whether `since` is dead. Dropping it opens a gap in every room, so one refusal is not enough: the server must
+    /// have refused it several times over a period, and must accept the same request without it.
     async fn is_dead(&mut self, refusal: &matrix::Error) -> Result<bool, Error> {
         if matches!(refusal, matrix::Error::UnusableToken) {
             return Ok(true);
@@ -186,7 +195,7 @@ impl<'c> Follower<'c> {
         }
     }
 
-    /// Makes one request and stores its response.
+    /// Makes one request and stores the response with the new `since`.
     async fn sync_once(&mut self, full_state: bool, timeout: Duration) -> Result<SyncStep, Error> {
         let Self { context, account, .. } = &mut *self;
         let rooms = wanted_rooms(context, account).await?;
@@ -194,7 +203,7 @@ impl<'c> Follower<'c> {
         if full_state && account.since.is_some() {
             context.writer.mark_left_rooms_stale(&rooms).await?;
         }
-        // What somebody waits for, the server is to tell at once.
+        // Another task waits for a response: ask the server to answer at once.
         let hurried =
             context.hurries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         let timeout = if hurried.is_ok() { Duration::ZERO } else { timeout };
@@ -213,7 +222,7 @@ impl<'c> Follower<'c> {
             context.progress.following(room_count, before + outcome.event_count as u64);
         }
         context.sync_is_current.store(true, Ordering::Relaxed);
-        // What the response opened is read from the database; this only wakes the reader.
+        // The backward loop reads new walks from the database. This only wakes it.
         context.walks_opened.notify_one();
         context.responses.send_modify(|stored| *stored += 1);
         context.states_marked_stale.notify_one();
@@ -221,20 +230,23 @@ impl<'c> Follower<'c> {
     }
 }
 
-/// What came of one request to `/sync`.
+/// The result of one request to `/sync`.
 enum SyncStep {
     /// The response is stored, and `since` has moved.
     Stored(SyncOutcome),
-    /// Nothing is stored. The response does not say which rooms are wanted, or what a new room is: the next request asks for the
-    /// whole state.
+    /// Nothing is stored. The response lacks the state that decides whether a room is wanted, or that a new room needs.
+    /// The next request asks for the whole state.
     NeedFullState,
-    /// Nothing is stored: the daemon is to stop, or rooms were chosen while the response was awaited.
+    /// Nothing is stored: the daemon shuts down, rooms were chosen while the response was awaited, or another task
+    /// asked for an immediate response.
     Interrupted,
-    /// The server has refused `since` for good. The next response is an initial one, with a gap in every room.
+    /// The server kept refusing `since`, so it was dropped. The next response is an initial one, with a gap in every
+    /// room.
     SinceDropped,
 }
 
-/// What a response has brought. One that repeats what is known, or of nothing that is archived, brings nothing new.
+/// What a response has brought. One that only repeats known events, or only concerns rooms that are not archived,
+/// brings no news.
 fn brought(outcome: &SyncOutcome, is_same_token: bool) -> Brought {
     if outcome.event_count > 0 {
         Brought::News
@@ -245,24 +257,25 @@ fn brought(outcome: &SyncOutcome, is_same_token: bool) -> Brought {
     }
 }
 
-/// Whether the next response must hold the state of every room: at the first, and when other rooms are wanted than
-/// before, which no token reports (P41).
+/// Whether the next response must contain the state of every room: at the first request, and after the choice of rooms
+/// has changed, because a response since a token does not report rooms that were unwanted until then (P41).
 fn wants_full_state(account: &Account, rooms: &Rooms) -> bool {
     account.since.is_none() || account.rooms_filter != Some(rooms.fingerprint())
 }
 
-/// The rooms that are wanted now. A decision of any process outdates the account's filter, so that is read too.
+/// The rooms that are wanted now. Any process may change the choice and so reset `rooms_filter`: that is read again
+/// too.
 async fn wanted_rooms(context: &Context, account: &mut Account) -> Result<Rooms, Error> {
     let (choices, rooms_filter) = context.writer.archive().choices(account.account_key).await?;
     account.rooms_filter = rooms_filter;
     Ok(context.config.rooms.with_choices(choices))
 }
 
-/// Returns once something was decided about rooms since `account` was read, even if it was taken back.
+/// Returns as soon as the choice of rooms has changed since `account` was read, even if it was changed back.
 async fn others_wanted(context: &Context, account: &Account) {
     loop {
         context.rooms_chosen.notified().await;
-        // What cannot be read now is read before the next request.
+        // If this fails, the choice is read before the next request anyway.
         let chosen = context.writer.archive().choices(account.account_key).await;
         if chosen.is_ok_and(|(_, rooms_filter)| rooms_filter != account.rooms_filter) {
             return;

@@ -10,15 +10,16 @@ use crate::{
     telemetry::pulse,
 };
 
-/// Events a page. They are few where the server heeds the filter, and any where it does not.
+/// Events per page. A server that applies the filter returns few; one that ignores it returns all of them.
 const PAGE: u32 = 1000;
-/// More than so many events of the usual size have.
+/// More than [`PAGE`] events of the usual size take.
 const MOST_BYTES: usize = 32 << 20;
-/// After as many pages the account counts as having been there: rather too much is archived than too little.
+/// After this many pages the account counts as having been in the room: better to archive too much than too little.
 const MOST_PAGES: usize = 1000;
 
-/// Whether the account was in a room that it is not in now: the room's history holds its join. No answer of `/sync` may tell,
-/// where an invite has taken the leave's place; and Synapse gives the state also to who has declined an invite and nothing more.
+/// Whether the account was once in a room that it is not in now: then the room's history contains its join. `/sync`
+/// may not show that, because a later invite replaces the leave. `/state` does not show it either: Synapse returns
+/// the state also to an account that has only declined an invite.
 pub(super) async fn was_in(client: &Client, user_id: &str, room_id: &RoomId) -> Result<bool, Error> {
     let filter = serde_json::json!({ "types": ["m.room.member"], "senders": [user_id] }).to_string();
     let is_join = |event: &Event| event.membership() == Some((user_id, Membership::Join));

@@ -1,5 +1,9 @@
-//! Rooms that the homeserver takes from the account without a word: an administrator who deletes a room leaves nothing of
-//! it that `/sync` could tell (P106).
+//! Rooms that were removed on the homeserver: if an administrator deletes a room, `/sync` never reports that the
+//! account is no longer in it (P106).
+//!
+//! [`candidates`] are the rooms that the archive has as joined and the server does not. Some have just been left,
+//! which the next `/sync` response reports. [`confirm`] records the others as removed, if the server also refuses
+//! their state.
 
 use std::{collections::HashSet, convert::Infallible, time::Duration};
 
@@ -7,12 +11,12 @@ use ruma::{OwnedRoomId, RoomId};
 
 use crate::{Error, context::Context};
 
-/// How often a room must be refused that the server has left out of the account's rooms and of `/sync`.
+/// How often the server must refuse a room's state before the room counts as removed.
 const REPEATS: u32 = 3;
-/// How often the rooms that the account is in are compared with the server's; and when it starts.
+/// How often the account's rooms are compared with the server's list. They are also compared at start.
 const LOOK_AFTER: Duration = Duration::from_secs(60);
 
-/// Looks for such rooms until shutdown, beside `/sync`.
+/// Looks for removed rooms until shutdown, beside `/sync`.
 pub(super) async fn watch(context: &Context) {
     while !context.shutdown.is_cancelled() {
         let candidates = candidates(context).await;
@@ -24,13 +28,13 @@ pub(super) async fn watch(context: &Context) {
     }
 }
 
-/// Rooms that the archive takes the account to be in and the server does not. Whoever has just left is among them:
-/// `/sync` reports that, and only what it leaves out has [vanished](confirm).
+/// Rooms that the account has joined according to the archive, but not according to the server. A room that it has just
+/// left is among them until `/sync` reports the leave; see [`confirm`].
 pub(super) async fn candidates(context: &Context) -> Vec<OwnedRoomId> {
     match context.unless_stopped(missing(context)).await {
         Some(Ok(rooms)) => rooms,
         Some(Err(error)) => {
-            tracing::debug!(%error, "the rooms could not be compared with the homeserver's; later again");
+            tracing::debug!(%error, "failed to compare the account's rooms with the homeserver's; retrying later");
             Vec::new()
         }
         None => Vec::new(),
@@ -47,8 +51,9 @@ async fn missing(context: &Context) -> Result<Vec<OwnedRoomId>, Error> {
     Ok(followed.filter(|room_id| !joined.contains(room_id)).collect())
 }
 
-/// To be called with the [`candidates`] of before the last `/sync` response, which had its chance to tell: notes that the
-/// account is not in those any more that it did not mention and of which the server refuses the state. Their rows stay.
+/// Records the removed rooms among `candidates`: those that the last `/sync` response did not mention, and whose
+/// state the server refuses. Call it after a response that was requested later than the candidates were read. What is
+/// archived stays.
 pub(super) async fn confirm(context: &Context, candidates: &[OwnedRoomId]) {
     for room_id in candidates {
         let request = context.writer.state_order().ask(room_id.as_str());
@@ -59,18 +64,18 @@ pub(super) async fn confirm(context: &Context, candidates: &[OwnedRoomId]) {
         match context.writer.lose_room(room_id.as_str(), &request, account.since.as_deref()).await {
             Ok(true) => tracing::warn!(
                 room.id = %room_id,
-                "the homeserver has taken the room away without saying so; what is archived of it stays"
+                "the room was removed on the homeserver; what is archived of it stays"
             ),
             Ok(false) => {}
             Err(error) => {
-                tracing::debug!(room.id = %room_id, %error, "that a room has vanished could not be noted");
+                tracing::debug!(room.id = %room_id, %error, "failed to record that a room was removed");
             }
         }
     }
 }
 
-/// Whether the server refuses the room's state, and leaves the room out of the account's, again and again: a single answer may be
-/// a proxy's, or one of a server in trouble.
+/// Whether the server repeatedly refuses the room's state and does not list the room as joined. A single response may
+/// come from a proxy or from an overloaded server.
 async fn is_refused(context: &Context, room_id: &OwnedRoomId) -> bool {
     let refused = async || {
         let state = context.client.state(room_id).await;

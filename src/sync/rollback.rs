@@ -1,4 +1,8 @@
-//! Whether the server is the one that answered before.
+//! Detects that the homeserver was rolled back, for example restored from a backup.
+//!
+//! After a rollback the server lacks events that it has served before. It takes `since` for a token of the future and
+//! reports nothing until it has caught up, without an error (P23). So the archive's newest events are looked up on
+//! the server; if it lacks one, `since` is dropped and `/sync` starts over with a gap in every room.
 
 use std::time::Duration;
 
@@ -7,36 +11,36 @@ use ruma::{RoomId, UserId};
 
 use crate::{Error, archive::Account, backoff::Retry, context::Context, matrix};
 
-/// How long the server may take to say whether it knows an event: `/sync` waits for that.
+/// How long one look-up of an event may take. `/sync` waits for it.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Whether what came last is an answer of the server. After a failure, and at first, another server may answer than did
-/// before, or the same one from a backup.
+/// Whether the check is due. It is due at start and after each failed request: the server may have been replaced or
+/// restored meanwhile.
 #[derive(Debug)]
 pub(super) struct RollbackCheck {
-    /// How often it may still be tried to find out.
+    /// How many tries of the check are left. 0: the check is not due.
     tries: u32,
 }
 
 impl RollbackCheck {
-    pub(super) fn lost() -> Self {
+    pub(super) fn due() -> Self {
         Self { tries: 3 }
     }
 
     pub(super) fn failed(&mut self, error: &Error) {
         if matches!(error, Error::Matrix(error) if !matches!(error, matrix::Error::RateLimited { .. })) {
-            *self = Self::lost();
+            *self = Self::due();
         }
     }
 
-    fn is_lost(&self) -> bool {
+    fn is_due(&self) -> bool {
         self.tries > 0
     }
 
-    /// Takes it up again: where the server does not know any more what it reported, it was rolled back, and takes `since` for a
-    /// token of the future without a word (P23). Then that is given up, and the next response is an initial one.
+    /// Runs the check if it is due. If the server was rolled back, drops `since`, so that the next response is an
+    /// initial one.
     pub(super) async fn run(&mut self, context: &Context, account: &mut Account) -> Result<(), Error> {
-        if !self.is_lost() {
+        if !self.is_due() {
             return Ok(());
         }
         let is_last = self.tries == 1;
@@ -46,8 +50,8 @@ impl RollbackCheck {
         }
         if rolled_back? && account.since.is_some() {
             tracing::warn!(
-                "the homeserver does not know any more what it sent, as after coming back from a backup; starting over, \
-                 with a gap in every room"
+                "the homeserver lacks events that it has sent before: it was probably restored from a backup; starting \
+                 over, with a gap in every room"
             );
             *account = context.writer.forget_since(account).await?;
         }
@@ -56,8 +60,8 @@ impl RollbackCheck {
     }
 }
 
-/// Whether the server has said again and again, for a while, that it [was rolled back](was_rolled_back): one that answers from
-/// several machines may lack for a moment what it has just reported.
+/// Whether repeated checks over a period all find that the server [was rolled back](was_rolled_back). A single one
+/// proves nothing: a server that runs on several machines may lack a new event for a moment.
 async fn is_proven(context: &Context, account: &Account, is_last: bool) -> Result<bool, Error> {
     let lacks = async || {
         let lacks = was_rolled_back(context, account, is_last).await?;
@@ -66,14 +70,14 @@ async fn is_proven(context: &Context, account: &Account, is_last: bool) -> Resul
     context.is_repeated(lacks, |lacks| context.retries.is_believed_soon(lacks)).await
 }
 
-/// Whether the server knows a room, and not the last event that it served there. Where the archive has older events of that
-/// event's kind, the server must know one of them: else all may have been removed by age. A request that fails is no proof; it
-/// is an error unless this `is_last` try.
+/// Whether the server knows a room but lacks the newest event that it served there. If the archive has older events
+/// of the same kind, the server must still have one of them; otherwise it may have purged them all by age. A failed
+/// request proves nothing: it is returned as an error, or ignored if this `is_last` try.
 async fn was_rolled_back(context: &Context, account: &Account, is_last: bool) -> Result<bool, Error> {
     let archive = context.writer.archive();
     let knows = async |room_id: &str, event_id: &str| knows(context, room_id, event_id, is_last).await;
     let anchors = archive.anchors().await?;
-    // At once, so that a server which lets each wait does not hold up `/sync` for all of them together.
+    // All at once: on a slow server, `/sync` then waits for one request and not for all in turn.
     let answers = join_all(anchors.iter().map(|anchor| knows(&anchor.room_id, &anchor.event_id))).await;
     for (anchor, is_known) in anchors.iter().zip(answers) {
         if is_known? != Some(false) || knows(&anchor.room_id, &anchor.create_event_id).await? != Some(true) {
@@ -84,7 +88,7 @@ async fn was_rolled_back(context: &Context, account: &Account, is_last: bool) ->
             return Ok(true);
         }
         let (own, others): (Vec<_>, Vec<_>) = older.into_iter().partition(|event| event.is_own);
-        // All that a user has sent is hidden from an account that ignores them, and nothing of others.
+        // The server hides the events of an ignored sender. Then only an older event of the same sender is proof.
         let others = if ignores(context, account, &anchor.sender).await { Vec::new() } else { others };
         for event in own.into_iter().chain(others) {
             if knows(&anchor.room_id, &event.event_id).await? == Some(true) {
@@ -95,7 +99,7 @@ async fn was_rolled_back(context: &Context, account: &Account, is_last: bool) ->
     Ok(false)
 }
 
-/// Whether the server knows an event; `None`: it did not say.
+/// Whether the server has an event. `None`: unknown.
 async fn knows(
     context: &Context,
     room_id: &str,
@@ -110,7 +114,7 @@ async fn knows(
     known(event.map(|event| event.map(|_| ())), is_last)
 }
 
-/// Whether the server knows what it was asked for; `None`: it did not say.
+/// The same, from the response to a request. `None`: unknown.
 fn known(answer: Option<Result<(), matrix::Error>>, is_last: bool) -> Result<Option<bool>, Error> {
     match answer {
         Some(Ok(())) => Ok(Some(true)),
@@ -122,7 +126,7 @@ fn known(answer: Option<Result<(), matrix::Error>>, is_last: bool) -> Result<Opt
     }
 }
 
-/// Whether the account ignores a user, or may.
+/// Whether the account ignores a user. True if that is unknown.
 async fn ignores(context: &Context, account: &Account, sender: &str) -> bool {
     let Ok(user_id) = <&UserId>::try_from(account.user_id.as_str()) else { return true };
     match context.unless_stopped(context.client.ignored_users(user_id)).await {

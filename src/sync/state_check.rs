@@ -1,5 +1,8 @@
-//! The current states compared with the server's, beside `/sync`: a server that is slow to tell a room's state, or never
-//! does, holds up nothing that is live, and no other room.
+//! Compares the current state of stale rooms with the server's (`/state`) and stores the server's answer.
+//!
+//! A room's state is marked as stale where `/sync` may not have reported every change. The comparison runs beside
+//! `/sync`, for several rooms at once: a server that returns a room's state slowly or never delays neither live
+//! events nor other rooms.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -19,24 +22,25 @@ use crate::{
     telemetry::pulse,
 };
 
-/// How many states are asked for at once: an answer may be large, and a server that is slow with one should not hold up all.
+/// How many states are requested at once. A response may be large, and one slow response should not delay all the
+/// others.
 const AT_ONCE: usize = 3;
-/// How many stale rooms are read at once: to find them the database reads all rooms.
+/// How many stale rooms are read at once. Finding them reads all rooms.
 const PORTION: usize = 100;
-/// How soon the state of a room is asked for again that could not be got, the second time. The pause doubles with each.
+/// First retry delay for a room whose state could not be fetched twice; doubles each time. The first retry has no
+/// delay.
 const AGAIN: Duration = Duration::from_secs(1);
-/// The longest such pause.
+/// The longest retry delay.
 const AT_LAST: Duration = Duration::from_secs(60 * 60);
-/// How often `--once` asks again for a state that it could not get.
+/// How often `--once` retries a state that could not be fetched.
 const TRIES_ONCE: u32 = 4;
-/// The longest that it waits for that: all else it has still to do.
+/// The longest that `--once` waits for the next retry, because it has other work to do.
 const SOON: Duration = Duration::from_secs(60);
 
-/// Compares the states of rooms where there is reason to doubt the archive's, until shutdown; with `--once`, until each was
-/// compared or given up.
+/// Compares the states of stale rooms until shutdown. With `--once`: until each was compared or given up.
 ///
 /// # Errors
-/// One that no retry helps against.
+/// An error that a retry cannot fix.
 pub(super) async fn run(context: &Context) -> Result<(), Error> {
     let mut checks = StateChecks {
         context,
@@ -51,35 +55,36 @@ pub(super) async fn run(context: &Context) -> Result<(), Error> {
 
 struct StateChecks<'c> {
     context: &'c Context,
-    /// Until when the server asks for no more requests, of the account and not of a room.
+    /// Until when the server's rate limit applies. It is a limit of the account, so no room is requested meanwhile.
     limited_until: Option<Instant>,
-    /// How often in a row it has asked for that.
+    /// Rate-limited responses in a row.
     limits: u32,
-    /// The rooms whose state could not be got.
+    /// The rooms whose state could not be fetched.
     postponed: HashMap<i32, Postponed>,
-    /// Stale rooms that were read and not asked for yet.
+    /// Stale rooms that were read but not requested yet.
     queue: VecDeque<StaleRoom>,
 }
 
-/// A room whose state could not be got.
+/// A room whose state could not be fetched.
 struct Postponed {
     until: Instant,
     tries: u32,
 }
 
-/// What came of asking for a room's state.
+/// The result of requesting a room's state.
 enum Checked {
     Done,
-    /// The room is to be asked for again.
+    /// The request failed. The room is retried later.
     Failed(matrix::Error),
-    /// The answer is older than what `/sync` has reported meanwhile, or the room cannot be asked for: later again.
+    /// The response is older than a state that `/sync` has reported meanwhile, or the stored room id is not valid.
+    /// The room is retried later.
     Superseded,
-    /// To be stopped.
+    /// The daemon shuts down.
     Stopped,
 }
 
 impl StateChecks<'_> {
-    /// Ends at shutdown, and with `--once` when nothing is left to do.
+    /// Runs until shutdown. With `--once`: until nothing is left to do.
     async fn run(&mut self) -> Result<(), Error> {
         let context = self.context;
         let mut asked = FuturesUnordered::new();
@@ -92,7 +97,7 @@ impl StateChecks<'_> {
                         let checked = check(context, &room).await;
                         (room, checked)
                     };
-                    // With a pulse of its own: each request says for how long its loop may wait.
+                    // Each request sets its own limit for the watchdog, so each check is watched separately.
                     asked.push(context.health.watch("a state check", check));
                 }
             }
@@ -117,7 +122,7 @@ impl StateChecks<'_> {
         self.limited_until.is_some_and(|until| until > Instant::now())
     }
 
-    /// Forgets what could not be got of rooms of which it is not to be asked for any more.
+    /// Removes the postponed rooms that are no longer stale.
     async fn forget_trusted(&mut self) -> Result<(), Error> {
         if self.postponed.is_empty() {
             return Ok(());
@@ -129,7 +134,7 @@ impl StateChecks<'_> {
         Ok(())
     }
 
-    /// The rooms that are asked for now, beside those of `asked_keys`.
+    /// The rooms to request now, besides those of `asked_keys`, which are requested already.
     async fn next_rooms(&mut self, asked_keys: &HashSet<i32>) -> Result<Vec<StaleRoom>, Error> {
         let places = AT_ONCE.saturating_sub(asked_keys.len());
         if places == 0 || self.is_limited() {
@@ -142,7 +147,7 @@ impl StateChecks<'_> {
         Ok(self.queue.drain(..next).collect())
     }
 
-    /// Reads the next stale rooms, but for those that are being asked for or wait.
+    /// Reads the next stale rooms, without those that are being requested or wait for a retry.
     async fn read_stale_rooms(&self, asked_keys: &HashSet<i32>) -> Result<Vec<StaleRoom>, Error> {
         let is_given_up = |room: &Postponed| self.context.once && room.tries > TRIES_ONCE;
         let waits = |room: &Postponed| room.until > Instant::now() || is_given_up(room);
@@ -151,7 +156,7 @@ impl StateChecks<'_> {
         Ok(self.context.writer.archive().stale_rooms(&except, PORTION).await?)
     }
 
-    /// When the next room may be asked for that waits; `None`: none does.
+    /// When the next postponed room is due. `None`: no room waits.
     fn next_due(&self, asked_keys: &HashSet<i32>) -> Option<Instant> {
         let once = self.context.once;
         let rooms = self.postponed.iter().filter(|(room_key, _)| !asked_keys.contains(room_key));
@@ -175,7 +180,7 @@ impl StateChecks<'_> {
                 let pause = if let Retry::After(pause) = error.retry() { pause } else { AGAIN };
                 tracing::info!(
                     retry_in_s = pause.as_secs(),
-                    "the homeserver limits how often states are asked for"
+                    "the homeserver limits the rate of requests for room states"
                 );
                 self.limits += 1;
                 self.limited_until = Some(Instant::now() + pause.max(AGAIN));
@@ -184,13 +189,13 @@ impl StateChecks<'_> {
                 let again = self.postpone(room.room_key);
                 tracing::warn!(
                     room.id = %room.room_id, %error, retry_in_s = again.as_secs(),
-                    "the current state could not be compared with the server's"
+                    "failed to compare the current state with the homeserver's"
                 );
             }
         }
     }
 
-    /// Lets the room's state be asked for later: at once, the first time. Returns how much later.
+    /// Schedules a retry for the room: at once the first time, later with a growing delay. Returns the delay.
     fn postpone(&mut self, room_key: i32) -> Duration {
         let before = self.postponed.get(&room_key).map_or(0, |room| room.tries);
         let pause = before.checked_sub(1).map_or(Duration::ZERO, |times| doubled(AGAIN, times, AT_LAST));
@@ -199,9 +204,9 @@ impl StateChecks<'_> {
     }
 }
 
-/// Asks for the state of a room, and stores it.
+/// Requests the state of a room and stores it.
 async fn check(context: &Context, room: &StaleRoom) -> Result<Checked, Error> {
-    // What an earlier version took for a room: it cannot be asked for.
+    // An earlier version stored an id that is not a valid room id: it cannot be requested.
     let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::Superseded) };
     let Some(mut account) = context.writer.archive().account().await? else { return Ok(Checked::Done) };
     let request = context.writer.state_order().ask(&room.room_id);
@@ -235,7 +240,7 @@ async fn check(context: &Context, room: &StaleRoom) -> Result<Checked, Error> {
     Ok(Checked::Done)
 }
 
-/// The state of a room; `None`: the account was never in it, nor does the archive have anything of it.
+/// The state of a room. `None`: the account was never in it, and nothing of it is archived.
 async fn state_of(
     context: &Context,
     user_id: &str,

@@ -1,4 +1,4 @@
-//! A response of `/sync` on its way from the homeserver into the archive.
+//! Reads one `/sync` response and stores it, batch by batch as it arrives.
 
 use std::time::{Duration, Instant};
 
@@ -18,13 +18,14 @@ use crate::{
     },
 };
 
-/// What storing the state of every room of a large account may take.
+/// How long it may take to store the state of every room of a large account.
 const FULL_STORE: Duration = Duration::from_secs(15 * 60);
-/// How often a first response's progress is logged.
-const TELL_AFTER: Duration = Duration::from_secs(10);
+/// How often the progress of a first response is logged.
+const LOG_AFTER: Duration = Duration::from_secs(10);
 
-/// The answer to `request`, stored as it comes; and the account as it is then. `None`: the daemon is to stop, or other rooms
-/// were chosen meanwhile.
+/// Sends `request` and stores the response. Returns what was stored, and the account with the new `since`. `None`:
+/// nothing is stored, because the daemon shuts down, rooms were chosen meanwhile, or another task asked for an
+/// immediate response.
 pub(super) async fn take_in(
     context: &Context,
     account: &Account,
@@ -35,7 +36,7 @@ pub(super) async fn take_in(
     let news = async {
         tokio::select! {
             answer = context.client.sync(request) => answer.map(Some),
-            // Somebody cannot wait as long as the server may.
+            // Another task needs a response now: this request is sent again without a timeout.
             () = context.hurried.notified(), if !full => Ok(None),
         }
     };
@@ -49,10 +50,10 @@ pub(super) async fn take_in(
         };
         context.health.homeserver_is(Homeserver::Answers);
         if batch.rooms_unread && full {
-            // A room that is quiet is reported in no other response.
+            // Without this response, a room where nothing happens would never be reported.
             return Err(matrix::Error::Malformed("/sync: the rooms are no object".to_owned()).into());
         }
-        // Of a first response, and of one to a run that ends, nobody waits to see the next.
+        // A first response and a single run do not show which rooms are active now.
         if !full && !context.once {
             active.extend(talked_in(&batch));
         }
@@ -85,14 +86,14 @@ pub(super) async fn take_in(
     }
 }
 
-/// The next rooms of an answer, with the events' own content.
+/// The next rooms of a response. Where the server has put an edit's content into an event, the event's own is restored.
 async fn next(context: &Context, answer: &mut SyncStream) -> Result<SyncBatch, Error> {
     let mut batch = answer.next().await?;
     unedit::undo_in_rooms(context, &mut batch.rooms).await?;
     Ok(batch)
 }
 
-/// What comes of the way to the server; `None` if the daemon is to stop, or other rooms were chosen while it was waited for.
+/// The result of a request. `None`: the daemon shuts down, or rooms were chosen while the request was under way.
 async fn unless_outdated<T, E: Into<Error>>(
     context: &Context,
     account: &Account,
@@ -121,7 +122,7 @@ fn note(outcome: &SyncOutcome, took: Duration) {
     }
 }
 
-/// What is shown of a first response while it is stored.
+/// The progress of a first response, shown while it is stored.
 struct First {
     progress: crate::telemetry::RoomProgress,
     portions: u64,
@@ -142,7 +143,7 @@ impl First {
             page_count: self.portions,
             ..Reached::default()
         });
-        if self.active.elapsed() >= TELL_AFTER {
+        if self.active.elapsed() >= LOG_AFTER {
             self.active = Instant::now();
             tracing::info!(
                 room_count = outcome.room_count,

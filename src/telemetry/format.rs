@@ -1,4 +1,4 @@
-//! How a log line looks.
+//! The two formats of log lines: for a terminal ([`Pretty`]) and JSON ([`Json`]).
 
 use std::fmt::{self, Display, Write as _};
 
@@ -59,7 +59,7 @@ fn dim(to: &mut Writer<'_>, text: impl Display) -> fmt::Result {
     write!(to, "{}", Painted { colour, code: "2", text })
 }
 
-/// The SGR code of its colour.
+/// The SGR code of the level's colour.
 const fn code(level: Level) -> &'static str {
     match level {
         Level::ERROR => "1;31",
@@ -70,7 +70,7 @@ const fn code(level: Level) -> &'static str {
     }
 }
 
-/// The message as it is, then `key=value`; names, values and message escaped.
+/// The message, then `key=value` for each field. The message and the values are escaped.
 pub(super) struct Fields;
 
 impl<'a> FormatFields<'a> for Fields {
@@ -127,9 +127,9 @@ impl Visit for FieldVisitor<'_> {
     }
 }
 
-/// One JSON object a line: `timestamp`, `level`, `message`, `target`, the fields, and `spans`.
+/// One JSON object for each line: `timestamp`, `level`, `message`, `target`, the fields, and `spans`.
 ///
-/// What could upset a terminal is escaped.
+/// Characters that could control a terminal are escaped.
 pub(super) struct Json(format::Format<format::Json, SystemTime>);
 
 impl Json {

@@ -1,20 +1,20 @@
-//! Which log lines are written.
+//! Parses `log.level` and makes the filter for log lines.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// The words that stand for how much is logged.
+/// The log levels.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Libraries that tell more than an operator wants to know.
-const TALKATIVE: [&str; 9] =
+/// Libraries that log more than an operator needs.
+const VERBOSE: [&str; 9] =
     ["h2", "hyper", "hyper_util", "reqwest", "rustls", "sqlx", "tokio", "tower", "tower_http"];
 
-/// Whether `text` is a level or a list of directives such as `info,backscroll::sync=debug`; otherwise what
-/// is wrong with it.
+/// Checks that `text` is a level, or a list of directives such as `info,backscroll::sync=debug`. The error says what
+/// is wrong.
 ///
-/// A single word has to be a level. To the filter it could also be the name of a module, and a mistyped
-/// level would then silence everything.
+/// A single word must be a level. The filter itself would also accept it as the name of a module, and then a mistyped
+/// level would silence everything.
 pub(crate) fn check_level(text: &str) -> Result<(), String> {
     let words = text.split(',').map(str::trim);
     let bare = words.filter(|word| !word.contains(['=', '[', ']', '{', '}', ' ', '"']));
@@ -29,16 +29,16 @@ pub(crate) fn check_level(text: &str) -> Result<(), String> {
     }
     filter(text)
         .map(drop)
-        .map_err(|error| format!("cannot be understood: {}", crate::text::Printable(&error.to_string())))
+        .map_err(|error| format!("is not valid: {}", crate::text::Printable(&error.to_string())))
 }
 
-/// The operator's directives, and at most warnings from libraries that they do not name.
+/// The filter for the operator's directives. Libraries that these do not name log warnings at most.
 pub(super) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
     let directives = || text.split(',').map(str::trim);
     let silent = |word: &&str| matches!(word.to_ascii_lowercase().as_str(), "off" | "error");
     let most = directives().find(silent).unwrap_or("warn");
     let named = |library: &str| directives().any(|d| d.split(['=', ':']).next() == Some(library));
-    let quiet = TALKATIVE.iter().filter(|library| !named(library)).map(|library| format!("{library}={most}"));
+    let quiet = VERBOSE.iter().filter(|library| !named(library)).map(|library| format!("{library}={most}"));
     let all: Vec<_> = quiet.chain(directives().map(str::to_owned)).collect();
     EnvFilter::builder().parse(all.join(","))
 }

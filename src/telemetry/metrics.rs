@@ -1,8 +1,8 @@
-//! The metrics: what they are called, and how they are read.
+//! The Prometheus metrics.
 //!
-//! Names and labels are stable; `deploy/` holds a dashboard and alert rules that use them. No label holds a room, a user
-//! or anything else of which there may be many. Counters are this process's and cost an addition; what only the database
-//! knows is read when somebody asks. Where nobody listens nothing is kept.
+//! Names and labels are stable; the dashboard and the alert rules in `deploy/` use them. No label contains a room, a
+//! user or anything else that can have many values. Counters count in this process. Values from the database are
+//! queried when `/metrics` is read. Without `http.listen`, nothing is recorded.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const DATABASE_UP: &str = "backscroll_database_up";
 const HOMESERVER_UP: &str = "backscroll_homeserver_up";
 const BUILD: &str = "backscroll_build_info";
 
-/// From a commit on a fast disk to a first `/sync` of a large account.
+/// The smallest is for a commit on a fast disk, the largest for a first `/sync` of a large account.
 const BUCKETS: [f64; 14] =
     [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 180.0];
 
@@ -71,35 +71,35 @@ pub(crate) fn stored_sync(event_count: usize, commit: Duration) {
     histogram!(COMMIT, "kind" => "sync").record(commit);
 }
 
-/// Counts pages of history that were stored in one transaction, with so many new events.
+/// Counts pages of history that were stored in one transaction, and the new events in them.
 pub(crate) fn stored_pages(page_count: u64, event_count: u64, commit: Duration) {
     counter!(PAGES).increment(page_count);
     counter!(EVENTS, "source" => Source::Backfill.as_str()).increment(event_count);
     histogram!(COMMIT, "kind" => "page").record(commit);
 }
 
-/// Counts a failure that is tried again.
+/// Counts a failure that is retried.
 pub(crate) fn retry(class: &'static str) {
     counter!(RETRIES, "class" => class).increment(1);
 }
 
-/// Counts a request to the homeserver: which endpoint, and what came of it (`ok`, or the class of the error).
+/// Counts a request to the homeserver. `outcome`: `ok`, or the class of the error.
 pub(crate) fn request(endpoint: &'static str, outcome: &'static str, duration: Duration) {
     histogram!(REQUEST, "endpoint" => endpoint, "outcome" => outcome).record(duration);
 }
 
-/// Numbers that only the database knows.
+/// Values that are queried from the database.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
-    /// Seconds since the last `/sync` response was committed; `None`: none was yet.
+    /// Seconds since the last `/sync` response was committed. `None`: there was none yet.
     pub synced_ago_s: Option<f64>,
     /// Size of the database.
     pub database_bytes: i64,
-    /// Known holes that are being filled.
+    /// Gaps that are not filled yet.
     pub open_gaps: i64,
-    /// Walks by state: every state, so that a count that falls to none is shown as 0 and not left as it was.
+    /// Walks by state. Every state is reported, so that a count that falls to zero is shown as 0.
     pub walks: Vec<(&'static str, i64)>,
-    /// Watched rooms by the state of their history: every state.
+    /// Watched rooms by the state of their history. Every state is reported.
     pub rooms: Vec<(&'static str, i64)>,
 }
 
@@ -108,10 +108,10 @@ pub struct Gauges {
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// Begins to keep metrics, for the whole process. A second call keeps none.
+    /// Starts to record metrics for the whole process. A second call records none.
     ///
     /// # Errors
-    /// None that the fixed buckets could have.
+    /// If the buckets are not valid, which does not happen because they are constant.
     pub fn install() -> Result<Self, BuildError> {
         let durations = Matcher::Suffix("_duration_seconds".to_owned());
         let builder = PrometheusBuilder::new().set_buckets_for_metric(durations, &BUCKETS)?;
@@ -124,12 +124,12 @@ impl Metrics {
         Ok(Self(handle))
     }
 
-    /// Folds what the histograms have gathered; without it they would grow until somebody asks.
+    /// Drains the histograms' buffers. Without this they would grow until the next scrape.
     pub fn upkeep(&self) {
         self.0.run_upkeep();
     }
 
-    /// The metrics in Prometheus's text format. `gauges`: `None` where the database does not answer.
+    /// The metrics in Prometheus's text format. `gauges`: `None` if the database does not answer.
     pub fn render(&self, gauges: Option<&Gauges>, homeserver: &Homeserver) -> String {
         gauge!(DATABASE_UP).set(f64::from(u8::from(gauges.is_some())));
         gauge!(HOMESERVER_UP).set(f64::from(u8::from(*homeserver == Homeserver::Answers)));
@@ -140,7 +140,7 @@ impl Metrics {
     }
 }
 
-/// What is shown before anything has happened: an alert on a counter that is not there would never fire.
+/// Sets every counter to 0: an alert on a counter that does not exist yet would never fire.
 fn begin() {
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     for source in Source::ALL {
@@ -154,7 +154,7 @@ fn begin() {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+#[expect(clippy::cast_precision_loss, reason = "Prometheus has no integers")]
 fn set(gauges: &Gauges) {
     if let Some(age) = gauges.synced_ago_s {
         gauge!(SYNC_AGE).set(age);
@@ -170,22 +170,30 @@ fn set(gauges: &Gauges) {
 }
 
 fn describe() {
-    describe_counter!(EVENTS, "New events that this process stored, by where they came from.");
+    describe_counter!(EVENTS, "New events that this process stored, by source.");
     describe_counter!(PAGES, "Pages of history that this process stored.");
     describe_counter!(SYNCS, "Responses of /sync that this process stored.");
-    describe_counter!(RETRIES, "Failures after which this process tried again, by class.");
-    describe_histogram!(REQUEST, Unit::Seconds, "Requests to the homeserver; /sync waits for news.");
-    describe_histogram!(COMMIT, Unit::Seconds, "From an answer to the end of its transaction, by kind.");
+    describe_counter!(RETRIES, "Failures that this process retried, by class.");
+    describe_histogram!(
+        REQUEST,
+        Unit::Seconds,
+        "Duration of requests to the homeserver; /sync is a long poll."
+    );
+    describe_histogram!(
+        COMMIT,
+        Unit::Seconds,
+        "Time from a response to the end of its transaction, by kind."
+    );
     describe_gauge!(
         SYNC_AGE,
         Unit::Seconds,
         "Time since the last response of /sync was committed; up to homeserver.sync_timeout in a quiet account."
     );
-    describe_gauge!(GAPS, "Known holes in timelines that are being filled.");
+    describe_gauge!(GAPS, "Gaps in timelines that are not filled yet.");
     describe_gauge!(WALKS, "Backward walks by state.");
     describe_gauge!(ROOMS, "Archived rooms by the state of their history.");
     describe_gauge!(DATABASE_SIZE, Unit::Bytes, "Size of the database.");
-    describe_gauge!(DATABASE_UP, "Whether the database answered when this was asked.");
-    describe_gauge!(HOMESERVER_UP, "Whether the homeserver answered the last request for news.");
+    describe_gauge!(DATABASE_UP, "1 if the database answered this scrape, else 0.");
+    describe_gauge!(HOMESERVER_UP, "1 if the last /sync request succeeded, else 0.");
     describe_gauge!(BUILD, "1, with the version as a label.");
 }

@@ -1,7 +1,7 @@
-//! What people and machines see of a running daemon: log lines and progress, both on stderr.
+//! The output of a running daemon: log lines and progress on stderr, and metrics.
 //!
-//! Whatever reaches a log line has been through [`escape`](crate::text::escape()): a room's name can neither steer a terminal nor
-//! forge a line. Log lines go above the progress lines, never through them.
+//! Text from rooms is [escaped](crate::text::escape()) before it is logged, so that a room's name can neither control
+//! a terminal nor forge a log line. Log lines are printed above the progress lines.
 
 mod format;
 pub(crate) mod level;
@@ -28,15 +28,15 @@ use crate::{
 /// Why telemetry cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The level cannot be understood.
-    #[error("`log.level` cannot be understood: {0}")]
+    /// The level is not valid.
+    #[error("`log.level` is not valid: {0}")]
     Level(#[from] tracing_subscriber::filter::ParseError),
-    /// It runs already; it can be started once in a process.
+    /// It was started before. A process can start it once.
     #[error("logging has been started twice")]
     Started(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// The running telemetry: who holds it may show progress.
+/// The running telemetry, from which [`Progress`] is made.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     bars: MultiProgress,
@@ -44,7 +44,7 @@ pub struct Telemetry {
     colour: bool,
 }
 
-/// Starts logging to stderr, for the whole process and once.
+/// Starts logging to stderr for the whole process. Call it once.
 pub fn start(settings: &LogSettings) -> Result<Telemetry, Error> {
     let terminal = io::stderr().is_terminal();
     let colour = terminal && is_colour_wanted();
@@ -56,23 +56,23 @@ pub fn start(settings: &LogSettings) -> Result<Telemetry, Error> {
 }
 
 impl Telemetry {
-    /// One that draws only on a terminal: `terminal` says whether stderr is one.
+    /// `terminal`: whether stderr is a terminal. Progress lines are drawn only there.
     pub fn new(terminal: bool, colour: bool) -> Self {
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Self { bars: MultiProgress::with_draw_target(target), terminal, colour }
     }
 
-    /// The progress of one run, drawn on a terminal and logged elsewhere.
+    /// The progress of one run: drawn on a terminal, logged elsewhere.
     pub fn progress(&self) -> Progress {
         Progress::new(self.bars.clone(), self.terminal, self.colour)
     }
 
-    /// Whether a person sees stderr and progress is drawn there.
+    /// Whether progress is drawn on a terminal.
     pub const fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// Runs `print`, which writes to the terminal itself, with the progress lines out of its way.
+    /// Runs `print`, which writes to the terminal itself, while the progress lines are cleared.
     pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bars.suspend(print)
     }
@@ -108,7 +108,7 @@ where
     Ok(registry().with(level::filter(level)?).with(layer))
 }
 
-/// Writes to stderr while the progress lines are away.
+/// Clears the progress lines while it writes to stderr.
 #[derive(Clone)]
 struct AboveBars(MultiProgress);
 
@@ -117,7 +117,7 @@ impl Write for AboveBars {
         self.0.suspend(|| io::stderr().write(line))
     }
 
-    /// The formatter hands over whole lines, so that the progress lines are taken away once for each.
+    /// The formatter writes whole lines, so the progress lines are cleared once for each.
     fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
         self.0.suspend(|| io::stderr().write_all(line))
     }

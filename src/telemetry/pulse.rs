@@ -1,24 +1,24 @@
-//! Signs of life of the loops. Before a loop waits it says for how long that may take ([`within`]), or that it waits for
-//! something to happen ([`resting`]).
+//! How a loop shows that it is alive. Before it waits, it announces how long that may take ([`within`]), or that it
+//! waits for an event, however long ([`resting`]).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// What a loop does between two waits: parsing an answer and storing it.
+/// How long a loop's own work between two waits may take, such as parsing a response.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
 tokio::task_local! {
-    /// That of the loop that is running.
+    /// The pulse of the running loop.
     static PULSE: Arc<Pulse>;
 }
 
-/// When a loop is to show the next sign of life.
+/// When a loop must announce its next wait.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     pub(crate) name: &'static str,
-    /// `None`: resting.
+    /// `None`: it waits for an event.
     due: Mutex<Option<Instant>>,
 }
 
@@ -36,28 +36,29 @@ impl Pulse {
     }
 }
 
-/// Runs a loop whose signs of life go to `pulse`.
+/// Runs a loop that announces its waits to `pulse`.
 pub(crate) fn with<T>(pulse: Arc<Pulse>, work: impl Future<Output = T>) -> impl Future<Output = T> {
     PULSE.scope(pulse, Box::pin(work))
 }
 
-/// Says that the running loop's next step may take so long, and work of its own besides. Nothing outside a loop.
+/// Announces that the next step of the running loop may take this long, and its own work [`GRACE`] more. Does nothing
+/// outside a loop.
 pub(crate) fn within(step: Duration) {
     let _ = PULSE.try_with(|pulse| pulse.set(Instant::now().checked_add(step + GRACE)));
 }
 
-/// Says that the running loop waits for something to happen, however long that takes.
+/// Announces that the running loop waits for an event, however long that takes.
 pub(crate) fn resting() {
     let _ = PULSE.try_with(|pulse| pulse.set(None));
 }
 
-/// How the homeserver is.
+/// The result of the last `/sync` request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Homeserver {
-    /// It has not been asked yet.
+    /// No request has ended yet.
     Unknown,
-    /// The last request for news was answered.
+    /// It succeeded.
     Answers,
-    /// It was not; in words.
+    /// It failed, with this error.
     Fails(String),
 }

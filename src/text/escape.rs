@@ -1,11 +1,11 @@
-//! Names from a room are anybody's text: what would steer a terminal, break a line of the log or turn its
-//! reading direction is shown as its code point.
+//! Makes text from rooms safe to print. Anybody can choose such a text, so a character that would control the
+//! terminal, break a line of the log or change the reading direction is shown as its code point.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Whether a character may not be printed as it is: control characters, line and paragraph separators, bidi
-/// and other format marks that show nothing, and tags.
+/// Whether a character must be escaped: control characters, line and paragraph separators, bidirectional and other
+/// invisible format characters, and tags.
 pub const fn needs_escape(c: char) -> bool {
     matches!(
         c,
@@ -22,14 +22,14 @@ pub const fn needs_escape(c: char) -> bool {
     )
 }
 
-/// The text with every such character as `\n`, `\t` or `\u{202e}`; as it is if there is none.
+/// Escapes every such character, as `\n`, `\t` or `\u{202e}`. Borrows the text if there is none.
 ///
 /// A backslash stays a backslash: the result is for reading, not for parsing.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if text.chars().any(needs_escape) { Cow::Owned(Printable(text).to_string()) } else { Cow::Borrowed(text) }
 }
 
-/// Shows a text escaped; pads and cuts like a `str`.
+/// Displays a text escaped. Width and precision work as for a `str`.
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<'a>(pub &'a str);
 
@@ -54,8 +54,8 @@ pub(crate) fn write_escaped(to: &mut impl fmt::Write, text: &str) -> fmt::Result
     Ok(())
 }
 
-/// Writes JSON with every such character as `\u202e`. JSON escapes only what it must; the others stand in strings, so the
-/// value stays the same.
+/// Writes JSON with every such character as `\u202e`. JSON itself escapes few characters. Other such characters occur only
+/// inside strings, so they are escaped in JSON's notation too, and the value stays the same.
 pub(crate) fn write_escaped_json(to: &mut impl fmt::Write, json: &str) -> fmt::Result {
     for c in json.chars() {
         if needs_escape(c) {

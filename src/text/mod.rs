@@ -1,4 +1,4 @@
-//! Text that people read: names made safe to show, numbers and times, and lines laid out for a terminal.
+//! Formats text for people: makes names safe to print, formats numbers and times, and lays out lines for a terminal.
 
 mod escape;
 mod number;

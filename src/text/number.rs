@@ -1,4 +1,4 @@
-//! Numbers for people.
+//! Formats numbers for people.
 
 /// `1,234,567`.
 pub(crate) fn thousands(number: impl Into<i128>) -> String {
@@ -27,7 +27,7 @@ pub(crate) fn size(bytes: i64) -> String {
     let mut value = bytes.max(0) as f64;
     let mut unit = "B";
     for larger in ["kB", "MB", "GB", "TB", "PB"] {
-        // What would be shown as 1000.
+        // Use the larger unit already if the value would be rounded to 1000.
         if value < 999.5 {
             break;
         }
@@ -46,7 +46,7 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
-/// Rounded; what is negative or no number is 0, what is too large the largest.
+/// Rounds to a whole number. A negative number or NaN becomes 0, one that is too large the maximum.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

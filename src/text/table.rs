@@ -1,4 +1,5 @@
-//! A table that fits: a flexible first column, and others that give way when it is narrow.
+//! A table that fits the terminal. The first column is flexible, and the least important columns are left out if
+//! necessary.
 
 use console::measure_text_width;
 
@@ -6,12 +7,12 @@ use super::{Canvas, cut};
 
 const GAP: &str = "  ";
 
-/// The first column is cut before others give way, but not below this.
+/// The smallest width of the first column. It is cut to this width before other columns are left out.
 const NARROWEST_NAME: usize = 20;
-/// And is no wider than this.
+/// The largest width of the first column.
 const WIDEST_NAME: usize = 44;
 
-/// What stands in one place, and its SGR code. The text is escaped.
+/// The text of one cell, which is escaped, and its SGR code.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cell {
     pub(crate) text: String,
@@ -28,7 +29,7 @@ impl Cell {
 pub(crate) struct Column {
     pub(crate) title: &'static str,
     pub(crate) right: bool,
-    /// The highest goes first where there is not enough room.
+    /// The column with the highest number is left out first.
     pub(crate) spare: u8,
     pub(crate) cells: Vec<Cell>,
 }
@@ -50,7 +51,7 @@ impl Column {
     }
 }
 
-/// The columns that fit, a heading above them. A column without content is left out.
+/// The columns that fit, below their headings. A column without content is left out.
 pub(crate) fn lay_out(mut columns: Vec<Column>, canvas: Canvas) -> String {
     let mut first = columns.remove(0);
     columns.retain(|column| !column.is_empty());

@@ -1,4 +1,4 @@
-//! Text laid out for a terminal or a pipe, and painted where colour is wanted.
+//! Lays out text for a terminal or a pipe, and colours it if the terminal allows it.
 
 use std::{
     fmt::{self, Display},
@@ -9,11 +9,11 @@ use console::{Term, measure_text_width, truncate_str};
 
 use super::escape::escape;
 
-/// Where no terminal says how wide it is.
+/// The width if stdout is not a terminal.
 const COLUMNS: usize = 100;
 const FEWEST_COLUMNS: usize = 40;
 
-/// What is written on.
+/// The width and colours of standard output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Canvas {
     pub(crate) columns: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Canvas {
 }
 
 impl Canvas {
-    /// Standard output. A pipe is as wide as `COLUMNS` says, which `watch` sets.
+    /// For standard output. The width of a pipe is taken from `COLUMNS`, which `watch` sets.
     pub(crate) fn stdout() -> Self {
         let term = Term::stdout();
         let screen = term.size_checked().map(|(_, columns)| usize::from(columns));
@@ -35,7 +35,7 @@ impl Canvas {
         paint(self.colour, code, text)
     }
 
-    /// The text from column `indent` on, its first line after `head`, which must fill those columns.
+    /// Wraps the text and indents it to column `indent`. The first line begins with `head`, which must be that wide.
     pub(crate) fn hang(self, head: &str, indent: usize, text: &str) -> String {
         let lines = wrap(text, self.columns.saturating_sub(indent));
         let mut laid = String::new();
@@ -52,7 +52,7 @@ impl Canvas {
     }
 }
 
-/// Whether a terminal is to be written to in colour.
+/// Whether the environment allows colours on a terminal.
 pub(crate) fn is_colour_wanted() -> bool {
     allows_colour(|name| std::env::var(name).ok())
 }
@@ -63,7 +63,7 @@ fn allows_colour(variable: impl Fn(&str) -> Option<String>) -> bool {
     !refused && variable("TERM").as_deref() != Some("dumb")
 }
 
-/// Shows something in the colour or weight of an SGR `code`, where there is `colour`.
+/// Displays a text in the colour or weight of an SGR `code`, if `colour` is set.
 pub(crate) struct Painted<'c, T> {
     pub(crate) colour: bool,
     pub(crate) code: &'c str,
@@ -77,13 +77,13 @@ impl<T: Display> Display for Painted<'_, T> {
     }
 }
 
-/// The text in the colour or weight of an SGR `code`, where there is `colour` and something to see.
+/// The text in the colour or weight of an SGR `code`, if `colour` is set and the text is not blank.
 pub(crate) fn paint(colour: bool, code: &str, text: &str) -> String {
     let colour = colour && !code.is_empty() && !text.trim().is_empty();
     Painted { colour, code, text }.to_string()
 }
 
-/// Writes to standard output; nobody reading to the end is no failure.
+/// Writes to standard output. A reader that closes the pipe early is not an error.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -92,12 +92,12 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Escaped, and cut to at most `width` columns.
+/// Escapes the text and cuts it to at most `width` columns.
 pub(crate) fn cut(text: &str, width: usize) -> String {
     truncate_str(&escape(text), width, "…").into_owned()
 }
 
-/// A name escaped and cut or padded to exactly this many columns.
+/// Escapes a name, and cuts or pads it to exactly this many columns.
 pub(crate) fn fit(name: &str, width: usize) -> String {
     let escaped = escape(name);
     let cut = truncate_str(&escaped, width, "…");
@@ -105,7 +105,8 @@ pub(crate) fn fit(name: &str, width: usize) -> String {
     format!("{cut}{}", " ".repeat(gap))
 }
 
-/// Escaped, in lines of at most `width` columns, broken between words where there are any. At least one line.
+/// Escapes the text and wraps it to lines of at most `width` columns, between words if possible. Returns at least one
+/// line.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
     let mut lines = Vec::new();

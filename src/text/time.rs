@@ -1,8 +1,8 @@
-//! Times and durations for people.
+//! Formats times and durations for people.
 
 use super::number::{thousands, whole};
 
-/// The days from 0000-03-01 to 1970-01-01.
+/// The number of days from 0000-03-01 to 1970-01-01.
 const DAYS_TO_1970: i64 = 719_468;
 
 /// `12 s ago`, `3 min ago`, `5 h ago`, `12 days ago`.
@@ -15,7 +15,7 @@ pub(crate) fn ago(seconds: f64) -> String {
     }
 }
 
-/// `45s`, `14m`, `3h`, `12d`: rounded up to the next of the unit, for more would be a pretence.
+/// `45s`, `14m`, `3h`, `12d`: rounded up to a whole unit, because an estimate is not more exact than that.
 pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..100 => format!("{seconds}s"),
@@ -26,7 +26,7 @@ pub(crate) fn duration(seconds: u64) -> String {
     }
 }
 
-/// The day in UTC of a time in milliseconds; a server may say any time at all.
+/// The day, in UTC, of a time in milliseconds. A server may send any number.
 pub(crate) fn day(milliseconds: i64) -> String {
     let (year, month, day) = civil(milliseconds.div_euclid(86_400_000));
     if (1970..=9999).contains(&year) {
@@ -36,7 +36,7 @@ pub(crate) fn day(milliseconds: i64) -> String {
     }
 }
 
-/// Year, month and day of a day since 1970-01-01, by counting years from March, in eras of 400.
+/// Year, month and day from a number of days since 1970-01-01. Counts years from March, in eras of 400 years.
 const fn civil(day: i64) -> (i64, i64, i64) {
     let day = day + DAYS_TO_1970;
     let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));

@@ -33,7 +33,7 @@ async fn probes_tell_what_is_wrong() {
     stage.say(&room, "wakes the sync", 1);
     daemon
         .until("it is not ready any more", async || {
-            get(address, "/readyz").unwrap().1.contains("homeserver: failed to get an answer")
+            get(address, "/readyz").unwrap().1.contains("homeserver: failed to complete the request")
         })
         .await;
     assert_eq!(
@@ -59,7 +59,7 @@ async fn a_listener_is_opt_in_and_its_address_must_be_free() {
     let stage = stage.set("http.listen", &address);
     let run = stage.backscroll.run(&["run"]).await;
     assert_eq!(run.status.code(), Some(69), "{}", run.stderr);
-    assert!(run.stderr.contains(&format!("`http.listen` {address} cannot be listened at")), "{}", run.stderr);
+    assert!(run.stderr.contains(&format!("failed to listen on {address} (`http.listen`)")), "{}", run.stderr);
     // A cron job's run does not listen.
     stage.once().await;
 }

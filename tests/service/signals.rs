@@ -64,7 +64,7 @@ async fn a_transaction_that_hangs_is_left() {
         daemon.signal(Signal::SIGTERM);
         if signals == 2 {
             tokio::time::sleep(Duration::from_millis(300)).await;
-            assert_eq!(daemon.ended(), None, "it waits for what is in hand");
+            assert_eq!(daemon.ended(), None, "it waits for the transaction under way");
             let (code, took) = ends(&mut daemon, Signal::SIGTERM).await;
             assert_eq!(code, Some(130), "{}", daemon.stderr());
             assert!(took < Duration::from_secs(1), "{took:?}");
@@ -72,7 +72,7 @@ async fn a_transaction_that_hangs_is_left() {
             let status = daemon.wait().await;
             assert_eq!(status.code(), Some(0), "{}", daemon.stderr());
             assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
-            assert!(daemon.stderr().contains("fetched again by the next run"), "{}", daemon.stderr());
+            assert!(daemon.stderr().contains("the next run fetches it again"), "{}", daemon.stderr());
         }
         eprintln!("{signals} signal(s) while a transaction hangs: {:?}", start.elapsed());
         holder.close().await.unwrap();

@@ -58,7 +58,11 @@ impl Stage {
     pub(crate) async fn once_with_stalled_rooms(&self) -> Outcome {
         let outcome = self.backscroll.run(&["run", "--once"]).await;
         assert_eq!(outcome.status.code(), Some(65), "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("stalled; what else was due is archived"), "{}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains("stalled; everything else that was due is archived"),
+            "{}",
+            outcome.stderr
+        );
         outcome
     }
 

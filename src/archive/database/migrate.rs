@@ -1,4 +1,4 @@
-//! Applies the migrations that a database lacks, also while others read it.
+//! Applies pending migrations, also while others read the database.
 
 use std::time::{Duration, Instant};
 
@@ -10,34 +10,34 @@ use sqlx::{
 use super::{inspect, waits::Wait};
 use crate::archive::{Archive, CONNECT, Error};
 
-/// Where it is noted which ones were applied.
+/// The table of the applied migrations.
 pub(in crate::archive) const TABLE: &str = "archive._sqlx_migrations";
-/// How long one statement of a migration waits for a lock at first. Whoever reads the views queues behind it, so that this is
-/// short, and shorter than `deadlock_timeout` is by default: it is the migration that gives way, not a reader.
+/// How long one statement of a migration waits for a lock at first. Readers of the views queue behind it, so this is
+/// short. It is shorter than the default `deadlock_timeout`, so that the migration fails and not a reader.
 const LOCK: Duration = Duration::from_millis(500);
-/// How long at last, where readers leave no such moment: it doubles with each try.
+/// How long it waits at last, if readers always hold a lock. The time doubles with each try.
 const LOCK_AT_LAST: Duration = Duration::from_secs(15);
-/// How long what passes is tried again here.
+/// How long temporary failures are retried.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The first pause between two tries, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
-/// After how many tries it is said who is in the way.
+/// After this many tries, the sessions that hold locks are logged.
 const SAY_AFTER: u32 = 5;
 
 /// The migrations that this program has.
 pub(in crate::archive) fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!();
-    // In our own schema: the database may be shared with other programs.
+    // The table is in our own schema, because other programs may use the database too.
     migrator.create_schema("archive");
     migrator.dangerous_set_table_name(TABLE);
     migrator
 }
 
 impl Archive {
-    /// Applies the migrations that the database lacks, each in a transaction that nobody else applies one beside. What passes,
-    /// such as a lock that a reader holds, is tried again for two minutes.
+    /// Applies the pending migrations, each in its own transaction. Nobody else can apply one at the same time.
+    /// Temporary failures, such as a lock that a reader holds, are retried for two minutes.
     ///
-    /// A database that lacks none is not written to, so a role without the right to make tables will do.
+    /// Without pending migrations nothing is written, so a role without the right to create tables is sufficient.
     pub async fn migrate(&self) -> Result<(), Error> {
         let end = Instant::now() + PATIENCE;
         let mut pause = PAUSES[0];
@@ -70,12 +70,12 @@ impl Archive {
         let mut connection =
             tokio::time::timeout(CONNECT, connect).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         let migrated = migrate(&mut connection, lock).await;
-        // What was to be done is done, or undone by the end of the session.
+        // The work is committed, or the end of the session rolls it back.
         let _ = tokio::time::timeout(CONNECT, connection.close()).await;
         migrated
     }
 
-    /// Whose transactions have locks on the archive's tables and views, as far as this role may see.
+    /// The sessions with locks on the archive's tables and views, as far as this role may see them.
     async fn holders(&self) -> String {
         let holders = sqlx::query_as!(
             Wait,
@@ -99,7 +99,7 @@ impl Archive {
 }
 
 async fn migrate(connection: &mut PgConnection, lock: Duration) -> Result<(), Error> {
-    // Since 17 (PostgreSQL, "transaction_timeout"). An index on millions of rows takes its time.
+    // `transaction_timeout` exists since PostgreSQL 17. An index on millions of rows takes long.
     let newer = connection.server_version_num().is_some_and(|version| version >= 170_000);
     let transaction_timeout = if newer { "set transaction_timeout = 0;" } else { "" };
     let settings = format!(
@@ -119,7 +119,7 @@ async fn migrate(connection: &mut PgConnection, lock: Duration) -> Result<(), Er
     Ok(())
 }
 
-/// The table where it is noted which ones were applied. Two that make it at the same time are in each other's way once.
+/// Creates the table of the applied migrations. If two processes create it at the same time, one of them fails once.
 async fn make_table(connection: &mut PgConnection) -> Result<(), Error> {
     for is_last in [false, true] {
         if inspect::is_migrated(connection).await? {
@@ -140,7 +140,7 @@ async fn make_table(connection: &mut PgConnection) -> Result<(), Error> {
     Ok(())
 }
 
-/// Applies one that is not applied yet, in a transaction with a lock that only its owner has a right to.
+/// Applies the next pending migration, in a transaction with a lock that only the owner may take.
 async fn apply(
     connection: &mut PgConnection,
     migrator: &Migrator,
@@ -148,7 +148,7 @@ async fn apply(
 ) -> Result<(), Error> {
     let mut transaction = connection.begin().await?;
     transaction.execute(AssertSqlSafe(format!("lock table {TABLE} in share row exclusive mode"))).await?;
-    // Read after that lock was had: another one may have applied it meanwhile.
+    // Read after the lock was taken: another process may have applied it meanwhile.
     let applied = transaction.list_applied_migrations(TABLE).await.map_err(failed)?;
     let known = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
     for other in &applied {
@@ -168,7 +168,7 @@ async fn apply(
     Ok(transaction.commit().await?)
 }
 
-/// What has failed: an error of the database is one, whatever was to be done.
+/// Converts an error of the migration. An error of the database stays one.
 pub(in crate::archive) fn failed(error: MigrateError) -> Error {
     match error {
         MigrateError::Execute(error) => Error::Database(error),

@@ -1,4 +1,4 @@
-//! The database below the tables: connecting, looking at what is there, migrating, what passes by itself, who waits for whom.
+//! The database itself: connections, inspection, migrations, temporary errors, and sessions that wait for locks.
 
 pub mod inspect;
 pub(super) mod migrate;

@@ -1,10 +1,10 @@
-//! Has each TCP connection of this process send at once (`TCP_NODELAY`). sqlx 0.9.0 leaves Nagle's algorithm on: the end of a
-//! `COPY` then waits until the server has acknowledged the rows before it, which a server with nothing to say puts off for
-//! 40 ms. Its issue 4335 is mended in no release yet; with one that is, this file goes.
+//! Sets `TCP_NODELAY` on each TCP connection of this process. sqlx 0.9.0 leaves Nagle's algorithm on. Then the end of
+//! a `COPY` waits until the server has acknowledged the rows before it, which a server with nothing to send delays by
+//! 40 ms. No release of sqlx fixes its issue 4335 yet. Remove this file when one does.
 //!
-//! sqlx does not hand out its socket. The process finds its sockets in `/proc/self/fd`, and has the kernel give it a second
-//! descriptor of each: descriptors may be sent by number over a socket pair (`SCM_RIGHTS`, unix(7)), and what is received is
-//! ours to use and to close. An option is the connection's, whichever descriptor sets it.
+//! sqlx does not expose its socket. So the process finds its sockets in `/proc/self/fd` and gets a second descriptor
+//! of each: it sends the descriptor by number over a socket pair (`SCM_RIGHTS`, unix(7)), and the received one is
+//! ours to use and to close. A socket option applies to the connection, whichever descriptor sets it.
 
 use std::{
     fs, io,
@@ -20,7 +20,7 @@ use rustix::net::{
     sockopt::{set_tcp_nodelay, socket_domain, socket_type, tcp_nodelay},
 };
 
-/// Lets no TCP connection that is open now hold back what it is to send. What fails costs time and nothing else.
+/// Sets the option on all TCP connections that are open now. A failure only costs time.
 pub(in crate::archive) fn send_at_once() {
     if let Err(error) = try_send_at_once() {
         tracing::debug!(%error, "the database connections hold back what they are to send: COPY takes 40 ms longer over TCP");
@@ -30,7 +30,7 @@ pub(in crate::archive) fn send_at_once() {
 fn try_send_at_once() -> io::Result<()> {
     let pair = UnixStream::pair()?;
     for number in sockets()? {
-        // Closed meanwhile, perhaps.
+        // It may have been closed meanwhile.
         let Ok(socket) = second_descriptor(&pair, number) else { continue };
         let is_tcp = matches!(socket_domain(&socket), Ok(AddressFamily::INET | AddressFamily::INET6))
             && socket_type(&socket) == Ok(SocketType::STREAM);
@@ -41,7 +41,7 @@ fn try_send_at_once() -> io::Result<()> {
     Ok(())
 }
 
-/// The numbers of the descriptors that are sockets.
+/// The descriptors that are sockets.
 fn sockets() -> io::Result<Vec<RawFd>> {
     let is_socket = |entry: &fs::DirEntry| {
         fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))

@@ -1,38 +1,38 @@
-//! What Backscroll needs of a database. `check` shows it, and `run`, `backfill` and `resequence` ask for it before they begin:
-//! one list, the same words and the same exit codes.
+//! The requirements for a database. `check` reports them, and `run`, `backfill` and `resequence` check them before
+//! they begin, with the same texts and exit codes.
 
 use std::fmt;
 
 use super::inspect::{Access, ConnectionLimit, Inspection, Limited};
 use crate::{Exit, archive, text::escape};
 
-/// What a finding is about.
+/// The subject of a finding.
 pub const DATABASE: &str = "database";
 /// The same.
 pub const SCHEMA: &str = "schema";
 
 /// For `nulls not distinct`.
 const OLDEST_MAJOR: i32 = 15;
-/// With fewer connections the daemon would wait for itself: one holds the writer's lease, one listens, one stores a page, and two
-/// are for `/sync`, for reading and for what else is asked.
+/// With fewer connections the daemon would wait for itself: one holds the writer's lease, one listens, one stores a
+/// page, and two are for `/sync` and for all other queries.
 pub const FEWEST_CONNECTIONS: u32 = 5;
-/// Names that are shown of many.
+/// At most this many names are shown.
 const NAMED: usize = 5;
 
-/// Something that stands in the way, and what to do.
+/// A problem, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The process's exit code. [`Exit::Unavailable`]: it may pass.
+    /// The process's exit code. [`Exit::Unavailable`]: it may be temporary.
     pub exit: Exit,
-    /// What it is about.
+    /// The subject.
     pub subject: &'static str,
-    /// What is wrong.
+    /// The problem.
     pub text: String,
-    /// What to do, a line each.
+    /// What to do, one line for each remedy.
     pub remedies: Vec<String>,
 }
 
-/// A database that will not do.
+/// The error for a database that does not meet the requirements.
 #[derive(Debug, thiserror::Error)]
 pub struct Unmet {
     /// At least one.
@@ -69,53 +69,54 @@ impl fmt::Display for Unmet {
     }
 }
 
-/// How many connections there are to be.
+/// How many connections this process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connections {
     /// In the pool.
     pub pool: u32,
-    /// Rooms that are walked at once, each of which may have another one besides.
+    /// Rooms that are walked at once. Each may need one more connection.
     pub walks: u32,
 }
 
-/// Beside those of the walks: the loops' own reads, `/sync`, the listener, and a reserve.
+/// Connections in addition to those of the walks: for the loops' own reads, `/sync`, the listener, and a reserve.
 const SPARE: u32 = 4;
 
 impl Connections {
-    /// For so many rooms at once.
+    /// The connections for this many rooms at once.
     pub fn for_walks(walks: usize) -> Self {
         let walks = u32::try_from(walks).unwrap_or(u32::MAX - SPARE);
         Self { pool: walks + SPARE, walks }
     }
 
-    /// All together: the pool, those that pages are stored over, and the lease.
+    /// The total: the pool, those for pages, and the lease.
     pub const fn total(self) -> u32 {
         self.pool + self.walks + 1
     }
 
-    /// As many of them as there may be.
+    /// Reduces them to the limit.
     #[must_use]
     pub fn within(self, most: i64) -> Self {
         let most = u32::try_from(most).unwrap_or(u32::MAX).max(FEWEST_CONNECTIONS);
         if self.total() <= most {
             return self;
         }
-        // Beside the lease and four in the pool, as far as there are so many: a walk waits for a connection if it must.
+        // The lease and four in the pool come first, if there are that many. A walk waits for a connection if
+        // necessary.
         let walks = most.saturating_sub(FEWEST_CONNECTIONS).clamp(1, self.walks);
         Self { walks, pool: (most - 1 - walks).min(self.pool) }
     }
 }
 
-/// Whether the database will do.
+/// Checks that the database meets the requirements.
 ///
 /// # Errors
-/// All that stands in the way.
+/// All problems.
 pub fn judge(found: &Inspection) -> Result<(), Unmet> {
     let problems = problems(found);
     if problems.is_empty() { Ok(()) } else { Err(Unmet { problems }) }
 }
 
-/// All that stands in the way.
+/// All problems.
 pub fn problems(found: &Inspection) -> Vec<Problem> {
     let of_the_server = [version(found), encoding(found), read_only(found), connections(found)];
     let of_the_schema = [schema(found), rights(found), taken(found)];
@@ -185,7 +186,7 @@ fn connections(found: &Inspection) -> Option<Problem> {
         let text = format!("{whose} may have {most} connections at once: {needs}");
         return Some(problem(Exit::Configuration, DATABASE, text, [remedy]));
     }
-    // While a daemon is at work, it has them.
+    // A running daemon has these connections.
     if found.writer.is_none() && (limit.free() < fewest || found.no_second.is_some()) {
         let text = format!("of {most} connections {} are free: {needs}", limit.free());
         return Some(problem(Exit::Unavailable, DATABASE, text, ["end some, or raise the limit"]));
@@ -254,11 +255,11 @@ fn rights(found: &Inspection) -> Option<Problem> {
     ))
 }
 
-/// Why there is no connection, and what to do.
+/// Why the connection failed, and what to do.
 pub fn unreachable(error: &archive::Error) -> Problem {
     let (exit, remedy) = match error {
         archive::Error::Database(sqlx::Error::Database(error)) => {
-            // PgBouncer's word, which knows some parameters only.
+            // PgBouncer's error: it supports only some parameters.
             let is_pooler = error.message().contains("startup parameter");
             match error.code().as_deref() {
                 Some("28P01" | "28000") => {

@@ -1,25 +1,25 @@
-//! Roles with no more rights than they need. What they may do is in migrations 0011, 0030 and 0031.
+//! Creates roles with no more rights than they need. Migrations 0011, 0030 and 0031 define the rights.
 
 use sqlx::{Executor as _, PgConnection};
 
 use crate::archive::{Archive, Error};
 
-/// A reader or writer that may do more than what it is for.
+/// A reader or writer with more rights than it needs.
 #[derive(Clone, Debug)]
 pub struct WideRole {
     /// Its name.
     pub role: String,
     /// `reader` of all rooms, `room reader` of some, or `writer`.
     pub kind: String,
-    /// Why, or what it may do; with what is to be done.
+    /// The reason or the right, and what to do.
     pub problem: String,
-    /// Whether it would be refused now.
+    /// Whether a new role of this kind would be refused.
     pub unlimited: bool,
 }
 
 impl Archive {
-    /// Lets a role read the views: of all rooms, or of these only. Makes the role if need be. Granting again replaces.
-    /// Returns what could not be taken from it.
+    /// Lets a role read the views: of all rooms, or only of these. Creates the role if necessary. Granting again
+    /// replaces the earlier grant. Returns the rights that could not be revoked.
     pub async fn grant_reader(&self, role: &str, rooms: Option<&[String]>) -> Result<Vec<String>, Error> {
         let mut transaction = self.pool.begin().await?;
         be_silent(&mut transaction).await?;
@@ -32,8 +32,8 @@ impl Archive {
         Ok(left)
     }
 
-    /// Lets a role do what the daemon does, and nothing to the tables themselves. Makes the role if need be. Returns what
-    /// could not be taken from it.
+    /// Lets a role run the daemon, but not change the tables themselves. Creates the role if necessary. Returns the
+    /// rights that could not be revoked.
     pub async fn grant_writer(&self, role: &str) -> Result<Vec<String>, Error> {
         let mut transaction = self.pool.begin().await?;
         be_silent(&mut transaction).await?;
@@ -44,7 +44,7 @@ impl Archive {
     }
 }
 
-/// The functions warn those who call them from psql; here their findings are asked for.
+/// The functions raise warnings for a caller in psql. Here their findings are queried instead.
 async fn be_silent(connection: &mut PgConnection) -> Result<(), Error> {
     connection.execute("set local client_min_messages = error").await?;
     Ok(())
@@ -55,7 +55,7 @@ async fn left_open(connection: &mut PgConnection, role: &str, kind: &str) -> Res
     Ok(left.fetch_all(connection).await?)
 }
 
-/// The readers and writers that may do too much by now; none, where this role may not ask.
+/// The readers and writers that have too many rights now. None if this role may not query it.
 pub(in crate::archive) async fn wide_roles(connection: &mut PgConnection) -> Result<Vec<WideRole>, Error> {
     let may_ask = sqlx::query_scalar!(
         r#"select exists (

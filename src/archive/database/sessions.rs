@@ -1,4 +1,5 @@
-//! The database sessions of this process: that none is kept which cannot write any more, and how long what is under way takes.
+//! The database sessions of this process. Sessions that can no longer write are closed, and the age of the oldest
+//! transaction is known.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +19,12 @@ use sqlx::{
 use super::nodelay;
 use crate::archive::{CONNECT, FRESH, lock};
 
-/// What the sessions of an archive share.
+/// The state that the sessions of an archive share.
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Sessions {
-    /// Whether this process is to write: a session that can only read is of no use then.
+    /// Whether this process writes. Then a read-only session is not used.
     is_writer: AtomicBool,
-    /// Sessions from before are not used again.
+    /// Sessions made before this time are not used again.
     renew_before: Mutex<Option<Instant>>,
     under_way: Mutex<UnderWay>,
 }
@@ -34,7 +35,7 @@ struct UnderWay {
     since: BTreeMap<u64, Instant>,
 }
 
-/// A transaction that is under way, from before it has a session to its end.
+/// A transaction under way, from before it has a session until its end.
 #[derive(Debug)]
 pub(in crate::archive) struct Step {
     sessions: Arc<Sessions>,
@@ -42,7 +43,8 @@ pub(in crate::archive) struct Step {
 }
 
 impl Sessions {
-    /// A pool of at most `connections`. It tests each as it comes back, so one that is soon taken again needs no second test.
+    /// A pool of at most `connections`. It tests each when it is returned, so one that is soon used again needs no
+    /// second test.
     pub(in crate::archive) fn pool(self: &Arc<Self>, options: PgConnectOptions, connections: u32) -> PgPool {
         let (made, taken) = (Arc::clone(self), Arc::clone(self));
         PgPoolOptions::new()
@@ -72,9 +74,10 @@ impl Sessions {
     }
 
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        // A plan is for the tables as they are. One that was made for an empty archive and kept would be used for the first
-        // million events, until PostgreSQL analyzes the table. Queries here look into indexes, some for each of ten thousand
-        // rooms: PostgreSQL estimates that as so costly that it compiles the query, which takes longer than to run it.
+        // A plan fits the tables as they are when it is made. A cached plan for an empty archive would be used for
+        // the first million events, until PostgreSQL analyzes the table. The queries here use indexes, some of them
+        // once for each of ten thousand rooms. PostgreSQL then estimates so high a cost that it compiles the query,
+        // which takes longer than to run it.
         connection.execute("set plan_cache_mode = force_custom_plan; set jit = off").await?;
         if self.is_writer.load(Ordering::Relaxed) {
             let is_read_only = sqlx::query_scalar!(
@@ -82,7 +85,8 @@ impl Sessions {
             )
             .fetch_one(connection)
             .await?;
-            // The address may lead elsewhere at any time, to a server that was promoted: no second use is made of this one.
+            // The address may lead to another server at any time, one that was promoted. So this session is not used
+            // again.
             if is_read_only {
                 self.renew();
             }
@@ -90,18 +94,18 @@ impl Sessions {
         Ok(())
     }
 
-    /// From now on sessions are to write.
+    /// Only uses sessions that can write from now on.
     pub(in crate::archive) fn are_to_write(&self) {
         self.is_writer.store(true, Ordering::Relaxed);
     }
 
-    /// Has no session that there is now used again.
+    /// Makes sure that no session that exists now is used again.
     pub(in crate::archive) fn renew(&self) {
-        // One that is being made now counts as there.
+        // A session that is being made counts as existing.
         *lock(&self.renew_before) = Instant::now().checked_add(Duration::from_millis(1));
     }
 
-    /// Whether a session that was made then is not to be used any more.
+    /// Whether a session that was made at that time must not be used again.
     pub(in crate::archive) fn is_outdated_since(&self, made: Instant) -> bool {
         lock(&self.renew_before).is_some_and(|renew_before| made < renew_before)
     }
@@ -110,7 +114,7 @@ impl Sessions {
         Instant::now().checked_sub(of.age).is_some_and(|made| self.is_outdated_since(made))
     }
 
-    /// Notes that a transaction begins.
+    /// Records that a transaction begins.
     pub(in crate::archive) fn begin(self: &Arc<Self>) -> Step {
         let mut under_way = lock(&self.under_way);
         under_way.last += 1;
@@ -120,7 +124,7 @@ impl Sessions {
         Step { sessions: Arc::clone(self), number }
     }
 
-    /// For how long the oldest transaction has been under way.
+    /// The age of the oldest transaction under way.
     pub(in crate::archive) fn oldest(&self) -> Option<Duration> {
         lock(&self.under_way).since.values().min().map(Instant::elapsed)
     }

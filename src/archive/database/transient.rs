@@ -1,4 +1,4 @@
-//! Which errors of the database pass by themselves. One list, for whatever is done with the database.
+//! Decides which errors of the database are temporary. All users of the database share this list.
 //!
 //! The codes are those of PostgreSQL's appendix "Error Codes".
 
@@ -6,27 +6,27 @@ use std::time::Duration;
 
 use crate::archive::Error;
 
-/// How often a command tries, and the first pause between.
+/// How often a command tries, and the first pause between two tries.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The lock of the lease is held by no session: of `archive.begin_writing`.
+/// `archive.begin_writing`: no session holds the lock of the lease.
 pub(in crate::archive) const NO_SESSION: &str = "BS002";
-/// Another writer has come: of the same.
+/// `archive.begin_writing`: there is another writer now.
 pub(in crate::archive) const ANOTHER_EPOCH: &str = "BS001";
 
-/// Connection (08), rollback such as for a deadlock (40), resources such as connections or room on the disk (53), the
-/// operator's or a timeout's intervention, start and shutdown (57), what the system below failed in (58).
+/// Classes of temporary errors: connection (08), rollback such as after a deadlock (40), insufficient resources such
+/// as connections or disk space (53), operator intervention, timeouts, start and shutdown (57), system errors (58).
 const CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
-/// A standby, or a server that was set to read only (25006); a transaction that was idle or has lasted too long (25P03, 25P04);
-/// an object that others use (55006); a lock that was not to be had in time (55P03); a view or table that a migration has
-/// changed under a prepared query (0A000 with the text that PostgreSQL has for it).
+/// Codes of temporary errors: a standby, or a server that was set to read-only (25006); a transaction that was idle
+/// or took too long (25P03, 25P04); an object in use (55006); a lock that was not available in time (55P03). And
+/// 0A000 with PostgreSQL's text for a view or table that a migration has changed after a query was prepared.
 const CODES: [&str; 5] = ["25006", "25P03", "25P04", "55006", "55P03"];
 /// PostgreSQL gives no code of its own for these.
 const TEXTS: [(&str, &str); 2] =
     [("0A000", "cached plan must not change result type"), ("XX000", "tuple concurrently updated")];
 
-/// Whether such an error passes.
+/// Whether such an error is temporary.
 pub(in crate::archive) fn passes(code: &str, message: &str) -> bool {
     CLASSES.iter().any(|class| code.starts_with(class))
         || CODES.contains(&code)
@@ -34,15 +34,15 @@ pub(in crate::archive) fn passes(code: &str, message: &str) -> bool {
         || TEXTS.contains(&(code, message))
 }
 
-/// Whether it is of the session rather than of what was to be done: another session may have none. A server that only reads
-/// may be a standby to which the address no longer leads.
+/// Whether the error concerns the session, not the statement, so that a new session may work. A read-only server may
+/// be a standby to which the address no longer leads.
 fn is_of_the_session(code: &str, message: &str) -> bool {
     ["08", "57"].iter().any(|class| code.starts_with(class) && code != "57014")
         || ["25006", "25P03", "25P04"].contains(&code)
         || TEXTS[0] == (code, message)
 }
 
-/// Does a command's work again, a few times, where what it has met passes and nothing of it was done.
+/// Retries a command's work a few times, if the error is temporary and nothing was done.
 pub(in crate::archive) async fn again<T>(work: impl AsyncFn() -> Result<T, Error>) -> Result<T, Error> {
     let mut pause = PAUSE;
     for _ in 1..TRIES {
@@ -63,7 +63,7 @@ impl Error {
         error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().map(sqlx::postgres::PgDatabaseError::code)
     }
 
-    /// Whether the database's error passes by itself.
+    /// Whether the error is temporary.
     pub(in crate::archive) fn passes(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::Database(error)) => {
@@ -77,19 +77,19 @@ impl Error {
         }
     }
 
-    /// Whether the session that it came from is not to be used again.
+    /// Whether the session must not be used again.
     pub(in crate::archive) fn is_of_the_session(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::Database(error)) => {
                 error.code().is_some_and(|code| is_of_the_session(&code, error.message()))
             }
-            // The way to the server, or what it says cannot be understood.
+            // The connection failed, or the server's response could not be parsed.
             Self::Database(sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_)) => true,
             _ => false,
         }
     }
 
-    /// Whether the server takes no writing, as a standby.
+    /// Whether the server is read-only, such as a standby.
     pub(in crate::archive) fn is_read_only(&self) -> bool {
         self.code() == Some("25006")
     }

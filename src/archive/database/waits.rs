@@ -1,13 +1,13 @@
-//! Who holds up a transaction of ours.
+//! Finds sessions that hold locks which Backscroll's transactions wait for.
 
 use std::{fmt::Write as _, time::Duration};
 
 use crate::archive::{Archive, Error};
 
-/// From when on a wait for a lock is long: nothing of ours holds one for that long, but for an erasure and the like.
+/// A wait of this length is long. Backscroll itself holds no lock for that long, except during an erasure and the like.
 const LONG: Duration = Duration::from_secs(5);
 
-/// A session that holds a lock which transactions of Backscroll wait for. What the role may not see is `None`.
+/// A session that holds a lock which transactions of Backscroll wait for. Fields that the role may not see are `None`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Wait {
     /// How long the first of them has waited.
@@ -16,14 +16,15 @@ pub struct Wait {
     pub pid: i32,
     /// Its role.
     pub user: Option<String>,
-    /// What it calls itself.
+    /// Its `application_name`.
     pub application: Option<String>,
     /// When its transaction began.
     pub since: Option<String>,
 }
 
 impl Wait {
-    /// The session that holds the lock. What it calls itself is its own word: to be escaped.
+    /// Describes the session that holds the lock. The session has chosen its `application_name` itself, so escape the
+    /// text.
     pub fn holder(&self) -> String {
         let mut text = format!("server process {}", self.pid);
         let parts =
@@ -42,11 +43,11 @@ impl Wait {
 }
 
 impl Archive {
-    /// Who holds locks that sessions of Backscroll have waited for 5 s or longer.
+    /// The sessions that hold locks which sessions of Backscroll have waited for 5 s or longer.
     pub async fn waits(&self) -> Result<Vec<Wait>, Error> {
         let waits = sqlx::query_as!(
             Wait,
-            // Anybody may call a session `backscroll`, but not with the rights of one.
+            // Every role may call its session `backscroll`, so the rights of the role are checked too.
             r#"with waiting as (
                    select a.pid, max(clock_timestamp() - l.waitstart) as waited
                    from pg_stat_activity a
@@ -78,7 +79,7 @@ impl Archive {
         self.sessions.oldest().is_some_and(|since| since >= LONG)
     }
 
-    /// What is wrong with the lease of this process, if something is.
+    /// The problem of this process's lease, if there is one.
     pub fn lease_trouble(&self) -> Option<String> {
         crate::archive::lock(&self.lease_state).as_ref().and_then(crate::archive::lease::Observer::trouble)
     }

@@ -1,6 +1,6 @@
-//! What was erased, as the writer sees it: nothing of it comes back, whichever answer of the server holds it.
+//! Keeps erased content out of the archive, whichever response contains it.
 //!
-//! Invariant: every event and every quarantined text passes [`Tombstones`] on its way into a table.
+//! Invariant: every event and every quarantined text passes [`Tombstones`] before it is written to a table.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// The users who were erased.
+/// The erased users.
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Tombstones<'u> {
     users: HashSet<&'u str>,
@@ -31,7 +31,7 @@ impl<'u> Tombstones<'u> {
         self.users.is_empty()
     }
 
-    /// The event as it may be stored.
+    /// The event without erased content.
     pub(in crate::archive) fn cover<'e>(&self, room: &Room, event: &'e Event) -> Cow<'e, Event> {
         if self.is_empty() {
             return Cow::Borrowed(event);
@@ -44,29 +44,29 @@ impl<'u> Tombstones<'u> {
             covered.to_mut().prev_content = None;
         }
         if event.uncommon().unnamed_prev.is_some() {
-            // Nothing shows whose it is.
+            // It is unknown whose content this is.
             return Cow::Owned(covered.into_owned().with_uncommon(|it| it.unnamed_prev = None));
         }
         covered
     }
 
-    /// Whether an event is the user's: sent by them, or their membership, which holds their name and avatar whoever
-    /// sent it.
+    /// Whether an event concerns the user: they sent it, or it is their membership. A membership contains their name
+    /// and avatar, whoever sent it.
     fn covers(&self, event_type: &str, sender: &str, state_key: Option<&str>) -> bool {
         let member = state_key.filter(|_| event_type == "m.room.member");
         self.users.contains(sender) || member.is_some_and(|user_id| self.users.contains(user_id))
     }
 
-    /// Whether `prev_content` is or may be the user's. Where the server does not say whose it is, it goes: the view
-    /// `state_history` then finds the value before in the archive.
+    /// Whether `prev_content` is or may be the user's. If the server does not name its sender, it is removed. The
+    /// view `state_history` then finds the earlier value in the archive.
     fn repeats(&self, event: &Event) -> bool {
         let own = event.event_type == "m.room.member"
             && event.state_key.as_ref().is_some_and(|user_id| self.users.contains(user_id.as_str()));
         own || event.prev_sender.as_ref().is_none_or(|sender| self.users.contains(sender.as_str()))
     }
 
-    /// Whether text that is no event concerns an erased user: names them anywhere. Whose it is, such a text cannot be
-    /// trusted to say.
+    /// Whether a text that is not a valid event concerns an erased user, because it names them anywhere. The sender
+    /// in such a text cannot be trusted.
     pub(in crate::archive) fn mentioned(&self, raw: &str) -> bool {
         if self.is_empty() {
             return false;
@@ -89,7 +89,7 @@ impl<'u> Tombstones<'u> {
     }
 }
 
-/// Looks behind JSON's escapes.
+/// Also finds the name behind JSON escapes.
 fn json_mentions(value: &Json<'_>, user_id: &str) -> bool {
     let within = |text: &Text<'_>| text.to_column().0.contains(user_id);
     match value {

@@ -1,4 +1,4 @@
-//! Erasing what a user said, or a room: on the operator's word, in one transaction, for good.
+//! Erases a user's content, or a room, for `backscroll erase`: in one transaction, permanently.
 
 pub(super) mod filter;
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::matrix::{Event, is_user_id, redact};
 
-/// Events pruned by one statement.
+/// How many events one statement prunes.
 const BATCH: i64 = 1000;
 
-/// What is to be erased.
+/// What to erase.
 #[derive(Clone, Debug)]
 pub enum Subject {
     /// The content of all events that this user sent, and of their memberships.
@@ -27,16 +27,16 @@ pub enum Subject {
     Room(String),
 }
 
-/// Rows that held something to be erased, by the name of their table.
+/// The number of erased rows, by table.
 pub type Erased = BTreeMap<String, u64>;
 
 impl Writer {
-    /// Erases, and leaves a tombstone so that no later answer of the server brings it back. A `dry_run` does the same
-    /// and rolls it back, so that its counts are true.
+    /// Erases, and stores a tombstone, so that no later response restores the content. A `dry_run` does the same and
+    /// rolls it back, so that its counts are exact.
     ///
     /// # Errors
-    /// [`Error::NoSuchRoom`] if the archive has no such room, and it was not erased before; [`Error::NoSuchUser`] if what is
-    /// no user id has sent nothing that is archived.
+    /// [`Error::NoSuchRoom`] if the archive has no such room and it was not erased before; [`Error::NoSuchUser`] if
+    /// the text is not a user id and no archived event has such a sender.
     pub async fn erase(&self, subject: &Subject, dry_run: bool) -> Result<Erased, Error> {
         let mut transaction = self.begin().await?;
         let erased = match subject {
@@ -65,13 +65,13 @@ async fn erase_user(connection: &mut PgConnection, user_id: &str) -> Result<Eras
         let room = room::get(connection, room_key).await?;
         count(&mut erased, "originals", forget_originals(connection, &room, user_id).await?);
         count(&mut erased, "unnamed_prev_content", forget_unnamed(connection, &room).await?);
-        // Before the events lose their content, which shows what is a copy of it.
+        // This runs before the events lose their content, with which copies are recognised.
         count(&mut erased, "events (prev_content)", prune_successors(connection, &room, user_id).await?);
         count(&mut erased, "events", prune_events(connection, &room, user_id).await?);
     }
     count(&mut erased, "stripped_state", forget_stripped(connection, user_id).await?);
     count(&mut erased, "quarantine", forget_quarantined(connection, user_id).await?);
-    // Servers of old let in senders of every form. One that is in the archive can be erased, whatever it looks like.
+    // Old servers accepted senders of any form. Every sender in the archive can be erased.
     if !is_user_id(user_id) && erased.values().all(|rows| *rows == 0) {
         return Err(Error::NoSuchUser(user_id.to_owned()));
     }
@@ -95,8 +95,8 @@ async fn forget_originals(connection: &mut PgConnection, room: &Room, user_id: &
     Ok(gone.rows_affected())
 }
 
-/// Empties `prev_content` where it repeats the user's content: it says so by `replaces_state`, or replaces what the
-/// archive does not have and so cannot be distinguished.
+/// Removes `prev_content` that repeats the user's content according to `replaces_state`, or that may do so because
+/// the archive does not have the replaced event.
 async fn prune_successors(connection: &mut PgConnection, room: &Room, user_id: &str) -> Result<u64, Error> {
     let pruned = sqlx::query!(
         "update archive.events s set prev_content = null
@@ -113,7 +113,7 @@ async fn prune_successors(connection: &mut PgConnection, room: &Room, user_id: &
     Ok(pruned.rows_affected())
 }
 
-/// Deletes what may repeat the user's content: nothing shows whose it is.
+/// Deletes rows that may repeat the user's content, because it is unknown whose content they have.
 async fn forget_unnamed(connection: &mut PgConnection, room: &Room) -> Result<u64, Error> {
     let gone = sqlx::query!("delete from archive.unnamed_prev_content where room_key = $1", room.room_key);
     Ok(gone.execute(connection).await?.rows_affected())
@@ -186,7 +186,7 @@ async fn forget_stripped(connection: &mut PgConnection, user_id: &str) -> Result
     Ok(gone.rows_affected())
 }
 
-/// Deletes what could not be read as an event and names the user.
+/// Deletes the rows in quarantine that name the user.
 async fn forget_quarantined(connection: &mut PgConnection, user_id: &str) -> Result<u64, Error> {
     let erased_users = [user_id];
     let tombstone = Tombstones::of(&erased_users);
@@ -203,7 +203,7 @@ async fn forget_quarantined(connection: &mut PgConnection, user_id: &str) -> Res
     Ok(gone.rows_affected())
 }
 
-/// Deletes the room's rows from whatever table has them.
+/// Deletes the room's rows from every table.
 async fn erase_room(connection: &mut PgConnection, room_id: &str) -> Result<Erased, Error> {
     let buried =
         sqlx::query!("insert into archive.erasures (room_id) values ($1) on conflict do nothing", room_id)
@@ -223,8 +223,8 @@ async fn erase_room(connection: &mut PgConnection, room_id: &str) -> Result<Eras
     Ok(erased)
 }
 
-/// The tables with rows of rooms, those first that refer to others. From the catalogue, so that a table which a later
-/// migration adds is not forgotten here.
+/// The tables with rows of rooms, in the order of their foreign keys. They are read from the catalogue, so that a
+/// table of a later migration is included.
 async fn tables_of_rooms(connection: &mut PgConnection) -> Result<Vec<String>, Error> {
     let tables = sqlx::query_scalar!(
         r#"select quote_ident(c.relname) as "table!"

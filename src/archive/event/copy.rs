@@ -1,24 +1,25 @@
-//! Rows in the format of `COPY … (format binary)` (PostgreSQL manual, "COPY", "Binary Format").
+//! Encodes rows for `COPY … (format binary)` (PostgreSQL manual, "COPY", "Binary Format").
 
 use sqlx::{PgConnection, postgres::PgCopyIn};
 
-/// Signature, flags, and no header extension.
+/// The signature, the flags, and an empty header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// Version of the binary form of `jsonb`.
+/// The version of the binary form of `jsonb`.
 const JSONB: u8 = 1;
-/// Bytes that are sent at once, about: the server reads one piece while the next is written, and needs memory for one.
+/// About how many bytes are sent at once. The server reads one piece while the next is written, and needs memory for
+/// one.
 const PIECE: usize = 64 << 10;
 
-/// Encoded rows that are still to be sent.
+/// Encoded rows that are not sent yet.
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Rows {
     buffer: Vec<u8>,
 }
 
-/// Rows of one `COPY`, on their way to the server. Nothing is stored but by [`finish`](Self::finish).
+/// The rows of one `COPY` under way. They are only stored by [`finish`](Self::finish).
 pub(in crate::archive) struct Copy<'c> {
     copy: PgCopyIn<&'c mut PgConnection>,
-    /// What is not sent yet.
+    /// The rows that are not sent yet.
     pub(in crate::archive) rows: Rows,
 }
 
@@ -34,7 +35,7 @@ impl<'c> Copy<'c> {
         Ok(Self { copy, rows: Rows { buffer } })
     }
 
-    /// Sends what there is, if that is much.
+    /// Sends the rows if there are enough for a piece.
     pub(in crate::archive) async fn send_much(&mut self) -> Result<(), sqlx::Error> {
         if self.rows.buffer.len() >= PIECE {
             self.send().await?;
@@ -58,7 +59,7 @@ impl<'c> Copy<'c> {
 }
 
 async fn send(copy: &mut PgCopyIn<&mut PgConnection>, bytes: &[u8]) -> Result<(), sqlx::Error> {
-    // A single row may be much longer than a piece.
+    // A single row may be much larger than a piece.
     for piece in bytes.chunks(PIECE) {
         copy.send(piece).await?;
     }
@@ -70,12 +71,12 @@ impl Rows {
         self.buffer.is_empty()
     }
 
-    /// How many bytes they have.
+    /// Their size in bytes.
     pub(in crate::archive) fn len(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Writes the rows by one `COPY`; none are left then.
+    /// Writes the rows with one `COPY`, and clears them.
     pub(in crate::archive) async fn write(
         &mut self,
         connection: &mut PgConnection,
@@ -88,7 +89,7 @@ impl Rows {
         copy.finish().await
     }
 
-    /// Begins a row of `columns` columns; as many fields must follow.
+    /// Begins a row. Exactly `columns` fields must follow.
     pub(in crate::archive) fn row(&mut self, columns: i16) {
         self.buffer.extend(columns.to_be_bytes());
     }

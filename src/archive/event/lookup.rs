@@ -1,4 +1,4 @@
-//! What the archive has of an answer's events before they are stored.
+//! Looks up which events of a response are stored already, before it is stored.
 
 use foldhash::{HashMap, HashMapExt as _};
 use sqlx::PgConnection;
@@ -11,9 +11,10 @@ use crate::{
     matrix::{Event, Uncommon, redact},
 };
 
-/// For more events than these, a room's waiting redactions are read rather than looked up by their targets.
+/// For more than this many events, all waiting redactions of a room are read, instead of looking them up by their
+/// targets.
 const MANY: usize = 500;
-/// But not more of them than these.
+/// Unless there are more waiting redactions than this.
 const FEW_WAITING: usize = 2000;
 
 /// A stored event.
@@ -27,22 +28,23 @@ pub(in crate::archive) struct Known {
 /// Stored events by id.
 pub(in crate::archive) type KnownEvents = HashMap<String, Known>;
 
-/// Redactions known for some events: target → redaction.
+/// Known redactions of some events: target → redaction.
 pub(in crate::archive) type Redactions = HashMap<String, String>;
 
-/// What is there of some events.
+/// The result of a look-up.
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Lookup {
-    /// Those that are stored, and what they redact.
+    /// The stored events, and the targets of stored redactions among them.
     pub(in crate::archive) known: KnownEvents,
-    /// Redactions that were recorded for the events, and for those whose content they repeat or edit; perhaps for others.
+    /// The recorded redactions of the events, and of the events that they edit or whose content they repeat. It may
+    /// contain others.
     pub(in crate::archive) redactions: Redactions,
-    /// The neighbour below the position that was asked about.
+    /// The neighbour below the requested position.
     pub(in crate::archive) below: Option<Below>,
 }
 
 impl Lookup {
-    /// Notes that `events` are stored now, none of them placed.
+    /// Records that `events` are stored now, without positions.
     pub(in crate::archive) fn note_unplaced(&mut self, events: &[&Event]) {
         for event in events {
             let stored = self.known.entry(event.event_id.clone()).or_insert_with(|| Known {
@@ -59,15 +61,15 @@ impl Lookup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::archive) enum LookupScope {
     All,
-    /// All, most of which stand next below `upper`: a walk meets again what one before it has placed.
+    /// All events. Most are expected just below `upper`, where an earlier walk has placed them.
     NearPosition,
-    /// State, and what redactions redact: what a first walk meets is new but for the state, which its bootstrap or the sync
-    /// reported. Should another be known, the table's keys refuse it.
+    /// Only state events and the targets of redactions. A first walk meets only new events, except state that the
+    /// bootstrap or `/sync` has reported. If another event is stored after all, the table's key refuses it.
     State,
 }
 
 impl LookupScope {
-    /// What is likely to be enough for the next page of `walk`.
+    /// The scope that is probably sufficient for the next page of `walk`.
     pub(in crate::archive) fn before(walk: &Walk) -> Self {
         match walk.kind {
             WalkKind::GapKnown | WalkKind::GapRecheck | WalkKind::Rewalk | WalkKind::Operator => {
@@ -83,8 +85,8 @@ impl LookupScope {
     }
 }
 
-/// Looks up `events`, which must be [distinct](crate::archive::event::row::distinct), in one exchange with the server, and what is below
-/// `upper` in the room. The transaction must hold the room's lock.
+/// Looks up `events`, which must be [distinct](crate::archive::event::row::distinct), and the neighbour below
+/// `upper`, in one round trip. The transaction must hold the room's lock.
 pub(in crate::archive) async fn look_up(
     connection: &mut PgConnection,
     room_key: i32,
@@ -125,19 +127,19 @@ pub(in crate::archive) async fn look_up(
     Ok(Lookup { known, redactions, below })
 }
 
-/// What is asked about the events of a page.
+/// What is looked up about the events of a page.
 struct Asked<'e> {
     /// Ids of events that may be stored.
     events: Vec<&'e str>,
-    /// Ids of events of which only redactions are wanted.
+    /// Ids of events of which only the redactions are needed.
     unstored: Vec<&'e str>,
-    /// The most of the room's waiting redactions that are read.
+    /// How many of the room's waiting redactions are read at most.
     most_waiting: usize,
-    /// The most events that are read below the position.
+    /// How many events are read below the position at most.
     most_near: usize,
 }
 
-/// The answer: arrays of the stored events, of the redactions of others, and of the redactions that wait.
+/// The result: arrays of the stored events, of redactions of events that are not stored, and of waiting redactions.
 struct LookupRow {
     event_ids: Vec<String>,
     positions: Vec<Option<i64>>,
@@ -151,11 +153,12 @@ struct LookupRow {
     below: Option<i64>,
 }
 
-/// Lateral, and limited: one look into the primary key for each id, whatever the statistics say. For `= any($2)` in a
-/// room that they do not know yet, PostgreSQL reads the whole room and compares each of its events with each id. What is
-/// near by position is read at a third of the cost; `not in`, so that the two meet by hash, again whatever the statistics
-/// say. Arrays: reading them costs a tenth of as many rows. An event that has a redaction was redacted by it, in the
-/// transaction that stored the later of the two. Of several redactions the first counts; of those that wait it comes last.
+/// Lateral with a limit: one look-up in the primary key for each id, whatever the statistics are. With `= any($2)`, in a
+/// room without statistics, PostgreSQL reads the whole room and compares each event with each id. Events near `upper`
+/// are read by position at a third of the cost. `not in` makes PostgreSQL combine both with a hash, whatever the
+/// statistics are. The result has arrays, which cost a tenth of as many rows. An event with `redacted_by` was redacted
+/// in the transaction that stored the later of the two. Of several redactions the first counts. Waiting ones are
+/// ordered so that the first comes last.
 async fn look_up_row(
     connection: &mut PgConnection,
     room_key: i32,
@@ -234,8 +237,8 @@ async fn look_up_row(
     Ok(row.fetch_one(connection).await?)
 }
 
-/// Looks up all events that an answer has of several rooms, as [`look_up`] does for one. The transaction must hold the
-/// rooms' locks.
+/// Looks up all events of several rooms in a response, as [`look_up`] does for one room. The transaction must hold
+/// the rooms' locks.
 pub(in crate::archive) async fn look_up_rooms<'e>(
     connection: &mut PgConnection,
     events: impl Iterator<Item = (i32, &'e Event)>,
@@ -254,7 +257,7 @@ pub(in crate::archive) async fn look_up_rooms<'e>(
     if room_keys.is_empty() {
         return Ok(found);
     }
-    // Lateral, and limited, for the same reason as in `look_up`.
+    // Lateral with a limit, for the same reason as in `look_up`.
     let stored = sqlx::query!(
         r#"select asked.room_key as "room_key!", stored.event_id, stored.position,
                   stored.has_prev_content as "has_prev_content!", stored.stable_sha256
@@ -298,7 +301,7 @@ pub(in crate::archive) async fn look_up_rooms<'e>(
     Ok(found)
 }
 
-/// An event's id and, if it is a redaction, its target's in either of the places that name it.
+/// An event's id and, if it is a redaction, the ids of its target from both places that may name it.
 fn concerned(event: &Event) -> impl Iterator<Item = &str> {
     let Uncommon { redacts, content_redacts, .. } = event.uncommon();
     let targets = [redacts.as_deref(), content_redacts.as_deref()];
@@ -313,7 +316,7 @@ pub(in crate::archive) fn places(events: &[&Event], known: &KnownEvents) -> Vec<
     events.iter().map(|event| position(event).map_or(Place::Unplaced, Place::At)).collect()
 }
 
-/// The recorded redactions of these events, of several the first.
+/// The recorded redactions of these events. Of several the first counts.
 pub(in crate::archive) async fn recorded(
     connection: &mut PgConnection,
     room_key: i32,
@@ -322,7 +325,7 @@ pub(in crate::archive) async fn recorded(
     if event_ids.is_empty() {
         return Ok(Redactions::new());
     }
-    // Lateral, and limited, for the same reason as in `lookup::look_up`.
+    // Lateral with a limit, for the same reason as in `lookup::look_up`.
     let links = sqlx::query!(
         "select link.target_event_id, link.redaction_event_id
          from unnest($2::text[]) as asked (event_id)

@@ -1,4 +1,4 @@
-//! Rows of `archive.events`.
+//! Writes rows of `archive.events`.
 
 mod copy;
 pub(super) mod lookup;
@@ -21,11 +21,11 @@ const COPY: &str = "copy archive.events (room_key, event_id, position, type, sen
                     redacts, redacted_by, replaces_state, prev_content, relates_to, rel_type, raw, stable_sha256) \
                     from stdin (format binary)";
 
-/// Gathered rows of more bytes than these are written.
+/// Collected rows are written when they have more bytes than this.
 const MANY_BYTES: usize = 2 << 20;
 
 impl Archive {
-    /// Which of these events the archive lacks and wants.
+    /// Which of these events are not archived yet, in a room that is archived.
     pub async fn lacking(&self, room_id: &str, event_ids: &[String]) -> Result<Vec<String>, Error> {
         let lacking = sqlx::query_scalar!(
             r#"select asked.event_id as "event_id!"
@@ -43,16 +43,16 @@ impl Archive {
     }
 }
 
-/// Rows of new events of any rooms that are to be written together.
+/// Collected rows of new events, of any rooms, which are written together.
 #[derive(Debug, Default)]
 pub(super) struct NewRows {
     rows: Rows,
-    /// The rooms that they are of.
+    /// The rooms of the rows.
     room_keys: HashSet<i32>,
 }
 
 impl NewRows {
-    /// Writes them, if there are any.
+    /// Writes the rows, if there are any.
     pub(super) async fn write(&mut self, connection: &mut PgConnection) -> Result<(), Error> {
         if !self.rows.is_empty() {
             self.rows.write(connection, COPY).await?;
@@ -61,16 +61,16 @@ impl NewRows {
         Ok(())
     }
 
-    /// Writes them if any are of this room.
+    /// Writes the rows if any belong to this room.
     async fn write_of(&mut self, connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
         if self.room_keys.contains(&room_key) { self.write(connection).await } else { Ok(()) }
     }
 }
 
-/// Stores events of one room, whose lock the transaction must hold, and leaves it to the caller to count them. `events` must
-/// be [distinct](row::distinct), `found` what was [looked up](lookup) of them; the redactions that are among them join it. A stored
-/// event is touched only if this copy has a redaction, a position, a `prev_content` or the content that it lacks. Returns how
-/// many are new.
+/// Stores events of one room, whose lock the transaction must hold. `events` must be [distinct](row::distinct).
+/// `found`: the result of the [look-up](lookup), to which redactions among the events are added. A stored event is
+/// changed only if this copy has a redaction, a position, a `prev_content` or content that the stored one lacks.
+/// Returns the number of new events, which the caller must count.
 pub(super) async fn store(
     connection: &mut PgConnection,
     policy: Policy,
@@ -81,7 +81,7 @@ pub(super) async fn store(
     store_all(connection, policy, room, events, found, None).await
 }
 
-/// The same, with the new ones' rows gathered in `rows`.
+/// The same, but collects the rows of new events in `rows`.
 pub(super) async fn gather(
     connection: &mut PgConnection,
     policy: Policy,
@@ -119,7 +119,7 @@ async fn store_all(
     let all: Vec<&Event> = events.iter().map(|placed| placed.event).collect();
     let mut links = redaction::links(room, &all);
     for (target, redaction) in &links {
-        // Of several the first counts.
+        // Of several redactions the first counts.
         found.redactions.entry((*target).to_owned()).or_insert_with(|| (*redaction).to_owned());
     }
     let edits = redaction::edits(connection, room.room_key, &all, &links, &mut found.redactions).await?;
@@ -144,7 +144,7 @@ async fn store_all(
                     rows.room_keys.insert(room.room_key);
                 }
             }
-            // What follows looks at them.
+            // The following statements read these rows.
             if !targets.is_empty() || !repeated.is_empty() || !old.is_empty() {
                 rows.write_of(connection, room.room_key).await?;
             }
@@ -181,7 +181,7 @@ async fn store_all(
     Ok(new.len())
 }
 
-/// Appends rows by one binary `COPY` straight into the table.
+/// Appends rows to the table with one binary `COPY`.
 async fn insert(
     connection: &mut PgConnection,
     room: &Room,
@@ -224,8 +224,8 @@ fn encode(rows: &mut Rows, room: &Room, placed: &Placed<'_>, redactions: &Redact
     rows.bytes(Some(&event.stable_sha256));
 }
 
-/// Gives stored events the position or `prev_content` that they lack, the latter with the name of its event: an event from a
-/// `state` section has neither.
+/// Sets the position, or the `prev_content` with the id of its event, of stored events that lack them. An event from
+/// a `state` section has neither.
 async fn complete(
     connection: &mut PgConnection,
     room_key: i32,

@@ -1,4 +1,4 @@
-//! What could not be read of the homeserver's answers, byte for byte, as long as nobody has redacted or erased it.
+//! Parts of responses that could not be read. They are kept byte for byte until they are redacted or erased.
 
 use sqlx::PgConnection;
 
@@ -9,7 +9,7 @@ use crate::{
 
 use super::lookup;
 
-/// Keeps what could not be read of a room, unless it concerns an erased user or was redacted.
+/// Stores unreadable parts of a room, unless they concern an erased user or were redacted.
 pub(in crate::archive) async fn keep(
     connection: &mut PgConnection,
     policy: Policy,
@@ -33,7 +33,7 @@ pub(in crate::archive) async fn keep(
     Ok(())
 }
 
-/// The same for what belongs to no room.
+/// The same for parts that belong to no room.
 pub(in crate::archive) async fn keep_roomless(
     connection: &mut PgConnection,
     malformed: &[Malformed],

@@ -1,4 +1,5 @@
-//! Which of two copies of an event counts: redacted over full, full over pruned without a reason, else the first.
+//! Decides which of two copies of an event is stored. A redacted copy replaces a full one. A full copy replaces one
+//! that was pruned without a redaction. Otherwise the first copy stays.
 
 use sqlx::PgConnection;
 
@@ -11,8 +12,8 @@ use crate::{
     matrix::{Event, redact},
 };
 
-/// Replaces stored events that were served pruned though nobody had redacted them (a server that had lost the content,
-/// or did not show it then) by fuller copies.
+/// Replaces stored events by fuller copies, if they were served pruned although nobody had redacted them. The server
+/// had lost their content, or did not show it at that time.
 pub(in crate::archive) async fn replace_poorer(
     connection: &mut PgConnection,
     room: &Room,
@@ -22,7 +23,7 @@ pub(in crate::archive) async fn replace_poorer(
 ) -> Result<(), Error> {
     for event in copies.iter().map(|placed| placed.event) {
         let Some(stored) = known.get(&event.event_id) else { continue };
-        // A copy that does not show its redaction is the poorer one.
+        // A copy that does not show its redaction is not a better one.
         if event.uncommon().redacted_by.is_none()
             && !redactions.contains_key(&event.event_id)
             && event.stable_sha256.as_slice() != stored.stable_sha256

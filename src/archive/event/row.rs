@@ -1,10 +1,10 @@
-//! Events on their way into and out of `archive.events`.
+//! Converts events to and from rows of `archive.events`.
 
 use foldhash::{HashMap, HashMapExt as _};
 
 use crate::matrix::Event;
 
-/// Of a stored event, what a redaction looks at.
+/// The columns of a stored event that a redaction needs.
 #[derive(Debug)]
 pub(in crate::archive) struct StoredEvent {
     pub(in crate::archive) event_id: String,
@@ -35,14 +35,14 @@ impl StoredEvent {
     }
 }
 
-/// An event and the position that it is to have; `None`: none yet.
+/// An event and its future position. `None`: it stays unplaced.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::archive) struct Placed<'a> {
     pub(in crate::archive) event: &'a Event,
     pub(in crate::archive) position: Option<i64>,
 }
 
-/// The same event twice in one answer counts once (P35); of two copies, the redacted one.
+/// Removes duplicates from a response (P35). Of two copies of an event, the redacted one is kept.
 pub(in crate::archive) fn distinct<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<&'e Event> {
     let events = events.into_iter();
     let mut seen: HashMap<&str, usize> = HashMap::with_capacity(events.size_hint().0);
@@ -66,7 +66,7 @@ pub(in crate::archive) fn distinct<'e>(events: impl IntoIterator<Item = &'e Even
     distinct
 }
 
-/// Events with their positions; those beyond the list have none.
+/// Pairs events with positions. Events beyond the end of the list have none.
 pub(in crate::archive) fn with_positions<'a>(
     events: &[&'a Event],
     positions: &[Option<i64>],

@@ -1,8 +1,8 @@
-//! What one answer of the homeserver becomes, with the token that accounts for it, in one transaction: a `/sync` response
-//! ([`sync_response`], room by room [`room`]), a page of `/messages` ([`page`]), the state of a room ([`state`]).
+//! Stores one response of the homeserver together with its token: a `/sync` response ([`sync_response`], for each
+//! room [`room`]), a page of `/messages` ([`page`]), or the state of a room ([`state`]).
 //!
-//! Invariants: an answer is in one transaction as a whole; the token moves in it by compare-and-set, so the checkpoint is never
-//! ahead of the rows; the rooms' locks are taken in ascending order; nothing in here swallows an error.
+//! Invariants: a response is stored in one transaction. The token moves in the same transaction by compare-and-set,
+//! so the checkpoint is never ahead of the rows. Rooms are locked in ascending order. No error is ignored.
 
 mod overlap;
 mod page;

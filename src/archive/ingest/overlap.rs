@@ -1,5 +1,5 @@
-//! The part of a timeline of `/sync` that reaches up to its last event that the archive has placed already: what is new in it
-//! belongs between what is known, not on top.
+//! The overlap of a `/sync` timeline with the archive: the part up to its last event that is placed already. New
+//! events in this part belong between known ones, not at the end of the room.
 
 use sqlx::PgConnection;
 
@@ -15,14 +15,14 @@ use crate::{
     matrix::Event,
 };
 
-/// That part, from the timeline's beginning.
+/// The overlap. It begins at the timeline's first event.
 pub(in crate::archive) struct Overlap {
-    /// How many events it has.
+    /// The number of events in it.
     pub(in crate::archive) len: usize,
-    /// Which of the timeline's events count for its end and as neighbours.
+    /// Which of the timeline's events determine its end and serve as neighbours.
     counts: Vec<bool>,
-    /// The last positions passed by walks that began above it and are not at their end. What they came by without meeting it
-    /// is below these, also below events that no response reports.
+    /// The last positions passed by walks that began above it and have not ended. Events that these walks have not
+    /// met are below these positions, and also below events that no response reports.
     passed: Vec<i64>,
 }
 
@@ -30,14 +30,14 @@ pub(in crate::archive) struct Overlap {
 type EventPosition = (String, i64);
 
 impl Overlap {
-    /// After a rejoin, or the loss of `since`, a timeline repeats what the archive has, with what the archive does not
-    /// have yet between that and below it.
+    /// For a timeline after a rejoin or the loss of `since`. It repeats archived events, and has new ones between and
+    /// below them.
     pub(in crate::archive) fn of_all(places: &[Place]) -> Self {
         Self::of(places, vec![true; places.len()], Vec::new())
     }
 
-    /// Of a timeline in the order of arrival: what is placed below `floor`, or below an event that arrived before it, came late
-    /// and says nothing about where its neighbours belong.
+    /// For a timeline in the order of arrival. An event that is placed below `floor`, or below an earlier event of
+    /// the timeline, arrived late, so its neighbours in the timeline need not be its neighbours in the room.
     fn above(floor: Option<i64>, places: &[Place], passed: Vec<i64>) -> Self {
         let mut top = floor;
         let counts = places.iter().map(|place| {
@@ -55,7 +55,7 @@ impl Overlap {
         Self { len, counts, passed }
     }
 
-    /// Positions for its events, oldest first, as a walk would give them that has come down to it.
+    /// The positions of its events, oldest first, as a walk from above would place them.
     pub(in crate::archive) async fn place(
         &self,
         connection: &mut PgConnection,
@@ -73,8 +73,8 @@ impl Overlap {
             .collect())
     }
 
-    /// `reported`, newest first, and among them what is [passed](Self::passed), each below the last event above it; and which
-    /// of these was reported.
+    /// Merges `reported`, newest first, with the [passed](Self::passed) positions, each below the last event above
+    /// it. Also returns which of the result were reported.
     fn with_passed(&self, reported: &[Place]) -> (Vec<Place>, Vec<bool>) {
         let (mut newest_first, mut is_reported) = (reported.to_vec(), vec![true; reported.len()]);
         for &passed in &self.passed {
@@ -87,7 +87,7 @@ impl Overlap {
         (newest_first, is_reported)
     }
 
-    /// Where it begins, of the positions given to it.
+    /// The lowest of the positions of its events.
     pub(in crate::archive) fn lowest(&self, given: &[Option<i64>]) -> Option<i64> {
         self.counted(given).find_map(|position| *position)
     }
@@ -97,9 +97,9 @@ impl Overlap {
     }
 }
 
-/// A walk from the newest event may have been ahead of `/sync`: then the timeline holds the room's newest event, `newest`.
-/// What that walk did not get to, because it was stopped or its room has long pages, lies below that and above all that was
-/// there before: what that walk has found and no response reports is not that. Returns that part, and the newest event of before.
+/// Finds an overlap with a walk that ran ahead of `/sync`: the timeline then contains the room's newest event,
+/// `newest`. Events that this walk had not reached yet belong below those that it has placed, and above all older
+/// ones. Returns the overlap, and the newest event from before the walk.
 pub(in crate::archive) async fn ahead(
     connection: &mut PgConnection,
     room_key: i32,

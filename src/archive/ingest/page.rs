@@ -1,4 +1,4 @@
-//! A page of `/messages`: its events with their places in the room's order, and the checkpoint of its walk.
+//! Stores a page of `/messages`: the events with their positions, and the new checkpoint of the walk.
 
 use std::time::Duration;
 
@@ -28,25 +28,25 @@ use crate::{
     matrix::Page,
 };
 
-/// A page of `/messages` that is to be stored.
+/// A page of `/messages` to store.
 #[derive(Clone, Copy)]
 struct FetchedPage<'a> {
-    /// The walk that asked for it.
+    /// The walk that requested it.
     walk: &'a Walk,
     page: &'a Page,
-    /// The time that fetching it took.
+    /// How long fetching it took.
     busy: Duration,
     settings: &'a Backfill,
 }
 
 impl Writer {
-    /// Stores a page of `walk`, or [several as one](Page::append), and moves its checkpoint, in one
-    /// transaction. `busy` is the time that fetching it took. Returns the walk as it is now.
+    /// Stores a page of `walk`, or [several as one](Page::append), and moves the checkpoint, in one transaction.
+    /// `busy`: how long fetching it took. Returns the walk with its new checkpoint.
     ///
     /// # Errors
-    /// [`Error::CheckpointMoved`] if the checkpoint is not where `walk` says; the walk must then be read
-    /// again. [`Error::Unwatched`] if the room was paused or removed meanwhile; [`Error::YieldToNewerGap`] if
-    /// another walk comes first.
+    /// [`Error::CheckpointMoved`] if the checkpoint differs from that in `walk`, which must then be read again.
+    /// [`Error::Unwatched`] if the room was paused or removed meanwhile. [`Error::YieldToNewerGap`] if another walk
+    /// must go first.
     pub async fn apply_page(
         &self,
         walk: &Walk,
@@ -57,8 +57,8 @@ impl Writer {
         let fetched = FetchedPage { walk, page, busy, settings };
         let asked = LookupScope::before(walk);
         match self.try_page(fetched, asked).await {
-            // Something on the page was known after all. The transaction is undone; once more with all looked
-            // up.
+            // An event of the page was stored already after all. The transaction was rolled back. Retry, and look up
+            // all events.
             Err(error) if asked == LookupScope::State && error.is_duplicate() => {
                 self.try_page(fetched, LookupScope::All).await
             }
@@ -117,7 +117,7 @@ impl Writer {
             after.upper_position = upper;
             after.oldest_ts = last.origin_server_ts.or(walk.oldest_ts);
         }
-        // A walk through the whole past gets to what was redacted itself.
+        // A walk through the whole history meets the redacted events themselves.
         let whole = matches!(walk.kind, WalkKind::History | WalkKind::Rewalk);
         if !whole && redaction::names_no_target(&room, &events, &found.known) {
             walk::rewalk_now(connection, room.room_key).await?;
@@ -132,8 +132,7 @@ impl Writer {
         };
         let pause_s = advance::after_page(connection, &mut after, &passed, settings).await?;
         if after.cursor == walk.cursor {
-            // To be asked again: what is on that page then and was not now stands among what was, not below
-            // it.
+            // The same page is requested again. New events on it then belong among those of this page, not below them.
             after.upper_position = walk.upper_position;
         }
         walk::save(connection, walk, &after, busy, pause_s).await?;
@@ -142,8 +141,8 @@ impl Writer {
     }
 }
 
-/// Places a page below what the walk has passed. `None`: nothing shows yet where that is, and whoever passes
-/// these events knowing where it is will place them.
+/// Places a page below the events that the walk has passed. `None`: the walk's position is not known yet. A later
+/// walk with a known position will place these events.
 async fn place_page(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -169,8 +168,8 @@ async fn place_page(
     Ok(Some(placement))
 }
 
-/// Places a page of a walk that has come down to `upper`, newest first, among what is there. Its two parts
-/// pass different events, so they never take the same room between neighbours.
+/// Places a page, newest first, of a walk that has come down to `upper`. The page has two parts, which pass different
+/// events, so they never use the same space between neighbours.
 async fn go_down(
     connection: &mut PgConnection,
     room_key: i32,
@@ -183,17 +182,22 @@ async fn go_down(
     };
     let above = neighbours::above(connection, room_key, known).await?;
     let again = walk_down(connection, room_key, above, &places[..count], None).await?;
-    // Lower than `upper` where a walk has begun just below an event of the page and not below all that is
-    // above it there.
+    // This is lower than `upper` if the walk has begun just below an event of the page, and the page has known events
+    // above that.
     let mut placement = walk_down(connection, room_key, again.upper, &places[count..], None).await?;
     placement.positions.splice(..0, again.positions);
     Ok(placement)
 }
 
-/// Where a walk begins that does not know its place: above the first known event of its first page; without
-/// one, at the upper edge of the gap whose token it has, above all that is there if it came from the newest
-/// event or from `since`, and from the operator's token below. `None`: that token may be one of within a gap,
-/// or, where nothing is missing below, be newer than all that is there; whoever comes from above will tell.
+/// The position at which a walk begins that does not know it. If its first page has a known event, it is above that
+/// event. Otherwise:
+///
+/// * at the upper edge of the gap whose token it has;
+/// * above all events, if the walk began at the newest event or at `since`;
+/// * below, if it began at a token of the operator.
+///
+/// `None`: the token may be from within a gap or, if nothing is missing below, newer than all events. A walk from
+/// above will show it.
 async fn edge_above(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -215,8 +219,8 @@ async fn edge_above(
     }
 }
 
-/// Whether a walk that the server gives no more has come down to where it was to end: its `to`, the room's
-/// start, or what was archived below its gap. That others have come there before is no proof.
+/// Whether a walk has reached its end when the server returns no more events: its `to`, the room's start, or the
+/// events below its gap. That other walks have been there before is no proof.
 async fn bottom_passed(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -237,8 +241,8 @@ async fn bottom_passed(
     gap::is_passed(connection, gap_id, upper).await
 }
 
-/// Whether a gap's walk has come down to what was archived before the gap, or one through the whole past to
-/// what others have placed.
+/// Whether a gap's walk has reached the events below the gap, or a walk through the whole history has reached events
+/// that were placed before.
 async fn lower_passed(
     connection: &mut PgConnection,
     walk: &Walk,

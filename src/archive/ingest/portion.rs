@@ -1,6 +1,6 @@
-//! Rooms of a `/sync` response that are stored together: what the archive has of them is loaded at once, and what is the same
-//! for each is gathered and written at once. An exchange with the database is a small part of a millisecond, but there are
-//! accounts in ten thousand rooms.
+//! Rooms of a `/sync` response that are stored together. What the archive has of them is loaded at once, and their
+//! changes are collected and written at once. A round trip to the database takes a fraction of a millisecond, but an
+//! account may be in ten thousand rooms.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,7 +24,8 @@ use crate::{
     matrix::{Event, RoomBatch, room_update::state_events},
 };
 
-/// What is known of some rooms, whose locks the transaction holds, and what is to be written of them. No room is in it twice.
+/// The loaded data of some rooms, whose locks the transaction holds, and the collected changes. Each room is in it
+/// once.
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Portion {
     found: foldhash::HashMap<i32, Lookup>,
@@ -36,7 +37,7 @@ pub(in crate::archive) struct Portion {
 }
 
 impl Portion {
-    /// Loads what is there of the rooms. `made`: the rooms whose rows this transaction has made, of which there is nothing.
+    /// Loads the data of the rooms. `made`: the rooms whose rows this transaction has inserted, which have no data yet.
     pub(in crate::archive) async fn load(
         connection: &mut PgConnection,
         update: &[(Room, &RoomBatch)],
@@ -53,34 +54,34 @@ impl Portion {
         Ok(Self { found, tops, pointers, ..Self::default() })
     }
 
-    /// What was known of the events that the response has of the room, or is stored by now.
+    /// The look-up of the room's events in the response, including those that were stored meanwhile.
     pub(in crate::archive) fn found(&mut self, room_key: i32) -> &mut Lookup {
         self.found.entry(room_key).or_default()
     }
 
-    /// Those of them that are stored.
+    /// The stored events among them.
     pub(in crate::archive) fn known(&mut self, room_key: i32) -> &KnownEvents {
         &self.found(room_key).known
     }
 
-    /// Where the room's timeline ended before the response.
+    /// The end of the room's timeline before the response.
     pub(in crate::archive) fn top(&mut self, room_key: i32) -> Top {
         self.tops.remove(&room_key).unwrap_or_default()
     }
 
-    /// Where the state keys pointed that the response names.
+    /// The pointers of the state keys that the response contains.
     pub(in crate::archive) fn pointers(&mut self, room_key: i32) -> Pointers {
         self.pointers.remove(&room_key).unwrap_or_else(|| Pointers::none(room_key))
     }
 
-    /// Has the moves written.
+    /// Collects the moves of the pointers.
     pub(in crate::archive) fn moved(&mut self, pointers: Pointers) {
         if pointers.have_moved() {
             self.moved.push(pointers);
         }
     }
 
-    /// Writes what was gathered.
+    /// Writes the collected changes.
     pub(in crate::archive) async fn write(mut self, connection: &mut PgConnection) -> Result<(), Error> {
         self.rows.write(connection).await?;
         current_state::save_all(connection, &self.moved).await?;

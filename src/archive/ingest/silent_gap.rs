@@ -1,7 +1,8 @@
-//! Signs that the homeserver has left events out of a response that it calls whole (P28).
+//! Detects that the homeserver has left events out of a timeline that is not marked as limited (P28).
 //!
-//! Only its own words count: which event a state event replaced, and which are in force. What a sender writes (a reply, an
-//! edit, a redaction of an event that nobody has seen) may name anything, so that everybody in the room could make gaps.
+//! Only data from the homeserver itself counts: which event a state event replaced, and the current state. Data from
+//! senders does not count: a reply, an edit or a redaction may name any event, so everybody in the room could cause
+//! gaps.
 
 use std::collections::HashSet;
 
@@ -17,11 +18,10 @@ use crate::{
 
 pub(in crate::archive) const REASON: &str = "the server left events out of the sync and did not say so";
 
-/// Whether a new state event of the timeline replaced one that the archive never saw, or the state holds a new event that the
-/// timeline lacks. To be asked before anything of the response is stored.
+/// Whether a new state event of the timeline replaced an event that the archive does not have, or the state contains
+/// a new event that is not in the timeline. Call this before anything of the response is stored.
 ///
-/// An event that nobody can see any more is named once, by the first event that replaced it: another one that names it is no
-/// news, and whatever is stored by then is not new.
+/// An event that is no longer visible opens a gap only once, for the first new event that replaced it.
 pub(in crate::archive) async fn is_shown(
     connection: &mut PgConnection,
     room_key: i32,
@@ -36,7 +36,7 @@ pub(in crate::archive) async fn is_shown(
             (!all.contains(replaced)).then_some((event, Some(replaced)))
         });
     let in_force = update.state.events.iter().chain(after(update)).filter(|event| {
-        // A state that a server makes up is not there to be found.
+        // State that a server has made up cannot be fetched.
         !in_timeline.contains(event.event_id.as_str()) && event.state_key.is_some()
     });
     let hints: Vec<_> = replaced.chain(in_force.map(|event| (event, None))).collect();
@@ -48,7 +48,7 @@ pub(in crate::archive) async fn is_shown(
     let state_keys: Vec<&str> =
         hints.iter().map(|(event, _)| event.state_key.as_deref().unwrap_or_default()).collect();
     let replaced: Vec<Option<&str>> = hints.iter().map(|(_, replaced)| *replaced).collect();
-    // What `/state` has stored since the last response is no older than the hole that it would show.
+    // An event that `/state` has stored since the last response is no older than the missing events.
     let is_shown = sqlx::query_scalar!(
         r#"with known as not materialized (
                select event_id, type, state_key, replaces_state from archive.events

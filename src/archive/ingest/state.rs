@@ -1,4 +1,4 @@
-//! The state of a room, as `/state` or a first response gives it.
+//! Stores the state of a room, from `/state` or a first response.
 
 use sqlx::PgConnection;
 
@@ -22,12 +22,12 @@ use crate::{
     matrix::{Event, Events, room_state},
 };
 
-/// Events of a state that are looked up and stored at once: a room may have 100,000 members.
+/// How many events of a state are looked up and stored at once. A room may have 100,000 members.
 const EVENTS_AT_ONCE: usize = 5_000;
 
 impl Writer {
-    /// Makes the current state that of a `/state` answer, which is a room's whole state. Returns whether it has: not if a
-    /// response has reported the state since it was asked for.
+    /// Replaces the current state by a `/state` response, which is a room's whole state. Returns false if nothing was
+    /// changed, because a `/sync` response has reported the state since the request.
     pub async fn reconcile(
         &self,
         room_key: i32,
@@ -38,7 +38,7 @@ impl Writer {
         lock_room(&mut transaction, room_key).await?;
         let room = room::get(&mut transaction, room_key).await?;
         if !room.watched {
-            // Paused or removed while the server was asked.
+            // The room was paused or removed during the request.
             transaction.undo(None).await;
             return Ok(true);
         }
@@ -47,7 +47,7 @@ impl Writer {
             return Ok(false);
         }
         let mut known = room.clone();
-        // Of a room whose state could not be read when it was new.
+        // The version is missing if the room's state could not be read when it was new.
         let create = state.events.iter().find(|event| event.is_state("m.room.create"));
         known.room_version = room.room_version.clone().or_else(|| create.map(room_state::declared_version));
         room::update(&mut transaction, &room, &known).await?;
@@ -68,14 +68,14 @@ impl Writer {
         quarantine::keep(connection, self.policy(), room, &state.malformed).await?;
         let mut names_no_target = false;
         for events in state.events.chunks(EVENTS_AT_ONCE) {
-            // Whether a copy in this answer shows what the event replaced depends on what the server happens to remember, and
-            // so on how often it was asked.
+            // In `/state`, servers include `prev_content` only sometimes, depending on their caches. It is removed, so
+            // that the archive does not depend on the number of requests.
             let events: Vec<Event> = events
                 .iter()
                 .map(|event| Event { prev_content: None, ..event.clone() })
                 .map(|event| event.with_uncommon(|it| it.unnamed_prev = None))
                 .collect();
-            // A room that is new is walked as a whole anyway.
+            // The whole history of a new room is walked anyway.
             names_no_target |= cause == Cause::Reconcile
                 && redaction::state_names_no_target(connection, room, events.iter()).await?;
             self.store_unplaced(connection, room, &events).await?;
@@ -89,8 +89,8 @@ impl Writer {
         pointers.save(connection).await
     }
 
-    /// Leaves a room's current state as it is: the server does not tell it to this account any more. Returns whether that
-    /// stands, as [`Writer::reconcile`].
+    /// Keeps a room's current state, because the server no longer returns it to this account. Returns false if a
+    /// `/sync` response has reported the state since the request.
     pub async fn leave_state(&self, room_key: i32, request: &StateRequest<'_>) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;

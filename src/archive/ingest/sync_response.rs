@@ -1,9 +1,9 @@
-//! A `/sync` response, portion by portion.
+//! Stores a `/sync` response, part by part.
 //!
-//! A later response is in one transaction as a whole, with the token that accounts for it. Only a first one
-//! is stored in portions of whole rooms, each in a transaction of its own, so that what is there can be seen,
-//! and memory holds a portion: until the last one nothing counts on it, and if that does not come, all is
-//! asked for again, and a repeat changes nothing.
+//! A later response is stored in one transaction, together with its token. Only a first response is stored in several
+//! transactions, each with complete rooms, so that its data is visible early and only one part is in memory. Nothing
+//! depends on these parts until the last one is stored. If it is interrupted, the whole response is requested again,
+//! and storing a part twice changes nothing.
 
 use sqlx::PgConnection;
 
@@ -29,23 +29,23 @@ use crate::{
     matrix::{RoomBatch, SyncBatch, Token},
 };
 
-/// Most rooms that are stored together.
+/// The most rooms that are stored together.
 const ROOMS: usize = 500;
 
-/// What is to be done after a `/sync` response.
+/// The result of storing a `/sync` response.
 #[derive(Debug, Default)]
 pub struct SyncOutcome {
-    /// The response does not hold the whole state of a room that is new to the archive, or whose new alias
-    /// decides about it; or it was asked for before the last decision about rooms. The token has not moved:
-    /// the same `since` must be asked again with `full_state`.
+    /// The response lacks the whole state of a room that is new to the archive, or whose new alias may change whether
+    /// it is wanted; or the choice of rooms has changed since the request. The token has not moved: send the same
+    /// `since` again with `full_state`.
     pub needs_full_state: bool,
-    /// Events that were new.
+    /// The number of new events.
     pub event_count: usize,
-    /// Rooms that were reported.
+    /// The number of rooms in the response.
     pub room_count: usize,
 }
 
-/// A `/sync` response on its way into the archive. Nothing of a later one is stored but by
+/// A `/sync` response that is being stored. A response that is not the first is only committed by
 /// [`finish`](Self::finish).
 #[derive(Debug)]
 pub struct Intake<'a> {
@@ -53,7 +53,7 @@ pub struct Intake<'a> {
     account: &'a Account,
     rooms: &'a Rooms,
     full: bool,
-    /// That of a later response, once something was added.
+    /// The transaction of a later response, once a part was added.
     transaction: Option<WriteTransaction<'a>>,
     latest: Latest,
     afterwards: Afterwards,
@@ -61,8 +61,8 @@ pub struct Intake<'a> {
 }
 
 impl Writer {
-    /// Begins to take in a response. `account.since` must be the `since` that was asked with; `full`: with
-    /// `full_state`, or without a `since`.
+    /// Begins to store a response. `account.since` must be the `since` of its request. `full`: the request had
+    /// `full_state`, or no `since`.
     pub fn take_in<'a>(&'a self, account: &'a Account, rooms: &'a Rooms, full: bool) -> Intake<'a> {
         let (latest, afterwards, outcome) = Default::default();
         Intake { writer: self, account, rooms, full, transaction: None, latest, afterwards, outcome }
@@ -70,8 +70,7 @@ impl Writer {
 }
 
 impl Intake<'_> {
-    /// Stores a part of the response: rooms, each with all that the response has of it. `next_batch` must be
-    /// known unless this is a first response.
+    /// Stores a part of the response, with complete rooms. `next_batch` must be known unless this is a first response.
     pub async fn add(&mut self, batch: &SyncBatch, next_batch: Option<&Token>) -> Result<(), Error> {
         self.outcome.room_count += batch.rooms.len();
         if self.outcome.needs_full_state {
@@ -84,7 +83,7 @@ impl Intake<'_> {
             None => self.writer.begin().await?,
         };
         if is_first {
-            // What a crash takes of it is asked for again.
+            // If a crash loses it, the response is requested again.
             sqlx::query!("set local synchronous_commit = off").execute(&mut *transaction).await?;
         }
         let next_batch = next_batch.filter(|_| !is_first).map(Token::as_str);
@@ -117,7 +116,7 @@ impl Intake<'_> {
         let Claimed { update: mut rest, made } = claim_rooms(connection, &response, update).await?;
         self.latest.add(rest.iter().map(|(room, batch)| (room, *batch)));
         while !rest.is_empty() {
-            // A room that the account was kicked from and invited to again is reported twice.
+            // A room is listed twice if the account was kicked from it and invited again.
             let (update, again) = take_each_once(&mut rest);
             let mut portion = Portion::load(connection, &update, &made).await?;
             for room in update {
@@ -139,11 +138,11 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// Moves `since` to `next_batch`, the response's own, with all that is to be done then. Returns the
+    /// Moves `since` to the response's `next_batch`, does what follows a first response, and commits. Returns the
     /// account as it is now.
     ///
     /// # Errors
-    /// [`Error::CheckpointMoved`] if `since` was moved by somebody else.
+    /// [`Error::CheckpointMoved`] if another process has moved `since`.
     pub async fn finish(mut self, next_batch: &Token) -> Result<(SyncOutcome, Account), Error> {
         let Self { writer, account, rooms, full, .. } = self;
         if self.outcome.needs_full_state {
@@ -158,8 +157,7 @@ impl Intake<'_> {
         };
         self.latest.remember(&mut transaction).await?;
         follow_up(&mut transaction, rooms, &self.afterwards, next_batch.as_str()).await?;
-        // Else what was decided meanwhile would count as applied. Asked last, because commands wait from here
-        // on.
+        // Otherwise a choice made meanwhile would count as applied. Checked last, because commands wait from here on.
         if full && !account::is_up_to_date(&mut transaction, account).await? {
             transaction.undo(None).await;
             self.outcome.needs_full_state = true;
@@ -174,7 +172,7 @@ impl Intake<'_> {
     }
 }
 
-/// What a first response has left to its end: the histories are walked from where it ends.
+/// Does what must wait for the end of a first response, because it needs `next_batch`: opens the history walks.
 async fn follow_up(
     connection: &mut PgConnection,
     rooms: &Rooms,
@@ -204,8 +202,8 @@ async fn follow_up(
 
 type Updates<'b> = Vec<(Room, &'b RoomBatch)>;
 
-/// Takes some of `rest`, which is in the order of the rooms, up to the first that was taken already. Returns
-/// whether it came to one.
+/// Takes rooms from `rest`, which is ordered by room, until a room would be taken twice. Returns whether that is the
+/// reason why it stopped.
 fn take_each_once<'b>(rest: &mut Updates<'b>) -> (Updates<'b>, bool) {
     let is_same = |pair: &[(Room, &RoomBatch)]| matches!(pair, [(left, _), (right, _)] if left.room_key == right.room_key);
     let again = rest.windows(2).position(is_same).map(|last| last + 1);

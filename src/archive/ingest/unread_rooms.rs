@@ -1,4 +1,4 @@
-//! A `/sync` response whose list of rooms cannot be read: what it had to tell of any room becomes a gap in each.
+//! Handles a `/sync` response whose list of rooms cannot be read: opens a gap in every room.
 
 use sqlx::PgConnection;
 
@@ -9,13 +9,14 @@ use crate::archive::{
     writer::lock_rooms,
 };
 
-/// Rooms that are looked at together.
+/// How many rooms are handled together.
 const TOGETHER: usize = 500;
 const REASON: &str = "the rooms of a sync response could not be read";
 
-/// Opens a gap from `account.since` up to `next_batch` in every room that the account is in. To be called before the rest
-/// of the response is stored and `since` moves. A gap of this kind that nobody has begun to walk, in a room of which nothing
-/// was stored since, is made longer instead: a homeserver that errs once may err in every answer.
+/// Opens a gap from `account.since` to `next_batch` in every room that the account is in. Call this before the rest
+/// of the response is stored and `since` moves. If a room already has such a gap, whose walk has not begun, and
+/// nothing was stored in the room since, that gap is extended instead: a homeserver with such a bug may return it in
+/// every response.
 pub(in crate::archive) async fn open_gaps_everywhere(
     connection: &mut PgConnection,
     account: &Account,

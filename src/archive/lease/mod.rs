@@ -1,14 +1,16 @@
-//! The writer's lease: who may write to this database.
+//! The writer's lease, which allows one process at a time to write to the database.
 //!
-//! Three things make it up. A session holds `archive.writer_lock` for as long as its process is the writer ([`session`]). The
-//! row of `archive.writer_lease` has an epoch, which each new writer moves on. And every transaction that writes takes a lock
-//! on that table, which it keeps to its end, and then looks whether the epoch is its own (`archive.begin_writing`).
+//! It consists of three parts. A session holds `archive.writer_lock` as long as its process is the writer
+//! ([`session`]). The row of `archive.writer_lease` has an epoch, which each new writer increments. Every transaction
+//! that writes takes a lock on that table until its end, and then checks that the epoch is its own
+//! (`archive.begin_writing`).
 //!
-//! The session may end at any moment: PostgreSQL is restarted, somebody terminates it, a connection is cut. So it is watched,
-//! and taken anew as soon as it is lost; nothing is begun to be written meanwhile. A newcomer that finds the lock free leaves
-//! the writer that is on record some time to come back, unless that has said that it is done, or its process is gone. Then it
-//! moves the epoch on, under a lock that conflicts with that of every write transaction: from there on nothing can be written
-//! under the old one, whatever its holder believes, for instance one that was stopped and goes on.
+//! The session may end at any moment: PostgreSQL restarts, somebody terminates the session, a connection is cut. So
+//! it is watched, and replaced as soon as it is lost. No transaction begins to write meanwhile. A new process that
+//! finds the lock free gives the recorded writer some time to come back, unless that writer has released the lease or
+//! its process has ended. Then it increments the epoch, under a lock that conflicts with that of every write
+//! transaction. From then on nothing can be written under the old epoch, not even by an old writer that was suspended
+//! and continues.
 
 mod process;
 mod session;
@@ -28,31 +30,32 @@ pub(super) use self::session::Backend;
 use self::{process::Process, session::LockSession};
 use super::{Archive, Error, database::inspect};
 
-/// How long a lock that another session holds is tried for, before its holder counts as alive: the server takes a moment to
-/// notice the end of one that was killed.
+/// How long to try for the lock before its holder counts as alive: the server needs a moment to notice that a process
+/// was killed.
 const HELD: Duration = Duration::from_secs(1);
-/// How long a writer that has lost its session has to come back.
+/// How long a writer that has lost its session may take to come back.
 const GRACE: Duration = Duration::from_secs(10);
-/// Between two looks at what another session is about to do.
+/// How often another session is checked.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The longest pause between two tries to take the lock back.
 const RETAKE_AT_LAST: Duration = Duration::from_secs(1);
-/// How long who is to write waits for the lock to be taken back, before that is an error to be reported and tried again.
+/// How long a write waits until the lock is held again, before it fails with an error that is retried.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often the last transactions of the writer before are waited for, half a second each, before their sessions are ended.
+/// How often to wait half a second for the last transactions of the previous writer, before their sessions are
+/// terminated.
 const WAITS: usize = 6;
 /// How often that is tried in all.
 const WAITS_AT_LAST: usize = 60;
-/// Waits for all who write. Not to be lost in a crash: an epoch is not given out twice.
+/// Waits for all write transactions. The commit is synchronous, because no epoch may be used twice after a crash.
 const MOVE_ON: &str = "begin isolation level read committed; set local lock_timeout = '500ms';
     set local synchronous_commit = on; lock table archive.writer_lease in share row exclusive mode";
 
-/// What the row of `archive.writer_lease` says.
+/// The row of `archive.writer_lease`.
 #[derive(Debug)]
 struct Record {
     epoch: i64,
     process: Process,
-    /// Whether the one on record has said that it is done, or was never the writer of this very database.
+    /// Whether the recorded writer has released the lease, or was never the writer of this database.
     is_released: bool,
     taken_at: String,
 }
@@ -68,7 +71,7 @@ impl Record {
         )
         .fetch_one(connection)
         .await?;
-        // What another version has written need not be understood: of an unknown process nothing is certain.
+        // Another version may have written this in another form. Then nothing is known about the process.
         let process = serde_json::from_str(&row.process).unwrap_or_default();
         Ok(Self { epoch: row.epoch, process, is_released: row.is_released, taken_at: row.taken_at })
     }
@@ -84,14 +87,14 @@ impl Record {
     }
 }
 
-/// How the lease is.
+/// The state of the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// A session holds the lock.
     Held,
-    /// It was lost, and is being taken back; why that has failed last.
+    /// The session was lost and is being replaced. The text is the last error.
     Lost(Option<Arc<str>>),
-    /// Another one has it, in words.
+    /// Another process has the lease. The text describes it.
     Taken(Arc<str>),
 }
 
@@ -109,7 +112,7 @@ impl Lease {
     /// Becomes the writer.
     ///
     /// # Errors
-    /// [`Error::AnotherWriter`] if there is one.
+    /// [`Error::AnotherWriter`] if there is another one.
     pub(super) async fn take(archive: &Archive) -> Result<Self, Error> {
         let me = Process::current();
         let mut held_since = None;
@@ -166,11 +169,11 @@ impl Lease {
         Self { epoch, state, doubted, keeper: keeper.spawn(run), _keeper: keeper }
     }
 
-    /// The epoch to write under, once a session holds the lock.
+    /// Waits until a session holds the lock. Returns the epoch for writing.
     ///
     /// # Errors
-    /// [`Error::LeaseTaken`] if another one has become the writer, [`Error::LeaseLost`] if the lock cannot be taken back within
-    /// some seconds.
+    /// [`Error::LeaseTaken`] if another process has become the writer, [`Error::LeaseLost`] if the lock is not held
+    /// again within some seconds.
     pub(super) async fn epoch(&self) -> Result<i64, Error> {
         let mut state = self.state.clone();
         let settled =
@@ -185,12 +188,12 @@ impl Lease {
         }
     }
 
-    /// Has the session asked at once whether it is there: after an error of the database, which may have ended it.
+    /// Has the session tested at once. Call this after an error of the database, which may have ended it.
     pub(super) fn doubt(&self) {
         self.doubted.notify_one();
     }
 
-    /// The same, and gives it a moment to be found out.
+    /// The same, and waits a moment for the result.
     pub(super) async fn found_missing(&self) {
         self.doubt();
         let mut state = self.state.clone();
@@ -198,7 +201,7 @@ impl Lease {
         let _ = tokio::time::timeout(LOOK_AGAIN, lost).await;
     }
 
-    /// Resolves once another one has become the writer.
+    /// Resolves once another process has become the writer.
     pub(super) async fn taken(&self) -> Error {
         let mut state = self.state.clone();
         loop {
@@ -211,23 +214,23 @@ impl Lease {
         }
     }
 
-    /// Ends the session that holds the lock, which is not taken back: nothing is to be written any more.
+    /// Closes the session that holds the lock and does not replace it. Nothing is written after this.
     pub(super) fn let_go(&self) {
         self.keeper.abort();
     }
 
-    /// Who only looks at how it is.
+    /// A handle that can only read the state.
     pub(super) fn observer(&self) -> Observer {
         Observer(self.state.clone())
     }
 }
 
-/// Knows how the lease is.
+/// Reads the state of the lease.
 #[derive(Debug)]
 pub(super) struct Observer(watch::Receiver<State>);
 
 impl Observer {
-    /// What is wrong with the lease, if something is.
+    /// The problem of the lease, if there is one.
     pub(super) fn trouble(&self) -> Option<String> {
         match &*self.0.borrow() {
             State::Held => None,
@@ -239,8 +242,8 @@ impl Observer {
     }
 }
 
-/// Moves the epoch on from `before` to `after`, once no transaction of an earlier writer is left. Returns whether it has;
-/// somebody else may have moved it.
+/// Changes the epoch from `before` to `after`, once no transaction of an earlier writer is left. Returns false if
+/// another process has changed it.
 async fn move_on(
     connection: &mut PgConnection,
     before: i64,
@@ -251,7 +254,7 @@ async fn move_on(
     for wait in 0..WAITS_AT_LAST {
         match try_to_move_on(connection, before, after, &process).await {
             Err(error) if error.code() == Some("55P03") => {
-                // sqlx undoes nothing where it is the beginning that has failed.
+                // sqlx does not roll back if the begin itself has failed.
                 connection.execute("rollback").await?;
                 if wait >= WAITS {
                     end_their_sessions(connection).await?;
@@ -285,7 +288,7 @@ async fn try_to_move_on(
     Ok(moved.rows_affected() == 1)
 }
 
-/// Ends the sessions that still write under an epoch whose writer has lost the lock.
+/// Terminates the sessions that still write under an epoch whose writer has lost the lock.
 async fn end_their_sessions(connection: &mut PgConnection) -> Result<(), Error> {
     let pids = sqlx::query_scalar!(
         r#"select l.pid as "pid!" from pg_locks l
@@ -295,7 +298,7 @@ async fn end_their_sessions(connection: &mut PgConnection) -> Result<(), Error> 
     )
     .fetch_all(&mut *connection)
     .await?;
-    // Each on its own: in one query PostgreSQL may end a session before it has looked what that holds.
+    // One query for each: a single query might terminate a session before it has checked which locks that holds.
     for pid in pids {
         match sqlx::query!("select pg_terminate_backend($1)", pid)
             .fetch_one(&mut *connection)
@@ -308,7 +311,7 @@ async fn end_their_sessions(connection: &mut PgConnection) -> Result<(), Error> 
                     "ending a session of the writer before, which is not the writer any more"
                 );
             }
-            // It is another role's. It may end by itself.
+            // It belongs to another role. It may end by itself.
             Err(error) if error.code() == Some("42501") => {}
             Err(error) => return Err(error),
         }
@@ -316,7 +319,7 @@ async fn end_their_sessions(connection: &mut PgConnection) -> Result<(), Error> 
     Ok(())
 }
 
-/// Who sees to it that a session holds the lock.
+/// Keeps a session that holds the lock.
 struct Keeper {
     archive: Archive,
     epoch: i64,
@@ -345,7 +348,7 @@ impl Keeper {
         }
     }
 
-    /// Takes the lock back, however long that takes; `None` if another one has become the writer.
+    /// Takes the lock again, however long that takes. `None`: another process has become the writer.
     async fn take_back(&self, lost: &Backend) -> Option<LockSession> {
         let mut pause = Duration::from_millis(20);
         loop {
@@ -375,23 +378,24 @@ impl Keeper {
             self.end_the_lost(&mut connection, lost).await?;
             return Ok(None);
         };
-        // Under the lock nobody else moves it on.
+        // Nobody else can change the epoch while this session holds the lock.
         let epoch = self.recorded(&mut connection).await?;
-        // A standby was promoted that had not heard of our taking the lease.
+        // A standby was promoted that had not received the row of our lease.
         if epoch < self.epoch && !move_on(&mut connection, epoch, self.epoch, &self.me).await? {
             return Ok(None);
         }
         Ok(Some(session))
     }
 
-    /// The epoch on record, unless it is another writer's who has come after this one.
+    /// The recorded epoch, unless it is that of a later writer.
     async fn recorded(&self, connection: &mut PgConnection) -> Result<i64, Error> {
         let record = Record::read(connection).await?;
         let is_ours = record.epoch < self.epoch || (record.epoch == self.epoch && record.process == self.me);
         if is_ours { Ok(record.epoch) } else { Err(Error::LeaseTaken { by: record.in_words() }) }
     }
 
-    /// The server may not have noticed that our session has ended: a firewall that forgets a connection informs neither side.
+    /// Terminates our old session: the server may not have noticed that it ended, because a firewall that drops a
+    /// connection informs neither side.
     async fn end_the_lost(&self, connection: &mut PgConnection, lost: &Backend) -> Result<(), Error> {
         if inspect::writer(connection).await?.as_ref() != Some(lost) {
             return Ok(());

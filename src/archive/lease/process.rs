@@ -1,22 +1,23 @@
-//! Which process holds the lease, and whether it is gone.
+//! Identifies the process that holds the lease, and finds out whether it has ended.
 
 use std::fs;
 
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use serde::{Deserialize, Serialize};
 
-/// A process, so that another one can tell whether it still runs. A start time beside the id: ids are given out again.
+/// Identifies a process, so that another process can find out whether it still runs. It includes the start time,
+/// because process ids are reused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Process {
     pub(super) host: String,
     pub(super) pid: i32,
-    /// Since the machine was started, in its clock's ticks.
+    /// The start time, in clock ticks since the machine was started.
     started: Option<u64>,
-    /// Of the machine's present start. A sandbox may hide it.
+    /// The boot id of the machine. A sandbox may hide it.
     boot_id: Option<String>,
     machine_id: Option<String>,
-    /// The name space that the process id is of: containers count their own.
+    /// The PID namespace: each container numbers its processes itself.
     pid_namespace: Option<String>,
 }
 
@@ -38,7 +39,8 @@ impl Process {
         }
     }
 
-    /// Whether the process has certainly ended. Of another machine, or another container, nothing is certain.
+    /// Whether the process has certainly ended. False for a process of another machine or container, about which
+    /// nothing is known.
     pub(super) fn is_gone(&self, now: &Self) -> bool {
         if !self.is_neighbour_of(now) || self.pid <= 0 {
             return false;
@@ -50,7 +52,7 @@ impl Process {
         }
     }
 
-    /// Whether process ids mean the same to both.
+    /// Whether both are in the same PID namespace of the same machine.
     fn is_neighbour_of(&self, other: &Self) -> bool {
         let same = |ours: &Option<String>, theirs: &Option<String>| {
             ours.as_ref().zip(theirs.as_ref()).map(|(a, b)| a == b)
@@ -61,8 +63,8 @@ impl Process {
     }
 }
 
-/// When the process was started: the 22nd field of `proc_pid_stat(5)`, the 20th after the name in parentheses, which may hold
-/// anything.
+/// The start time of a process: the 22nd field of `proc_pid_stat(5)`, the 20th after the name in parentheses, which
+/// may contain anything.
 fn started(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()

@@ -1,4 +1,5 @@
-//! The session that holds `archive.writer_lock`: a transaction that stays open, watched so that its end is noticed at once.
+//! The session that holds `archive.writer_lock`: an open transaction, which is watched so that its end is noticed at
+//! once.
 
 use std::time::Duration;
 
@@ -11,28 +12,28 @@ use tokio::sync::Notify;
 use super::Error;
 use crate::archive::CONNECT;
 
-/// How often a session that says nothing is asked whether it is there: a connection may be cut without a word.
+/// How often an idle session is tested: a connection may be cut without an error.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Within what time it must answer.
+/// How long it may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long another session may hold the lock for a moment.
+/// How long to wait for another session that holds the lock only briefly.
 const TAKE: &str = "500ms";
 
-/// A server process: its id, and when it began.
+/// A server process: its id and its start time.
 pub(in crate::archive) type Backend = (i32, String);
 
-/// An open transaction with the lock. A [`PgListener`] listens to nothing here: it is what notices the end of its socket
-/// while there is nothing to ask.
+/// An open transaction with the lock. A [`PgListener`] is used here although it listens on no channel, because it
+/// notices the end of its socket while it is idle.
 #[derive(Debug)]
 pub(super) struct LockSession {
-    // Before the pool, which closes the connection that is given back to it.
+    // Declared before the pool, so that it is dropped first. The pool closes the connection that is returned to it.
     listener: PgListener,
     pool: PgPool,
     backend: Backend,
 }
 
 impl LockSession {
-    /// Takes the lock; `None` if another session has it.
+    /// Takes the lock. `None`: another session has it.
     pub(super) async fn take(options: PgConnectOptions) -> Result<Option<Self>, Error> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -59,16 +60,16 @@ impl LockSession {
         }
     }
 
-    /// The server's side of it.
+    /// The server process of the session.
     pub(super) fn backend(&self) -> &Backend {
         &self.backend
     }
 
-    /// Returns once the session is lost. `doubted`: to be asked at once whether it is there.
+    /// Returns once the session is lost. `doubted`: a signal to test the session at once.
     pub(super) async fn ended(&mut self, doubted: &Notify) {
         loop {
             tokio::select! {
-                // It listens to nothing, so whatever comes is of no meaning, but for the end.
+                // It listens on no channel, so only the end of the connection matters.
                 heard = self.listener.try_recv() => match heard {
                     Ok(Some(_)) => continue,
                     Ok(None) | Err(_) => return,
@@ -76,7 +77,7 @@ impl LockSession {
                 () = doubted.notified() => {}
                 () = tokio::time::sleep(KEEP_ALIVE) => {}
             }
-            // In a transaction that has failed this fails too.
+            // This also fails if the transaction has failed.
             let asked = tokio::time::timeout(ANSWER, self.listener.execute("select 1")).await;
             if !matches!(asked, Ok(Ok(_))) {
                 return;
@@ -89,7 +90,7 @@ async fn take(connection: &mut PgConnection) -> Result<Backend, sqlx::Error> {
     // Since 17 (PostgreSQL, "transaction_timeout").
     let newer = connection.server_version_num().is_some_and(|version| version >= 170_000);
     let transaction_timeout = if newer { "set transaction_timeout = 0;" } else { "" };
-    // The server notices within half a minute that this machine is gone, and lets the lock go.
+    // With these settings, the server notices within half a minute that this machine is gone, and releases the lock.
     let settings = format!(
         "set idle_in_transaction_session_timeout = 0; set statement_timeout = 0; {transaction_timeout}
          set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3;
@@ -103,7 +104,7 @@ async fn take(connection: &mut PgConnection) -> Result<Backend, sqlx::Error> {
     )
     .fetch_one(&mut *connection)
     .await?;
-    // Read committed: no snapshot is kept between two statements, which would hold back VACUUM.
+    // Read committed keeps no snapshot between two statements. A snapshot would hold back VACUUM.
     connection
         .execute(
             "begin isolation level read committed;
@@ -115,7 +116,8 @@ async fn take(connection: &mut PgConnection) -> Result<Backend, sqlx::Error> {
 
 impl Drop for LockSession {
     fn drop(&mut self) {
-        // It is closed from this call on, whether or not the end is waited for, and closes what it is given back.
+        // The pool is closed from this call on, even if nobody waits for its end. It closes the connection that is
+        // returned to it.
         drop(self.pool.close());
     }
 }

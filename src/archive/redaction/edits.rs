@@ -1,6 +1,6 @@
-//! Edits of redacted messages. An edit holds the message's text anew, often all of it, and a homeserver redacts only the
-//! message (specification, "Event replacements", "Redacting edited events"). Who redacts a message means its text, so its
-//! edits by the same sender are redacted by the same redaction, whichever of the three comes first.
+//! Redacts the edits of redacted messages. An edit contains the message's text, often completely, but a homeserver
+//! redacts only the message (specification, "Event replacements", "Redacting edited events"). So the redaction of a
+//! message also applies to its edits by the same sender, whichever of the three events arrives first.
 
 use foldhash::{HashMap, HashSet};
 use sqlx::PgConnection;
@@ -10,8 +10,8 @@ use crate::{
     matrix::{Event, redact},
 };
 
-/// The edits, among `events` and those stored, of what `links` redact and of what `redactions` know to be redacted: each with
-/// the redaction, which joins `redactions`.
+/// Finds the edits of the targets of `links` and `redactions`, among `events` and the stored ones. Returns each edit
+/// with the redaction, and adds it to `redactions`.
 pub(in crate::archive) async fn edits(
     connection: &mut PgConnection,
     room_key: i32,
@@ -32,7 +32,7 @@ pub(in crate::archive) async fn edits(
     let mut senders: HashMap<String, String> =
         events.iter().map(|event| (event.event_id.clone(), event.sender.clone())).collect();
     let mut all = Vec::new();
-    // An edit may itself have been edited, if only by a client that ignores the rules.
+    // An edit may itself have been edited, by a client that breaks the rules.
     while !originals.is_empty() {
         let stored = stored(connection, room_key, &originals, &mut senders).await?;
         let served = events.iter().filter_map(|event| {
@@ -60,21 +60,21 @@ pub(in crate::archive) async fn edits(
     Ok(all)
 }
 
-/// An edit that nobody has redacted yet.
+/// An edit that is not redacted yet.
 struct Edit {
     event_id: String,
     original: String,
     sender: String,
 }
 
-/// The stored edits of `originals`, by whomever; the senders of those that are stored join `senders`.
+/// The stored edits of `originals`, by any sender. Adds the senders of stored originals to `senders`.
 async fn stored(
     connection: &mut PgConnection,
     room_key: i32,
     originals: &[String],
     senders: &mut HashMap<String, String>,
 ) -> Result<Vec<Edit>, Error> {
-    // Lateral, and fenced by its offset, for the same reason as in `lookup::look_up`.
+    // Lateral with an offset, for the same reason as in `lookup::look_up`.
     let rows = sqlx::query!(
         r#"select original.event_id as "original!", o.sender as "original_sender?", edit.event_id as "event_id?",
                   edit.sender as "sender?"

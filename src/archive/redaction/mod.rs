@@ -1,5 +1,5 @@
-//! Redactions: applied whichever of the two events arrives first, once, in their own room, by the room version's
-//! rules, to every place that the content went.
+//! Applies redactions: in their own room, by the rules of the room version, to every copy of the content. A redaction
+//! and its target may arrive in either order.
 
 mod edits;
 mod prev_content;
@@ -29,8 +29,8 @@ use crate::{
     },
 };
 
-/// The redactions that `events` are, and those that redacted `events` according to the server, each after its target: in the
-/// order in which the archive has redactions that it learns of at once.
+/// The redactions among `events`, and those that have redacted `events` according to the server. Each comes after its
+/// target. This is the order in which redactions from one response are recorded.
 pub(super) fn links<'e>(room: &Room, events: &[&'e Event]) -> Vec<(&'e str, &'e str)> {
     let version = room.room_version.as_deref();
     let asked =
@@ -43,8 +43,8 @@ pub(super) fn links<'e>(room: &Room, events: &[&'e Event]) -> Vec<(&'e str, &'e 
     links
 }
 
-/// Records `links`, and what has become by now of all links to `settled`, which are stored. What is in quarantine of the links'
-/// targets is forgotten: it cannot be pruned.
+/// Records `links`, and updates all links to the stored events `settled`. Deletes rows in quarantine that belong to
+/// the links' targets, because they cannot be pruned.
 pub(super) async fn record(
     connection: &mut PgConnection,
     policy: Policy,
@@ -105,18 +105,19 @@ pub(super) async fn record(
     Ok(())
 }
 
-/// Whether one of `events` is new to us and has redacted what it does not name: only the redacted events' own copies tell.
+/// Whether one of `events` is new and has redacted events that it does not name. Only copies of the redacted events
+/// show that.
 pub(super) fn names_no_target(room: &Room, events: &[&Event], known: &KnownEvents) -> bool {
     let of_unknown = |event: &&&Event| lost_its_target(room, event) || redacts_all_of_a_user(event);
     events.iter().filter(of_unknown).any(|event| !known.contains_key(&event.event_id))
 }
 
-/// Those of `state` that are such events, if we do not know them.
+/// The events of `state` that are new and redact events that they do not name.
 pub(super) fn removals<'e>(state: impl Iterator<Item = &'e Event>) -> Vec<&'e Event> {
     state.filter(|event| redacts_all_of_a_user(event)).collect()
 }
 
-/// Whether `state`, which is still to be stored, has such an event.
+/// Whether `state`, which is not stored yet, has such an event.
 pub(super) async fn state_names_no_target<'e>(
     connection: &mut PgConnection,
     room: &Room,
@@ -127,14 +128,14 @@ pub(super) async fn state_names_no_target<'e>(
     Ok(names_no_target(room, &removals, &known))
 }
 
-/// Whether this is a redaction that was itself redacted, so that nobody can tell any more what it redacted (P78).
+/// Whether this is a redaction that was itself redacted, so that its target is unknown (P78).
 fn lost_its_target(room: &Room, event: &Event) -> bool {
     event.event_type == "m.room.redaction"
         && event.uncommon().redacted_by.is_some()
         && event.redaction_target(room.room_version.as_deref()).is_none()
 }
 
-/// `event` as it is after redaction, if it was redacted and this copy does not show it.
+/// The event after redaction, if it was redacted and this copy does not show it.
 pub(super) fn redacted_copy(room: &Room, event: &Event, redactions: &Redactions) -> Option<Event> {
     let redaction = redactions.get(&event.event_id)?;
     if event.uncommon().redacted_by.is_some() || event.event_type == "m.room.create" {
@@ -142,8 +143,7 @@ pub(super) fn redacted_copy(room: &Room, event: &Event, redactions: &Redactions)
     }
     let pruned = redact::pruned(&room.room_id, room.room_version.as_deref(), event);
     let copy = pruned.with_uncommon(|it| it.redacted_by = Some(redaction.clone()));
-    // Redacted with the message that it edits, it still says that it is an edit, and of what: else it would seem to be a
-    // message of its own.
+    // An edit that is redacted with its message keeps the relation, so that it does not look like a message of its own.
     match redact::edited(event) {
         Some(original) if redactions.get(original) == Some(redaction) => {
             let Uncommon { relates_to, rel_type, .. } = event.uncommon().clone();
@@ -153,9 +153,9 @@ pub(super) fn redacted_copy(room: &Room, event: &Event, redactions: &Redactions)
     }
 }
 
-/// Prunes those of `targets` that are stored in full. `served` are the server's own pruned copies, which count more than
-/// our idea of them; in a room version that is unknown here, where we prune all, also later. Returns the state events
-/// that were pruned.
+/// Prunes those of `targets` that are stored in full. `served`: the server's own pruned copies, which are preferred.
+/// In an unknown room version, where we remove the whole content, they also replace it later. Returns the pruned
+/// state events.
 pub(super) async fn apply(
     connection: &mut PgConnection,
     policy: Policy,

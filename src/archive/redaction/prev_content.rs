@@ -1,4 +1,5 @@
-//! Copies of redacted content in other events: `prev_content` repeats what a state event replaced.
+//! Redacts copies of redacted content in other events: `prev_content` repeats the content that a state event has
+//! replaced.
 
 use sqlx::PgConnection;
 
@@ -7,9 +8,9 @@ use crate::{
     matrix::{Event, redact},
 };
 
-/// Prunes `prev_content` where it repeats what one of `targets` was before its redaction. Those need not be stored: a server
-/// shows what a state event replaced also to those who may not see that. Of those that are, what is stored is repeated;
-/// one that was not redacted is passed over.
+/// Prunes `prev_content` that repeats the content of one of `targets`. A target need not be stored, because a server
+/// returns `prev_content` also to users who may not see the replaced event. For a stored target, its pruned content
+/// is used; a target that was not redacted is skipped.
 pub(in crate::archive) async fn prune_repeats(
     connection: &mut PgConnection,
     room: &Room,
@@ -19,7 +20,7 @@ pub(in crate::archive) async fn prune_repeats(
         return Ok(());
     }
     forget_unnamed(connection, room.room_key, targets).await?;
-    // Lateral, and fenced by its offset, for the same reason as in `lookup::look_up`.
+    // Lateral with an offset, for the same reason as in `lookup::look_up`.
     let repeats = sqlx::query!(
         r#"select repeat.event_id as "event_id!", repeat.type as "event_type!", repeat.prev_content::text as "prev_content!",
                   t.content::text as "content?"
@@ -55,8 +56,8 @@ pub(in crate::archive) async fn prune_repeats(
     Ok(())
 }
 
-/// Keeps what events are said to have replaced where nothing names it, unless it may be what was redacted: another event of
-/// its key, or one that the archive does not have.
+/// Stores replaced content whose event is not named, unless that content may be redacted: by a redaction of another
+/// event of the same state key, or of an event that the archive does not have.
 pub(in crate::archive) async fn keep_unnamed(
     connection: &mut PgConnection,
     room: &Room,
@@ -96,7 +97,7 @@ pub(in crate::archive) async fn keep_unnamed(
     Ok(())
 }
 
-/// Removes what may be what one of `targets` was.
+/// Removes stored replaced content that may be that of one of `targets`.
 async fn forget_unnamed(
     connection: &mut PgConnection,
     room_key: i32,

@@ -1,17 +1,17 @@
-//! What `redactions.policy = "retain"` has kept in quarantine goes once the policy is honour: such text cannot be pruned. What
-//! it has kept in `archive.originals` stays, as is documented.
+//! Deletes from quarantine what `redactions.policy = "retain"` has kept, once the policy is `honour`, because such
+//! text cannot be pruned. Rows in `archive.originals` stay, as documented.
 
 use crate::{
     archive::{Error, Policy, Writer},
     matrix::event_ids,
 };
 
-/// Rows that one transaction looks at; a row can be large.
+/// How many rows one transaction checks. A row can be large.
 const BATCH: i64 = 50;
 
 impl Writer {
-    /// Forgets a part of what is in quarantine of redacted events. To be called until it returns `None`; a part that was
-    /// done stays done. Otherwise the number of rows that were forgotten.
+    /// Checks a part of the quarantine and deletes rows of redacted events. Returns their number. Call it until it
+    /// returns `None`. A part that was checked stays checked.
     pub async fn forget_retained(&self) -> Result<Option<u64>, Error> {
         if self.policy() != Policy::Honour {
             return Ok(None);

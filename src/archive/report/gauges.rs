@@ -1,4 +1,4 @@
-//! What metrics tell of the archive, read when they are asked for and at no other time.
+//! The metrics of the archive. They are queried only when `/metrics` is read.
 
 use crate::{
     archive::{Archive, Error, HistoryState, WalkState},
@@ -6,7 +6,7 @@ use crate::{
 };
 
 impl Archive {
-    /// The numbers of now.
+    /// The current values.
     pub async fn gauges(&self) -> Result<Gauges, Error> {
         let whole = sqlx::query!(
             r#"select (select extract(epoch from now() - synced_at)::float8 from archive.accounts limit 1) as synced_ago_s,
@@ -48,7 +48,7 @@ impl Archive {
     }
 }
 
-/// The count of each state by its word, 0 where there is none.
+/// The count of every state with its name, 0 for a state without a row.
 fn counts<S: Copy + PartialEq>(
     states: &[S],
     word: fn(S) -> &'static str,

@@ -1,4 +1,4 @@
-//! What the archive says of itself.
+//! Reports about the archive: status and gauges.
 
 mod gauges;
 pub(super) mod status;

@@ -1,4 +1,4 @@
-//! What the archive says of itself.
+//! The status of the archive, for `backscroll status` and for the loops.
 
 use crate::{
     archive::{Archive, Error, HistoryState, Wait, database::inspect},
@@ -8,7 +8,7 @@ use crate::{
 /// The archive as a whole.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Status {
-    /// The account; `None`: nothing was archived yet.
+    /// The account. `None`: nothing was archived yet.
     pub user_id: Option<String>,
     /// The homeserver's URL.
     pub homeserver: Option<String>,
@@ -16,30 +16,30 @@ pub struct Status {
     pub synced_at: Option<String>,
     /// The same as seconds before now.
     pub synced_ago_s: Option<f64>,
-    /// Why the homeserver has failed to answer lately; `None`: it has answered last.
+    /// The last error of the homeserver. `None`: its last response was valid.
     pub homeserver_error: Option<String>,
-    /// For how many seconds that is so.
+    /// For how many seconds it has failed.
     pub homeserver_failing_s: Option<f64>,
-    /// Whether a Backscroll is at work on this archive.
+    /// Whether a Backscroll is running on this archive.
     pub at_work: bool,
     /// Sessions that hold locks which transactions of Backscroll have waited for long.
     pub waits: Vec<Wait>,
     /// Size of the database in bytes.
     pub database_bytes: i64,
-    /// What could not be read as an event.
+    /// The number of rows in quarantine.
     pub quarantined: i64,
     /// Redacted events whose originals are kept.
     pub originals: i64,
-    /// The rooms that are archived, paused ones among them, by name.
+    /// The archived rooms, including paused ones, ordered by name.
     pub rooms: Vec<RoomStatus>,
 }
 
 /// A room's gaps.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub struct GapCounts {
-    /// Being filled.
+    /// Open gaps.
     pub open: i64,
-    /// Left by the operator's choice.
+    /// Gaps that the operator chose to leave.
     pub skipped: i64,
 }
 
@@ -48,13 +48,13 @@ pub struct GapCounts {
 pub struct RoomStatus {
     /// Room id.
     pub room_id: String,
-    /// Name or alias in force.
+    /// The current name or alias.
     pub name: Option<String>,
     /// The account's membership.
     pub membership: Membership,
-    /// How much of it is archived, its gaps counted in.
+    /// How much of its history is archived, including its gaps.
     pub history_state: HistoryState,
-    /// Why stalled or truncated.
+    /// Why the history is stalled or truncated.
     pub history_reason: Option<String>,
     /// Whether it is paused by command.
     pub paused: bool,
@@ -62,44 +62,44 @@ pub struct RoomStatus {
     pub event_count: i64,
     /// Pages that the history walk stored.
     pub pages: i64,
-    /// Events a second while the history walk was at work.
+    /// Events a second while the history walk was running.
     pub rate: Option<f64>,
-    /// Seconds until the walk reaches the room's start, from the share of its time that is covered.
+    /// Estimated seconds until the walk reaches the room's start, from the covered share of the room's time.
     pub eta_s: Option<f64>,
-    /// `origin_server_ts` of the last event that the walk passed.
+    /// The `origin_server_ts` of the last event that the walk passed.
     pub oldest_reached_ts: Option<i64>,
-    /// `origin_server_ts` of the first event in the room's order.
+    /// The `origin_server_ts` of the first event in the room's order.
     pub oldest_ts: Option<i64>,
-    /// `origin_server_ts` of the create event.
+    /// The `origin_server_ts` of the create event.
     pub created_ts: Option<i64>,
     /// Gaps.
     pub gaps: GapCounts,
-    /// What went wrong last.
+    /// The last error.
     pub last_error: Option<String>,
 }
 
-/// A room whose state is to be asked for.
+/// A room whose state must be requested.
 #[derive(Clone, Debug)]
 pub struct StaleRoom {
     /// Internal key.
     pub room_key: i32,
     /// Room id.
     pub room_id: String,
-    /// Whether it is archived, or would be if there were something to archive.
+    /// Whether it is archived, or will be if there is something to archive.
     pub watched: bool,
-    /// Whether the archive has had its whole state.
+    /// Whether its whole state was stored once.
     pub bootstrapped: bool,
 }
 
 impl StaleRoom {
-    /// Whether the archive has a state that may be wrong.
+    /// Whether the archive has a state of the room, which may be wrong.
     pub fn is_archived(&self) -> bool {
         self.watched && self.bootstrapped
     }
 }
 
 impl Archive {
-    /// Whether there is an archive in the database: it has been migrated at least once.
+    /// Whether there is an archive in the database, which was migrated at least once.
     pub async fn exists(&self) -> Result<bool, Error> {
         let exists = sqlx::query_scalar!(
             r#"select exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -108,7 +108,7 @@ impl Archive {
         Ok(exists.fetch_one(&self.pool).await?)
     }
 
-    /// The archive's own account of itself.
+    /// The status of the archive.
     pub async fn status(&self) -> Result<Status, Error> {
         let whole = sqlx::query!(
             r#"select (select user_id from archive.accounts limit 1) as user_id,
@@ -143,8 +143,8 @@ impl Archive {
         })
     }
 
-    /// Rooms whose current state is to be compared with the server's, or, where the account has left one, to tell whether
-    /// it is to be archived: at most `limit`, and none of those with the keys `except`.
+    /// Stale rooms: their state must be compared with the server's, or shows whether a room that the account has left
+    /// is wanted. At most `limit` rooms, without those with the keys `except`.
     pub async fn stale_rooms(&self, except: &[i32], limit: usize) -> Result<Vec<StaleRoom>, Error> {
         let rooms = sqlx::query_as!(
             StaleRoom,
@@ -157,7 +157,7 @@ impl Archive {
         Ok(rooms.fetch_all(&self.pool).await?)
     }
 
-    /// Which of these rooms have nothing any more that is to be compared with the server.
+    /// Those of these rooms that are no longer stale.
     pub async fn trusted_rooms(&self, room_keys: &[i32]) -> Result<Vec<i32>, Error> {
         let rooms = sqlx::query_scalar!(
             r#"select key as "key!" from unnest($1::int[]) as asked (key)
@@ -170,7 +170,7 @@ impl Archive {
         Ok(rooms.fetch_all(&self.pool).await?)
     }
 
-    /// How many rooms the account is in that are archived.
+    /// The number of archived rooms that the account is in.
     pub async fn followed_rooms(&self) -> Result<usize, Error> {
         let rooms = sqlx::query_scalar!(
             r#"select count(*) as "count!" from archive.rooms where watched and membership = 'join'"#
@@ -180,7 +180,7 @@ impl Archive {
         Ok(usize::try_from(rooms).unwrap_or_default())
     }
 
-    /// The rooms that are archived, paused ones among them. Costs a few index look-ups a room, whatever the number of
+    /// The archived rooms, including paused ones. Takes a few index look-ups for each room, whatever the number of
     /// events.
     pub async fn room_status(&self) -> Result<Vec<RoomStatus>, Error> {
         let rows = sqlx::query!(
@@ -237,7 +237,7 @@ impl Archive {
     }
 }
 
-/// Seconds to go, if the rest of the room's time takes as long as the part that is covered did.
+/// The estimated seconds left, if the rest of the room's time takes as long as the covered part.
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
 fn eta(busy_s: f64, newest: Option<i64>, oldest: Option<i64>, created: Option<i64>) -> Option<f64> {
     let (newest, oldest, created) = (newest?, oldest?, created?);

@@ -1,6 +1,7 @@
-//! Rooms chosen at run time. Unlike all other writing this needs no [`crate::archive::Writer`] and no lease: it is the operator's word,
-//! given while a daemon may be at work, which reads it before each `/sync` and is woken by a notification. It moves no
-//! checkpoint, and changes a room's row only under the room's lock.
+//! The choice of rooms at run time (`backscroll rooms`). Unlike all other writes it needs no
+//! [`crate::archive::Writer`] and no lease, because a daemon may be running. The daemon reads the choice before each
+//! `/sync` request, and a notification wakes it. A choice moves no checkpoint, and changes a room's row only under
+//! the room's lock.
 
 use sqlx::{PgConnection, postgres::PgListener};
 
@@ -22,19 +23,19 @@ use crate::{
     matrix::{Events, Membership, room_state},
 };
 
-/// What a daemon listens to.
+/// The channel on which a daemon listens.
 const CHANNEL: &str = "backscroll_rooms";
 
 /// What to do about a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Archive it, whatever the configuration says.
+    /// Archive it even if the configuration excludes it.
     Add,
-    /// Archive it no more; what is there stays.
+    /// Stop archiving it. What is archived stays.
     Remove,
-    /// Fetch nothing of it for a while.
+    /// Stop archiving it until it is resumed.
     Pause,
-    /// End the pause; what was missed is fetched.
+    /// End the pause. What was missed is fetched.
     Resume,
 }
 
@@ -49,18 +50,18 @@ impl Change {
     }
 }
 
-/// A room and what is decided about it.
+/// A room and its choice.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct ChosenRoom {
     /// Room id.
     pub room_id: String,
-    /// Name or alias in force.
+    /// The current name or alias.
     pub name: Option<String>,
-    /// The account's membership; `None`: the archive has not heard of the room yet.
+    /// The account's membership. `None`: the archive does not have the room yet.
     pub membership: Option<Membership>,
     /// Whether the daemon archives it now.
     pub watched: bool,
-    /// Added (true) or removed (false) by command; `None`: as the configuration says.
+    /// Added (true) or removed (false) by command. `None`: the configuration decides.
     pub wanted: Option<bool>,
     /// Whether it is paused.
     pub paused: bool,
@@ -69,7 +70,7 @@ pub struct ChosenRoom {
 }
 
 impl Archive {
-    /// What is decided about rooms beside the configuration, and the account's `rooms_filter` of the same moment.
+    /// The choices, and the account's `rooms_filter` at the same moment.
     pub async fn choices(&self, account_key: i32) -> Result<(Choices, Option<String>), Error> {
         let rows = sqlx::query!(
             r#"select a.rooms_filter, c.room_id as "room_id?", c.wanted as "wanted?", c.paused as "paused?"
@@ -87,19 +88,19 @@ impl Archive {
         Ok((choices.collect(), rooms_filter))
     }
 
-    /// Whether the room was erased: nothing of it is archived any more, whatever is decided about it.
+    /// Whether the room was erased. Then it is not archived, whatever is chosen.
     pub async fn is_erased(&self, room_id: &str) -> Result<bool, Error> {
         filter::is_erased(&mut *self.pool.acquire().await?, room_id).await
     }
 
-    /// Decides about a room. Where that ends its archiving, it has ended when this returns, whatever a daemon is at.
-    /// Returns whether anything is different now.
+    /// Changes the choice for a room. If that ends its archiving, it has ended when this returns, even if a daemon is
+    /// running. Returns whether anything has changed.
     pub async fn choose_room(&self, room_id: &str, change: Change) -> Result<bool, Error> {
         transient::again(async || self.try_to_choose_room(room_id, change).await).await
     }
 
     async fn try_to_choose_room(&self, room_id: &str, change: Change) -> Result<bool, Error> {
-        // What is read after a lock is to be what was there then.
+        // A read after a lock must see what is committed at that time.
         let mut transaction = self.pool.begin_with("begin isolation level read committed").await?;
         let before = find(&mut transaction, room_id).await?;
         let after = change.apply(before);
@@ -110,14 +111,15 @@ impl Archive {
         if after.paused || after.wanted == Some(false) {
             unwatch(&mut transaction, room_id).await?;
         }
-        // Also where all is as it was when the last whole state was stored: the room may have been unwatched between.
+        // Also if the choice is the same as when the last whole state was stored: the room may have been unwatched in
+        // between.
         account::outdate_filter(&mut transaction).await?;
         sqlx::query!("select pg_notify($1, '')", CHANNEL).execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(true)
     }
 
-    /// Every room that the archive knows or that a choice names, by name.
+    /// Every room that the archive has or that a choice names, ordered by name.
     pub async fn chosen_rooms(&self) -> Result<Vec<ChosenRoom>, Error> {
         let rooms = sqlx::query_as!(
             ChosenRoom,
@@ -134,7 +136,7 @@ impl Archive {
         Ok(rooms)
     }
 
-    /// The room that has this alias as its canonical one, as far as the archive knows.
+    /// The room with this canonical alias, according to the archive.
     pub async fn room_called(&self, alias: &str) -> Result<Option<String>, Error> {
         let room_id = sqlx::query_scalar!(
             r#"select r.room_id
@@ -148,7 +150,7 @@ impl Archive {
         Ok(room_id.fetch_optional(&self.pool).await?)
     }
 
-    /// Whether the account is in the room; `None`: the archive does not know the room.
+    /// Whether the account is in the room. `None`: the archive does not have the room.
     pub async fn is_joined(&self, room_id: &str) -> Result<Option<bool>, Error> {
         let joined = sqlx::query_scalar!(
             r#"select membership = 'join' as "joined!" from archive.rooms where room_id = $1"#,
@@ -157,7 +159,7 @@ impl Archive {
         Ok(joined.fetch_optional(&self.pool).await?)
     }
 
-    /// Hears of decisions about rooms from now on.
+    /// Listens for changes of the choice from now on.
     pub async fn listen_for_choices(&self) -> Result<PgListener, Error> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen(CHANNEL).await?;
@@ -166,9 +168,9 @@ impl Archive {
 }
 
 impl Writer {
-    /// Has the states asked for of the rooms that are wanted now and that the account has left while they were not, or before the
-    /// archive knew them: no `/sync` reports them any more, not even with the whole state. [`Writer::take_up_left_room`] does
-    /// the rest.
+    /// Marks rooms as stale that are wanted now, and that the account has left while they were unwanted or unknown.
+    /// No `/sync` reports them any more, not even with the whole state, so their state is requested.
+    /// [`Writer::take_up_left_room`] stores it.
     pub async fn mark_left_rooms_stale(&self, rooms: &Rooms) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         let left = sqlx::query!(
@@ -185,10 +187,10 @@ impl Writer {
         transaction.commit().await
     }
 
-    /// Takes up a room that the account has left, if it is wanted: an alias that leaves it out may be new to the archive.
-    /// `state`: what the server reports it, `None` if nothing; a walk will find out how much of the history it refuses.
-    /// `account` and `rooms` are of one moment. Returns whether it was decided: not if something was decided about rooms
-    /// meanwhile, or a response has reported this one since its state was asked for.
+    /// Begins to archive a room that the account has left, if it is wanted. It may be unwanted after all, because its
+    /// state may show an alias that `rooms` excludes. `state`: the room's state, or `None` if the server returns
+    /// none. `account` and `rooms` were read at the same moment. Returns false if nothing was decided, because the
+    /// choice of rooms has changed meanwhile, or a response has reported the room since its state was requested.
     pub async fn take_up_left_room(
         &self,
         account: &Account,
@@ -200,7 +202,7 @@ impl Writer {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;
         let room = room::get(&mut transaction, room_key).await?;
-        // Else it is still to be looked at, by what was decided last.
+        // Otherwise the room stays stale, and is checked again with the newest choice.
         if (room.watched && room.bootstrapped)
             || request.is_outdated()
             || !account::is_up_to_date(&mut transaction, account).await?
@@ -208,8 +210,8 @@ impl Writer {
             transaction.undo(None).await;
             return Ok(false);
         }
-        // As it is now, which it stays until the transaction ends: what a response has reported the room before that, while
-        // nobody watched it, belongs to what is missing.
+        // `since` as it is now, until the transaction ends. Earlier responses were not stored while the room was
+        // unwatched, so their events are part of the gap.
         let Some(since) = account::since(&mut transaction, account).await? else {
             transaction.undo(None).await;
             return Ok(false);
@@ -227,8 +229,8 @@ impl Writer {
         Ok(true)
     }
 
-    /// What was missed becomes a gap, of a room that is new to the archive its history: the server gives of it what it lets
-    /// those see who have left.
+    /// Opens a gap for what was missed. For a room that is new to the archive, opens the history walk. The server
+    /// returns what it shows to users who have left.
     async fn watch_left_room(
         &self,
         connection: &mut PgConnection,
@@ -268,7 +270,7 @@ impl Writer {
     }
 }
 
-/// Has the state asked for of a room that the account has left, if it is wanted as far as the archive knows its alias.
+/// Marks a room that the account has left as stale, if it is wanted according to the alias in the archive.
 pub(in crate::archive) async fn mark_left_room_stale(
     connection: &mut PgConnection,
     rooms: &Rooms,
@@ -282,7 +284,7 @@ pub(in crate::archive) async fn mark_left_room_stale(
     Ok(())
 }
 
-/// The content of the room's canonical alias, as far as the archive knows.
+/// The content of the room's canonical alias in the archive.
 async fn known_alias(connection: &mut PgConnection, room_key: i32) -> Result<Option<String>, Error> {
     let alias = sqlx::query_scalar!(
         "select e.content::text
@@ -295,7 +297,7 @@ async fn known_alias(connection: &mut PgConnection, room_key: i32) -> Result<Opt
 }
 
 async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Choice, Error> {
-    // Two commands alternate, also about a room that has no row yet.
+    // Serialises two commands, also for a room without a row.
     sqlx::query!("lock table archive.room_choices in share row exclusive mode")
         .execute(&mut *connection)
         .await?;
@@ -326,7 +328,7 @@ async fn save(connection: &mut PgConnection, room_id: &str, choice: Choice) -> R
     Ok(())
 }
 
-/// Under the room's lock: an answer that is being stored is stored before, the next one is not.
+/// Under the room's lock: a response that is being stored now is stored first, but not the next one.
 async fn unwatch(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
     let Some(room) = room::find(connection, room_id).await? else { return Ok(()) };
     lock_room(connection, room.room_key).await?;

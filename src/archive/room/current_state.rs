@@ -1,7 +1,7 @@
-//! The current state of a room and the log of its moves.
+//! The current state of a room, and the log of its changes.
 //!
-//! Invariant: only the server's word moves it (`/sync`, `/state`), never a page of history; and it may move back to an
-//! older event (P162).
+//! Each (type, state key) of a room points at the current state event. Invariant: only `/sync` and `/state` move a
+//! pointer, never a page of history. A pointer may move back to an older event (P162).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,10 +16,10 @@ use crate::{
     matrix::Event,
 };
 
-/// Rows that are sent to the database at once: a room may have 100,000 members.
+/// How many rows are sent to the database at once. A room may have 100,000 members.
 const ROWS_AT_ONCE: usize = 5_000;
 
-/// A type and a state key. Shared by the map and the moves.
+/// A type and a state key. The map and the moves share it, to save memory.
 type Key = Arc<(String, String)>;
 
 /// The event that a key points at.
@@ -27,7 +27,7 @@ type Key = Arc<(String, String)>;
 struct Pointer {
     event_id: Arc<str>,
     origin_server_ts: Option<i64>,
-    /// Whether an event has named the key.
+    /// Whether an event of the response has this type and state key.
     named: bool,
 }
 
@@ -37,10 +37,10 @@ impl Pointer {
     }
 }
 
-/// What the server said that moved a pointer; stored with the move, in `archive.state_changes.cause`.
+/// The report of the server that moved a pointer. Stored with the move, in `archive.state_changes.cause`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The first whole state that the archive has of a room, whichever way it came.
+    /// The first whole state of a room that the archive has stored, from `/sync` or `/state`.
     Bootstrap,
     /// `state` of a `/sync` response: up to its timeline's start.
     State,
@@ -48,7 +48,7 @@ pub enum Cause {
     Timeline,
     /// `state_after` of a `/sync` response: up to its timeline's end.
     StateAfter,
-    /// The room's whole state, asked for because the archive had reason to doubt its own.
+    /// The room's whole state from `/state`, requested because the archive's was stale.
     Reconcile,
 }
 
@@ -60,7 +60,7 @@ text_column!(Cause {
     Reconcile = "reconcile",
 });
 
-/// The pointers of a room that an answer may move, and the moves so far.
+/// The pointers of a room that a response may move, and the moves so far.
 #[derive(Debug)]
 pub(in crate::archive) struct Pointers {
     room_key: i32,
@@ -78,7 +78,7 @@ struct Move {
 }
 
 impl Pointers {
-    /// Those of the whole room.
+    /// Loads all pointers of the room.
     pub(in crate::archive) async fn load(
         connection: &mut PgConnection,
         room_key: i32,
@@ -95,7 +95,7 @@ impl Pointers {
         Ok(Self::new(room_key, current))
     }
 
-    /// Of each room those that the events name that an answer has of it.
+    /// Loads the pointers that the events of a response may move, for each room.
     pub(in crate::archive) async fn load_for<'e>(
         connection: &mut PgConnection,
         events: impl Iterator<Item = (i32, &'e Event)>,
@@ -112,7 +112,7 @@ impl Pointers {
         let room_keys: Vec<i32> = named.iter().map(|(room_key, ..)| *room_key).collect();
         let types: Vec<&str> = named.iter().map(|(_, event_type, _)| *event_type).collect();
         let state_keys: Vec<&str> = named.iter().map(|(.., state_key)| *state_key).collect();
-        // Lateral, and limited, for the same reason as in `lookup::look_up`.
+        // Lateral with a limit, for the same reason as in `lookup::look_up`.
         let rows = sqlx::query!(
             r#"select named.room_key as "room_key!", c.type as event_type, c.state_key, c.event_id,
                       (select e.origin_server_ts from archive.events e
@@ -137,7 +137,7 @@ impl Pointers {
         Ok(rooms)
     }
 
-    /// Those of a room where no key points anywhere.
+    /// A room without any pointers.
     pub(in crate::archive) fn none(room_key: i32) -> Self {
         Self::new(room_key, BTreeMap::new())
     }
@@ -146,7 +146,7 @@ impl Pointers {
         Self { room_key, current, moves: Vec::new(), suspicious: false }
     }
 
-    /// Points the keys of state events at them, in order.
+    /// Moves the pointers to the state events, in order.
     pub(in crate::archive) fn point<'a>(
         &mut self,
         events: impl IntoIterator<Item = &'a Event>,
@@ -163,7 +163,7 @@ impl Pointers {
         }
     }
 
-    /// The same for a timeline, whose events need not be in force.
+    /// The same for a timeline. Its events need not be the current state, see [`may_have_lost`].
     pub(in crate::archive) fn follow<'a>(
         &mut self,
         events: impl IntoIterator<Item = &'a Event>,
@@ -176,13 +176,13 @@ impl Pointers {
         }
     }
 
-    /// Whether any key points elsewhere than it did.
+    /// Whether any pointer has moved.
     pub(in crate::archive) fn have_moved(&self) -> bool {
         !self.moves.is_empty()
     }
 
-    /// Whether a key was moved away from an event by one that did not replace it, as far as `events` tell: of the two words
-    /// that moved it the second may be the older.
+    /// Whether a pointer has moved to an event that did not replace the old one, according to `events`. Then the
+    /// report that moved it may be older than the one before.
     pub(in crate::archive) fn may_have_gone_back<'a>(&self, events: impl Iterator<Item = &'a Event>) -> bool {
         let replaced: HashMap<&str, &str> = events
             .filter_map(|event| Some((event.event_id.as_str(), event.replaces_state.as_deref()?)))
@@ -191,13 +191,13 @@ impl Pointers {
         self.moves.iter().any(|change| replaced(&change.new) != change.old.as_deref())
     }
 
-    /// Whether `event` is in force.
+    /// Whether a pointer points at `event`.
     pub(in crate::archive) fn points_at(&self, event: &Event) -> bool {
         let pointer = key(event).and_then(|key| self.current.get(&key));
         pointer.is_some_and(|pointer| *pointer.event_id == *event.event_id)
     }
 
-    /// Removes the keys that no event has named: the events were the room's whole state.
+    /// Removes the pointers that no event has moved or confirmed. Call it after the room's whole state.
     pub(in crate::archive) fn drop_unnamed(&mut self, cause: Cause) {
         let unnamed = self.current.iter().filter(|(_, pointer)| !pointer.named);
         let unnamed: Vec<Key> = unnamed.map(|(key, _)| Arc::clone(key)).collect();
@@ -206,7 +206,7 @@ impl Pointers {
         }
     }
 
-    /// Whether the server should be asked which event is in force.
+    /// Whether the state must be compared with the server's.
     pub(in crate::archive) fn suspicious(&self) -> bool {
         self.suspicious
     }
@@ -324,10 +324,11 @@ async fn log(connection: &mut PgConnection, moves: &[(i32, &Move)]) -> Result<()
     Ok(())
 }
 
-/// Whether an event of a timeline, where `old` is in force, may not be in force itself. It replaced another event, or none
-/// although one is in force: its branch may have lost state resolution (P86), or it is older and late. Or it claims to be no
-/// younger than the one that it replaced, which may win over it: of two branches state resolution applies the older one
-/// first, by `origin_server_ts` (specification, "Room Version 2", mainline ordering).
+/// Whether a timeline's event may not be the current state, where `old` is current. This is possible in two cases:
+///
+/// * It replaced another event than `old`, or none. Its branch may have lost state resolution (P86), or it is late.
+/// * Its `origin_server_ts` is not greater than that of the event that it replaced. That event may win, because state
+///   resolution applies the older of two branches first (specification, "Room Version 2", mainline ordering).
 fn may_have_lost(event: &Event, old: Option<&Pointer>) -> bool {
     let Some(old) = old else { return event.replaces_state.is_some() };
     let younger = event.origin_server_ts.zip(old.origin_server_ts).is_some_and(|(new, old)| new > old);

@@ -1,24 +1,24 @@
-//! How much of a room's past is archived.
+//! How much of a room's history is archived.
 
 use sqlx::PgConnection;
 
 use crate::archive::{Error, column::text_column};
 
-/// How much of a room's past is archived; stored in `archive.rooms.history_state`. The view `rooms` shows
-/// `Walking`, `Stalled` or `Truncated` also where the history is complete and a gap is not filled.
+/// How much of a room's history is archived; stored in `archive.rooms.history_state`. The view `rooms` also shows
+/// `Walking`, `Stalled` or `Truncated` if the history is complete and a gap is not filled yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryState {
-    /// No walk through the whole past was begun. Set when the room's row is made.
+    /// No walk through the whole history has begun. Set when the room's row is created.
     None,
-    /// A walk comes down through it. Set when that walk is opened, when it is opened again because the daemon
-    /// starts or the account comes back to the room, and when it finds something new after a stall.
+    /// A walk through the whole history is open. Set when that walk is opened, when it is opened again because the daemon
+    /// starts or the account joins the room again, and when it finds new events after it has stalled.
     Walking,
-    /// That walk could not go on. Set when it stalls; `history_reason` says why. It is tried again.
+    /// That walk has failed, and is retried. Set when it stalls; `history_reason` has the reason.
     Stalled,
-    /// That walk is done, and the room's start was not reached: the homeserver gives no more. Set by its last
-    /// page, and when the account is refused access to the room; `history_reason` says why.
+    /// That walk is done, but it has not reached the room's start, because the homeserver returns no more. Set by its
+    /// last page, and when the homeserver refuses access to the room; `history_reason` has the reason.
     Truncated,
-    /// The create event was reached. Set by the last page of that walk, or of a rewalk that got further.
+    /// A walk has reached the create event. Set by the last page of that walk, or of a re-walk that came further.
     Complete,
 }
 
@@ -31,13 +31,13 @@ text_column!(HistoryState {
 });
 
 impl HistoryState {
-    /// Whether the history was cut short, or only a part of it was walked, as the operator asked.
+    /// Whether the history is truncated, or only a part of it was walked at the operator's request.
     pub(in crate::archive) fn is_partial(self) -> bool {
         matches!(self, Self::None | Self::Truncated)
     }
 }
 
-/// Notes how much of the room's past is archived; `reason`: why no more.
+/// Sets how much of the room's history is archived. `reason`: why not more.
 pub(in crate::archive) async fn set(
     connection: &mut PgConnection,
     room_key: i32,

@@ -1,4 +1,4 @@
-//! The rooms and what the server says of our place in them.
+//! The rows of rooms: the account's membership, the state of the history, and whether the room is archived.
 
 pub(super) mod choice;
 pub(super) mod current_state;
@@ -20,20 +20,20 @@ use crate::{
     },
 };
 
-/// A row of `archive.rooms`, as far as the writer needs it.
+/// A row of `archive.rooms`, with the columns that the writer needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Room {
     pub(super) room_key: i32,
     pub(super) room_id: String,
     pub(super) room_version: Option<String>,
-    /// The account's.
+    /// The account's membership.
     pub(super) membership: Membership,
     pub(super) watched: bool,
     pub(super) bootstrapped: bool,
-    /// The `since` of the response that reported our leave; `None` while we are in the room.
+    /// The `since` of the response that reported the account's leave. `None` while the account is in the room.
     pub(super) left_since: Option<String>,
     pub(super) history_state: HistoryState,
-    /// The users who were erased, in every room.
+    /// The erased users, which are the same for every room.
     pub(super) erased_users: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ pub(super) async fn find(connection: &mut PgConnection, room_id: &str) -> Result
     Ok(get_all(connection, &[room_key]).await?.remove(&room_key))
 }
 
-/// The room's row; it must exist.
+/// The room's row, which must exist.
 pub(super) async fn get(connection: &mut PgConnection, room_key: i32) -> Result<Room, Error> {
     let room = get_all(connection, &[room_key]).await?.remove(&room_key);
     Ok(room.ok_or(sqlx::Error::RowNotFound)?)
@@ -70,7 +70,7 @@ pub(super) async fn get_all(
     Ok(rooms.into_iter().map(|room| (room.room_key, room)).collect())
 }
 
-/// Makes the row of a room that has none.
+/// Creates the row of a room that has none.
 pub(super) async fn create(
     connection: &mut PgConnection,
     room_id: &str,
@@ -80,7 +80,7 @@ pub(super) async fn create(
     get(connection, made[room_id]).await
 }
 
-/// Makes the rows of rooms that have none: ids and memberships. Returns their keys.
+/// Inserts the rows of new rooms, with ids and memberships. Returns their keys.
 pub(super) async fn create_all(
     connection: &mut PgConnection,
     room_ids: &[&str],
@@ -100,7 +100,7 @@ pub(super) async fn create_all(
     Ok(rows.into_iter().map(|row| (row.room_id, row.room_key)).collect())
 }
 
-/// The keys of those of these rooms that were not erased; `None`: it has no row yet.
+/// The keys of these rooms, without erased ones. `None`: the room has no row yet.
 pub(super) async fn keys(
     connection: &mut PgConnection,
     room_ids: &[String],
@@ -117,7 +117,7 @@ pub(super) async fn keys(
     Ok(rooms.into_iter().map(|row| (row.room_id, row.room_key)).collect())
 }
 
-/// Writes what has changed of the room's row since it was `before`, under the room's lock.
+/// Writes the changes of the room's row since `before`, under the room's lock.
 pub(super) async fn update(connection: &mut PgConnection, before: &Room, room: &Room) -> Result<(), Error> {
     if room == before {
         return Ok(());
@@ -138,30 +138,30 @@ pub(super) async fn update(connection: &mut PgConnection, before: &Room, room: &
     Ok(())
 }
 
-/// What is to be changed of the rows of rooms whose locks the transaction holds.
+/// Collected changes to the rows of rooms, whose locks the transaction holds.
 #[derive(Debug, Default)]
 pub(super) struct Changes(BTreeMap<i32, Change>);
 
 #[derive(Debug)]
 struct Change {
     room: Room,
-    /// Events that were stored.
+    /// The number of new events.
     new: i64,
     is_stale: bool,
 }
 
 impl Changes {
-    /// Lets the room's row become this.
+    /// Sets the room's row.
     pub(super) fn set(&mut self, room: &Room) {
         self.of(room).room.clone_from(room);
     }
 
-    /// Counts events that are new in the room.
+    /// Counts new events of the room.
     pub(super) fn count(&mut self, room: &Room, new: usize) {
         self.of(room).new += i64::try_from(new).expect("an answer holds fewer events than that");
     }
 
-    /// Has the room's current state compared with the server's.
+    /// Marks the room's state as stale.
     pub(super) fn stale(&mut self, room: &Room) {
         self.of(room).is_stale = true;
     }
@@ -170,7 +170,7 @@ impl Changes {
         self.0.entry(room.room_key).or_insert_with(|| Change { room: room.clone(), new: 0, is_stale: false })
     }
 
-    /// Writes what differs from what is there.
+    /// Writes the changes.
     pub(super) async fn write(&self, connection: &mut PgConnection) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
@@ -211,8 +211,8 @@ impl Changes {
     }
 }
 
-/// Notes that the whole state of these rooms was stored, each of which is watched, with all else that a first response reported:
-/// their states are to be compared with the server's, and their histories walked.
+/// Records for these watched rooms that all of a first response is stored, including their whole states. Their states
+/// are marked as stale, and their histories are to be walked.
 pub(super) async fn begin_all(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
     sqlx::query!(
         "update archive.rooms set bootstrapped = true, state_suspect = true
@@ -224,7 +224,7 @@ pub(super) async fn begin_all(connection: &mut PgConnection, room_keys: &[i32]) 
     Ok(())
 }
 
-/// Notes whether the room's current state is to be compared with the server's.
+/// Sets whether the room's state is stale.
 pub(super) async fn set_stale(
     connection: &mut PgConnection,
     room_key: i32,
@@ -240,9 +240,9 @@ pub(super) async fn set_stale(
     Ok(())
 }
 
-/// The same for every room that the account is in.
+/// Marks the state of every room that the account is in as stale.
 pub(super) async fn mark_states_stale(connection: &mut PgConnection) -> Result<(), Error> {
-    // In the order in which other transactions lock several rooms.
+    // Ordered as in other transactions that lock several rooms.
     sqlx::query!(
         "with doubted as (
              select room_key from archive.rooms
@@ -257,7 +257,7 @@ pub(super) async fn mark_states_stale(connection: &mut PgConnection) -> Result<(
 }
 
 impl Archive {
-    /// The rooms that the account is in, as far as it was reported.
+    /// The rooms that the account is in, according to the responses so far.
     pub async fn joined_rooms(&self) -> Result<Vec<String>, Error> {
         let rooms = sqlx::query_scalar!(
             "select room_id from archive.rooms where membership = 'join' order by room_key"
@@ -269,8 +269,8 @@ impl Archive {
 }
 
 impl Writer {
-    /// Notes that the account is not in a room any more, which no `/sync` up to `since` has reported. Returns whether that is
-    /// news; it is none if a response has reported the room since it was asked for.
+    /// Records that the account is no longer in a room, which no `/sync` up to `since` has reported. Returns false if
+    /// a response has reported the room since the request, or if it was recorded already.
     pub async fn lose_room(
         &self,
         room_id: &str,
@@ -299,7 +299,7 @@ impl Writer {
         Ok(lost.rows_affected() > 0)
     }
 
-    /// Has the current state of every room that the account is in compared with the server's.
+    /// Marks the state of every room that the account is in as stale, so that it is compared with the server's.
     pub async fn mark_states_stale(&self) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         mark_states_stale(&mut transaction).await?;
@@ -325,7 +325,7 @@ pub(super) async fn count_events(
     Ok(())
 }
 
-/// Notes the version of a room whose state the server keeps back, once the create event is among `events`.
+/// Records the room version if the create event is among `events`. For a room whose state the server does not return.
 pub(super) async fn learn_version(
     connection: &mut PgConnection,
     room: &mut Room,
@@ -340,7 +340,7 @@ pub(super) async fn learn_version(
     update(connection, &before, room).await
 }
 
-/// Whether a room with these contents of `m.room.canonical_alias` is to be archived.
+/// Whether a room with these contents of `m.room.canonical_alias` is wanted.
 pub(super) fn is_wanted<'a>(
     rooms: &Rooms,
     room_id: &str,

@@ -1,7 +1,7 @@
-//! Of two words about a room's state, which is the newer: `/state` is asked beside `/sync`, and an answer that was made
-//! before a response must not undo what the response has reported.
+//! Decides which of two reports of a room's state is newer. `/state` is requested while `/sync` runs, and an older
+//! response to `/state` must not undo what a response to `/sync` has reported.
 //!
-//! Kept in memory, because there is one writer, and what is under way ends with it.
+//! It is only in memory: there is one writer, and its requests end with it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,16 +10,16 @@ use std::{
 
 use crate::matrix::{RoomBatch, Section, room_update::state_events};
 
-/// What is under way.
+/// The requests under way.
 #[derive(Debug, Default)]
 pub struct StateOrder(Mutex<UnderWay>);
 
 #[derive(Debug, Default)]
 struct UnderWay {
-    /// The rooms whose state is asked for now, and whether a response has reported it meanwhile.
+    /// The rooms whose state is requested now, and whether a `/sync` response has reported it meanwhile.
     asked: HashMap<String, bool>,
-    /// The rooms whose state was stored since the request for the next response was made: which of the two is the newer,
-    /// nothing says.
+    /// The rooms whose `/state` was stored since the `/sync` request under way was sent. It is unknown which of the
+    /// two reports is newer.
     compared: HashSet<String>,
 }
 
@@ -31,18 +31,18 @@ pub struct StateRequest<'o> {
 }
 
 impl StateOrder {
-    /// To be called before the state of a room is asked for.
+    /// Call this before a room's state is requested.
     pub fn ask(&self, room_id: &str) -> StateRequest<'_> {
         self.under_way().asked.insert(room_id.to_owned(), false);
         StateRequest { order: self, room_id: room_id.to_owned() }
     }
 
-    /// To be called before a response is asked for.
+    /// Call this before a `/sync` request is sent.
     pub fn await_response(&self) {
         self.under_way().compared.clear();
     }
 
-    /// To be called before anything of a response about these rooms is stored.
+    /// Call this before anything of a `/sync` response is stored. `rooms`: its rooms.
     pub(in crate::archive) fn note_response(&self, rooms: &[RoomBatch]) {
         let mut under_way = self.under_way();
         if under_way.asked.is_empty() {
@@ -55,7 +55,7 @@ impl StateOrder {
         }
     }
 
-    /// Whether the room's state was stored while the response that is being stored was awaited.
+    /// Whether the room's `/state` was stored while the `/sync` response was awaited that is being stored now.
     pub(in crate::archive) fn was_compared(&self, room_id: &str) -> bool {
         self.under_way().compared.contains(room_id)
     }
@@ -66,8 +66,8 @@ impl StateOrder {
 }
 
 impl StateRequest<'_> {
-    /// Whether the answer may be older than what a response has reported meanwhile; if not, it counts as stored. To be called
-    /// under the room's lock.
+    /// Whether the response may be older than what a `/sync` response has reported meanwhile. If not, it counts as
+    /// stored. Call this under the room's lock.
     pub(in crate::archive) fn is_outdated(&self) -> bool {
         let mut under_way = self.order.under_way();
         let outdated = under_way.asked.get(&self.room_id).copied().unwrap_or(true);

@@ -1,4 +1,4 @@
-//! What an invite or knock shows of its room.
+//! The stripped state of a room that the account is invited to or knocks on.
 
 use sqlx::PgConnection;
 
@@ -8,7 +8,7 @@ use crate::{
     matrix::Stripped,
 };
 
-/// Replaces what an invite or knock shows of the room.
+/// Replaces the stripped state of the room.
 pub(in crate::archive) async fn set_stripped(
     connection: &mut PgConnection,
     room: &Room,

@@ -1,4 +1,4 @@
-//! Where the stored events of a room stand in its timeline.
+//! Reads the positions of a room's stored events.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::{archive::Error, matrix::Event};
 
 use super::position::{self, Below, Place};
 
-/// The room's newest event of what was there when the last response of `/sync` was stored, but for `events`, and its position.
+/// The room's newest event, and its position, among those stored up to the last `/sync` response, without `events`.
 pub(in crate::archive) async fn newest_before(
     connection: &mut PgConnection,
     room_key: i32,
@@ -28,7 +28,7 @@ pub(in crate::archive) async fn newest_before(
     Ok(newest.map(|row| (row.event_id, row.position)))
 }
 
-/// For each of `uppers` the room's highest position below it.
+/// For each of `uppers`, the room's highest position below it.
 async fn below(
     connection: &mut PgConnection,
     room_key: i32,
@@ -54,7 +54,7 @@ async fn below(
     Ok(rows.into_iter().map(|row| (row.upper, row.position)).collect())
 }
 
-/// A place just above the event at `position`: its neighbour's, or a fresh one.
+/// A position just above the event at `position`: that of its neighbour, or a new one.
 pub(in crate::archive) async fn above(
     connection: &mut PgConnection,
     room_key: i32,
@@ -73,7 +73,7 @@ pub(in crate::archive) async fn above(
     Ok(above)
 }
 
-/// The room's lowest position, or 0 in a room without any.
+/// The room's lowest position. 0 if there is none.
 pub(in crate::archive) async fn lowest(connection: &mut PgConnection, room_key: i32) -> Result<i64, Error> {
     let lowest = sqlx::query_scalar!(
         r#"select coalesce(min(position), 0) as "lowest!" from archive.events where room_key = $1"#,
@@ -84,7 +84,7 @@ pub(in crate::archive) async fn lowest(connection: &mut PgConnection, room_key: 
     Ok(lowest)
 }
 
-/// Where the room's create event stands in the timeline, if some walk has come down to the room's start.
+/// The position of the room's create event, if a walk has reached the room's start.
 pub(in crate::archive) async fn create_position(
     connection: &mut PgConnection,
     room_key: i32,
@@ -100,7 +100,7 @@ pub(in crate::archive) async fn create_position(
     Ok(position)
 }
 
-/// Places events below `upper`, newest first, among what is there, of which `known` has been looked up before.
+/// Places events below `upper`, newest first, among the stored ones. `known`: what was looked up before.
 pub(in crate::archive) async fn walk_down(
     connection: &mut PgConnection,
     room_key: i32,

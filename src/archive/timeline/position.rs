@@ -1,26 +1,29 @@
-//! Where an event stands in its room: pure arithmetic on positions.
+//! Computes positions, which define the order of a room's events. Pure arithmetic, no SQL.
 //!
-//! `order by position` is the room's order. Invariants: a position never changes once given (but by `backscroll resequence`); two events of a room never
-//! share one; events of one walk keep the server's order among themselves; what a walk finds between two known events
-//! stands between them. Protocol 4.4 has the reasons and a simulation.
+//! `order by position` is the room's order. Invariants:
+//!
+//! * A position never changes, except by `backscroll resequence`.
+//! * Two events of a room never share a position.
+//! * The events of one walk keep the server's order.
+//! * An event that a walk finds between two known events is placed between them.
 
-/// Distance between neighbours that arrive one after the other.
+/// The distance between neighbours that arrive one after the other.
 const STEP: i64 = 1 << 16;
-/// Distance across a discontinuity: room for sixteen million events of the gap below.
+/// The distance across a gap: space for sixteen million events.
 const LEAP: i64 = 1 << 40;
-/// Of how many parts of the room between two neighbours a page takes one, if more may come. With halves, a stretch of some
-/// dozen small pages would find none left.
+/// If more pages may follow, a page takes one of this many parts of the space between two neighbours. With halves, no
+/// space would be left after a few dozen small pages.
 const SHARES: i64 = 8;
 
-/// A position and the room's next one below it.
+/// A position, and the room's next one below it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::archive) struct Below {
     pub(in crate::archive) upper: i64,
-    /// `None`: nothing is below.
+    /// `None`: there is none below.
     pub(in crate::archive) position: Option<i64>,
 }
 
-/// What the archive knows of an event on a page.
+/// What the archive has of an event on a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::archive) enum Place {
     /// Not placed yet.
@@ -41,28 +44,29 @@ impl Place {
 /// Positions for the events of a page of a backward walk, newest first.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::archive) struct Placement {
-    /// For each event: the position it has or gets; `None` where no integer is left between its neighbours.
+    /// For each event, its old or new position. `None`: no integer is left between its neighbours.
     pub(in crate::archive) positions: Vec<Option<i64>>,
     /// The position of the last event passed.
     pub(in crate::archive) upper: i64,
 }
 
-/// Positions for events that arrive live, after `newest`, the room's highest position (or the upper edge of its
-/// highest gap). `discontinuous`: events are missing between `newest` and the first of these.
+/// Positions for live events above `newest`, the room's highest position (or the upper edge of its highest gap).
+/// `discontinuous`: events are missing between `newest` and the first of these.
 pub(in crate::archive) fn append(newest: Option<i64>, discontinuous: bool) -> impl Iterator<Item = i64> {
     let newest = newest.unwrap_or(0);
     let first = newest.saturating_add(if discontinuous { LEAP } else { STEP });
     std::iter::successors(Some(first), |position| position.checked_add(STEP))
 }
 
-/// The place of a walk that begins above `newest`, the room's highest position, and below what will arrive live.
+/// The position of a walk that begins above `newest`, the room's highest position, and below future live events.
 pub(in crate::archive) fn just_above(newest: Option<i64>) -> i64 {
     newest.map_or(0, |newest| newest.saturating_add(STEP / 2))
 }
 
-/// How many events of a page that repeats the last one passed, at `upper`, come down to that, and the position of the known
-/// one that the first new one among them stands above; `None` if none is new. A token can show what the one before it did
-/// not, such as what arrived since: it stands among what was passed, not below.
+/// For a page that repeats the last passed event (at `upper`): the number of events down to that one, and the
+/// position of the known event below the first new one among them. `None`: none of them is new. A token can show
+/// events that the token before it did not, such as newly arrived ones. They belong among the passed events, not
+/// below.
 pub(in crate::archive) fn repeated(upper: i64, page: &[Place]) -> Option<(usize, i64)> {
     let count = page.iter().position(|place| *place == Place::At(upper))? + 1;
     let first = page[..count].iter().position(|place| *place == Place::Unplaced)?;
@@ -70,7 +74,7 @@ pub(in crate::archive) fn repeated(upper: i64, page: &[Place]) -> Option<(usize,
     Some((count, known))
 }
 
-/// Below which positions [`walk_down`] looks for room: for each run of events without a place, the last known one passed.
+/// The positions below which [`walk_down`] needs space: for each run of unplaced events, the last known event above it.
 pub(in crate::archive) fn tops(upper: i64, page: &[Place]) -> Vec<i64> {
     let (mut top, mut tops) = (upper, Vec::new());
     for place in page {
@@ -86,8 +90,8 @@ pub(in crate::archive) fn tops(upper: i64, page: &[Place]) -> Vec<i64> {
 /// Places a page of a backward walk that has passed `upper`. `below` reports the highest position in the room below
 /// another; it is asked about the page's [`tops`] only.
 ///
-/// A known event above `upper` leaves `upper` as it is: there the orders of `/sync` and `/messages` disagree, and the
-/// first stands (P18).
+/// A known event above `upper` does not change `upper`. There the orders of `/sync` and `/messages` differ, and the
+/// first one is kept (P18).
 pub(in crate::archive) fn walk_down(
     mut upper: i64,
     page: &[Place],
@@ -102,7 +106,7 @@ pub(in crate::archive) fn walk_down(
             rest = after;
             continue;
         }
-        // Down to the next known event of the archive's order; those above have no part in it.
+        // Down to the next known event in the archive's order. Known events above `upper` do not count.
         let top = upper;
         let passed = |place: &Place| matches!(place, Place::At(position) if *position < top);
         let (stretch, after) = rest.split_at(rest.iter().position(passed).unwrap_or(rest.len()));
@@ -121,8 +125,8 @@ pub(in crate::archive) fn walk_down(
     Placement { positions, upper }
 }
 
-/// The distance at which `run` events fit between `upper` and `lower`. A run that may go on in the next page takes only a
-/// part of the room there is, as long as that is wide enough.
+/// The distance at which `run` events fit between `upper` and `lower`. A run that may continue on the next page takes
+/// only a part of the space, as long as that is wide enough.
 fn step_within(upper: i64, lower: Option<i64>, run: usize, open_ended: bool) -> Option<i64> {
     let Some(lower) = lower else { return Some(STEP) };
     let slots = i64::try_from(run).ok()?.checked_add(1)?;

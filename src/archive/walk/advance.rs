@@ -1,4 +1,5 @@
-//! Where a walk goes after a page: on, once more from the same token, to its end, or aside.
+//! Decides how a walk continues after a page: with the next page, with the same page again, not at all because it has
+//! ended, or later because it has stalled.
 
 use std::time::Duration;
 
@@ -11,32 +12,32 @@ use crate::{
     matrix::Token,
 };
 
-/// How often an `end` that is missing without the room's start, or that repeats its `from`, is asked again.
+/// How often a page is requested again if `end` is missing before the room's start, or is equal to `from`.
 const ASK_AGAIN: i32 = 3;
-/// The pause before each of these, times the number of the try, in seconds.
+/// The pause before each of these requests in seconds, multiplied by the number of the try.
 const ASK_AGAIN_PAUSE_S: f64 = 1.0;
 
-/// The longest time after which a stalled walk is tried again.
+/// The longest retry delay of a stalled walk.
 const STALLED_AT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a page reported, as far as the walk's way goes.
+/// The properties of a page that decide how the walk continues.
 #[derive(Debug)]
 pub(in crate::archive) struct Passed<'a> {
-    /// The server's `end`.
+    /// The page's `end`.
     pub(in crate::archive) end: Option<&'a Token>,
-    /// How many answers the page is made of.
+    /// The number of responses in the page.
     pub(in crate::archive) answers: usize,
     /// Events on the page.
     pub(in crate::archive) events: usize,
-    /// Those that were new.
+    /// New events on the page.
     pub(in crate::archive) new: usize,
-    /// Whether the walk has come as far down as it is to go: a missing `end` is then the end.
+    /// Whether the walk has reached its lower end, so that a missing `end` is expected.
     pub(in crate::archive) bottom_passed: bool,
     /// Whether the lower edge of the gap has been passed.
     pub(in crate::archive) lower_passed: bool,
 }
 
-/// Decides where the walk goes after a page, and returns the pause before that in seconds.
+/// Updates the walk after a page, and returns the pause before its next request in seconds.
 pub(in crate::archive) async fn after_page(
     connection: &mut PgConnection,
     walk: &mut Walk,
@@ -73,19 +74,20 @@ pub(in crate::archive) async fn after_page(
     if walk.cycle_marker.is_some() && walk.cycle_marker == walk.cursor {
         return stall(connection, walk, "the server's tokens go in a circle", settings).await;
     }
-    // Brent's way to find a circle of any length: the marker moves on at every power of two.
+    // Brent's algorithm finds a cycle of any length: the marker moves to the current cursor at every power of two.
     if walk.pages.checked_ilog2() > before.checked_ilog2() {
         walk.cycle_marker.clone_from(&walk.cursor);
     }
-    // Beyond the gap and one page further nothing was new.
+    // The gap was passed, and one more page had nothing new.
     if walk.kind.fills_gap() && below_gap && walk.known_pages > 0 {
         finish(connection, walk, None, settings).await?;
     }
     Ok(0.0)
 }
 
-/// The server gave no `end`: right where the walk was to end. Else it may have purged what is older, hide it, or not have it
-/// yet (P4), so it is asked again before that is believed. Of a gap it is not believed at all: what is missing stays known.
+/// Handles a page without `end`. If the walk has reached its lower end, it is done. Otherwise the server may have
+/// purged older events, may hide them, or may not have them yet (P4), so the page is requested again before the
+/// history counts as truncated. A gap is never closed because of this: its events stay recorded as missing.
 async fn no_more(
     connection: &mut PgConnection,
     walk: &mut Walk,
@@ -106,14 +108,14 @@ async fn no_more(
     }
     let reason =
         "the server gives no older event, though the room's start was not reached: purged, or not visible";
-    // What the server has purged since an earlier walk is in the archive.
+    // Events that the server has purged since an earlier walk are in the archive.
     let is_archived = walk.kind == WalkKind::History
         && neighbours::create_position(connection, walk.room_key).await?.is_some();
     finish(connection, walk, Some(reason).filter(|_| !is_archived), settings).await?;
     Ok(0.0)
 }
 
-/// Ends the walk and does what follows from it. `truncated`: why the room's start was not reached.
+/// Ends the walk, and opens the walk that follows it. `truncated`: why the room's start was not reached.
 async fn finish(
     connection: &mut PgConnection,
     walk: &mut Walk,
@@ -127,13 +129,13 @@ async fn finish(
     if let Some(gap_id) = walk.gap_id {
         return gap::walked(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
     }
-    // Of a room's start that is hidden from the account, a rewalk may not get as far as to a hole.
+    // If the room's start is hidden from the account, a re-walk may end above a gap.
     gap::passed(connection, walk, walk.kind != WalkKind::Rewalk || truncated.is_none()).await?;
     if walk.kind == WalkKind::History {
         let state = if truncated.is_some() { HistoryState::Truncated } else { HistoryState::Complete };
         history::set(connection, walk.room_key, state, truncated).await?;
     } else if walk.kind == WalkKind::Rewalk && truncated.is_none() {
-        // What was out of reach once may not be any more.
+        // Events that were not visible at that time may be visible now.
         history::set(connection, walk.room_key, HistoryState::Complete, None).await?;
     }
     if matches!(walk.kind, WalkKind::History | WalkKind::Rewalk) {
@@ -142,7 +144,7 @@ async fn finish(
     Ok(())
 }
 
-/// Parks the walk in the caller's transaction. Returns in how many seconds it is to be tried again.
+/// Marks the walk as stalled in the caller's transaction. Returns the retry delay in seconds.
 pub(in crate::archive) async fn stall(
     connection: &mut PgConnection,
     walk: &mut Walk,
@@ -158,7 +160,7 @@ pub(in crate::archive) async fn stall(
     Ok(try_again_in(walk.stalls, settings.stalled_after).as_secs_f64())
 }
 
-/// How long a walk that has stalled so often in a row is left alone: twice as long each time, up to a day.
+/// The retry delay of a walk that has stalled this often in a row: it doubles each time, up to a day.
 fn try_again_in(stalls: i32, first: Duration) -> Duration {
     let doublings = u32::try_from(stalls).unwrap_or_default().saturating_sub(1);
     first.saturating_mul(2_u32.saturating_pow(doublings)).min(STALLED_AT_MOST.max(first))

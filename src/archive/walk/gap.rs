@@ -1,5 +1,5 @@
-//! Known holes. A gap is opened by the transaction that moves `since` past it, and closed by the one that stores the
-//! last page of its last walk: *archive + gaps = room*.
+//! Gaps: known holes in a room's timeline. The transaction that moves `since` past a gap opens it, and the one that
+//! stores the last page of its last walk closes it: *archive + gaps = room*.
 
 use std::collections::HashMap;
 
@@ -8,55 +8,56 @@ use sqlx::PgConnection;
 use super::NewWalk;
 use crate::archive::{Error, Walk, WalkKind, WalkState, column::text_column, walk};
 
-/// A hole to be opened.
+/// A gap to open.
 #[derive(Debug)]
 pub(in crate::archive) struct NewGap<'a> {
     pub(in crate::archive) room_key: i32,
     pub(in crate::archive) reason: &'a str,
-    /// Token above; the walks begin there.
+    /// The token above, at which the walks begin.
     pub(in crate::archive) upper_token: Option<&'a str>,
-    /// Token below.
+    /// The token below.
     pub(in crate::archive) lower_token: Option<&'a str>,
     pub(in crate::archive) upper_event_id: Option<&'a str>,
     pub(in crate::archive) upper_position: Option<i64>,
-    /// Where `upper_token` stands, if that is above the gap.
+    /// The position of `upper_token`, if it is above the gap.
     pub(in crate::archive) from_position: Option<i64>,
-    /// The last archived event below.
+    /// The newest archived event below.
     pub(in crate::archive) lower: Option<(String, i64)>,
 }
 
-/// Where a gap stands; stored in `archive.gaps.state`.
+/// The state of a gap; stored in `archive.gaps.state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapState {
-    /// Being filled by walks. Set by the transaction that moves `since` past the hole.
+    /// Walks fill it. Set by the transaction that moves `since` past the gap.
     Open,
-    /// Left by the operator's choice: nothing walks it. Set where a `prev_batch` of theirs or `backscroll backfill` begins
-    /// below what is newer.
+    /// Left out by the operator's choice: no walk is opened for it. Set where a `prev_batch` of the operator or
+    /// `backscroll backfill` begins below newer events.
     Skipped,
-    /// Filled. Set by the last walk through the gap; of a skipped one, by any walk that passes it.
+    /// Filled. Set by the last walk through the gap; for a skipped one, by any walk that passes it.
     Closed,
 }
 
 text_column!(GapState { Open = "open", Skipped = "skipped", Closed = "closed" });
 
-/// Opens a gap and the first walk that is to fill it.
+/// Opens a gap and the first walk through it.
 ///
-/// Down to the old token where there is one (P161); else down to the room's start, from above all that is known. A newer gap's
-/// first pass goes down to the token below the room's lowest gap whose first pass has not come to its end: what arrived in the
-/// newer one may belong into the older one, and would be shown without its neighbours there.
+/// The walk ends at the old token if there is one (P161). Otherwise it goes from above all known events down to the
+/// room's start. If older gaps of the room have not had their first pass yet, it ends at the token below the lowest
+/// of them: events that arrived in the newer gap may belong into an older one, and would be placed without their
+/// neighbours there.
 pub(in crate::archive) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
     let gap_id = insert(connection, gap, GapState::Open).await?;
     tracing::info!(room.key = gap.room_key, gap.id = gap_id, reason = gap.reason, "a gap was opened");
     Ok(())
 }
 
-/// Records a hole that the operator chose to leave.
+/// Records a gap that the operator chose to leave.
 pub(in crate::archive) async fn skip(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
     insert(connection, gap, GapState::Skipped).await?;
     Ok(())
 }
 
-/// The gap's row, and if it is open its first walk. Returns the gap's key.
+/// Inserts the gap's row and, if it is open, its first walk. Returns the gap's key.
 async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: GapState) -> Result<i64, Error> {
     let (kind, from_position) = match gap.lower_token {
         Some(_) => (WalkKind::GapSince, gap.from_position.or(gap.upper_position)),
@@ -97,28 +98,28 @@ async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: GapState
     Ok(gap_id)
 }
 
-/// Why a room that is taken up again has a gap.
+/// The reason of a gap in a room that is archived again.
 pub(in crate::archive) const NOT_WATCHED: &str = "the room was not watched";
 
-/// Where a room's timeline ends.
+/// The end of a room's timeline.
 #[derive(Clone, Debug, Default)]
 pub(in crate::archive) struct Top {
-    /// Its newest event, and that one's position.
+    /// The newest event, and its position.
     pub(in crate::archive) newest: Option<(String, i64)>,
-    /// The upper edge of its highest gap that is not filled, also one that was left by the operator.
+    /// The upper edge of its highest gap that is not filled, including gaps that the operator left.
     pub(in crate::archive) upper_edge: Option<i64>,
-    /// Whether a walk is to come through its whole past, from above all that is there then.
+    /// Whether there will be a walk through its whole history, from above all events.
     pub(in crate::archive) awaits_walk: bool,
 }
 
 impl Top {
-    /// Above what live events must stand.
+    /// The position above which live events must be placed.
     pub(in crate::archive) fn position(&self) -> Option<i64> {
         self.newest.as_ref().map(|(_, position)| *position).max(self.upper_edge)
     }
 }
 
-/// Where the room's timeline ends now.
+/// The current end of the room's timeline.
 pub(in crate::archive) async fn top(connection: &mut PgConnection, room_key: i32) -> Result<Top, Error> {
     Ok(tops(connection, &[room_key]).await?.remove(&room_key).unwrap_or_default())
 }
@@ -159,7 +160,7 @@ pub(in crate::archive) async fn tops(
         .collect())
 }
 
-/// The upper edge of a hole that the operator left, if `walk` begins or ends at one of its tokens.
+/// The upper edge of a gap that the operator left, if `walk` begins or ends at one of its tokens.
 pub(in crate::archive) async fn edge_at(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -176,7 +177,7 @@ pub(in crate::archive) async fn edge_at(
     Ok(edge.flatten())
 }
 
-/// Lets the hole that the operator left at the top of a room end at `token`, from which it is to be walked.
+/// Sets the upper token of the gap that the operator left at the top of a room. It is walked from `token`.
 pub(in crate::archive) async fn begin_at(
     connection: &mut PgConnection,
     room_key: i32,
@@ -193,9 +194,9 @@ pub(in crate::archive) async fn begin_at(
     Ok(())
 }
 
-/// Closes the holes that the operator left and that a finished walk of theirs has passed, or one that begins above them all:
-/// at the newest event, a history, one through a gap without a lower token, or a rewalk. `all`: whatever there is below it; else those that
-/// it has come below.
+/// Closes gaps that the operator left, after a finished walk has passed them. It may be a walk of the operator, or
+/// one that begins above all of them: at the newest event, a history walk, a walk through a gap without a lower
+/// token, or a re-walk. `all`: all such gaps below its beginning; otherwise those above the walk's lowest position.
 pub(in crate::archive) async fn passed(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -221,11 +222,11 @@ pub(in crate::archive) async fn passed(
     Ok(())
 }
 
-/// The position below which the gap is no more, as far as a walk of this kind can tell; `None`: it goes on until the server
-/// gives no more.
+/// The position at which a walk of this kind has passed the gap. `None`: it continues until the server returns no
+/// more events.
 ///
-/// With `to`, that may be far below the gap, where late events stand among what other walks have placed. Without any token
-/// below the gap, nothing shows how far down events arrived in the meantime.
+/// With `to`, the end may be far below the gap, because late events may belong among events that other walks have
+/// placed. Without a token below the gap, it is unknown how far down late events have arrived.
 pub(in crate::archive) async fn lower_position(
     connection: &mut PgConnection,
     gap_id: i64,
@@ -240,8 +241,8 @@ pub(in crate::archive) async fn lower_position(
     Ok(position)
 }
 
-/// Whether a walk that has come down to `upper` has passed the gap: has come to what was archived below it when it was opened,
-/// if anything was.
+/// Whether a walk that has come down to `upper` has passed the gap: it has reached the events that were archived
+/// below the gap when it was opened, if there were any.
 pub(in crate::archive) async fn is_passed(
     connection: &mut PgConnection,
     gap_id: i64,
@@ -257,9 +258,10 @@ pub(in crate::archive) async fn is_passed(
     Ok(passed)
 }
 
-/// Whether `walk` is to let another go first: a later pass the first one through whichever gap, the first one without a lower
-/// token that through a newer gap. Without `to`, a page of an older gap's walk may lead to what belongs into a newer one, where
-/// the server has learnt events above the older: it must be known by then.
+/// Whether another walk must go before `walk`. A later pass waits for the first pass through any gap. A first pass
+/// without a lower token waits for the first pass through a newer gap. Without `to`, a page of an older gap's walk
+/// may contain events that belong into a newer gap, if the server has learnt them since. The newer gap must be walked
+/// by then.
 pub(in crate::archive) async fn yields_to_newer_gap(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -283,7 +285,7 @@ pub(in crate::archive) async fn yields_to_newer_gap(
     Ok(yields_to_newer_gap)
 }
 
-/// What follows a gap's finished walk: the next pass, or the gap is closed.
+/// Opens the next pass after a gap's finished walk, or closes the gap after the last one.
 pub(in crate::archive) async fn walked(
     connection: &mut PgConnection,
     gap_id: i64,
@@ -292,7 +294,7 @@ pub(in crate::archive) async fn walked(
 ) -> Result<(), Error> {
     let next = match kind {
         WalkKind::GapSince => Some((WalkKind::GapKnown, 0.0)),
-        // The server may have fetched from others since (P16).
+        // The server may have fetched events from other servers meanwhile (P16).
         WalkKind::GapWhole | WalkKind::GapKnown => Some((WalkKind::GapRecheck, recheck_after_s)),
         WalkKind::GapRecheck | WalkKind::History | WalkKind::Operator | WalkKind::Rewalk => None,
     };

@@ -1,4 +1,5 @@
-//! What becomes of a walk other than by its pages: it begins at `since`, or anew, is put off, parked or refused.
+//! Changes to a walk that are not caused by a page: it begins at `since`, begins anew, is put off, stalls, or is
+//! refused.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::{
 };
 
 impl Writer {
-    /// Notes why the walk's last request brought nothing, once per reason.
+    /// Records why the walk's last request failed, once for each reason.
     pub async fn note_failure(&self, walk: &Walk, error: &str) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         sqlx::query!(
@@ -28,7 +29,7 @@ impl Writer {
         transaction.commit().await
     }
 
-    /// Lets the walk go on later.
+    /// Puts the walk off for this time.
     pub async fn put_off(&self, walk: &Walk, pause: Duration) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         sqlx::query!(
@@ -41,8 +42,8 @@ impl Writer {
         transaction.commit().await
     }
 
-    /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, above all that is placed by then, and all gaps. The
-    /// place is stored with the first event only: a walk that does not get that far begins once more.
+    /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, above all placed events and all gaps. Its
+    /// position is stored with the first event. A walk that does not get that far begins again.
     pub async fn begin_at_since(&self, walk: &Walk) -> Result<Walk, Error> {
         let mut transaction = self.begin().await?;
         let begun = sqlx::query!(
@@ -64,8 +65,8 @@ impl Writer {
         .await?;
         transaction.commit().await?;
         let begun = begun.ok_or(Error::CheckpointMoved)?;
-        // All of a gap may be to be placed, and just above the newest event there is no room for that. Nor for what is new in a
-        // room that the account is not in: no response reports it.
+        // All events of a gap may have to be placed here, and just above the newest event there is not enough space.
+        // The same holds for new events in a room that the account is not in, because no response reports them.
         let top = position::append(begun.newest, true).next().filter(|_| !begun.is_joined);
         let above = top.or(Some(position::just_above(begun.newest))).max(begun.upper_edge);
         let upper_position = if begun.at_since { above } else { walk.upper_position };
@@ -81,7 +82,7 @@ impl Writer {
         })
     }
 
-    /// Begins the walk anew at the newest event: the server refuses its cursor. What is known already only guides it.
+    /// Begins the walk anew at the newest event, because the server refuses its cursor. Known events only guide it.
     pub async fn restart_walk(&self, walk: &Walk) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         let restarted = sqlx::query!(
@@ -99,12 +100,11 @@ impl Writer {
         if restarted.rows_affected() == 1 { Ok(()) } else { Err(Error::CheckpointMoved) }
     }
 
-    /// Ends the walk because the server refuses access to the room: what it gave before is kept. A gap stays open. The account
-    /// may be let in again, so the room is walked again later.
+    /// Ends the walk because the server refuses access to the room. What it has stored is kept, and a gap stays open.
+    /// The account may get access again, so the room is walked again later.
     ///
-    /// Returns `None` if it has. Else the walk is to be tried again: `/sync` has reported the account's membership since `walk`
-    /// was read, or has yet to tell that the account is out. What opens a refused walk again is reported after this then.
-    /// `proven`: it ends even so.
+    /// `None`: the walk ended. `Some`: retry, because the membership changed since `walk` was read, or `/sync` has
+    /// not reported yet that the account is out of the room. `proven`: it ends in any case.
     pub async fn refuse_walk(
         &self,
         walk: &Walk,
@@ -138,8 +138,8 @@ impl Writer {
         Ok(None)
     }
 
-    /// Parks the walk for a while, longer each time: until it is due again, the daemon is started again, or the account comes
-    /// back to the room.
+    /// Marks the walk as stalled, for a longer time each time. It resumes when that is over, when the daemon is
+    /// restarted, or when the account returns to the room.
     pub async fn stall_walk(&self, walk: &Walk, reason: &str, settings: &Backfill) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, walk.room_key).await?;

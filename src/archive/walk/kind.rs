@@ -1,33 +1,31 @@
-//! Kinds and states of walks.
+//! The kinds and states of walks.
 
 use crate::archive::column::text_column;
 
-/// Why a walk is made; stored in `archive.walks.kind` when the walk is opened, and never changed.
+/// Why a walk exists; stored in `archive.walks.kind` when the walk is opened, and never changed.
 ///
-/// A gap is walked several times: `GapSince`, `GapKnown` and `GapRecheck`, or without a token below
-/// `GapWhole` and `GapRecheck`. Each is opened by the transaction that finishes the one before
-/// ([`gap::walked`](super::gap::walked)).
+/// A gap is walked several times: `GapSince`, `GapKnown` and `GapRecheck`, or without a lower token `GapWhole` and
+/// `GapRecheck`. The transaction that finishes one pass opens the next ([`gap::walked`](super::gap::walked)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkKind {
-    /// A room's whole past. Opened when the room's first response is stored, when a room whose history is
-    /// truncated is entered again, and by `backscroll backfill` without tokens.
+    /// The room's whole history. Opened when the room's first response is stored, when a room whose history is
+    /// truncated is joined again, and by `backscroll backfill` without tokens.
     History,
     /// From a token, or down to one. Opened by `backscroll backfill`.
     Operator,
-    /// The first pass through a gap, with `to` set to the old `since`: rigorous for what arrived live. Opened
+    /// The first pass through a gap, with `to` set to the old `since`. It finds everything that arrived live. Opened
     /// with the gap.
     GapSince,
-    /// The first pass through a gap without a token below, through the room's whole past. Opened with the
-    /// gap.
+    /// The first pass through a gap without a lower token: through the room's whole history. Opened with the gap.
     GapWhole,
-    /// The second pass through a gap, without `to`: for what the server itself fetched from others, which
-    /// `to` hides (P48).
+    /// The second pass through a gap, without `to`. It finds events that the server has fetched from other servers,
+    /// which `to` hides (P48).
     GapKnown,
-    /// The last pass through a gap, after `backfill.recheck_after`. When it is done the gap is closed.
+    /// The last pass through a gap, after `backfill.recheck_after`. It closes the gap when it is done.
     GapRecheck,
-    /// The whole past again: for what the server has learnt since (P45, P47). Opened when a history or a
-    /// rewalk is done, due after `backfill.rewalk_after`; and due at once where an event names another that
-    /// is not archived.
+    /// The whole history again. It finds events that the server has learnt since (P45, P47). Opened when a history or a
+    /// re-walk is done, and due after `backfill.rewalk_after`; due at once if an event names another one that is not
+    /// archived.
     Rewalk,
 }
 
@@ -42,7 +40,8 @@ text_column!(WalkKind {
 });
 
 impl WalkKind {
-    /// Whether its walks give way to the first pass through a gap, also through one that is not known yet.
+    /// Whether its walks must wait for the first pass through a gap, also through one that `/sync` has not reported
+    /// yet.
     pub(crate) fn gives_way(self) -> bool {
         matches!(self, Self::GapKnown | Self::GapRecheck)
     }
@@ -52,18 +51,18 @@ impl WalkKind {
     }
 }
 
-/// Where a walk stands; stored in `archive.walks.state`.
+/// The state of a walk; stored in `archive.walks.state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkState {
-    /// Resumed from its cursor when it is due. Set when the walk is opened; and again, of a stalled walk,
-    /// when its time has come, when the daemon starts, and when the account comes back to the room.
+    /// It continues from its cursor when it is due. Set when the walk is opened. Set again for a stalled walk when its
+    /// delay is over, when the daemon starts, and when the account joins the room again.
     Open,
-    /// Could not go on; `last_error` says why. Set by the page after which nothing more is given, or by a
-    /// refusal that is believed ([`Writer::stall_walk`](crate::archive::Writer::stall_walk)). Tried again at
-    /// `not_before`.
+    /// It has failed, and is retried at `not_before`; `last_error` has the reason. Set by the page after which the server
+    /// returns nothing more, or by a refusal that counts as final
+    /// ([`Writer::stall_walk`](crate::archive::Writer::stall_walk)).
     Stalled,
-    /// Finished, for good. Set by its last page, by a refusal of a room's past, and where another walk passes
-    /// all that it was to pass.
+    /// It has ended. Set by its last page, by a refusal of the room's history, and when another walk has passed
+    /// everything that it was to pass.
     Done,
 }
 

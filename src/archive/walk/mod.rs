@@ -1,4 +1,4 @@
-//! Backward walks: what the loops of [`crate::backfill`] take their work from, and where they resume.
+//! Backward walks. [`crate::backfill`] reads them from the database, and resumes at their checkpoints.
 
 pub(super) mod advance;
 pub(super) mod gap;
@@ -14,7 +14,8 @@ use sqlx::PgConnection;
 use super::{Archive, Error, WalkKind, WalkState, Writer, writer::lock_rooms};
 use crate::matrix::Membership;
 
-/// How many pages without an event a walk may leave behind to begin anew. With more it might never get through them.
+/// A walk begins anew if it has had at most this many pages and all were empty. With more, it might never get past
+/// them.
 const BEGIN_ANEW: i64 = 32;
 
 /// A row of `archive.walks`.
@@ -26,100 +27,103 @@ pub struct Walk {
     pub room_key: i32,
     /// The room.
     pub room_id: String,
-    /// The account's in it, as it was reported when the walk was read.
+    /// The account's membership when the walk was read.
     pub membership: Membership,
     /// The gap that it fills.
     pub gap_id: Option<i64>,
-    /// Position of that gap's upper edge.
+    /// The position of the gap's upper edge.
     pub gap_upper_position: Option<i64>,
     /// Why.
     pub kind: WalkKind,
-    /// Where it is to end.
+    /// The token at which it ends.
     pub to_token: Option<String>,
-    /// `from` of the next request: the checkpoint.
+    /// The checkpoint: the `from` of the next request.
     pub cursor: Option<String>,
-    /// Position of the last event passed; `None` until an event is met that has one.
+    /// The position of the last event passed. `None`: the walk has not met an event with a position yet.
     pub upper_position: Option<i64>,
     /// Pages stored.
     pub pages: i64,
-    /// Events that were new.
+    /// The number of new events.
     pub events: i64,
-    /// `origin_server_ts` of the last event passed.
+    /// The `origin_server_ts` of the last event passed.
     pub oldest_ts: Option<i64>,
-    /// Pages in a row without anything new.
+    /// Pages in a row without new events.
     pub known_pages: i32,
-    /// Whether the lower edge of the gap was passed; of a room's whole past, whether something was met that had its place.
+    /// Whether the walk has passed the lower edge of the gap. For a walk through the whole history: whether it has
+    /// met an event that was already placed.
     pub lower_reached: bool,
-    /// Answers without `end` at this cursor.
+    /// Responses without `end` at this cursor.
     pub ends: i32,
-    /// Answers with `end` equal to `from` at this cursor.
+    /// Responses with `end` equal to `from` at this cursor.
     pub repeats: i32,
-    /// An earlier cursor, to find circles.
+    /// An earlier cursor, to detect cycles.
     pub cycle_marker: Option<String>,
-    /// Whether it was begun anew at the newest event, since it last stalled.
+    /// Whether it has begun anew at the newest event since it last stalled.
     pub restarted: bool,
-    /// Where it stands.
+    /// The state.
     pub state: WalkState,
-    /// Of a rewalk: how many before it in a row have found nothing.
+    /// For a re-walk: how many re-walks in a row before it have found nothing.
     pub round: i32,
-    /// How often in a row it has stalled without finding anything new.
+    /// How often in a row it has stalled without finding new events.
     pub stalls: i32,
-    /// What went wrong last.
+    /// The last error.
     pub last_error: Option<String>,
     /// Seconds until the next request is due.
     pub due_in_s: f64,
     /// The room's name or alias.
     pub name: Option<String>,
-    /// `origin_server_ts` of the room's newest event.
+    /// The `origin_server_ts` of the room's newest event.
     pub newest_ts: Option<i64>,
-    /// `origin_server_ts` of the room's create event.
+    /// The `origin_server_ts` of the room's create event.
     pub created_ts: Option<i64>,
 }
 
 impl Walk {
-    /// Whether the next request is to be made from the account's `since` of that moment, whatever it was when the walk was
-    /// opened: it has passed no event yet. All that `/sync` has reported is known on the way then, so that what the server has
-    /// learnt meanwhile is found between its neighbours: an older token shows it on top, without those that are newer. And
-    /// what is newer than `since` comes with `/sync`, and would count as found here. So it begins only when `/sync` was heard.
+    /// Whether the next request begins at the account's current `since`, whatever it was when the walk was opened.
+    /// This is so until the walk has passed an event. From `since` down, all events that `/sync` has reported are
+    /// known, so new events are met between their neighbours. From an older token they would appear at the top,
+    /// without newer neighbours. From a newer token, the walk would find events that `/sync` is about to report. So
+    /// such a walk begins only while `/sync` is current.
     pub fn begins_at_since(&self) -> bool {
         let does = match self.kind {
             WalkKind::GapWhole | WalkKind::GapKnown | WalkKind::GapRecheck | WalkKind::Rewalk => true,
-            // Not through all that there is, from the newest event.
+            // Unless it goes through the whole history from the newest event.
             WalkKind::History => self.cursor.is_some(),
             WalkKind::GapSince | WalkKind::Operator => false,
         };
-        // The operator's `prev_batch` has a place.
+        // The operator's `prev_batch` has a position.
         does && self.upper_position.is_none() && self.pages < BEGIN_ANEW && !self.restarted
     }
 
-    /// Whether all that comes is likely to be new to the archive: only the first page of a room's or a gap's first walk meets
-    /// what came live.
+    /// Whether all events are probably new to the archive. Only the first page of a room's or a gap's first walk
+    /// meets events that arrived live.
     pub fn is_fresh(&self) -> bool {
         let is_first = matches!(self.kind, WalkKind::History | WalkKind::GapSince | WalkKind::GapWhole);
         is_first && !self.restarted && self.pages > 0 && self.known_pages == 0
     }
 
-    /// `to` of the next request. It hides what the server has fetched from others (P48), also where a timeline has reported that:
-    /// then what belongs below would seem to belong above. So there is none while the walk comes down through the timeline above
-    /// its gap.
+    /// The `to` of the next request. It hides events that the server has fetched from other servers (P48), even if a
+    /// timeline has reported them. Then events that belong below them would seem to belong above. So there is no `to`
+    /// while the walk comes down through the timeline above its gap.
     pub fn to(&self) -> Option<&str> {
         let is_above = self.gap_upper_position.is_some_and(|edge| self.upper_position > Some(edge));
         self.to_token.as_deref().filter(|_| !is_above)
     }
 }
 
-/// Which open walks are asked for.
+/// Selects open walks.
 #[derive(Debug)]
 pub struct WalkChoice<'a> {
-    /// Whether also the later passes through gaps, and walks that are yet to [begin](Walk::begins_at_since) at `since`.
+    /// Whether to include later passes through gaps, and walks that have yet to [begin](Walk::begins_at_since) at
+    /// `since`.
     pub sync_is_current: bool,
-    /// Internal keys of rooms of which none is asked for.
+    /// Internal keys of rooms to leave out.
     pub except: &'a [i32],
-    /// Leaves out the later passes that are due later than in so long, and new walks through the whole room that are not due.
+    /// Leaves out later passes that are not due within this time, and re-walks that are not due.
     pub only_within: Option<Duration>,
 }
 
-/// A walk to be opened.
+/// A walk to open.
 #[derive(Debug)]
 pub(super) struct NewWalk<'a> {
     pub(super) room_key: i32,
@@ -148,8 +152,9 @@ pub(super) async fn open(connection: &mut PgConnection, walk: &NewWalk<'_>) -> R
     Ok(())
 }
 
-/// Opens the walk that looks again for what the server has learnt since `walk`, unless one waits already: at growing
-/// intervals, from the first one on again after a walk that found something. No intervals: never.
+/// Opens a re-walk, which finds events that the server has learnt since `walk`, unless one is open already. The
+/// intervals grow, and start again with the first one after a walk that found something. Without intervals there is
+/// no re-walk.
 pub(super) async fn schedule_rewalk(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -176,7 +181,7 @@ pub(super) async fn schedule_rewalk(
     Ok(())
 }
 
-/// Has the room walked again at once: something was reported that only its events themselves can explain.
+/// Opens a re-walk that is due now, because something was reported that only the room's events can show.
 pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
     let hurried = sqlx::query!(
         "update archive.walks set not_before = now()
@@ -193,8 +198,8 @@ pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> 
     Ok(())
 }
 
-/// Opens again what had stalled, in `room_key`, of which something was reported that may help, or everywhere: each may begin anew
-/// once more if the server refuses its token. Returns how many.
+/// Reopens stalled walks: in `room_key`, after a report that may help, or in all rooms. Each may begin anew once more
+/// if the server refuses its token. Returns their number.
 pub(super) async fn reopen_stalled(
     connection: &mut PgConnection,
     room_key: Option<i32>,
@@ -217,7 +222,7 @@ pub(super) async fn reopen_stalled(
     Ok(reopened.len())
 }
 
-/// Ends the walks through a room's past, because another one passes all that they were to pass.
+/// Ends the walks through a room's history, because another walk will pass all of their events.
 pub(super) async fn finish_all(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
     sqlx::query!(
         "update archive.walks set state = 'done', updated_at = now()
@@ -229,7 +234,7 @@ pub(super) async fn finish_all(connection: &mut PgConnection, room_key: i32) -> 
     Ok(())
 }
 
-/// How far down walks from the newest event have come that are not at their end, as far as that is above `floor`.
+/// The positions, above `floor`, to which unfinished walks from the newest event have come down.
 pub(super) async fn passed_from_newest(
     connection: &mut PgConnection,
     room_key: i32,
@@ -248,15 +253,18 @@ pub(super) async fn passed_from_newest(
 }
 
 impl Archive {
-    /// For each watched room one open walk: one from the newest event that has met nothing yet that had its place, because it
-    /// alone reports what lies between what it has placed and what `/sync` had reported; else the first pass through the newest
-    /// gap, to which others give way; else the one due first. One walk a room at a time: two would make the server do its work
-    /// twice (P17). Those that are due first, at most `limit`: with ten thousand rooms not all are read for each one.
+    /// The open walks that are due first, at most `limit`, and one for each watched room, because two would make the
+    /// server do its work twice (P17). In a room, the order is:
+    ///
+    /// 1. A walk from the newest event that has not met a placed event yet. Only this walk finds the events between
+    ///    those that it has placed and those that `/sync` had reported.
+    /// 2. The first pass through the newest gap.
+    /// 3. The walk that is due first.
     pub async fn open_walks(&self, choice: &WalkChoice<'_>, limit: usize) -> Result<Vec<Walk>, Error> {
         let walks = sqlx::query_as!(
             Walk,
-            // Each figure of a room is one look into an index. A join with the views would be up to the planner, which reads
-            // the whole archive where it does not know it yet.
+            // Each value of a room is one index look-up. For a join with the views, the planner might read the whole
+            // archive as long as it has no statistics.
             r#"select f.walk_id, f.room_key, f.room_id, f.membership as "membership: Membership", f.gap_id, f.kind as "kind: WalkKind", f.to_token, f.cursor, f.upper_position,
                       (select g.upper_position from archive.gaps g where g.gap_id = f.gap_id) as gap_upper_position,
                       f.pages, f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark as cycle_marker, f.restarted,
@@ -308,7 +316,8 @@ impl Archive {
                      and s.type in ('m.room.name', 'm.room.canonical_alias', 'm.room.create')
                ) shown on true
                order by f.not_before, f.walk_id"#,
-            // A parameter, so that the plan is made anew: without any, PostgreSQL keeps the one that it made first.
+            // The query has a parameter, so that it is planned each time. Otherwise PostgreSQL would keep its first
+            // plan.
             WalkState::Open as _,
             choice.sync_is_current,
             choice.except,
@@ -322,8 +331,8 @@ impl Archive {
 }
 
 impl Writer {
-    /// Opens again the stalled walks whose time has come. Until one finds something new, its room counts as stalled. Returns
-    /// when the next is due.
+    /// Reopens the stalled walks that are due. Until such a walk finds new events, its room still counts as stalled.
+    /// Returns when the next one is due.
     pub async fn reopen_due(&self) -> Result<Option<Duration>, Error> {
         let mut transaction = self.begin().await?;
         sqlx::query!(
@@ -345,7 +354,7 @@ impl Writer {
         Ok(next_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()))
     }
 
-    /// Opens again what had stalled; the operator asks for it by starting the daemon.
+    /// Reopens all stalled walks, when the daemon starts.
     pub async fn reopen_stalled(&self) -> Result<usize, Error> {
         let mut transaction = self.begin().await?;
         let room_keys =
@@ -359,12 +368,12 @@ impl Writer {
     }
 }
 
-/// Moves the checkpoint from `before` to `after` in the caller's transaction, and counts the events in between. The place is
-/// kept as it was until the walk has passed an event, or does not begin anew any more: it stands just above all that is
-/// placed for the moment only.
+/// Moves the checkpoint from `before` to `after` in the caller's transaction, and counts the new events. The position
+/// is stored only after the walk has passed an event or can no longer begin anew. Until then it is just above all
+/// events, which is only right at this moment.
 ///
 /// # Errors
-/// [`Error::CheckpointMoved`] if it is not where `before` says; the transaction must then be rolled back.
+/// [`Error::CheckpointMoved`] if the stored checkpoint is not `before`. The transaction must then be rolled back.
 pub(super) async fn save(
     connection: &mut PgConnection,
     before: &Walk,

@@ -1,8 +1,7 @@
-//! What the operator asks for by `backscroll backfill`: a walk, in a room that is taken up for it where the archive does not
-//! have it yet.
+//! Opens a walk for `backscroll backfill`. A room that the archive does not have yet is added.
 //!
-//! A room that is taken up gets its row, its state and its first walk in one transaction. Where the walk begins at a token,
-//! what is newer is a known hole, as it is with a configured `prev_batch`.
+//! A new room gets its row, its state and its first walk in one transaction. If the walk begins at a token, newer
+//! events are a gap that the operator left, as with a configured `prev_batch`.
 
 use sqlx::PgConnection;
 
@@ -23,33 +22,33 @@ use crate::{
     matrix::{Events, Membership, Token, room_state},
 };
 
-/// Where a walk is to begin and to end; without tokens at the newest event and at the room's start.
+/// Where a walk begins and ends. Without tokens: at the newest event and at the room's start.
 #[derive(Clone, Copy, Debug)]
 pub struct Span<'a> {
-    /// Where it begins.
+    /// The token at which it begins.
     pub from: Option<&'a Token>,
-    /// Where it ends.
+    /// The token at which it ends.
     pub to: Option<&'a Token>,
 }
 
 impl Span<'_> {
-    /// Whether it is all that there is: only such a walk can tell that the whole history is archived.
+    /// Whether it is the whole history. Only such a walk can make the history complete.
     fn is_whole(&self) -> bool {
         self.from.is_none() && self.to.is_none()
     }
 }
 
-/// What the homeserver shows of a room.
+/// What the homeserver returns about a room.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
     /// Whether the account is in it.
     pub is_joined: bool,
-    /// Its state, if the account may see that.
+    /// Its state, if the account may see it.
     pub state: Option<&'a Events>,
 }
 
 impl Archive {
-    /// Whether `/sync` keeps the archive informed of the room: the account is in it, and its state was stored.
+    /// Whether `/sync` reports the room: the account is in it, and its state was stored.
     ///
     /// # Errors
     /// [`Error::ErasedRoom`] if it was erased.
@@ -64,7 +63,7 @@ impl Archive {
 }
 
 impl Writer {
-    /// Opens a walk in a room that the archive has, or takes the room up for it.
+    /// Opens a walk in a room. Adds the room if the archive does not have it.
     ///
     /// # Errors
     /// [`Error::ErasedRoom`] if the room was erased, [`Error::NotWatched`] if it is not to be archived.
@@ -100,8 +99,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores the room's state. Of a room that the account is in, the first `/sync` to tell of it brings the state that counts,
-    /// and opens the walk through whatever is new by then; so it is not bootstrapped yet.
+    /// Stores the room's state. A room that the account is in does not count as bootstrapped yet: the first `/sync`
+    /// response that reports it has the current state, and opens the walk through the events that are new by then.
     async fn take_up(
         &self,
         connection: &mut PgConnection,
@@ -121,7 +120,7 @@ impl Writer {
     }
 }
 
-/// The row of a room that is new to the archive, if it is to be archived.
+/// The row of a room that is new to the archive, if the room is wanted.
 async fn create(
     connection: &mut PgConnection,
     account: &Account,
@@ -135,7 +134,7 @@ async fn create(
         return Err(Error::NotWatched(room_id.to_owned()));
     }
     let own = || events.iter().find_map(|event| room_state::own_membership(event, &account.user_id));
-    // Who never was in a room is out of it (specification, "Room membership").
+    // A user who was never in a room counts as having left it (specification, "Room membership").
     let out = || own().filter(|membership| *membership != Membership::Join).unwrap_or(Membership::Leave);
     let membership = if shown.is_joined { Membership::Join } else { out() };
     room::create(connection, room_id, membership).await
@@ -170,7 +169,7 @@ async fn open_walk(connection: &mut PgConnection, room: &Room, span: Span<'_>) -
     Ok(())
 }
 
-/// A hole above all that the operator had archived, with room for as much as may be missing.
+/// A gap above all events of the operator's walk, with space for all events that may be missing.
 fn hole(room_key: i32, newest: Option<(String, i64)>) -> NewGap<'static> {
     let position = newest.as_ref().map(|(_, position)| *position);
     NewGap {
@@ -185,8 +184,8 @@ fn hole(room_key: i32, newest: Option<(String, i64)>) -> NewGap<'static> {
     }
 }
 
-/// Leaves what the operator began in a room to the walk through all its past from `now`, the token of its first response: it
-/// passes the hole above what there is, and all that an unfinished walk has yet to pass.
+/// Ends the operator's walks in a room in favour of the history walk from `now`, the token of its first response.
+/// That walk passes the gap above the archived events, and everything that an unfinished walk has yet to pass.
 pub(in crate::archive) async fn hand_over(
     connection: &mut PgConnection,
     room_key: i32,

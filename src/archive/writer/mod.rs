@@ -11,13 +11,13 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::{Archive, Error, FRESH, Policy, StateOrder, lease::Lease};
 
-/// For a last word to the database: whoever stops the daemon does not wait long.
+/// How long releasing the lease may take at shutdown.
 const RELEASE: Duration = Duration::from_millis(300);
-/// Within what time a session must answer.
+/// How long a session may take to answer.
 const PING: Duration = Duration::from_secs(5);
 
-/// The right to write to the database: functions that write take it, and begin by a look whether the lease is still
-/// this one's.
+/// The right to write to the database. Functions that write need it, and first check that this process still holds
+/// the lease.
 #[derive(Debug)]
 pub struct Writer {
     archive: Archive,
@@ -31,8 +31,8 @@ impl Archive {
     /// Becomes the database's writer.
     ///
     /// # Errors
-    /// [`Error::AnotherWriter`] if there is one: after a second, within which the server will have noticed the end of a
-    /// writer that was killed. A writer that has lost its session is given some time to come back first.
+    /// [`Error::AnotherWriter`] if there is another one. It waits a second first, because the server needs a moment
+    /// to notice that a writer was killed. A writer that has lost its session gets some time to come back.
     pub async fn writer(&self, policy: Policy) -> Result<Writer, Error> {
         self.sessions.are_to_write();
         let lease = Lease::take(self).await.inspect_err(|error| self.renew_after(error))?;
@@ -53,7 +53,7 @@ impl Writer {
         &self.archive
     }
 
-    /// Which of two words about a room's state is the newer.
+    /// Decides which of two reports of a room's state is newer.
     pub fn state_order(&self) -> &StateOrder {
         &self.state_order
     }
@@ -62,19 +62,19 @@ impl Writer {
         self.policy
     }
 
-    /// To be called after an error of the database: it may have ended the session that holds the lease, or have come from a
-    /// server that is not to be written to any more.
+    /// Call this after an error of the database. The session that holds the lease may have ended, or the server may
+    /// now be a standby.
     pub fn failed(&self, error: &Error) {
         self.archive.renew_after(error);
         self.lease.doubt();
     }
 
-    /// Resolves once another Backscroll has become the writer, which is no error of any transaction yet.
+    /// Resolves once another Backscroll has become the writer, even if no transaction of this one has failed yet.
     pub async fn lease_taken(&self) -> Error {
         self.lease.taken().await
     }
 
-    /// Says that this process writes no more, so that the next writer need not wait whether it comes back.
+    /// Releases the lease, so that the next writer does not wait for this one to come back.
     pub async fn release(&self) {
         let released = async {
             let mut transaction = self.begin().await?;
@@ -83,18 +83,18 @@ impl Writer {
                 .await?;
             transaction.commit().await
         };
-        // The next one waits, then.
+        // If this fails, the next writer waits.
         if let Ok(Err(error)) = tokio::time::timeout(RELEASE, released).await {
             tracing::debug!(%error, "that this process writes no more could not be noted");
         }
-        // Else the end of a server of ours would look like the loss of a session.
+        // Otherwise the end of the private server would look like the loss of a session.
         self.lease.let_go();
     }
 }
 
-/// Connections of their own for the pages, as many as are stored at once. The one that was used last is taken first: its
-/// server process has at hand what the next page needs, and so have the processor's caches. The pool would give one after
-/// the other, each tested as it comes back.
+/// Separate connections for pages, as many as are stored at once. The one that was used last is taken first, because
+/// its server process and the processor's caches still have what the next page needs. The pool would use them in
+/// turn, and test each when it is returned.
 #[derive(Debug, Default)]
 pub(super) struct PageConnections(std::sync::Mutex<Vec<Kept>>);
 
@@ -106,7 +106,7 @@ struct Kept {
 }
 
 impl PageConnections {
-    /// One, and when it was made.
+    /// A connection, and when it was made.
     pub(super) async fn take(&self, archive: &Archive) -> Result<(PgConnection, Instant), Error> {
         while let Some(Kept { mut connection, made, used }) = self.pop() {
             let is_usable = !archive.sessions.is_outdated_since(made)
@@ -115,7 +115,7 @@ impl PageConnections {
                 return Ok((connection, made));
             }
         }
-        // It may have been in the pool for a while, but no longer than since the last of these was found outdated.
+        // It may have been in the pool for a while, but the pool has removed outdated connections.
         let made = Instant::now();
         Ok((archive.pool.acquire().await?.detach(), made))
     }
@@ -137,16 +137,16 @@ async fn answers(connection: &mut PgConnection) -> bool {
     matches!(tokio::time::timeout(PING, connection.ping()).await, Ok(Ok(())))
 }
 
-/// Makes the transaction the only one at work in the room. Without it, a redaction in one transaction and its target
-/// in another would miss each other (P154). Several rooms must be locked in ascending order.
+/// Locks the room for this transaction. Without the lock, a redaction in one transaction and its target in another
+/// would miss each other (P154). Several rooms must be locked in ascending order.
 ///
-/// The lock is the one of the room's row: an advisory lock could be taken by anybody who may connect, and this only by who
-/// may write to the room.
+/// It is the lock of the room's row. Every role that can connect could take an advisory lock, but only a role that
+/// may write to the room can take this one.
 pub(super) async fn lock_room(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
     lock_rooms(connection, &[room_key]).await
 }
 
-/// The same for several rooms at once; to be called before any other room is locked.
+/// The same for several rooms at once. Call it before any other room is locked.
 pub(super) async fn lock_rooms(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
     // PostgreSQL locks the rows in the order in which they leave the sort.
     sqlx::query!(

@@ -14,11 +14,11 @@ use crate::archive::{
     database::{sessions::Step, transient},
 };
 
-/// Within what time a session must answer that is only to end a transaction.
+/// How long a session may take to end a transaction.
 const PING: Duration = Duration::from_secs(5);
 
-/// A transaction under the lease. Dropped without [`commit`](Self::commit) or [`undo`](Self::undo), it ends with its session,
-/// and its locks with it: what has failed may have left the session in any state.
+/// A transaction under the lease. If it is dropped without [`commit`](Self::commit) or [`undo`](Self::undo), its
+/// session is closed, because a failure may have left the session in any state.
 #[derive(Debug)]
 pub(in crate::archive) struct WriteTransaction<'w> {
     session: Option<Session<'w>>,
@@ -28,7 +28,7 @@ pub(in crate::archive) struct WriteTransaction<'w> {
 #[derive(Debug)]
 enum Session<'w> {
     Pooled(PoolConnection<Postgres>),
-    /// Of those that are kept for pages, with the time of its making.
+    /// One of the connections for pages, and when it was made.
     Page {
         connection: PgConnection,
         made: Instant,
@@ -63,7 +63,7 @@ impl Session<'_> {
         }
     }
 
-    /// Ends it, and with it at once the transaction that has failed in it.
+    /// Closes the session, which ends the failed transaction at once.
     async fn close(self) {
         let closed = async {
             match self {
@@ -71,7 +71,7 @@ impl Session<'_> {
                 Self::Page { connection, .. } => connection.close().await,
             }
         };
-        // What cannot be reported to the server, it finds out.
+        // If this fails, the server itself notices that the connection is closed.
         let _ = tokio::time::timeout(PING, closed).await;
     }
 }
@@ -97,7 +97,7 @@ impl WriteTransaction<'_> {
         Ok(())
     }
 
-    /// Undoes it, because of `error` if there is one.
+    /// Rolls the transaction back, because of `error` if there is one.
     pub(in crate::archive) async fn undo(mut self, error: Option<&Error>) {
         let is_spoilt = error.is_some_and(Error::is_of_the_session);
         let undone =
@@ -121,12 +121,12 @@ impl Writer {
         self.begin_with(false, "").await
     }
 
-    /// Begins a transaction for a page, with the [room's lock](crate::archive::writer::lock_room), in one exchange with the server. A
-    /// crash may lose one that was committed, but never one before it: what it held is fetched again, because its checkpoint
-    /// is lost with it.
+    /// Begins a transaction for a page, with the [room's lock](crate::archive::writer::lock_room), in one round trip.
+    /// After a crash, committed transactions may be missing (`synchronous_commit = off`), but only the latest ones.
+    /// Their pages are fetched again, because their checkpoints are missing too.
     ///
-    /// Without bitmap scans: what is read in order is read by the index of that order and no further than the limit. In a
-    /// table that its statistics do not know yet, PostgreSQL takes a room for small and sorts all of it.
+    /// Bitmap scans are off, so that an ordered read uses the index of that order and stops at the limit. Before a
+    /// table has statistics, PostgreSQL would assume that a room is small, and sort all of it.
     pub(in crate::archive) async fn begin_in_room(
         &self,
         room_key: i32,
@@ -138,19 +138,20 @@ impl Writer {
         self.begin_with(true, &lock).await
     }
 
-    /// Begins a transaction and goes on with `statements` in the same exchange. The session that holds the lease may have
-    /// ended without this process knowing it yet: nothing is written then before it is there again.
+    /// Begins a transaction and runs `statements` in the same round trip. The session that holds the lease may have
+    /// ended unnoticed. Then this waits until the lease is held again.
     async fn begin_with(&self, for_page: bool, statements: &str) -> Result<WriteTransaction<'_>, Error> {
         let step = Arc::new(self.archive().sessions.begin());
         loop {
             let epoch = self.lease.epoch().await?;
             let session = if for_page { self.page_session().await? } else { self.pooled_session().await? };
             let mut transaction = WriteTransaction { session: Some(session), _step: Arc::clone(&step) };
-            // Read committed whatever the database's default is: what is read after a lock is to be what was there then.
+            // Read committed, whatever the database's default is: a read after a lock must see what is committed at
+            // that time.
             let begin = format!(
                 "begin isolation level read committed; select archive.begin_writing({epoch}){statements}"
             );
-            // Numbers make it up.
+            // The text contains only numbers, so it cannot be an injection.
             let error = match transaction.execute(AssertSqlSafe(begin)).await {
                 Ok(_) => return Ok(transaction),
                 Err(error) => Error::from(error),

@@ -1,4 +1,4 @@
-//! Is there a database to archive into, and may we?
+//! Checks the database: whether it can be reached, meets the requirements, and grants the necessary rights.
 
 use super::{Report, rehearsal};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 
 const ROLES: &str = "roles";
 
-/// Returns whose archive it is, if there is one.
+/// Returns the account of the archive in it, if there is one.
 pub(super) async fn check(config: &Config, report: &mut Report) -> Option<String> {
     match config.database.url() {
         Ok(Some(url)) => {
@@ -36,7 +36,7 @@ async fn embedded(config: &Config, report: &mut Report) -> Option<String> {
     let bin_dir = config.postgres_bin.clone();
     let shown = data_dir.display();
     if postgres::presence(data_dir) == Presence::Missing {
-        let place = format!("embedded, to be made in {shown} by the first run; tried out");
+        let place = format!("private, to be created in {shown} by the first run; tested");
         let look = async |url: String| inspect(&url, &place, config.backfill.concurrency, report).await;
         let tried = rehearsal::rehearse(data_dir, bin_dir, look).await;
         return tried.unwrap_or_else(|(exit, problem)| {
@@ -47,7 +47,7 @@ async fn embedded(config: &Config, report: &mut Report) -> Option<String> {
     match Server::start(&Settings { data_dir: data_dir.clone(), bin_dir }).await {
         Ok(server) => {
             let running = if server.adopted() { "running" } else { "started for this check" };
-            let place = format!("embedded in {shown}, {running}");
+            let place = format!("private, in {shown}, {running}");
             let account = inspect(&server.url(), &place, config.backfill.concurrency, report).await;
             match server.stop().await {
                 Ok(()) => account,
@@ -95,9 +95,9 @@ async fn inspect(url: &str, place: &str, walks: usize, report: &mut Report) -> O
     match &found.writer {
         Some((pid, since)) => report.ok(
             "daemon",
-            &format!("Backscroll is at work (server process {pid}, connected since {since}); a second one is refused"),
+            &format!("Backscroll is running (server process {pid}, connected since {since}); a second one is refused"),
         ),
-        None => report.ok("daemon", "no Backscroll is at work on this database"),
+        None => report.ok("daemon", "no Backscroll is running on this database"),
     }
     found.account
 }
@@ -112,10 +112,10 @@ fn roles(wide: &[WideRole], report: &mut Report) {
         let command = if found.kind == "writer" { "grant-writer" } else { "grant-reader" };
         if found.unlimited {
             let problem = format!(
-                "the {} {:?} is no longer held to what it is for: {}",
+                "the {} {:?} has more rights than its purpose needs: {}",
                 found.kind, found.role, found.problem
             );
-            report.warn(ROLES, &problem, &["take that away from it, or drop the role"]);
+            report.warn(ROLES, &problem, &["revoke that right, or drop the role"]);
         } else {
             let problem = format!("the {} {:?}: {}", found.kind, found.role, found.problem);
             let remedy = format!("or, as a superuser, `backscroll {command}` again");
@@ -124,10 +124,10 @@ fn roles(wide: &[WideRole], report: &mut Report) {
     }
 }
 
-/// A schema with which nothing is wrong.
+/// Describes a schema without problems.
 fn schema(schema: Option<&Schema>) -> String {
     match schema {
-        None => "not there yet; the first run makes it".to_owned(),
+        None => "does not exist yet; the first run creates it".to_owned(),
         Some(schema) if schema.missing > 0 => format!(
             "version {}, older than this Backscroll's {}; `run` or `migrate` updates it",
             schema.found, schema.known

@@ -1,4 +1,4 @@
-//! Does the homeserver answer, does it know us, and is there something to archive?
+//! Checks the homeserver, the access token, and the account's rooms.
 
 use std::time::Duration;
 
@@ -16,31 +16,32 @@ use crate::{
 const HOMESERVER: &str = "homeserver";
 const TOKEN: &str = "token";
 const ROOMS: &str = "rooms";
-/// For one answer; a person waits.
+/// How long one request may take: a person waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a request is made that is refused.
+/// How often a failed request is tried.
 const TRIES: u32 = 3;
-/// How many rooms are asked for their aliases at once.
+/// How many requests for aliases are sent at once.
 const AT_ONCE: usize = 8;
-/// Rooms named one by one in a warning.
+/// At most this many rooms are named in a warning.
 const NAMED: usize = 5;
 
-/// `account`: whose archive the database holds.
+/// `account`: the account of the archive in the database.
 pub(super) async fn check(config: &Config, account: Option<&str>, report: &mut Report) {
     let client = reach(config, report).await;
     let Some((client, whoami)) = log_in(config, client, report).await else {
-        report.skip(ROOMS, "not looked at: that takes homeserver and token");
+        report.skip(ROOMS, "not checked: needs the homeserver and the token");
         return;
     };
     if let Some(theirs) = account.filter(|theirs| *theirs != whoami.user_id) {
-        let problem = format!("the database is the archive of {theirs}, the token is {}'s", whoami.user_id);
+        let problem =
+            format!("the database is the archive of {theirs}, but the token belongs to {}", whoami.user_id);
         report.fail(Exit::Configuration, TOKEN, &problem, &["use another database for another account"]);
     }
     ignored_users(&client, &whoami, report).await;
     rooms(&client, &config.rooms, report).await;
 }
 
-/// The answer to a request, which is made again where the homeserver refuses or fails: a single such answer says little.
+/// Sends a request. Retries if the homeserver refuses it or fails, because a single failure proves little.
 async fn patiently<T>(
     path: &'static str,
     request: impl AsyncFn() -> Result<T, matrix::Error>,
@@ -86,8 +87,8 @@ async fn reach(config: &Config, report: &mut Report) -> Option<Client> {
     };
     let remedy = match &error {
         matrix::Error::Server { .. } | matrix::Error::Malformed(_) | matrix::Error::Api { .. } => {
-            "something answers, but not as a homeserver does: homeserver.url must be the address that clients use; \
-             https://SERVER/.well-known/matrix/client of the server's own name says it"
+            "the response is not that of a homeserver: homeserver.url must be the address that clients use; \
+             https://SERVER/.well-known/matrix/client shows it, where SERVER is the server's own name"
         }
         matrix::Error::Network(_) => unreached(&error.to_string()),
         matrix::Error::RateLimited { .. } | matrix::Error::Unavailable { .. } => "try again later",
@@ -98,35 +99,36 @@ async fn reach(config: &Config, report: &mut Report) -> Option<Client> {
     None
 }
 
-/// What helps where no answer came, by the words of the TLS and HTTP libraries, which have no codes for it.
+/// What to do if there was no response. The TLS and HTTP libraries have no error codes for this, so their text is
+/// searched.
 fn unreached(problem: &str) -> &'static str {
     let says = |words: &[&str]| words.iter().any(|word| problem.contains(word));
     if says(&["CaUsedAsEndEntity"]) {
-        "it shows an authority's certificate as its own, as `openssl req -x509` makes one, which can never be trusted: make \
-         one with -addext basicConstraints=critical,CA:FALSE and the host's name in subjectAltName, and name it in \
-         SSL_CERT_FILE"
+        "the server's certificate is that of a certificate authority, as `openssl req -x509` creates by default, so it \
+         is never trusted: create one with -addext basicConstraints=critical,CA:FALSE and the host's name in \
+         subjectAltName, and set SSL_CERT_FILE to its path"
     } else if says(&["UnknownIssuer", "BadSignature"]) {
-        "its certificate is not from an authority that is trusted here: put the authority's certificate, or the server's own \
-         where it has signed itself, into /usr/local/share/ca-certificates/NAME.crt and run `update-ca-certificates`, or \
-         name the file in SSL_CERT_FILE, which counts instead of this machine's; in the service, that is a line \
-         Environment=SSL_CERT_FILE=… of the unit"
+        "this machine does not trust the authority that signed the server's certificate: put the authority's \
+         certificate, or the server's own if it is self-signed, into /usr/local/share/ca-certificates/NAME.crt and run \
+         `update-ca-certificates`; or set SSL_CERT_FILE to its path, which replaces the machine's certificates (in the \
+         unit: Environment=SSL_CERT_FILE=…)"
     } else if says(&["NotValidForName"]) {
-        "its certificate is for another host: homeserver.url must have a name that is in it (subjectAltName)"
+        "the server's certificate is for another host: homeserver.url must contain a name from it (subjectAltName)"
     } else if says(&["certificate"]) {
-        "its certificate cannot be trusted: correct or renew it; is this machine's clock right?"
+        "the server's certificate is not valid: correct or renew it, and check this machine's clock"
     } else if says(&[
         "ApplicationProtocol",
         "connection closed before message",
         "invalid HTTP version",
         "http2",
     ]) {
-        "if it speaks HTTP/2 only, let the proxy before the homeserver speak HTTP/1.1 too: Backscroll speaks nothing else"
+        "the server may support only HTTP/2: enable HTTP/1.1 in the proxy before the homeserver, which Backscroll needs"
     } else {
         "is homeserver.url right, is the server up, and can this machine reach it?"
     }
 }
 
-/// Looks at what there is to log in with, and tries a token where the homeserver answers.
+/// Checks the configured credentials, and tries the token if the homeserver answers.
 async fn log_in(config: &Config, client: Option<Client>, report: &mut Report) -> Option<(Client, Whoami)> {
     let source = match config.homeserver.credentials() {
         Ok(Credentials::Token(source)) => source,
@@ -135,7 +137,7 @@ async fn log_in(config: &Config, client: Option<Client>, report: &mut Report) ->
                 Ok(_) => report.ok(
                     TOKEN,
                     &format!(
-                        "none; run logs in as {user} with the password in {} (not tried: it makes a device)",
+                        "none; run logs in as {user} with the password in {} (not tried: a login creates a device)",
                         password.origin()
                     ),
                 ),
@@ -155,7 +157,7 @@ async fn log_in(config: &Config, client: Option<Client>, report: &mut Report) ->
             let remedies: &[_] = if problem.contains("chmod") {
                 &[]
             } else {
-                &["`backscroll login USER` gets a token and writes it there"]
+                &["`backscroll login USER` gets a token and writes it to that file"]
             };
             report.fail(error.exit_code(), TOKEN, &problem, remedies);
             return None;
@@ -189,11 +191,9 @@ fn refused(config: &Config, error: matrix::Error, origin: &str, report: &mut Rep
     let remedy = match &error {
         matrix::Error::Deactivated => "archive as another account, into another database",
         matrix::Error::LoggedOut { .. } => {
-            "get another: `backscroll login --force USER`, or copy one out of a client whose session stays open"
+            "get another: run `backscroll login --force USER`, or copy one from a client whose session stays open"
         }
-        matrix::Error::Api { .. } => {
-            "see with the homeserver's administrators whether the account is in order"
-        }
+        matrix::Error::Api { .. } => "ask the homeserver's administrators about the account",
         _ => "try again",
     };
     report.fail(Error::from(error).exit_code(), TOKEN, &problem, &[remedy]);
@@ -209,7 +209,7 @@ async fn ignored_users(client: &Client, whoami: &Whoami, report: &mut Report) {
             report.warn(
                 "ignored users",
                 &problem,
-                &["un-ignore them in a client, if they are to be archived"],
+                &["to archive their messages, un-ignore them in a client"],
             );
         }
         Err(error) => report.warn("ignored users", &format!("failed to {error}"), &[]),
@@ -226,7 +226,7 @@ async fn rooms(client: &Client, filter: &Rooms, report: &mut Report) {
         }
     };
     let watched = if takes_all(filter) { joined.len() } else { watched(client, filter, &joined).await };
-    let found = format!("{} joined, {watched} of them to be archived", joined.len());
+    let found = format!("{} joined, {watched} of them archived", joined.len());
     if joined.is_empty() {
         report.warn(
             ROOMS,
@@ -249,7 +249,7 @@ async fn rooms(client: &Client, filter: &Rooms, report: &mut Report) {
     }
 }
 
-/// Whether the aliases need not be asked for.
+/// Whether the filter accepts all rooms, so that no aliases are needed.
 fn takes_all(filter: &Rooms) -> bool {
     filter.takes_all()
 }
@@ -270,7 +270,7 @@ async fn watched(client: &Client, filter: &Rooms, joined: &[OwnedRoomId]) -> usi
 async fn aliases(client: &Client, room_id: &RoomId) -> Result<Vec<String>, matrix::Error> {
     let state = client.state_key(room_id, "m.room.canonical_alias", "").await?;
     let state: serde_json::Value = serde_json::from_str(state.get()).unwrap_or_default();
-    // The event where the server knows `format=event`, else its content.
+    // A server that supports `format=event` returns the event, another one only its content.
     let content = state.get("content").unwrap_or(&state);
     let alternatives = content.get("alt_aliases").and_then(serde_json::Value::as_array).into_iter().flatten();
     Ok(content

@@ -10,9 +10,9 @@ use crate::{Exit, config::Config};
 
 /// Check configuration, database, homeserver, token and permissions.
 ///
-/// One line for each thing: ok, warn or FAIL, with what is wrong and below it what to do. Nothing is written, neither
-/// to the database nor to the homeserver, and no secret is shown. The exit code is 0 if nothing failed, else it reports
-/// the kind of the first failure: 78 configuration, 69 not reachable, 77 not permitted.
+/// Prints one line for each check: ok, warn or FAIL, with the problem and below it what to do. Writes nothing to the
+/// database or the homeserver, and shows no secret. The exit code is 0 if nothing failed. Otherwise it is that of the
+/// first failure: 78 configuration, 69 not reachable, 77 not permitted.
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {}
 

@@ -1,4 +1,4 @@
-//! Would the embedded PostgreSQL work here? Tried where the data would lie, on a database that is thrown away.
+//! Tests whether the private PostgreSQL works on this machine, with a temporary cluster near the data directory.
 
 use std::{
     fs, io,
@@ -11,20 +11,20 @@ use crate::{
     postgres::{self, Server, Settings},
 };
 
-/// A directory that is removed with all that is in it.
+/// A directory that is removed with its content.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left is small, and named so that one sees what it is.
+        // If this fails, what is left is small, and its name shows what it is.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Makes a cluster, starts a server on it, calls `look` with its URL, and removes it all.
+/// Creates a cluster, starts a server on it, calls `look` with its URL, and removes the cluster.
 ///
 /// # Errors
-/// An exit code and a text, as they would be in `data_dir`.
+/// The exit code and the text that a failure in `data_dir` would have.
 pub(super) async fn rehearse<T>(
     data_dir: &Path,
     bin_dir: Option<PathBuf>,
@@ -49,12 +49,13 @@ pub(super) async fn rehearse<T>(
     Ok(looked)
 }
 
-/// In the nearest directory above that is there, so on the same file system and behind the same doors.
+/// Creates it in the nearest existing parent of `data_dir`: on the same file system and with the same access rights
+/// above it.
 fn scratch(data_dir: &Path) -> io::Result<Scratch> {
     let place = data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let path = nix::unistd::mkdtemp(&place.join(".backscroll-check.XXXXXX"))?;
     let scratch = Scratch(path);
-    // Root's server runs as somebody else, who must get through.
+    // Started by root, the server runs as another user, who must be able to enter.
     fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o711))?;
     Ok(scratch)
 }

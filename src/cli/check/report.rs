@@ -1,11 +1,11 @@
-//! What the checks found, shown as they find it.
+//! Prints the result of each check as soon as it is known.
 
 use crate::{
     Exit,
     text::{Canvas, count, print},
 };
 
-/// Width of the verdict and of the name of what was looked at.
+/// The widths of the verdict and of the subject.
 const VERDICT: usize = 6;
 const SUBJECT: usize = 15;
 const REMEDY: usize = VERDICT + 2;
@@ -13,7 +13,7 @@ const REMEDY: usize = VERDICT + 2;
 #[derive(Debug)]
 pub(super) struct Report {
     canvas: Canvas,
-    /// Instead of standard output, for tests.
+    /// Replaces standard output in tests.
     kept: Option<String>,
     first_failure: Option<Exit>,
     failures: u32,
@@ -29,7 +29,7 @@ impl Report {
         self.line(("ok", "32"), subject, found, &[]);
     }
 
-    /// Not looked at, because something else is missing.
+    /// A check that was skipped, because something else is missing.
     pub(super) fn skip(&mut self, subject: &str, why: &str) {
         self.line(("-", "2"), subject, why, &[]);
     }
@@ -39,7 +39,7 @@ impl Report {
         self.line(("warn", "33"), subject, found, remedies);
     }
 
-    /// `exit` is the exit code, if this is the first failure.
+    /// `exit`: the exit code if this is the first failure.
     pub(super) fn fail(&mut self, exit: Exit, subject: &str, found: &str, remedies: &[&str]) {
         self.failures += 1;
         self.first_failure.get_or_insert(exit);
@@ -49,8 +49,8 @@ impl Report {
     /// The last line, and the exit code.
     pub(super) fn end(mut self) -> Exit {
         let text = match (self.failures, self.warnings) {
-            (0, 0) => "All is well: `backscroll run` archives.".to_owned(),
-            (0, warnings) => format!("{}, nothing that stops `backscroll run`.", count(warnings, "warning")),
+            (0, 0) => "No problems: `backscroll run` can archive.".to_owned(),
+            (0, warnings) => format!("{}; `backscroll run` can archive.", count(warnings, "warning")),
             (failures, 0) => format!("{}.", count(failures, "failure")),
             (failures, warnings) => {
                 format!("{}, {}.", count(failures, "failure"), count(warnings, "warning"))
@@ -64,7 +64,7 @@ impl Report {
         let head = format!("{}{subject:<SUBJECT$}", self.canvas.paint(code, &format!("{verdict:<VERDICT$}")));
         let mut lines = found.lines();
         let mut text = self.canvas.hang(&head, VERDICT + SUBJECT, lines.next().unwrap_or_default());
-        // An error of several lines brings its remedies along, indented by two.
+        // An error of several lines contains its remedies, indented by two.
         for line in lines.map(|line| line.strip_prefix("  ").unwrap_or(line)).chain(remedies.iter().copied())
         {
             let indent = REMEDY + line.len() - line.trim_start().len();
@@ -76,7 +76,7 @@ impl Report {
     fn show(&mut self, text: &str) {
         match &mut self.kept {
             Some(kept) => kept.push_str(text),
-            // A reader that has gone away changes no verdict.
+            // A reader that closes the pipe does not change the result.
             None => drop(print(text)),
         }
     }

@@ -21,9 +21,9 @@ use crate::{
 
 /// Log in with a password and write the access token to a file.
 ///
-/// The password is asked for without being shown, or read from homeserver.password_file, or from standard input where
-/// that is not a terminal. The token goes into the file that homeserver.access_token_file names, else into ./token;
-/// only you can read it. Whoever has it can use the account, so better make an account for the archive alone.
+/// The password is read from homeserver.password_file, from the terminal without showing it, or from standard input.
+/// The token is written to the file in homeserver.access_token_file, or to ./token; only you can read it. Anybody who
+/// has the token can use the account, so use an account that is only for the archive.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::doc_markdown, reason = "shown by --help as it is")]
 pub(super) struct Login {
@@ -34,7 +34,7 @@ pub(super) struct Login {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Replace a token that is in the file already
+    /// Replace the token that is already in the file
     #[arg(long)]
     force: bool,
 }
@@ -50,7 +50,7 @@ impl Login {
     async fn log_in(self, config: &Config) -> anyhow::Result<()> {
         let configured = configured_file(config);
         let path = self.token_file.clone().or_else(|| configured.clone()).unwrap_or_else(|| "token".into());
-        // Before the password is asked for, and before there is a device that nobody has a token of.
+        // Check the file before the password is read, and before the login creates a device.
         let file = TokenFile::prepare(&path, self.force)?;
         let client = Client::new(config.homeserver.url()?.as_str()).map_err(Error::from)?;
         client.versions().await.map_err(explain)?;
@@ -85,7 +85,7 @@ impl Login {
     }
 }
 
-/// What stands in the way on this side.
+/// A login that failed locally, before or after the request.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 struct Refused {
@@ -109,7 +109,7 @@ fn localpart(user: &str) -> &str {
     user.split_once(':').map_or(user, |(localpart, _)| localpart)
 }
 
-/// The file that `run` will take its token from, whether it is there or not.
+/// The file from which `run` will read the token, even if it does not exist yet.
 fn configured_file(config: &Config) -> Option<PathBuf> {
     let Ok(Credentials::Token(source)) = config.homeserver.credentials() else { return None };
     match source.origin() {
@@ -118,19 +118,19 @@ fn configured_file(config: &Config) -> Option<PathBuf> {
     }
 }
 
-/// Asks on the terminal, with the echo off. Ctrl-C switches it on again.
+/// Reads the password from the terminal with the echo off. Ctrl-C switches it on again.
 async fn ask(prompt: &str) -> anyhow::Result<String> {
     let terminal = [Term::stderr(), Term::stdout()].into_iter().find(Term::is_term);
     let terminal =
         terminal.context("failed to ask for the password: neither stderr nor stdout is a terminal")?;
     terminal.write_str(prompt)?;
-    // Registered before the echo goes off.
+    // The handler is registered before the echo is switched off.
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let line = tokio::task::spawn_blocking(move || terminal.read_secure_line());
     tokio::select! {
         line = line => Ok(line??),
         _ = interrupt.recv() => {
-            // The other thread cannot be stopped in its read, so this ends the process.
+            // The thread that reads cannot be cancelled, so this ends the process.
             let _ = child::command("stty").arg("echo").status();
             eprintln!();
             Exit::Interrupted.now();
@@ -138,7 +138,7 @@ async fn ask(prompt: &str) -> anyhow::Result<String> {
     }
 }
 
-/// The error with what is to be done about it.
+/// The error with what to do.
 fn explain(error: matrix::Error) -> anyhow::Error {
     let advice = match &error {
         matrix::Error::Api { errcode, message, .. } if errcode == "M_FORBIDDEN" => {
@@ -149,7 +149,7 @@ fn explain(error: matrix::Error) -> anyhow::Error {
             if matches!(&**errcode, "M_UNKNOWN" | "M_UNRECOGNIZED") =>
         {
             format!(
-                "failed to log in: the homeserver takes no passwords here ({message})\n\
+                "failed to log in: the homeserver does not support a login with a password ({message})\n\
                  Copy an access token out of a client into the file instead; in Element: All settings, Help & About, \
                  Access token"
             )
@@ -157,14 +157,14 @@ fn explain(error: matrix::Error) -> anyhow::Error {
         matrix::Error::RateLimited { after } => {
             let wait =
                 after.map_or_else(|| "later".to_owned(), |wait| format!("in {} s", wait.as_secs() + 1));
-            format!("failed to log in: the homeserver has had too many tries; try again {wait}")
+            format!("failed to log in: the homeserver has received too many attempts; try again {wait}")
         }
         error => format!("failed to {error}"),
     };
     anyhow::Error::from(Error::from(error)).context(advice)
 }
 
-/// What has happened and what comes next.
+/// The result, and the next step.
 fn next(session: &Session, file: &TokenFile, config: &Config, configured: Option<&Path>) -> String {
     let path = file.path();
     let shown = Printable(&path.to_string_lossy()).to_string();
@@ -181,9 +181,11 @@ fn next(session: &Session, file: &TokenFile, config: &Config, configured: Option
         Credentials::Password { .. } => None,
     });
     let other = other.map(|origin| {
-        format!("Backscroll is set to use the token in {origin}. To use this one instead, undo that and ")
+        format!(
+            "Backscroll is configured to use the token in {origin}. To use this one, remove that setting and "
+        )
     });
-    let lead = other.unwrap_or_else(|| "Tell Backscroll where it is: ".to_owned());
+    let lead = other.unwrap_or_else(|| "Configure Backscroll to use it: ".to_owned());
     let quoted = shown.replace('\'', r"'\''");
     format!(
         "{done}{lead}either run\n  export BACKSCROLL_HOMESERVER__ACCESS_TOKEN_FILE='{quoted}'\n\

@@ -1,4 +1,4 @@
-//! The file that the access token is written to: whole or not at all, and for its owner only.
+//! Writes the access token to its file, in one step, readable only by its owner.
 
 use std::{
     fs::{self, OpenOptions},
@@ -13,16 +13,16 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::Refused;
 use crate::Exit;
 
-/// A place where the token may be written.
+/// A file to which the token can be written.
 #[derive(Debug)]
 pub(super) struct TokenFile {
-    /// Absolute, links followed.
+    /// The absolute path, without links.
     path: PathBuf,
     force: bool,
 }
 
 impl TokenFile {
-    /// Finds out whether the token can be written to `path` before there is one.
+    /// Checks that the token can be written to `path`, before there is a token.
     pub(super) fn prepare(path: &Path, force: bool) -> Result<Self, Refused> {
         let path = resolve(path).map_err(|error| Refused::file("find", path, &error))?;
         let directory = path.parent().unwrap_or(Path::new("/"));
@@ -50,9 +50,9 @@ impl TokenFile {
     fn must_be_free(&self) -> Result<(), Refused> {
         let Ok(metadata) = fs::metadata(&self.path) else { return Ok(()) };
         let problem = if !metadata.is_file() {
-            "it is there and no regular file"
+            "it exists and is no regular file"
         } else if metadata.len() > 0 && !self.force {
-            "it is not empty, so it may hold a token: replace that with --force, or name another file with --token-file"
+            "it is not empty and may contain a token: replace it with --force, or choose another file with --token-file"
         } else {
             return Ok(());
         };
@@ -62,7 +62,7 @@ impl TokenFile {
         })
     }
 
-    /// Beside its place first, then there in one step.
+    /// Writes a temporary file next to it, then renames that.
     fn replace(&self, token: &SecretString) -> io::Result<()> {
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.new", std::process::id()));
@@ -80,7 +80,7 @@ impl TokenFile {
     }
 }
 
-/// The absolute path, links followed; the file itself need not be there.
+/// The absolute path without links. The file itself need not exist.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

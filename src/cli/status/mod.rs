@@ -11,11 +11,12 @@ use crate::{
     text::{Canvas, print, write_escaped_json},
 };
 
-/// Show how far each room is.
+/// Show how much of each room is archived.
 ///
-/// One line a room: how far its history is fetched (walking: on its way; complete: the room's first event is in;
-/// truncated: the homeserver gives no more; stalled: needs a look; or paused by command), how many events the archive has, and the day that
-/// it goes back to. Works whether the daemon is running or not, and changes nothing.
+/// One line for each room: the state of its history, the number of archived events, and the day of the oldest one.
+/// The states are: walking (being fetched), complete (the room's first event is archived), truncated (the homeserver
+/// returns no older events), stalled (fetching failed) and paused (by command). Works whether the daemon is running
+/// or not, and changes nothing.
 #[derive(Debug, clap::Args)]
 pub(super) struct Status {
     /// Print one JSON object, for scripts
@@ -38,10 +39,10 @@ impl Status {
     }
 }
 
-const FIRST_STEPS: &str = "  backscroll check   says whether everything is set up\n  \
+const FIRST_STEPS: &str = "  backscroll check   checks whether everything is set up\n  \
                              backscroll run     archives until you stop it\n";
 
-/// The archive's status; or that there is no archive yet, and where it was looked for.
+/// The archive's status, or the error that there is no archive yet.
 async fn read(config: &Config) -> anyhow::Result<Result<archive::Status, NoArchive>> {
     let store = match Store::open_archive(config).await {
         Ok(store) => store,
@@ -51,18 +52,21 @@ async fn read(config: &Config) -> anyhow::Result<Result<archive::Status, NoArchi
     store.close().await?;
     match status {
         Err(error) if is_other_schema(&error) => Err(Error::from(error))
-            .context("the archive's schema is another version's: `backscroll check` says which, `backscroll migrate` updates an older one"),
+            .context(
+                "the archive's schema is that of another version: `backscroll check` shows which, `backscroll migrate` \
+                 updates an older one",
+            ),
         status => Ok(Ok(status.map_err(Error::from)?)),
     }
 }
 
-/// A table or column that we expect is not there.
+/// Whether a table, column or function of this version's schema is missing.
 fn is_other_schema(error: &archive::Error) -> bool {
     let archive::Error::Database(sqlx::Error::Database(error)) = error else { return false };
     error.code().is_some_and(|code| matches!(&*code, "42P01" | "42703" | "42883"))
 }
 
-/// On one line, with what could upset a terminal escaped: it stands in strings only.
+/// One line of JSON. Characters that could control a terminal occur only in strings, where they are escaped.
 fn json(status: &archive::Status) -> serde_json::Result<String> {
     let mut text = String::new();
     write_escaped_json(&mut text, &serde_json::to_string(status)?).expect("a string takes all");

@@ -1,11 +1,11 @@
-//! Every form of a connection string that PostgreSQL's programs take, read once and by one reader.
+//! Parses connection strings in both forms that PostgreSQL's programs accept:
 //!
-//! * `postgres://user:password@host:port/dbname?name=value` (libpq, "Connection URIs"); what a proper URL parser would make
-//!   of an unescaped `/`, `?` or `#` in the password is refused, for the rest of the password would be taken for a
-//!   database, a parameter or a fragment, and shown.
+//! * `postgres://user:password@host:port/dbname?name=value` (libpq, "Connection URIs"). An unescaped `/`, `?` or `#` in
+//!   the password is an error. A URL parser would take the rest of the password for a database, a parameter or a
+//!   fragment, and it would then be shown.
 //! * `host=… user=… password='…'` (libpq, "Keyword/Value Connection Strings").
 //!
-//! A problem's text quotes nothing of it but names that this program knows.
+//! Error texts quote nothing from the string except names that this program knows.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -13,23 +13,23 @@ use secrecy::SecretString;
 
 use super::parameter::{Parameter, problem, refusal};
 
-/// What can be done about a password that gets in the way.
-const ESCAPE: &str = "In the parts of a URL write % as %25, # as %23, / as %2F, ? as %3F, @ as %40, : as %3A, & as %26 and a space \
-                      as %20. Nothing of it is shown here, for it may hold a password";
-const SEVERAL: &str = "names several hosts, and Backscroll takes one: name the primary server, or an address that always leads \
-                       to it (a virtual IP, a DNS name that moves with it, a proxy)";
+/// What to do about special characters in a password.
+const ESCAPE: &str = "In the parts of a URL write % as %25, # as %23, / as %2F, ? as %3F, @ as %40, : as %3A, & as %26 \
+                      and a space as %20. The URL is not shown here, because it may contain a password";
+const SEVERAL: &str = "names several hosts, but Backscroll supports one: name the primary server, or an address that \
+                       always leads to it (a virtual IP, a DNS name, a proxy)";
 
 /// The parts, decoded.
 #[derive(Clone, Default)]
 pub(super) struct Parts {
-    /// By libpq's names, without the password.
+    /// The settings by libpq's names, without the password.
     pub(super) settings: BTreeMap<&'static str, String>,
     pub(super) password: Option<SecretString>,
     /// Names of parameters that have no effect.
     pub(super) ignored: Vec<&'static str>,
 }
 
-/// What is wrong with a connection string, to follow "the database URL in …".
+/// An error in a connection string. The text follows "the database URL in …".
 type Problem = String;
 
 impl Parts {
@@ -71,8 +71,8 @@ impl Parts {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
             if decode(user)?.contains(':') {
                 return Err(
-                    "has an escaped `:` in the user name: write the one between user name and password as it is, \
-                     or, where it belongs to the name, the user name as the parameter `user`"
+                    "has an escaped `:` in the user name: if it separates user name and password, do not escape it; \
+                     if it belongs to the user name, write the name as the parameter `user`"
                         .to_owned(),
                 );
             }
@@ -87,7 +87,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Host and port of a URL; an IPv6 address stands in brackets.
+    /// Parses host and port of a URL. An IPv6 address is in brackets.
     fn read_place(&mut self, place: &str) -> Result<(), Problem> {
         if place.contains(',') {
             return Err(SEVERAL.to_owned());
@@ -108,7 +108,7 @@ impl Parts {
         self.set_part("port", number)
     }
 
-    /// An empty part of a URL counts as left out.
+    /// An empty part of a URL counts as not given.
     fn set_part(&mut self, name: &'static str, encoded: &str) -> Result<(), Problem> {
         let value = decode(encoded)?;
         if !value.is_empty() {
@@ -117,7 +117,8 @@ impl Parts {
         Ok(())
     }
 
-    /// `keyword = value`, separated by spaces; a value may stand in quotes, and a backslash takes the next character as it is.
+    /// Parses `keyword = value` pairs, separated by spaces. A value may be quoted, and a backslash escapes the next
+    /// character.
     fn read_keywords(&mut self, text: &str) -> Result<(), Problem> {
         let mut rest = text.trim_start();
         let mut number = 0;
@@ -131,7 +132,7 @@ impl Parts {
         Ok(())
     }
 
-    /// Takes a parameter; `number` is its place, counted from 0.
+    /// Adds a parameter. `number`: its index, from 0.
     fn set(&mut self, number: usize, name: &str, value: &str) -> Result<(), Problem> {
         let Some(parameter) = Parameter::named(name) else {
             return Err(Parameter::in_lower_case(name).map_or_else(
@@ -185,13 +186,13 @@ fn is_ours(scheme: &str) -> bool {
 
 fn unknown(number: usize) -> Problem {
     format!(
-        "has a parameter (number {}) that Backscroll does not know; it is not named here, for it may be the end of a \
-         password. {ESCAPE}",
+        "has a parameter (number {}) that Backscroll does not know; its name is not shown, because it may be the end \
+         of a password. {ESCAPE}",
         number + 1
     )
 }
 
-/// A value and what follows it.
+/// Splits a text into its first value and the rest.
 fn keyword_value(text: &str) -> Result<(String, &str), Problem> {
     let quoted = text.strip_prefix('\'');
     let mut value = String::new();
@@ -210,7 +211,7 @@ fn keyword_value(text: &str) -> Result<(String, &str), Problem> {
     }
 }
 
-/// Undoes percent-encoding; a `+` stays one, as in libpq.
+/// Decodes percent-encoding. A `+` stays a `+`, as in libpq.
 fn decode(text: &str) -> Result<String, Problem> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -231,7 +232,7 @@ fn decode(text: &str) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|_| format!("has escapes that are not UTF-8. {ESCAPE}"))
 }
 
-/// Percent-encodes all but letters, digits and `-._~`, and `kept`.
+/// Percent-encodes all characters except letters, digits, `-._~` and `kept`.
 pub(super) fn encode(text: &str, kept: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

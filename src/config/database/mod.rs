@@ -1,4 +1,4 @@
-//! The database URL. This is the one place that knows its forms, what in it is secret, and who may have which part.
+//! The database URL. Only this module knows its forms and which part of it is secret.
 
 mod connection_string;
 mod parameter;
@@ -10,29 +10,29 @@ use secrecy::{ExposeSecret, SecretString};
 use self::connection_string::{Parts, encode};
 use super::{Error, is_loopback, secret::SecretSource};
 
-/// What stands where a secret would.
+/// Printed instead of a secret.
 pub(super) const MASK: &str = "***";
 
-/// Which PostgreSQL the archive is in.
+/// The PostgreSQL server of the archive.
 #[derive(Clone, Debug)]
 pub struct Database {
     pub(super) url: Option<SecretSource>,
 }
 
 impl Database {
-    /// The URL of the operator's own server; `None` means the embedded one.
+    /// The URL of the operator's server. `None`: the private server.
     pub fn url(&self) -> Result<Option<DatabaseUrl>, Error> {
         let read = |source: &SecretSource| DatabaseUrl::parse(source, &source.read()?);
         self.url.as_ref().map(read).transpose()
     }
 
-    /// Where the URL is to be had, without reading it; `None` means the embedded server.
+    /// Where the URL comes from, without reading it. `None`: the private server.
     pub const fn source(&self) -> Option<&SecretSource> {
         self.url.as_ref()
     }
 }
 
-/// Where a PostgreSQL is and who we are there. Shown, its password is `***`.
+/// The address, user and database of a PostgreSQL server. The password is displayed as `***`.
 #[derive(Clone)]
 pub struct DatabaseUrl {
     parts: Parts,
@@ -43,31 +43,31 @@ impl DatabaseUrl {
         Self::read(text.expose_secret()).map_err(|problem| source.problem(problem))
     }
 
-    /// A URL that holds no secret and is well-formed, such as that of the embedded server.
+    /// Parses a URL without a secret, such as that of the private server.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// If the URL is not valid.
     pub fn read(text: &str) -> Result<Self, String> {
         Parts::parse(text).map(|parts| Self { parts })
     }
 
-    /// The URL for the driver alone: with the password, and without a parameter that the driver does not know.
+    /// The URL for the driver, with the password. Parameters that the driver does not support are left out.
     pub fn expose(&self) -> String {
         let password = self.parts.password.as_ref();
         self.write(password.map(|password| encode(password.expose_secret(), "")).as_deref(), Form::Driver)
     }
 
-    /// The same for psql, without the password: everybody may read the arguments of a process.
+    /// The URL for psql, without the password, because every user can read the arguments of a process.
     pub fn without_password(&self) -> String {
         self.write(None, Form::Libpq)
     }
 
-    /// The password alone.
+    /// The password.
     pub fn password(&self) -> Option<&SecretString> {
         self.parts.password.as_ref()
     }
 
-    /// What a careful operator would want to know about it.
+    /// Warnings about an insecure connection or parameters without effect.
     pub fn warnings(&self) -> Vec<String> {
         let host = self.parts.get("host").unwrap_or_default();
         let local = host.is_empty() || host.starts_with('/') || is_loopback(host);
@@ -75,7 +75,7 @@ impl DatabaseUrl {
         let ignored = self.parts.ignored.iter().map(|name| format!("`{name}` in database.url has no effect"));
         ignored
             .chain(unchecked.then(|| {
-                "the database is on another host and its identity is not checked: \
+                "the database is on another host, whose identity is not checked: \
                  add sslmode=verify-full to database.url"
                     .to_owned()
             }))
@@ -112,7 +112,7 @@ impl DatabaseUrl {
     }
 }
 
-/// For whom a URL is written.
+/// The reader of a URL.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Driver,
@@ -121,7 +121,7 @@ enum Form {
 }
 
 impl Form {
-    /// What need not be escaped in a parameter.
+    /// Characters that are not escaped in a parameter.
     const fn kept(self) -> &'static str {
         match self {
             Self::Driver | Self::Libpq => "",
@@ -130,8 +130,8 @@ impl Form {
     }
 }
 
-/// The host as it stands before the path; `None` where it can only be a parameter: a socket's directory, and what the driver
-/// would not read there.
+/// The host as it is written before the path. `None`: it must be a parameter, because it is a socket's directory or
+/// the driver would not accept it there.
 fn authority_host(host: &str, form: Form) -> Option<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if host.chars().all(is_name) {

@@ -1,26 +1,27 @@
 //! The parameters of a connection string, by their names in PostgreSQL's documentation (libpq, "Parameter Key Words").
 //!
-//! The driver logs a parameter that it does not know with its value, which may be a secret. So it is given none but those
-//! that it uses, and nothing that is not in this list is shown: `?password=a&b` makes a parameter of the end of a password.
+//! The driver logs an unknown parameter with its value, which may be a secret. So it receives only parameters that it
+//! uses. Names that are not in this list are never shown, because they may be a part of a password: in
+//! `?password=a&b`, the password may be `a&b`.
 
 use std::net::IpAddr;
 
-/// What becomes of a parameter.
+/// How a parameter is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parameter {
     /// It is used, under this name.
     Used(&'static str),
-    /// `options[NAME]`, as the driver has it: one setting of the session.
+    /// `options[NAME]`, a form of the driver: one setting of the session.
     Setting,
-    /// It has no effect here and does no harm.
+    /// It has no effect here, which does no harm.
     Ignored(&'static str),
-    /// It cannot be followed, and to go on without would not be what was meant.
+    /// It is not supported, and ignoring it would change the meaning.
     Refused(&'static str),
 }
 
 use Parameter::{Ignored, Refused, Used};
 
-const UNSUPPORTED: &str = "which Backscroll cannot follow: leave it out";
+const UNSUPPORTED: &str = "which Backscroll does not support: remove it";
 
 /// Only names in this list are ever shown.
 const NAMES: [(&str, Parameter); 63] = [
@@ -93,7 +94,7 @@ const NAMES: [(&str, Parameter); 63] = [
 ];
 
 impl Parameter {
-    /// `None`: there is none of that name, which is not to be shown.
+    /// `None`: there is no such parameter. Its name must not be shown.
     pub(super) fn named(name: &str) -> Option<Self> {
         if name.starts_with("options[") && name.ends_with(']') {
             return Some(Self::Setting);
@@ -102,13 +103,13 @@ impl Parameter {
         known.map(|(_, parameter)| *parameter)
     }
 
-    /// The name that is meant, if only its case is wrong.
+    /// The correct name, if only the case is wrong.
     pub(super) fn in_lower_case(name: &str) -> Option<&'static str> {
         NAMES.iter().map(|(known, _)| *known).find(|known| known.eq_ignore_ascii_case(name))
     }
 }
 
-/// What is wrong with the value of a parameter; it is not quoted.
+/// The error in the value of a parameter. The value is not quoted.
 pub(super) fn problem(name: &str, value: &str) -> Option<String> {
     let one_of = |values: &[&str]| {
         (!values.contains(&value)).then(|| format!("has a `{name}` that is none of {}", values.join(", ")))

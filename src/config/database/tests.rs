@@ -98,7 +98,7 @@ fn what_cannot_be_read_safely_is_refused_and_nothing_of_it_is_shown() {
         ("postgres://h/a?sslmode=hunter2", "sslmode"),
         ("postgres://h/a?port=hunter2", "port"),
         ("postgres://h/a?hostaddr=hunter2", "hostaddr"),
-        ("postgres://h/a?channel_binding=require", "leave it out"),
+        ("postgres://h/a?channel_binding=require", "remove it"),
         ("postgres://u:hunter2@a,b/d", "several hosts"),
         ("postgres://u:hunter2@a:5432,b:5432/d", "several hosts"),
         ("postgres:///d?host=a,b&password=hunter2", "several hosts"),

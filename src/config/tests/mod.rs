@@ -151,5 +151,5 @@ fn data_dir_follows_systemd_then_the_user() {
     let home = [("A", ""), ("B", ""), ("HOME", "/h")];
     assert_eq!(dir(&home).unwrap(), Path::new("/h/.local/share/backscroll"));
     assert!(dir(&[("A", ""), ("B", ""), ("C", "")]).unwrap_err().contains("data_dir"));
-    assert!(refused("data_dir = '~/b'").contains("only a shell knows"));
+    assert!(refused("data_dir = '~/b'").contains("only a shell expands"));
 }

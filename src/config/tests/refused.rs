@@ -144,6 +144,6 @@ fn https_is_required_but_on_this_machine() {
         assert!(url(bad, "").unwrap_err().contains("must be a URL such as"), "{bad}");
     }
     let user = url("https://u:canary@h", "").unwrap_err();
-    assert!(user.contains("must not hold a user or password") && !user.contains("canary"));
+    assert!(user.contains("must not contain a user or password") && !user.contains("canary"));
     assert!(url("https://h/?a=b", "").is_err());
 }

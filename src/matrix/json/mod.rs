@@ -1,9 +1,9 @@
-//! JSON kept verbatim.
+//! JSON without loss.
 //!
-//! A homeserver may serve what `serde_json::Value` and PostgreSQL's `jsonb` cannot hold: NUL and lone surrogates in
-//! strings, `1e400`, `-0`, thirty-digit integers, duplicate keys, absurd depth. Here numbers stay tokens, strings are
-//! WTF-8 (UTF-8 in which a lone surrogate may stand), objects keep every member, and what is nested deeper than
-//! [`MAX_DEPTH`] stays text. The input is always a [`RawValue`], so it is well-formed.
+//! A homeserver may serve JSON that `serde_json::Value` and PostgreSQL's `jsonb` cannot store: NUL and lone
+//! surrogates in strings, `1e400`, `-0`, integers of thirty digits, duplicate keys, extreme nesting. Here numbers
+//! stay tokens, strings are WTF-8 (UTF-8 that may contain lone surrogates), objects keep every member, and values
+//! that are nested deeper than [`MAX_DEPTH`] stay text. The input is always a [`RawValue`], so it is well-formed.
 
 mod reader;
 
@@ -13,11 +13,12 @@ use serde_json::value::RawValue;
 
 use self::reader::Reader;
 
-/// Levels of nesting that are read; what lies deeper is carried as text.
+/// The levels of nesting that are parsed. Deeper values stay text.
 pub(crate) const MAX_DEPTH: usize = 200;
-/// Longest number token that goes into `jsonb` as a number: PostgreSQL's `numeric` ends at 16,383 fraction digits.
+/// The longest number that is stored in `jsonb` as a number. PostgreSQL's `numeric` has at most 16,383 fraction digits.
 const MAX_NUMBER: usize = 1000;
-/// Largest exponent that goes into `jsonb` as a number: beyond it, fifteen bytes print as a hundred thousand digits.
+/// The largest exponent that is stored in `jsonb` as a number. Beyond it, fifteen bytes print as a hundred thousand
+/// digits.
 const MAX_EXPONENT: i32 = 308;
 /// Begins an escape in a text column; see [`Text::to_column`].
 const ESCAPE: char = '\u{F8FE}';
@@ -25,7 +26,7 @@ const ESCAPE: char = '\u{F8FE}';
 /// A decoded JSON string as WTF-8 bytes.
 #[derive(Clone, Debug)]
 pub(crate) enum Text<'a> {
-    /// Without an escape: what stands between the quotes.
+    /// Without escapes: the text between the quotes.
     Plain(&'a str),
     /// With escapes, decoded.
     Decoded(Vec<u8>),
@@ -68,7 +69,7 @@ pub(crate) enum Json<'a> {
     Deep(&'a str),
 }
 
-/// One member of an object, its value still text.
+/// One member of an object. Its value is not parsed.
 #[derive(Debug)]
 pub(crate) struct Member<'a> {
     /// The decoded name.
@@ -79,19 +80,19 @@ pub(crate) struct Member<'a> {
     pub(crate) value: &'a str,
 }
 
-/// The members of `raw` without reading their values; `None` if it is no object.
+/// The members of `raw`. Their values are not parsed. `None`: it is not an object.
 pub(crate) fn members(raw: &RawValue) -> Option<Vec<Member<'_>>> {
     let mut reader = Reader::new(raw.get());
     reader.members()
 }
 
-/// The members of a [`Member::value`]; `None` if it is no object.
+/// The members of a [`Member::value`]. `None`: it is not an object.
 pub(crate) fn members_of(value: &str) -> Option<Vec<Member<'_>>> {
     Reader::new(value).members()
 }
 
 impl<'a> Json<'a> {
-    /// Reads a value that is known to be well-formed, such as a [`RawValue`] or a [`Member::value`].
+    /// Parses a value that is known to be well-formed, such as a [`RawValue`] or a [`Member::value`].
     pub(crate) fn parse(text: &'a str) -> Self {
         Reader::new(text).value(0)
     }
@@ -121,8 +122,9 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Appends the value as text for a `jsonb` column. Returns whether `jsonb` gives it back as served; where it does
-    /// not, strings have U+FFFD for NUL and lone surrogates, huge numbers are strings, what is too deep is null.
+    /// Appends the value as text for a `jsonb` column. Returns whether `jsonb` returns it as served. If not, NUL and
+    /// lone surrogates are replaced by U+FFFD, huge numbers are strings, and values that are nested too deeply are
+    /// null.
     pub(crate) fn write_jsonb(&self, out: &mut String) -> bool {
         match self {
             Self::Literal(token) => {
@@ -152,8 +154,8 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// Appends the value as canonical JSON (specification, appendices, "Canonical JSON") with two liberties that make
-    /// it total: numbers stand as served, and so does what is too deep.
+    /// Appends the value as canonical JSON (specification, appendices, "Canonical JSON"). There are two exceptions,
+    /// so that every value has such a form: numbers and values that are nested too deeply stay as served.
     pub(crate) fn write_canonical(&self, out: &mut String) {
         match self {
             Self::Literal(token) | Self::Number(token) | Self::Deep(token) => out.push_str(token),
@@ -185,17 +187,17 @@ impl Text<'_> {
         self.as_bytes() == other.as_bytes()
     }
 
-    /// The text, unless it holds a NUL or a lone surrogate, which no PostgreSQL text can.
+    /// The text. `None`: it contains NUL or a lone surrogate, which PostgreSQL's text cannot.
     pub(crate) fn as_str(&self) -> Option<&str> {
         match self {
-            // JSON has no NUL but escaped.
+            // NUL occurs in JSON only as an escape.
             Self::Plain(text) => Some(text),
             Self::Decoded(bytes) => std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0')),
         }
     }
 
-    /// The text for a column, by an escape that maps different strings to different texts: U+F8FE `0` for NUL, U+F8FE
-    /// `1` for itself, U+F8FE and four hexadecimal digits for a lone surrogate. Also whether it stands unaltered.
+    /// The text for a column, and whether it is unchanged. Escapes: U+F8FE `0` for NUL, U+F8FE `1` for U+F8FE itself,
+    /// U+F8FE and four hexadecimal digits for a lone surrogate. Different strings give different texts.
     pub(crate) fn to_column(&self) -> (String, bool) {
         if let Some(text) = self.as_str().filter(|text| !text.contains(ESCAPE)) {
             return (text.to_owned(), true);
@@ -234,7 +236,7 @@ impl Text<'_> {
         });
     }
 
-    /// Decodes WTF-8; only for the few strings that are not UTF-8 or need an escape.
+    /// Decodes WTF-8. Only used for the few strings that are not UTF-8 or need an escape.
     fn code_points(&self) -> impl Iterator<Item = u32> {
         let mut rest = self.as_bytes();
         std::iter::from_fn(move || {
@@ -253,11 +255,11 @@ impl Text<'_> {
     }
 }
 
-/// Writes a quoted string; `special` writes the control characters without a short escape and the lone surrogates.
+/// Writes a quoted string. `special` writes lone surrogates and the control characters without a short escape.
 fn write_quoted(text: &Text<'_>, out: &mut String, special: impl Fn(u32, &mut String)) {
     out.push('"');
     if let Text::Plain(text) = text {
-        // What JSON lets stand unescaped needs no escape.
+        // Other characters need no escape in JSON.
         out.push_str(text);
     } else {
         for code_point in text.code_points() {

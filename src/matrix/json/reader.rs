@@ -1,8 +1,8 @@
-//! From text to [`Json`], without loss.
+//! Parses text to [`Json`], without loss.
 
 use super::{Json, MAX_DEPTH, Member, Text};
 
-/// Reads well-formed JSON. On malformed text it gives some value, but neither panics nor loops.
+/// Parses well-formed JSON. For malformed text it returns some value, but neither panics nor loops.
 pub(super) struct Reader<'a> {
     text: &'a str,
     at: usize,
@@ -17,7 +17,7 @@ impl<'a> Reader<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// The next byte that is no white space, without taking it.
+    /// The next byte that is not white space, without consuming it.
     fn token(&mut self) -> Option<u8> {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
         Some(members)
     }
 
-    /// Takes a list from its opening to its closing bracket, calling `item` at the first byte of each item.
+    /// Consumes a list from its opening to its closing bracket, and calls `item` at the first byte of each item.
     fn list(&mut self, close: u8, mut item: impl FnMut(&mut Self)) {
         self.at += 1;
         while let Some(byte) = self.token() {
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes a member's name and its colon.
+    /// Consumes a member's name and its colon.
     fn name(&mut self) -> Text<'a> {
         let name = self.string();
         if self.token() == Some(b':') {
@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
         if inner.as_bytes().contains(&b'\\') { Text::Decoded(unescape(token)) } else { Text::Plain(inner) }
     }
 
-    /// Takes the value that begins here, whatever its depth, without recursion.
+    /// Consumes the value that begins here, without recursion, however deep it is.
     fn skip(&mut self) -> &'a str {
         let start = self.at;
         let mut depth = 0_usize;
@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Decodes a quoted string to WTF-8: asked for bytes, `serde_json` keeps lone surrogates.
+/// Decodes a quoted string to WTF-8. `serde_json` keeps lone surrogates if it deserialises to bytes.
 fn unescape(token: &str) -> Vec<u8> {
     struct Bytes;
     impl serde::de::Visitor<'_> for Bytes {

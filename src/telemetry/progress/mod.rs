@@ -1,7 +1,6 @@
-//! How far the archive is: lines on a terminal, a summary in the log elsewhere.
+//! Shows the progress of the walks: lines on a terminal, a summary in the log elsewhere.
 //!
-//! Nothing here has a thread of its own: what [`RoomProgress::update`] reports is shown by the next
-//! [`Progress::tick`], however often that is called.
+//! This has no thread of its own. [`RoomProgress::update`] records progress; the next [`Progress::tick`] shows it.
 
 mod rate;
 mod render;
@@ -19,13 +18,13 @@ use summary::Summary;
 
 use crate::text::whole;
 
-/// The lines are drawn again at most this often.
+/// The lines are redrawn at most this often.
 const FRAME: Duration = Duration::from_millis(100);
 
 /// A summary is logged at most this often.
 const SUMMARY: Duration = Duration::from_secs(10);
 
-/// How far a room's walk is, in totals. Times are the server's, in milliseconds, and not to be trusted.
+/// The totals of a room's walk. Times are in milliseconds. They come from the events, so they may be wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
     /// Events of this walk that are stored.
@@ -34,9 +33,9 @@ pub struct Reached {
     pub page_count: u64,
     /// The time of the oldest event so far.
     pub oldest_ts: Option<i64>,
-    /// The time of the event the walk began at.
+    /// The time of the event at which the walk began.
     pub newest_ts: Option<i64>,
-    /// When the room was created, where that is known: it makes percent and time left known.
+    /// When the room was created, if that is known. The percentage and the time left are computed from it.
     pub created_ts: Option<i64>,
 }
 
@@ -52,11 +51,11 @@ impl Reached {
     }
 }
 
-/// The progress of everything at once. Clones are the same progress.
+/// The progress of the whole run. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Progress(Arc<Mutex<Inner>>);
 
-/// The progress of one room; its line goes when this is dropped.
+/// The progress of one room. Its line is removed when this is dropped.
 #[derive(Debug)]
 pub struct RoomProgress {
     progress: Progress,
@@ -65,12 +64,12 @@ pub struct RoomProgress {
 
 #[derive(Debug)]
 struct Inner {
-    /// On a terminal: the lines. Elsewhere nothing is drawn.
+    /// The lines on a terminal. `None`: stderr is not a terminal.
     screen: Option<Screen>,
     rooms: Vec<Room>,
     next_key: u64,
     following: Option<Following>,
-    /// Of this run, all rooms, those that are done included.
+    /// New events of this run in all rooms, including those that are done.
     event_count: u64,
     page_count: u64,
     rate: Rate,
@@ -78,7 +77,7 @@ struct Inner {
     logged_at: Instant,
 }
 
-/// What of the totals was in the last summary.
+/// The totals in the last summary.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Logged {
     rooms_active: usize,
@@ -86,12 +85,12 @@ struct Logged {
     live_event_count: u64,
 }
 
-/// A room on its way.
+/// A room whose history is being walked.
 #[derive(Debug)]
 struct Room {
     key: u64,
     name: String,
-    /// It stands for the first `/sync` response instead.
+    /// Whether this is not a room but the first `/sync` response.
     is_first_sync: bool,
     reached: Option<Reached>,
     since: Instant,
@@ -101,7 +100,7 @@ struct Room {
     share: Rate,
 }
 
-/// The watch on `/sync`.
+/// The progress of `/sync`.
 #[derive(Clone, Copy, Debug)]
 struct Following {
     room_count: usize,
@@ -134,12 +133,12 @@ impl Progress {
         })))
     }
 
-    /// A room whose history is being walked, by the name that people know it by.
+    /// Adds a room whose history is being walked. `name`: the one to show.
     pub fn room(&self, name: &str) -> RoomProgress {
         self.begin(Room::new(0, name, Instant::now()))
     }
 
-    /// The first `/sync` response, which has a line of its own while it is stored.
+    /// Adds a line for the first `/sync` response while it is stored.
     pub fn first_sync(&self) -> RoomProgress {
         self.begin(Room { is_first_sync: true, ..Room::new(0, "first sync", Instant::now()) })
     }
@@ -152,7 +151,7 @@ impl Progress {
         RoomProgress { progress: self.clone(), key }
     }
 
-    /// The watch on `/sync`: how many rooms it covers, and how many events it has brought in this run.
+    /// Records how many rooms `/sync` covers, and how many events it has brought in this run.
     pub fn following(&self, room_count: usize, event_count: u64) {
         let mut inner = self.lock();
         let before = inner.following;
@@ -164,13 +163,13 @@ impl Progress {
         });
     }
 
-    /// Shows what has changed: draws on a terminal, logs a summary elsewhere; either no more often than is
-    /// good for the eye. To be called at least once a second.
+    /// Shows what has changed: redraws the lines on a terminal, or logs a summary elsewhere, each at most as often as
+    /// its constant allows. Call it at least once a second.
     pub fn tick(&self) {
         self.tick_at(Instant::now());
     }
 
-    /// Takes the lines off the terminal; elsewhere logs what is left to say. To be called at the end.
+    /// Removes the lines from the terminal, or logs the last summary elsewhere. Call it at the end.
     pub fn close(&self) {
         let mut inner = self.lock();
         inner.rooms.clear();
@@ -193,8 +192,7 @@ impl Progress {
         }
     }
 
-    /// One line, if something has changed and the last one is old enough. The lock is not held while it is
-    /// written.
+    /// Logs a summary if something has changed and the last one is old enough. The lock is not held meanwhile.
     fn summary(&self, now: Instant) {
         let Some(summary) = self.lock().summary(now) else {
             return;
@@ -202,15 +200,14 @@ impl Progress {
         summary.log();
     }
 
-    /// A panic elsewhere leaves numbers, nothing worse.
+    /// A panic in another thread cannot leave the numbers inconsistent, so a poisoned mutex is used as it is.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl RoomProgress {
-    /// How far the walk is. The first report is where this run starts from and counts for nothing: make it
-    /// before the first page.
+    /// Records how far the walk is. Call it before the first page too: the first call only sets the starting point.
     pub fn update(&self, reached: Reached) {
         let mut inner = self.progress.lock();
         let Some(room) = inner.rooms.iter_mut().find(|room| room.key == self.key) else {
@@ -223,14 +220,14 @@ impl RoomProgress {
         inner.rate.add(events as f64);
     }
 
-    /// Ends the line; on a terminal one that stays reports the outcome, such as `complete`.
+    /// Removes the line. On a terminal, prints one that stays with the outcome, such as `complete`.
     pub fn finish(self, state: &str) {
         let now = Instant::now();
         let inner = self.progress.lock();
         let at = inner.rooms.iter().position(|room| room.key == self.key);
         if let (Some(at), Some(screen)) = (at, &inner.screen) {
             let line = render::outcome(&inner.rooms[at], state, now, screen.canvas());
-            // A terminal that is gone is found out by whoever writes what matters.
+            // If the terminal is gone, this line is not important.
             let _ = screen.bars.println(line);
         }
         drop(inner);
@@ -306,7 +303,7 @@ impl Room {
         }
     }
 
-    /// Takes a report and returns the events and pages that are new in it.
+    /// Records how far the walk is. Returns the new events and pages since the last call.
     fn update(&mut self, reached: Reached) -> (u64, u64) {
         let Some(before) = self.reached.replace(reached) else {
             return (0, 0);
@@ -321,7 +318,7 @@ impl Room {
         (events, reached.page_count.saturating_sub(before.page_count))
     }
 
-    /// Until the room's creation is reached, if it goes on as it does.
+    /// The estimated time until the room's creation is reached, at the current rate.
     fn seconds_left(&self) -> Option<u64> {
         let left = 1.0 - self.reached?.share()?;
         let speed = self.share.per_second().filter(|speed| *speed > 0.0)?;
@@ -335,7 +332,7 @@ impl Screen {
         Canvas { rows: rows.into(), columns: columns.into(), colour: self.colour }
     }
 
-    /// As many bars as lines, the first line on top; a bar here is a line of text.
+    /// Shows the lines, the first one on top. Each line of text is a progress bar without a bar.
     fn show(&mut self, texts: Vec<String>) {
         while self.lines.len() > texts.len() {
             if let Some(line) = self.lines.pop() {

@@ -1,24 +1,24 @@
-//! A rate that neither jumps with every page nor takes minutes to come near the truth.
+//! A smoothed rate. It does not jump with every page, and it is right after a few seconds.
 
 use std::time::{Duration, Instant};
 
-/// How long the past counts: after this time an observation weighs a third of what it did.
+/// The time constant in seconds: after this time an observation has a third of its first weight.
 const MEMORY: f64 = 15.0;
 
-/// Observations closer together are taken as one.
+/// Observations within this time are combined.
 const STEP: Duration = Duration::from_millis(500);
 
-/// No rate is distinguished from less than this.
+/// No rate is shown before this time has passed.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// An exponentially weighted mean per second, unbiased from the start.
+/// An exponentially weighted mean per second, corrected for the bias at its start.
 #[derive(Debug)]
 pub(super) struct Rate {
     since: Instant,
     at: Instant,
     pending: f64,
     value: f64,
-    /// How much of the mean has been observed; the rest is the nothing it began with.
+    /// The total weight of the observations. The rest is the weight of the initial 0.
     weight: f64,
 }
 
@@ -31,7 +31,7 @@ impl Rate {
         self.pending += amount;
     }
 
-    /// Takes in what was added since the last time.
+    /// Updates the mean with the amounts added since the last call.
     pub(super) fn advance(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.at);
         if passed < STEP {

@@ -1,4 +1,4 @@
-//! The lines on a terminal, as text.
+//! Renders the progress lines for a terminal.
 
 use std::time::Instant;
 
@@ -10,17 +10,18 @@ use crate::text::{count, day, duration, escape, fit, paint, thousands, whole};
 /// The most rooms that have a line of their own.
 const MOST_LINES: usize = 12;
 
-/// The columns right of the name without the bar: events, rate, date, percent, time left and their gaps.
+/// The width of the columns to the right of the name, without the bar: events, rate, date, percent, time left, and
+/// gaps.
 const NUMBERS: usize = 54;
 
-/// Names are no wider than this, however wide the terminal is.
+/// The largest width of the name, however wide the terminal is.
 const WIDEST_NAME: usize = 44;
 
-/// From this width on there is a bar too.
+/// The smallest width of a terminal on which a bar is shown.
 const WIDTH_FOR_BAR: usize = 110;
 const BAR: usize = 16;
 
-/// What is drawn on.
+/// The size and colours of the terminal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Canvas {
     pub(super) rows: usize,
@@ -37,7 +38,7 @@ impl Canvas {
         self.paint("2", text)
     }
 
-    /// One column stays free: some terminals wrap when the last one is written.
+    /// One column stays free, because some terminals wrap after the last one.
     fn width(self) -> usize {
         self.columns.saturating_sub(1)
     }
@@ -51,13 +52,13 @@ impl Canvas {
         left.clamp(8, WIDEST_NAME)
     }
 
-    /// Half of the screen at most, so that log lines have a place above.
+    /// Half of the screen at most, to leave space for log lines above.
     fn room_lines(self) -> usize {
         (self.rows / 2).clamp(1, MOST_LINES)
     }
 }
 
-/// A line for each room on its way, `… and 12 more`, and a line for `/sync`.
+/// A line for each active room, `… and 12 more`, and a line for `/sync`.
 pub(super) fn lines(
     rooms: &[Room],
     following: Option<Following>,
@@ -117,7 +118,7 @@ fn follow(following: Following, now: Instant, canvas: Canvas) -> String {
     format!("{head}{}", canvas.dim(&format!(": {news}")))
 }
 
-/// What stays on the screen when a room is done.
+/// The line that stays on the screen when a room is done.
 pub(super) fn outcome(room: &Room, state: &str, now: Instant, canvas: Canvas) -> String {
     let took = now.saturating_duration_since(room.since).as_secs();
     let reached = room.reached.unwrap_or_default();
@@ -135,7 +136,7 @@ fn bar(share: f64, canvas: Canvas) -> String {
     format!("{done}{}", canvas.dim(&"─".repeat(BAR - full)))
 }
 
-/// 100 only when there is nothing left.
+/// Rounded down: 100 only when nothing is left.
 fn floor_percent(share: f64) -> u64 {
     whole((share * 100.0).floor())
 }

@@ -1,10 +1,10 @@
-//! The one line that the log gets now and then.
+//! The summary that is logged from time to time.
 
 use std::fmt::Write as _;
 
 use crate::text::{count, duration, thousands};
 
-/// What the log is reported now and then.
+/// The fields of the summary.
 pub(super) struct Summary {
     /// Whether the first `/sync` response is being stored.
     pub(super) first_sync: bool,

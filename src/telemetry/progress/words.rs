@@ -1,11 +1,11 @@
-//! Where everything stands, in a sentence.
+//! The progress in one sentence, for the service manager's status.
 
 use super::{Inner, Progress};
 use crate::text::{count, thousands, whole};
 
 impl Progress {
-    /// Such as `following 12 rooms, 34 events received live; 3 walks through history under way, 1,234 events stored in this
-    /// run, 560 a second`. It names no room.
+    /// For example: `following 12 rooms, 34 events received live; 3 walks through history under way, 1,234 events
+    /// stored in this run, 560 a second`. It names no room.
     pub fn in_words(&self) -> String {
         self.lock().in_words()
     }

@@ -4,18 +4,18 @@ use sqlx::PgConnection;
 
 use super::{Error, row};
 
-/// The narrowest of the limits that hold for the role.
+/// The lowest of the limits that apply to the role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionLimit {
-    /// How many connections there may be at once.
+    /// The limit.
     pub most: i64,
-    /// How many of them others have now.
+    /// How many connections others have now.
     pub used: i64,
-    /// Whose limit it is.
+    /// What the limit belongs to.
     pub of: Limited,
 }
 
-/// What has a limit of connections.
+/// What a limit of connections belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limited {
     /// The role: `alter role … connection limit`.
@@ -33,7 +33,7 @@ impl ConnectionLimit {
     }
 }
 
-/// `own`: how many of the connections are those of who asks.
+/// `own`: how many of the connections are this process's.
 pub(super) async fn limit(connection: &mut PgConnection, own: i64) -> Result<ConnectionLimit, Error> {
     let query = "
         with role as (select * from pg_roles where rolname = session_user),

@@ -1,4 +1,4 @@
-//! A look at a database that changes nothing: could an archive be here, and is there one?
+//! Inspects a database without changing it: whether it can contain an archive, and whether it has one.
 
 mod connections;
 mod names;
@@ -20,51 +20,51 @@ use crate::archive::{Archive, Error, WideRole, lease::Backend};
 
 pub use self::connections::{ConnectionLimit, Limited};
 
-/// The advisory lock by which earlier versions knew that one of them was at work.
+/// The advisory lock that a running daemon of an earlier version holds.
 const EARLIER_LOCK: i64 = 0x6261_636b_7363_726f;
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// What was found.
+/// The result of the inspection.
 #[derive(Clone, Debug)]
 pub struct Inspection {
-    /// Such as `15.18`.
+    /// The server's version, such as `15.18`.
     pub server_version: String,
     /// Its major version.
     pub major: i32,
     /// Name of the database.
     pub database: String,
-    /// The role that was let in.
+    /// The role of the connection.
     pub role: String,
     /// The database's encoding.
     pub encoding: String,
-    /// Whether something can be written.
+    /// Whether the database can be written.
     pub access: Access,
-    /// The narrowest limit of connections.
+    /// The lowest limit of connections.
     pub connections: ConnectionLimit,
-    /// Why the server gave no second connection, if it did not.
+    /// The error of a second connection, if there was one.
     pub no_second: Option<String>,
-    /// What others have made under names that migrations need, such as `table public.events`.
+    /// Objects of others with names that the migrations need, such as `table public.events`.
     pub taken: Vec<String>,
-    /// The version of the schema and its fitness; `None`: there is no archive yet.
+    /// The version of the schema, and whether this program can use it. `None`: there is no archive yet.
     pub schema: Option<Schema>,
-    /// Who owns the archive, where the role does not have that one's rights.
+    /// The owner of the archive, if the role does not have its rights.
     pub foreign_owner: Option<String>,
-    /// A schema `archive` is there that Backscroll did not make.
+    /// Whether there is a schema `archive` that Backscroll did not create.
     pub foreign_schema: bool,
-    /// Whether the role may do what is to be done: make the schema, bring it up to date, or write to it.
+    /// Whether the role has the necessary right: to create the schema, to migrate it, or to write to it.
     pub permitted: bool,
-    /// The Backscroll at work: the process id of its database backend, and since when.
+    /// The running Backscroll: the process id of its database backend, and since when.
     pub writer: Option<(i32, String)>,
-    /// Whose archive it is.
+    /// The account of the archive.
     pub account: Option<String>,
-    /// The readers and writers that may do more than what they are for.
+    /// The readers and writers with more rights than they need.
     pub wide_roles: Vec<WideRole>,
 }
 
-/// Whether something can be written.
+/// Whether the database can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It can.
+    /// Yes.
     Writable,
     /// `default_transaction_read_only` is on.
     ReadOnly,
@@ -72,29 +72,30 @@ pub enum Access {
     Standby,
 }
 
-/// The migrations that the database has had.
+/// The migrations that were applied to the database.
 #[derive(Clone, Debug)]
 pub struct Schema {
     /// The newest one.
     pub found: i64,
     /// The newest that this Backscroll has.
     pub known: i64,
-    /// How many are yet to be applied.
+    /// How many are not applied yet.
     pub missing: usize,
-    /// One that differs from ours of the same version, or was not finished.
+    /// A migration that differs from ours of the same version, or was not finished.
     pub broken: Option<i64>,
 }
 
 impl Archive {
-    /// Looks at the database at `url`, once and without waiting for one that is down.
+    /// Inspects the database at `url`. Does not retry if it is down.
     pub async fn inspect(url: &str) -> Result<Inspection, Error> {
         let look = async {
             let options = url.parse::<PgConnectOptions>()?.application_name("backscroll check");
             let mut connection = PgConnection::connect_with(&options).await?;
-            // Before anything is prepared: behind a pooler that would last, and get in the way of others.
+            // Checked before any statement is prepared: a pooler would keep the prepared statement, which disturbs
+            // others.
             let no_second = pooler::must_have_sessions(&options, &mut connection).await?;
             let found = inspect(&mut connection, no_second).await?;
-            // What was to be known is known.
+            // A failure to close has no effect on the result.
             let _ = connection.close().await;
             Ok(found)
         };
@@ -103,7 +104,7 @@ impl Archive {
     }
 }
 
-/// The rows of a query in the simple protocol, in which every column comes as text.
+/// The rows of a query in the simple protocol, which returns every column as text.
 async fn rows(connection: &mut PgConnection, sql: &'static str) -> Result<Vec<Vec<String>>, Error> {
     let rows = sqlx::raw_sql(sql).fetch_all(connection).await?;
     let columns = |row: &sqlx::postgres::PgRow| {
@@ -122,7 +123,7 @@ async fn text(connection: &mut PgConnection, sql: &'static str) -> Result<String
 }
 
 async fn inspect(connection: &mut PgConnection, no_second: Option<String>) -> Result<Inspection, Error> {
-    // PostgreSQL notices the end of the second connection a little later.
+    // PostgreSQL still counts the second connection for a moment.
     let own = if no_second.is_none() { 2 } else { 1 };
     let connections = connections::limit(connection, own).await?;
     let standby = text(connection, "select pg_is_in_recovery()::text").await? == "true";
@@ -170,10 +171,10 @@ async fn inspect(connection: &mut PgConnection, no_second: Option<String>) -> Re
     })
 }
 
-/// Whether the schema is exactly what this Backscroll makes; else the role may make it so.
+/// Whether the schema is that of this Backscroll. If not, the role may migrate it.
 ///
 /// # Errors
-/// [`Error::NewerSchema`]; and [`Error::OlderSchema`] where the tables are somebody else's.
+/// [`Error::NewerSchema`], or [`Error::OlderSchema`] if the tables belong to another role.
 pub(in crate::archive) async fn is_up_to_date(connection: &mut PgConnection) -> Result<bool, Error> {
     if !is_migrated(connection).await? {
         return Ok(false);
@@ -194,7 +195,7 @@ pub(in crate::archive) async fn is_up_to_date(connection: &mut PgConnection) -> 
     }
 }
 
-/// Our role and the owner of the archive's tables, where the role does not have the owner's rights.
+/// Our role and the owner of the archive's tables, if the role does not have the owner's rights.
 async fn foreign_owner(connection: &mut PgConnection) -> Result<Option<(String, String)>, Error> {
     let owner = sqlx::query!(
         r#"select pg_get_userbyid(c.relowner)::text as "name!", current_user::text as "role!",
@@ -275,13 +276,13 @@ async fn permitted(connection: &mut PgConnection, current: bool) -> Result<bool,
 async fn account(connection: &mut PgConnection) -> Result<Option<String>, Error> {
     let account = sqlx::query_scalar!("select user_id from archive.accounts order by account_key limit 1");
     match account.fetch_optional(connection).await {
-        // No right to read it, which is reported by `permitted`.
+        // The role may not read it, which `permitted` reports.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => Ok(None),
         result => Ok(result?),
     }
 }
 
-/// The session that holds the writer's lease; in a schema from before that, none.
+/// The session that holds the writer's lease. None in a schema from before the lease.
 pub(in crate::archive) async fn writer(connection: &mut PgConnection) -> Result<Option<Backend>, Error> {
     let holder = sqlx::query!(
         r#"select l.pid as "pid!",
@@ -299,7 +300,7 @@ pub(in crate::archive) async fn writer(connection: &mut PgConnection) -> Result<
     Ok(holder.map(|holder| (holder.pid, holder.since)))
 }
 
-/// The session of an earlier version that writes. Its lock can be taken by anybody, so its role must be one that may write.
+/// The writing session of an earlier version. Every role can take its lock, so only a role that may write counts.
 pub(in crate::archive) async fn earlier_writer(
     connection: &mut PgConnection,
 ) -> Result<Option<Backend>, Error> {

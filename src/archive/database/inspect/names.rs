@@ -1,5 +1,5 @@
-//! What others have made under names that the migrations to come need. Found out before any of them is applied, for each is
-//! a transaction of its own: the last of them would fail in a database that the others have changed already.
+//! Finds objects of others with names that pending migrations need. This is checked before any migration is applied:
+//! each is a separate transaction, so a later one could fail after earlier ones have changed the database.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::{Error, rows};
 
-/// Something that migrations make.
+/// An object that migrations create.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Made {
     kind: Kind,
@@ -23,7 +23,8 @@ enum Kind {
     Schema,
 }
 
-/// Looks for what the migrations `pending` would make, and those `applied` have not made, in words such as `table public.events`.
+/// Finds existing objects that the `pending` migrations would create and the `applied` ones have not. Returns texts
+/// such as `table public.events`.
 pub(super) async fn taken<'m>(
     connection: &mut PgConnection,
     applied: impl Iterator<Item = &'m str>,
@@ -64,7 +65,7 @@ pub(super) async fn taken<'m>(
 }
 
 impl Kind {
-    /// A relation has a type of its name, too.
+    /// A relation also has a type of the same name.
     fn clashes_with(self, there: &str) -> bool {
         match self {
             Self::Relation | Self::Type => ["relation", "type"].contains(&there),
@@ -74,8 +75,8 @@ impl Kind {
     }
 }
 
-/// What a migration makes: `create [or replace] [unique] KIND [if not exists] NAME`, wherever that stands. Names without a schema
-/// are those of indexes, which lie in the schema of their table.
+/// The objects that a migration creates: all `create [or replace] [unique] KIND [if not exists] NAME` in its text.
+/// Names without a schema are those of indexes, which are in the schema of their table.
 fn made(migration: &str) -> Vec<Made> {
     let words: Vec<&str> = migration
         .lines()
@@ -100,7 +101,7 @@ fn one(words: &[&str]) -> Option<Made> {
     };
     let name = words.next()?;
     if name == "if" || name == "concurrently" {
-        // What may be there already is no clash.
+        // An object that may exist already does not conflict.
         return None;
     }
     let (schema, name) = match (kind, name.split_once('.')) {

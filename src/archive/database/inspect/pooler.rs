@@ -1,20 +1,20 @@
-//! Whether each connection has a session of its own. Behind a pooler that hands out sessions for a transaction at a time
-//! (PgBouncer's `pool_mode = transaction`, and the like of Odyssey, PgCat or RDS Proxy) neither prepared statements nor session
-//! settings nor locks of a session last.
+//! Checks whether each connection has its own session. A pooler that assigns a session for each transaction
+//! (PgBouncer's `pool_mode = transaction`, and similar modes of Odyssey, PgCat or RDS Proxy) keeps neither prepared
+//! statements nor session settings nor session locks.
 //!
-//! All is asked in the simple protocol, which such a pooler lets through.
+//! All queries use the simple protocol, which such a pooler supports.
 
 use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 
 use super::{Error, text};
 
-/// A pooler with several sessions at hand may give a connection the same one twice.
+/// How often to try: a pooler with several sessions may assign the same one twice by chance.
 const ROUNDS: usize = 4;
 
-/// Opens a second connection beside the first and closes it again; `Some`: why the server gave none.
+/// Opens a second connection and closes it again. `Some`: why the server refused it.
 ///
 /// # Errors
-/// [`Error::Pooler`] where the two share a session.
+/// [`Error::Pooler`] if the two share a session.
 pub(super) async fn must_have_sessions(
     options: &PgConnectOptions,
     first: &mut PgConnection,
@@ -38,7 +38,7 @@ async fn share(first: &mut PgConnection, second: &mut PgConnection) -> Result<()
         let before = text(first, PROCESS).await?;
         if let Err(error) = sqlx::raw_sql("begin").execute(&mut *second).await {
             return match error {
-                // A pooler that hands out sessions for a statement at a time takes no transactions.
+                // A pooler that assigns a session for each statement does not support transactions.
                 sqlx::Error::Database(error) => pooler(error.message()),
                 error => Err(error.into()),
             };

@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl RoomSync<'_> {
-    /// Appends the timeline. A hole before it becomes a gap. Returns how many events were new.
+    /// Appends the timeline. Opens a gap if events are missing before it. Returns how many events were new.
     pub(super) async fn append(&mut self) -> Result<usize, Error> {
         let (room_key, update) = (self.room.room_key, self.update);
         // Before anything of the response is stored.
@@ -26,8 +26,8 @@ impl RoomSync<'_> {
             walk::rewalk_now(self.connection, room_key).await?;
         }
         if update.section == Section::Join && (hole.is_some() || may_repeat) {
-            // Refused while the account was out of the room, which may be reported only by what is missing
-            // here.
+            // The server may have refused the walk while the account was not in the room. The leave and the
+            // return may both be in the missing part.
             walk::reopen_stalled(self.connection, Some(room_key)).await?;
         }
         if let Some(hole) = hole {
@@ -37,7 +37,7 @@ impl RoomSync<'_> {
         Ok(new)
     }
 
-    /// Stores the events of the response's state, which have no place in the timeline. Returns how many were
+    /// Stores the events of the response's state without positions: they do not belong to the timeline. Returns how many were
     /// new.
     async fn store_state(&mut self) -> Result<usize, Error> {
         let state = distinct(self.update.state.events.iter().chain(after(self.update)));

@@ -11,8 +11,7 @@ use crate::{
 };
 
 impl RoomSync<'_> {
-    /// Stores the events without positions, for the walk through the room's history to place them, and has
-    /// that begun. Returns how many events were new.
+    /// Stores the events without positions, and opens the history walk, which will place them. Returns how many events were new.
     pub(super) async fn bootstrap(&mut self) -> Result<usize, Error> {
         let (room_key, response) = (self.room.room_key, self.response);
         let events = distinct(state_events(self.update));
@@ -24,8 +23,8 @@ impl RoomSync<'_> {
                 None => self.afterwards.handed_over.push(room_key),
             }
         }
-        // From next_batch, not prev_batch: events that arrived late but sort early are below neither the
-        // latter nor in this timeline (P160).
+        // The walk begins at next_batch, not at prev_batch. Late events that sort early are neither below
+        // prev_batch nor in this timeline (P160).
         match response.next_batch {
             Some(next_batch) => {
                 history::begin(self.connection, response.rooms, &self.room, next_batch).await?;

@@ -14,15 +14,15 @@ use crate::{
     matrix::{Membership, RoomBatch, room_update::membership},
 };
 
-/// Rooms of a response with their rows, which are locked.
+/// The rooms of a response and their locked rows.
 pub(in crate::archive) struct Claimed<'a> {
-    /// In the order of their keys.
+    /// Ordered by key.
     pub(in crate::archive) update: Vec<(Room, &'a RoomBatch)>,
-    /// Those whose rows were made just now.
+    /// The rooms whose rows were inserted just now.
     pub(in crate::archive) made: HashSet<i32>,
 }
 
-/// Finds or makes the rows of the rooms that were not erased, and locks them.
+/// Finds or inserts the rows of the rooms, and locks them. Erased rooms are left out.
 pub(in crate::archive) async fn claim_rooms<'a>(
     connection: &mut PgConnection,
     response: &Response<'_>,
@@ -42,17 +42,17 @@ pub(in crate::archive) async fn claim_rooms<'a>(
     let made = room::create_all(connection, &room_ids, &memberships).await?;
     let key = |batch: &RoomBatch| {
         let room_id = batch.room_id.as_str();
-        // Without an entry it was erased.
+        // A room without an entry was erased.
         (*known.get(room_id)?).or_else(|| made.get(room_id).copied())
     };
     let mut claimed: Vec<_> = update.iter().filter_map(|batch| Some((key(batch)?, batch))).collect();
     claimed.sort_by_key(|(room_key, _)| *room_key);
     let room_keys: Vec<i32> = claimed.iter().map(|(room_key, _)| *room_key).collect();
-    // Nobody else sees those that were made here.
+    // New rows need no lock: no other transaction can see them.
     let made: HashSet<i32> = made.into_values().collect();
     let shared: Vec<i32> = room_keys.iter().copied().filter(|room_key| !made.contains(room_key)).collect();
     lock_rooms(connection, &shared).await?;
-    // As they are now that nobody else is at work in them.
+    // Read after the lock, so that no other transaction can change them.
     let rooms = room::get_all(connection, &room_keys).await?;
     let update =
         claimed.into_iter().filter_map(|(key, batch)| Some((rooms.get(&key)?.clone(), batch))).collect();

@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl RoomSync<'_> {
-    /// Moves the current state as the response says. Where that may not be all, it is to be compared with the
-    /// server's.
+    /// Moves the current state according to the response. Marks it as stale if it must be compared with
+    /// the server's.
     pub(super) fn move_state(&mut self) {
         let mut pointers = self.portion.pointers(self.room.room_key);
         let has_changed = self.point(&mut pointers);
@@ -22,7 +22,8 @@ impl RoomSync<'_> {
         }
     }
 
-    /// Moves the pointers. Returns whether the server may have moved others that the response does not name.
+    /// Moves the pointers. Returns whether other state may have changed that the response does not
+    /// report.
     fn point(&self, pointers: &mut Pointers) -> bool {
         let (response, update) = (self.response, self.update);
         let cause = |cause| if self.before.bootstrapped { cause } else { Cause::Bootstrap };
@@ -30,20 +31,19 @@ impl RoomSync<'_> {
             Some(after) => pointers.point(&after.events, cause(Cause::StateAfter)),
             None => pointers.point(&update.state.events, cause(Cause::State)),
         }
-        // Of a forked graph Synapse reports the state of the branch that the timeline ends with (P86), not
+        // In a forked graph, Synapse reports the state of the branch at the end of the timeline (P86), not
         // the room's.
         let branched = update.state_after.is_none() && pointers.have_moved();
-        // Where the server offers the state after the timeline, nothing else counts (P87), but for a leave
-        // after which none of its users is in the room: Synapse has no state any more then, and reports no
-        // change.
+        // If the server reports the state after the timeline, only that counts (P87). An exception is a
+        // leave after which no local user is in the room: Synapse then has no state and reports no change.
         let dropped = update.state_after.is_some()
             && update.section == Section::Leave
             && last_of_own(update, &response.account.user_id).is_some_and(|leave| !pointers.points_at(leave));
         if update.state_after.is_none() || dropped {
             pointers.follow(&update.timeline.events, cause(Cause::Timeline));
         }
-        // A power event from another branch may have undone what it does not name, also where there was
-        // nothing before it: no response reports that (P93).
+        // A power event from another branch may have reverted other state, even if it replaced nothing. No
+        // response reports that (P93).
         let undone = state_events(update).any(room_state::takes_power);
         let was_compared = self.writer.state_order().was_compared(&self.room.room_id);
         pointers.suspicious()
@@ -54,19 +54,20 @@ impl RoomSync<'_> {
             || (was_compared && pointers.may_have_gone_back(state_events(update)))
     }
 
-    /// Whether the current state may not be what the response says, though all that it says was followed.
+    /// Whether the current state may be wrong although everything in the response was applied.
     fn state_is_partial(&self) -> bool {
-        // A homeserver may tell of state in /state that it leaves out of /sync, such as aliases: a whole
-        // state is none.
+        // A homeserver may return state in /state that it leaves out of /sync, such as aliases. So even a
+        // whole state is not complete.
         if self.response.full || !self.before.bootstrapped {
             return true;
         }
         if self.update.section == Section::Leave {
-            // It reports the state as it was then (P90), but what changed while the account was away is asked
-            // to those who stay, and a timeline may hold what came too late to count.
+            // The server reports the state as it was at the leave (P90). If the account was back in between,
+            // the state may have changed during its absence, and the timeline may contain late events that are
+            // not the current state.
             return self.rejoined;
         }
-        // Beyond a hole a key may have lost its event, which only a whole state reports (P93).
+        // After a gap, a state key may have no event any more. Only the whole state shows that (P93).
         self.discontinuity().is_some()
     }
 }

@@ -9,21 +9,21 @@ use crate::{
     },
 };
 
-/// What becomes of a room's part of a response.
+/// What to do with a room's part of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// An invite or a knock. Its stripped state is stored if the room is wanted.
     Invited { is_wanted: bool },
-    /// The account has left a room in which it never was, as far as the response shows: an invite or a knock
-    /// came to nothing. Nothing is stored.
+    /// The account has left a room that it never joined, according to the response: it declined an
+    /// invite, or its knock was rejected. Nothing is stored.
     NeverJoined,
-    /// The response does not hold what is needed: the alias by which the room is wanted or not, or the create
-    /// event of a new room. Nothing is stored; `/sync` is asked for the whole state.
+    /// The response lacks the create event of a new room, or shows a new alias that may change whether
+    /// the room is wanted. Nothing is stored. The next request asks for the whole state.
     NeedFullState,
     /// The room is not wanted. Nothing is stored.
     NotWatched,
-    /// The room is new to the archive. Its events are stored without positions, and its history is to be
-    /// walked.
+    /// The room is new to the archive. Its events are stored without positions, and a history walk is
+    /// opened.
     Bootstrap,
     /// The archive has the room. The timeline is appended.
     Append,

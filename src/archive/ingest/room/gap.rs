@@ -18,13 +18,13 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hole {
     reason: &'static str,
-    /// Whether the server has said nothing of it: nothing shows then where in the timeline it is.
+    /// Whether the server did not report it. Then nothing shows where in the timeline it is.
     is_silent: bool,
 }
 
 impl RoomSync<'_> {
-    /// Why events may be missing between the archive and this timeline, by the server's word; `None`: none
-    /// are.
+    /// Why events may be missing between the archive and this timeline, according to the server.
+    /// `None`: none are missing.
     pub(super) fn discontinuity(&self) -> Option<&'static str> {
         let update = self.update;
         if self.response.is_first() {
@@ -42,10 +42,10 @@ impl RoomSync<'_> {
         }
     }
 
-    /// The hole before the timeline. To be asked before anything of the response is stored.
+    /// The hole before the timeline. It must be called before the response is stored.
     pub(super) async fn find_hole(&mut self, top: &Top) -> Result<Option<Hole>, Error> {
         let is_first = self.response.is_first();
-        // A first response that was stored in part may have opened the gap before.
+        // An interrupted first response may have opened the gap already.
         let reason = self.discontinuity().filter(|_| !(is_first && top.awaits_walk));
         if let Some(reason) = reason {
             return Ok(Some(Hole { reason, is_silent: false }));
@@ -64,13 +64,13 @@ impl RoomSync<'_> {
         timeline: &Timeline<'_>,
     ) -> Result<(), Error> {
         let Self { connection, response, before, update, rejoined, .. } = self;
-        // Whether what is missing may also belong between the timeline's events, so that the walk begins
-        // above them. Events that could not be read may, and so may those that were left out in silence.
+        // Whether missing events may also belong between the timeline's events, so that the walk begins
+        // above them. Unreadable events may. So may events that the server left out without saying so.
         let from_end = response.is_first() || *rejoined || update.timeline_unread || hole.is_silent;
         let since = if *rejoined { &before.left_since } else { &response.account.since };
         let lower_token = since.as_deref().filter(|_| before.watched);
         let prev_batch = update.prev_batch.as_ref().filter(|_| !from_end);
-        // The room's highest position, the timeline included.
+        // The room's highest position, including the timeline.
         let end = timeline.positions.iter().copied().flatten().max().or(top.position());
         let new_gap = NewGap {
             room_key: before.room_key,
@@ -79,25 +79,26 @@ impl RoomSync<'_> {
             lower_token,
             upper_event_id: update.timeline.events.first().map(|event| event.event_id.as_str()),
             upper_position: if (from_end && update.section == Section::Leave) || lower_token.is_none() {
-                // The walk may not begin before the account is back: then it begins with what came after the
-                // leave. Or it goes down from above the timeline, of which a late event may sort below all
-                // that is missing.
+                // After a leave, the walk may only begin after the account has returned, and then with events after
+                // the leave. Without a lower token, it goes down from above the timeline, in which a late event may
+                // be below all missing ones.
                 position::append(end, true).next()
             } else {
                 timeline.begins_at
             },
-            // What arrives until that is walked may belong between the timeline's events.
+            // Events that arrive before the gap is walked may belong between the timeline's events.
             from_position: (from_end && update.section == Section::Join).then(|| position::just_above(end)),
             lower: timeline.newest_before.clone(),
         };
         if response.account.since.is_some() && may_repeat {
-            // Redactions of meanwhile may be hidden from the account: only what they redacted shows them.
+            // Redactions sent meanwhile may be hidden from the account. Only the redacted events show them.
             walk::rewalk_now(connection, before.room_key).await?;
         }
         gap::open(connection, &new_gap).await
     }
 
-    /// Walks a history again that was cut short, or walked in part only: the account may see more of it now.
+    /// Walks a truncated history again, because the account may see more of it now. Also completes a
+    /// history of which only a part was walked.
     pub(super) async fn walk_partial_history(&mut self, has_hole: bool) -> Result<(), Error> {
         let Self { connection, response, before, afterwards, .. } = self;
         let was_out = before.membership != Membership::Join || !before.watched;

@@ -1,4 +1,4 @@
-//! What one room's part of a `/sync` response becomes. Runs inside the transactions of
+//! Stores one room's part of a `/sync` response. Runs inside the transactions of
 //! [`Intake`](crate::archive::Intake).
 //!
 //! [`RoomSync::apply`] is the whole of it. First it is decided what is to become of the part ([`decision`]):
@@ -46,7 +46,7 @@ pub(super) struct RoomSync<'a> {
     /// The room's row after it.
     room: Room,
     update: &'a RoomBatch,
-    /// Whether the account may see more of the room than at its last leave.
+    /// Whether the account can see more of the room than at its last leave.
     rejoined: bool,
     /// What is to be done once the response is stored as a whole.
     afterwards: &'a mut Afterwards,
@@ -60,8 +60,8 @@ pub(super) enum Applied {
         /// Events that were new.
         event_count: usize,
     },
-    /// It lacks state that is needed. The response must not be stored: the same `since` is asked again with
-    /// `full_state`.
+    /// The whole state is needed first. The response must not be stored: the same `since` is requested
+    /// again with `full_state`.
     NeedFullState,
 }
 
@@ -145,8 +145,8 @@ impl<'a> RoomSync<'a> {
     /// Of a room that is not archived only the account's membership is stored.
     async fn keep_membership(&mut self, watched: bool) -> Result<(), Error> {
         if self.before.membership.is_pending() && self.update.section == Section::Leave {
-            // The invite or knock may have hidden that the account was in the room before, or that the room
-            // was taken up again. Only the room's state and history show it.
+            // `/sync` reported the invite or knock instead of an earlier membership, so the account may have
+            // been in the room before. Only the room's state and history show it.
             let (rooms, room) = (self.response.rooms, &self.room);
             choice::mark_left_room_stale(self.connection, rooms, room.room_key, &room.room_id).await?;
         }
@@ -161,7 +161,7 @@ impl<'a> RoomSync<'a> {
         if let Some(create) = state_events(self.update).find(|event| event.is_state("m.room.create")) {
             self.room.room_version = Some(room_state::declared_version(create));
         }
-        // Of a first response all is stored before a room counts as known.
+        // A room of a first response counts as bootstrapped only after the whole response is stored.
         self.room.bootstrapped |= !self.response.is_first();
         self.portion.changes.set(&self.room);
         let was_refused = self.before.membership.is_pending() || self.before.membership == Membership::Ban;
@@ -173,7 +173,7 @@ impl<'a> RoomSync<'a> {
         Ok(())
     }
 
-    /// Stores in quarantine what could not be read as events.
+    /// Stores unreadable parts in quarantine.
     async fn keep_unread(&mut self) -> Result<(), Error> {
         let (policy, update) = (self.writer.policy(), self.update);
         quarantine::keep(self.connection, policy, &self.room, &update.set_aside).await?;

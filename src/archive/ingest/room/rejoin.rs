@@ -6,10 +6,10 @@ use crate::{
     matrix::{Event, Membership, RoomBatch, Section, room_update::own},
 };
 
-/// Whether the account may see more of a room that it had left than its last leave let it see: it is back, or
-/// was between this response and the last, or has left anew without a return (its ban was lifted, it declined
-/// an invite), up to which the server shows the room now. That it was back may stand in what a limited
-/// timeline leaves out: nothing else is new in a room that was left.
+/// Whether the account can see more of the room than at its last leave: it rejoined, or left again.
+/// It may leave again without a return, after an unban or a declined invite; the server then shows
+/// the room up to that point. The return may also be in the part that a limited timeline leaves
+/// out, because nothing else is new in a room that the account has left.
 pub(super) fn has_rejoined(
     response: &Response<'_>,
     before: &Room,
@@ -28,15 +28,15 @@ pub(super) fn has_rejoined(
     {
         return true;
     }
-    // Some servers tell of the same leave again and again.
+    // Some servers report the same leave repeatedly.
     before.bootstrapped && has_unknown(known, own(update, user_id, Membership::Leave))
 }
 
 impl RoomSync<'_> {
-    /// Whether the timeline may repeat what the account was reported before: after the loss of `since` and
-    /// after a return, in the graph's order; after a return from a leave since the last response, in either
-    /// order. Any other timeline reports only what is new. To be asked before anything of the response is
-    /// stored: the return may stand in its state, too.
+    /// Whether the timeline may repeat events of earlier responses: after the loss of `since` and after
+    /// a rejoin, in graph order; after a leave and a return since the last response, in either order.
+    /// Any other timeline has only new events. It must be called before the response is stored, because
+    /// the return may also be in its state.
     pub(super) fn may_repeat(&mut self) -> bool {
         let returns = own(self.update, &self.response.account.user_id, Membership::Join);
         self.response.is_first()

@@ -14,20 +14,20 @@ use crate::{
     matrix::{Event, Section},
 };
 
-/// A timeline whose events have got their places.
+/// A timeline whose events have positions.
 pub(super) struct Timeline<'a> {
     pub(super) events: Vec<&'a Event>,
     /// One for each event.
     pub(super) positions: Vec<Option<i64>>,
-    /// Where it begins: what is missing before it is below that.
+    /// Its lowest position. Events that are missing before it are below that.
     pub(super) begins_at: Option<i64>,
     /// The newest event that the archive had before it, and that one's position.
     pub(super) newest_before: Option<(String, i64)>,
 }
 
 impl<'a> RoomSync<'a> {
-    /// Gives the timeline's events their places: those of the part that overlaps with what the archive has
-    /// stand between what is known, the others on top.
+    /// Gives the timeline's events their positions. The part that overlaps with the archive goes
+    /// between the known events, the rest on top.
     pub(super) async fn place_timeline(&mut self, top: &Top, has_hole: bool) -> Result<Timeline<'a>, Error> {
         let room_key = self.room.room_key;
         let events = distinct(&self.update.timeline.events);
@@ -46,17 +46,16 @@ impl<'a> RoomSync<'a> {
         let lowest = overlap.and_then(|overlap| overlap.lowest(&positions));
         let mut free = position::append(top.position(), has_hole).peekable();
         let begins_at = lowest.or(free.peek().copied());
-        // A known event in what arrived since `since` is one that a walk has met before and placed where it
-        // belongs.
+        // A known event in the rest of the timeline was placed by an earlier walk. It keeps its position.
         positions.extend(fresh.iter().map(|place| place.position().or_else(|| free.next())));
         Ok(Timeline { events, positions, begins_at, newest_before })
     }
 
-    /// Whether the timeline has the graph's order, as an initial one has, and that of a room that the account
-    /// is back in: what arrived late but sorts early is neither in it nor below its `prev_batch` (P160). In
-    /// any other what is new may come as it arrived, also where the account has left again, or has left and
-    /// returned (Synapse gives the graph's order there too): what came late says nothing about where its
-    /// neighbours belong.
+    /// Whether the timeline is in graph order. An initial timeline is, and that of a room that the
+    /// account has rejoined. Late events that sort early are neither in it nor below its `prev_batch`
+    /// (P160). Any other timeline may be in the order of arrival, also if the account has left again,
+    /// or has left and returned in between (although Synapse uses graph order there). In such a
+    /// timeline, the neighbours of a late event need not be its neighbours in the room.
     fn has_graph_order(&self) -> bool {
         self.response.is_first() || (self.rejoined && self.update.section == Section::Join)
     }

@@ -1,4 +1,4 @@
-//! The page that `backscroll status` shows.
+//! Renders the output of `backscroll status`.
 
 use crate::{
     archive::{HistoryState, RoomStatus, Status},
@@ -10,10 +10,10 @@ use crate::{
     },
 };
 
-/// How far a room is; `None`: it is paused.
+/// The state of a room's history. `None`: the room is paused.
 type State = Option<HistoryState>;
 
-/// In the order of the totals.
+/// Every state, in the order of the totals.
 const STATES: [State; 6] = [
     Some(HistoryState::Complete),
     Some(HistoryState::Walking),
@@ -22,7 +22,7 @@ const STATES: [State; 6] = [
     None,
     Some(HistoryState::None),
 ];
-/// Names in reasons are cut to this.
+/// Names in reasons are cut to this width.
 const NAME: usize = 44;
 
 pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
@@ -30,7 +30,7 @@ pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
     for wait in &status.waits {
         let holder = wait.holder();
         let text = format!(
-            "A transaction has waited {:.0} s for a lock that {} holds: until it is let go nothing is stored there.",
+            "A transaction has waited {:.0} s for a lock that {} holds: nothing is stored there until it is released.",
             wait.waited_s,
             escape(&holder)
         );
@@ -41,7 +41,7 @@ pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
         let text = if status.at_work && status.synced_ago_s.is_none() {
             "No rooms yet: they appear as the first sync response is stored."
         } else {
-            "No rooms yet. `backscroll check` says which rooms the account is in and which of them are to be archived."
+            "No rooms yet. `backscroll check` shows which rooms the account is in and which of them are archived."
         };
         return page + &canvas.hang("", 0, text);
     }
@@ -55,7 +55,7 @@ pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
     page + &totals(&status.rooms, canvas)
 }
 
-/// Whose archive it is, and how it is.
+/// The account, the homeserver, and the state of the archive.
 fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
     let user = status.user_id.as_deref().unwrap_or("no account yet");
     let homeserver = status.homeserver.as_deref().map(|url| format!(" on {}", url.trim_end_matches('/')));
@@ -66,7 +66,7 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
         None => "never synced".to_owned(),
     };
     let mut facts = vec![
-        if status.at_work { ("at work".to_owned(), "32") } else { ("not running".to_owned(), "33") },
+        if status.at_work { ("running".to_owned(), "32") } else { ("not running".to_owned(), "33") },
         (synced, ""),
         (format!("database {}", size(status.database_bytes)), ""),
     ];
@@ -81,7 +81,7 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
     canvas.paint("1", whose.trim_end()) + "\n" + &join(&facts, canvas) + &trouble(status, canvas)
 }
 
-/// Why nothing new comes in, if the homeserver is to blame.
+/// The homeserver's error, if it fails.
 fn trouble(status: &Status, canvas: Canvas) -> String {
     let Some(error) = &status.homeserver_error else { return String::new() };
     let since = status.homeserver_failing_s.map_or_else(String::new, |s| format!(", first {}", ago(s)));
@@ -93,7 +93,7 @@ fn originals(status: &Status) -> String {
     count(status.originals, "original")
 }
 
-/// Facts with a dot between them, in as many lines as it takes.
+/// Joins facts with dots, in as many lines as needed.
 fn join(facts: &[(String, &'static str)], canvas: Canvas) -> String {
     let mut lines = String::new();
     let mut width = 0;
@@ -162,7 +162,7 @@ fn gaps(room: &RoomStatus) -> Cell {
     }
 }
 
-/// A name that can be seen.
+/// The name, unless it is blank.
 fn named(room: &RoomStatus) -> Option<&str> {
     room.name.as_deref().map(str::trim).filter(|name| !name.is_empty())
 }
@@ -190,9 +190,9 @@ fn paint(state: State) -> &'static str {
     }
 }
 
-/// What keeps the room from being whole.
+/// Why the room is not complete.
 fn reasons(room: &RoomStatus, canvas: Canvas) -> Option<String> {
-    // What is wrong with a paused room can wait as long as the room.
+    // The problems of a paused room are not shown until it is resumed.
     let halted = matches!(state(room), Some(HistoryState::Stalled | HistoryState::Truncated));
     let reason = room.history_reason.as_deref().filter(|_| halted);
     let error = room.last_error.as_deref().filter(|error| Some(*error) != reason && !room.paused);
@@ -201,13 +201,13 @@ fn reasons(room: &RoomStatus, canvas: Canvas) -> Option<String> {
         let state = room.history_state.as_str();
         texts.push(reason.map_or_else(|| state.to_owned(), |why| format!("{state}: {why}")));
     }
-    // Of a room that is whole but for what could not be read.
+    // A complete room has a reason if some of its data could not be read.
     texts.extend(room.history_reason.clone().filter(|_| state(room) == Some(HistoryState::Complete)));
     texts.extend(error.map(|error| format!("last error: {error}")));
     if texts.is_empty() {
         return None;
     }
-    // The name in one piece, as it stands in the table.
+    // The name is not wrapped, so that it looks as in the table.
     let name = cut(name(room), NAME);
     let laid = canvas.hang("  ", 4, &format!("{name}: {}", texts.join("; ")));
     let code = if halted { paint(state(room)) } else { "33" };

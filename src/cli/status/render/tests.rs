@@ -63,7 +63,7 @@ fn at_140_columns_there_is_room_for_all() {
         drawn(&status(), 140),
         "\
 @archive:hs.test on https://hs.test
-at work · synced 12 s ago · database 1.2 GB
+running · synced 12 s ago · database 1.2 GB
 
 Room                                          Member  History       Events  Back to       Gaps     Rate  Left  Room id
 General                                               complete      12,345  2021-03-04                         !7:hs.test
@@ -85,7 +85,7 @@ fn at_80_columns_the_name_is_cut_and_the_id_gives_way() {
         drawn(&status(), 80),
         "\
 @archive:hs.test on https://hs.test
-at work · synced 12 s ago · database 1.2 GB
+running · synced 12 s ago · database 1.2 GB
 
 Room                      Member  History       Events  Back to       Gaps  Left
 General                           complete      12,345  2021-03-04
@@ -151,7 +151,7 @@ fn a_paused_room_is_shown_as_paused_and_no_more() {
         drawn(&status, 100),
         "\
 @archive:hs.test on https://hs.test
-at work · synced 12 s ago · database 1.2 GB
+running · synced 12 s ago · database 1.2 GB
 
 Room                                          History      Events  Back to       Gaps  Room id
 General                                       complete     12,345  2021-03-04          !7:hs.test
