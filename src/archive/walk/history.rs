@@ -1,4 +1,4 @@
-//! The walk through a room's whole past.
+//! The history walk: through all events of a room.
 
 use sqlx::PgConnection;
 
@@ -16,8 +16,7 @@ use crate::{
     config::Rooms,
 };
 
-/// Opens the walk through all that there was of a room that is new to the archive. `now`: the token of its
-/// state.
+/// Opens the history walk of a room that is new to the archive. `now`: the token of its state.
 pub(in crate::archive) async fn begin(
     connection: &mut PgConnection,
     rooms: &Rooms,
@@ -33,7 +32,7 @@ pub(in crate::archive) async fn begin(
             upper_token: Some(now),
             lower_token: Some(prev_batch),
             upper_event_id: None,
-            // So that what comes live leaves room for it.
+            // Leaves space for the missing events below future live ones.
             upper_position: position::append(None, true).next(),
             from_position: None,
             lower: None,
@@ -43,8 +42,8 @@ pub(in crate::archive) async fn begin(
     open(connection, room, from_token, operator.map(|_| 0)).await
 }
 
-/// Walks a truncated history again: what was out of reach may be visible now. And a history of which only a
-/// part was walked, as the operator asked.
+/// Walks a truncated history again, because older events may be visible now. Also completes a
+/// history of which only a part was walked at the operator's request.
 pub(in crate::archive) async fn reopen(
     connection: &mut PgConnection,
     room: &Room,
@@ -56,7 +55,7 @@ pub(in crate::archive) async fn reopen(
     open(connection, room, now, None).await
 }
 
-/// Opens the walk at a token; `upper_position`: where that stands, if anything shows it.
+/// Opens the walk at a token. `upper_position`: the position of the token, if it is known.
 pub(in crate::archive) async fn open(
     connection: &mut PgConnection,
     room: &Room,
@@ -76,7 +75,7 @@ pub(in crate::archive) async fn open(
     history::set(connection, room.room_key, HistoryState::Walking, None).await
 }
 
-/// Opens the walks of these rooms, each from `now`, the token of its state.
+/// Opens the history walks of these rooms. `now`: the token of their state, at which they begin.
 pub(in crate::archive) async fn open_all(
     connection: &mut PgConnection,
     room_keys: &[i32],
