@@ -38,20 +38,24 @@ BUGS = {
     "only_pass_a": [(
         "WalkKind::GapSince => Some((WalkKind::GapKnown, 0.0)),",
         "WalkKind::GapSince => None,")],
-    # The token, or the walk's cursor, is committed before the rows. The pause stands for a slow disk. The early
-    # transaction must not wait for a lock of the other one: it would wait for ever.
+    # The token, or the walk's cursor, is committed before the rows, but the counters with them. The pause stands for a
+    # slow disk. The early transaction must not wait for a lock of the other one, which waits for it.
     "checkpoint_before_rows": [(
         "walk::save(connection, walk, &after, busy, pause_s).await?;",
         """let mut early = self.begin().await?;
         let uncounted = Walk { events: walk.events, ..after.clone() };
         walk::save(&mut early, walk, &uncounted, busy, pause_s).await?;
         early.commit().await?;
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;"""), (
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let sql = "update archive.walks set events = $2 where walk_id = $1";
+        sqlx::query(sql).bind(walk.walk_id).bind(after.events).execute(&mut *connection).await?;
+        let new = usize::try_from(after.events - walk.events).unwrap_or_default();
+        room::count_events(connection, walk.room_key, new).await?;"""), (
         "        if full && !account::is_up_to_date(&mut transaction, account).await? {\n",
         """        let mut early = writer.begin().await?;
         account::advance(&mut early, account, next_batch.as_str(), None).await?;
         early.commit().await?;
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         if full && !account::is_up_to_date(&mut transaction, account).await? {
 """), (
         "account::advance(&mut transaction, account, next_batch.as_str(), filter.as_deref()).await?;",
