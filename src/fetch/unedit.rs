@@ -10,7 +10,7 @@ use crate::{
     Error,
     backoff::Backoff,
     context::Context,
-    matrix::{self, Event, Events, MessagesRequest, Page, RoomBatch},
+    matrix::{self, Event, Events, RoomBatch},
 };
 
 /// How often an event is asked for that the server fails to give, before it stays as it was served.
@@ -43,16 +43,6 @@ pub(crate) async fn undo(context: &Context, room_id: &RoomId, events: &mut Event
         }
     }
     Ok(())
-}
-
-/// A page of a room's history, with the events' own content.
-///
-/// # Errors
-/// As [`undo`].
-pub(crate) async fn page(context: &Context, request: &MessagesRequest<'_>) -> Result<Page, Error> {
-    let mut page = context.client.messages(request).await?;
-    undo(context, request.room_id, &mut page.chunk).await?;
-    Ok(page)
 }
 
 /// As [`undo`], for what `/sync` reported.
