@@ -40,7 +40,10 @@ pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Err
                 page
             }
             Err(Error::Matrix(error)) if at.cursor.is_some() && is_dead(context, &error, &mut refusals) => {
-                tracing::warn!(room.id = %room_id, %error, "the homeserver refuses the cursor; beginning anew");
+                tracing::warn!(
+                    room.id = %room_id, %error,
+                    "the homeserver refuses the cursor; beginning anew"
+                );
                 at = context.writer.restart_resequence(&at).await?;
                 seen.clear();
                 refusals.reset();
@@ -62,7 +65,10 @@ pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Err
             end.as_ref().is_some_and(|end| at.cursor.as_ref() == Some(end) || seen.contains(end));
         let next = end.as_deref().filter(|_| !leads_back);
         let read = context.writer.apply_resequence_page(&mut at, &page, next).await?;
-        tracing::info!(room.id = %room_id, event_count = read.added, page_count = at.pages, "read the order of a page");
+        tracing::info!(
+            room.id = %room_id, event_count = read.added, page_count = at.pages,
+            "read the order of a page"
+        );
         if end.is_none() && read.create_passed {
             return Ok(Some(context.writer.finish_resequence(&at).await?));
         }

@@ -192,7 +192,8 @@ impl Error {
 
     /// Whether the server refuses access to what was asked for.
     pub fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Api { status, errcode, .. } if *status == StatusCode::FORBIDDEN && errcode != CLOSED)
+        let Self::Api { status, errcode, .. } = self else { return false };
+        *status == StatusCode::FORBIDDEN && errcode != CLOSED
     }
 
     /// Whether the server has no such thing, or does not know the endpoint.

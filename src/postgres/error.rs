@@ -51,7 +51,10 @@ pub enum Error {
     NotACluster(PathBuf),
 
     /// The cluster belongs to someone we can neither be nor become.
-    #[error("{} belongs to {owner}: run backscroll as {owner} or as root, or set another data_dir", dir.display())]
+    #[error(
+        "{} belongs to {owner}: run backscroll as {owner} or as root, or set another data_dir",
+        dir.display()
+    )]
     ForeignCluster {
         /// The cluster.
         dir: PathBuf,

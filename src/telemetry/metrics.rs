@@ -188,7 +188,8 @@ fn describe() {
     describe_gauge!(
         SYNC_AGE,
         Unit::Seconds,
-        "Time since the last response of /sync was committed; up to homeserver.sync_timeout in a quiet account."
+        "Time since the last response of /sync was committed; \
+         up to homeserver.sync_timeout in a quiet account."
     );
     describe_gauge!(GAPS, "Known holes in timelines that are being filled.");
     describe_gauge!(WALKS, "Backward walks by state.");
