@@ -196,7 +196,8 @@ async fn no_statistic_repeats_what_was_said() {
     }
     stage.database.run("analyze").await;
     let samples = "select count(*) from pg_stats where schemaname in ('archive', 'public')
-                   and concat(most_common_vals::text, histogram_bounds::text, most_common_elems::text) like '%canary%'";
+                   and concat(most_common_vals::text, histogram_bounds::text, most_common_elems::text)
+                         like '%canary%'";
     assert_eq!(stage.database.value(samples).await, "0");
     let counted = "select count(*) > 10 from pg_stats where schemaname = 'archive'";
     assert_eq!(stage.database.value(counted).await, "t", "the rest is counted");

@@ -16,7 +16,8 @@ use crate::support::{
 };
 
 const HOLDER: &str = "select coalesce(max(pid), 0) from pg_locks
-                      where relation = 'archive.writer_lock'::regclass and mode = 'ShareUpdateExclusiveLock' and granted
+                      where relation = 'archive.writer_lock'::regclass
+                        and mode = 'ShareUpdateExclusiveLock' and granted
                         and database = (select oid from pg_database where datname = current_database())";
 
 /// The server process that holds the lease; "0": none.
@@ -120,7 +121,8 @@ async fn a_stopped_writer_that_comes_back_in_time_stays() {
 /// Somebody looks at the lease.
 async fn looks_at_the_lease(stage: &Stage) -> bool {
     let looks = "select count(*) > 0 from pg_stat_activity
-                 where datname = current_database() and query like '%from archive.writer_lease l, pg_database d%'
+                 where datname = current_database()
+                   and query like '%from archive.writer_lease l, pg_database d%'
                    and pid <> pg_backend_pid() and now() - query_start < interval '1 s'";
     stage.database.value(looks).await == "t"
 }

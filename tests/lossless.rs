@@ -137,8 +137,8 @@ async fn keys_that_differ_stay_apart() {
     for (number, key) in keys.iter().enumerate() {
         let id = format!("$key{number}:model.test");
         let json = format!(
-            r#"{{"type":"org.example","state_key":"{key}","sender":"{ALICE}","event_id":"{id}","origin_server_ts":1,
-                "content":{{"key":"{number}"}}}}"#
+            r#"{{"type":"org.example","state_key":"{key}","sender":"{ALICE}","event_id":"{id}",
+                "origin_server_ts":1,"content":{{"key":"{number}"}}}}"#
         );
         stage.server.append_raw(&room, &id, json);
     }

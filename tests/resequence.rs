@@ -8,7 +8,8 @@ use crate::support::{
 async fn resequence(stage: &Stage, room: &str) {
     let outcome = stage.backscroll.run(&["resequence", room]).await;
     assert!(outcome.status.success(), "{}", outcome.stderr);
-    let rest = "select (select count(*) from archive.resequences) + (select count(*) from archive.resequenced_events)";
+    let rest = "select (select count(*) from archive.resequences)
+        + (select count(*) from archive.resequenced_events)";
     assert_eq!(stage.database.value(rest).await, "0");
 }
 

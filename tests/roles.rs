@@ -15,7 +15,8 @@ fn callable(role: &str) -> String {
         "select format('%I.%I', n.nspname, p.proname)
          from pg_proc p join pg_namespace n on n.oid = p.pronamespace
          where n.nspname in ('archive', 'public', 'room_reader', 'room_reader_tables', 'room_reader_views')
-           and has_schema_privilege('{role}', n.oid, 'usage') and has_function_privilege('{role}', p.oid, 'execute')
+           and has_schema_privilege('{role}', n.oid, 'usage')
+           and has_function_privilege('{role}', p.oid, 'execute')
          union
          select format('%I.%I', n.nspname, c.relname)
          from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -91,7 +92,8 @@ async fn powers(database: &TestDatabase, role: &str) -> Vec<String> {
     let mut powers = Vec::new();
     for relation in database.column(RELATIONS).await {
         let column = format!(
-            "select quote_ident(attname) from pg_attribute where attrelid = '{relation}'::regclass and attnum = 1"
+            "select quote_ident(attname) from pg_attribute where attrelid = '{relation}'::regclass
+             and attnum = 1"
         );
         let column = database.value(&column).await;
         for (verb, statement) in [
@@ -231,7 +233,11 @@ async fn a_reader_of_some_rooms_sees_nothing_of_the_others() {
         .run(&format!(
             "create schema spying; grant usage on schema spying to \"{guest}\";
              create function spying.spy(value jsonb) returns bool language plpgsql cost 0.0000001 as $$
-             begin raise notice '%', value; perform set_config('spy.seen', current_setting('spy.seen', true) || value::text, false); return true; end $$"
+             begin
+                 raise notice '%', value;
+                 perform set_config('spy.seen', current_setting('spy.seen', true) || value::text, false);
+                 return true;
+             end $$"
         ))
         .await;
     let as_guest = |sql: String| {
@@ -413,7 +419,8 @@ async fn the_writer_says_what_is_wrong_with_the_schema() {
             format!("delete from archive._sqlx_migrations where version = {newest}"),
             77,
             format!(
-                "needs {newest}, and the role \"{writer}\" may not change it; run `backscroll migrate` as the owner, \"{owner}\""
+                "needs {newest}, and the role \"{writer}\" may not change it; run `backscroll migrate` \
+                 as the owner, \"{owner}\""
             ),
         ),
         (
@@ -505,7 +512,8 @@ async fn a_plan_shows_a_reader_of_some_rooms_nothing_of_the_others() {
             let plan = async |value: &str| {
                 let sql = format!(
                     "set session authorization \"{guest}\"; set search_path = room_reader; {ways}
-                     explain (analyze, costs off, timing off, summary off) select * from {view} where {column} = {value}"
+                     explain (analyze, costs off, timing off, summary off) select * from {view}
+                         where {column} = {value}"
                 );
                 database.column(&sql).await.join("\n").replace(&format!("= {value}"), "= …")
             };
@@ -541,7 +549,8 @@ async fn every_index_of_a_view_s_tables_leads_with_the_room() {
     let database = TestDatabase::new().await;
     let others = "select indexrelid::regclass
         from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-        where i.indrelid = any (array['archive.events', 'archive.current_state', 'archive.redactions']::regclass[])
+        where i.indrelid = any (array['archive.events', 'archive.current_state',
+                                      'archive.redactions']::regclass[])
           and a.attname <> 'room_key'";
     assert_eq!(database.column(others).await, [""; 0]);
 }
@@ -562,7 +571,8 @@ const UNLIMITED: &[(&str, &str, &str, &[&str])] = &[
     ("create role NAME in role pg_monitor", "", "pg_monitor", ALL),
     ("create role NAME noinherit in role pg_signal_backend", "", "pg_signal_backend", ALL),
     (
-        "create role GROUP; grant pg_execute_server_program to GROUP; create role NAME noinherit in role GROUP",
+        "create role GROUP; grant pg_execute_server_program to GROUP;
+         create role NAME noinherit in role GROUP",
         "",
         "pg_execute_server_program",
         ALL,
@@ -574,19 +584,22 @@ const UNLIMITED: &[(&str, &str, &str, &[&str])] = &[
         ALL,
     ),
     (
-        "create role GROUP; grant select on archive.originals to GROUP; create role NAME noinherit in role GROUP",
+        "create role GROUP; grant select on archive.originals to GROUP;
+         create role NAME noinherit in role GROUP",
         "",
         "archive.originals",
         READERS,
     ),
     (
-        "create role GROUP; grant update (state) on archive.gaps to GROUP; create role NAME noinherit in role GROUP",
+        "create role GROUP; grant update (state) on archive.gaps to GROUP;
+         create role NAME noinherit in role GROUP",
         "",
         "archive.gaps",
         READERS,
     ),
     (
-        "create role GROUP; grant truncate on archive.gaps to GROUP; create role NAME noinherit in role GROUP",
+        "create role GROUP; grant truncate on archive.gaps to GROUP;
+         create role NAME noinherit in role GROUP",
         "",
         "truncate on archive.gaps",
         ALL,
@@ -604,7 +617,8 @@ const UNLIMITED: &[(&str, &str, &str, &[&str])] = &[
         &["room"],
     ),
     (
-        "create role GROUP; select archive.grant_reader('GROUP', array['!other:model.test']); create role NAME noinherit in role GROUP",
+        "create role GROUP; select archive.grant_reader('GROUP', array['!other:model.test']);
+         create role NAME noinherit in role GROUP",
         "",
         "!other:model.test",
         &["room"],
@@ -731,7 +745,8 @@ async fn who_lives_beside_the_archive_keeps_what_everybody_had() {
     database
         .run(&format!(
             "create role {neighbour}; create role {stranger};
-             create schema beside authorization {neighbour}; create table beside.t (); alter table beside.t owner to {neighbour}"
+             create schema beside authorization {neighbour}; create table beside.t ();
+             alter table beside.t owner to {neighbour}"
         ))
         .await;
     granted(&stage, &["grant-reader", &reader]).await;
@@ -765,7 +780,8 @@ async fn granting_again_replaces_across_kinds() {
     let left = "select kind from archive.grantees() union all
                  select format('default %s', count(*)) from pg_default_acl union all
                  select string_agg(split_part(entry, '=', 1), ' ' order by entry)
-                 from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase and d.datname = current_database(),
+                 from pg_db_role_setting s join pg_database d
+                     on d.oid = s.setdatabase and d.datname = current_database(),
                       unnest(setconfig) entry where entry !~ '^temp_file_limit'";
     let mut alone = Vec::new();
     for (arguments, kind) in kinds {

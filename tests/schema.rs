@@ -21,13 +21,17 @@ async fn everything_has_a_comment() {
                and c.relname <> '_sqlx_migrations' and obj_description(c.oid, 'pg_class') is null
              union all
              select format('column %s.%s.%s', n.nspname, c.relname, a.attname)
-             from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
-             where n.nspname in ('archive', 'public', 'room_reader') and c.relkind in ('r', 'v', 'm', 'p') and a.attnum > 0
-               and not a.attisdropped and c.relname <> '_sqlx_migrations' and col_description(c.oid, a.attnum) is null
+             from pg_attribute a
+             join pg_class c on c.oid = a.attrelid
+             join pg_namespace n on n.oid = c.relnamespace
+             where n.nspname in ('archive', 'public', 'room_reader') and c.relkind in ('r', 'v', 'm', 'p')
+               and a.attnum > 0 and not a.attisdropped and c.relname <> '_sqlx_migrations'
+               and col_description(c.oid, a.attnum) is null
              union all
              select format('function %s.%s', n.nspname, p.proname)
              from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-             where n.nspname in ('archive', 'public', 'room_reader') and obj_description(p.oid, 'pg_proc') is null
+             where n.nspname in ('archive', 'public', 'room_reader')
+               and obj_description(p.oid, 'pg_proc') is null
              union all
              select format('index %s', c.relname)
              from pg_class c join pg_namespace n on n.oid = c.relnamespace

@@ -75,7 +75,8 @@ fn fake_psql(backscroll: &Backscroll) -> (String, std::path::PathBuf) {
     fs::create_dir(&bin).unwrap();
     let noted = backscroll.path().join("noted");
     let script = format!(
-        "#!/bin/sh\ntr '\\0' '\\n' < /proc/$$/cmdline > {0}\necho ---- >> {0}\ntr '\\0' '\\n' < /proc/$$/environ >> {0}\n",
+        "#!/bin/sh\ntr '\\0' '\\n' < /proc/$$/cmdline > {0}\n\
+         echo ---- >> {0}\ntr '\\0' '\\n' < /proc/$$/environ >> {0}\n",
         noted.display()
     );
     fs::write(bin.join("psql"), script).unwrap();

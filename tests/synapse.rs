@@ -444,7 +444,8 @@ async fn a_new_room_is_backfilled_from_a_token_whoever_is_in_it() {
         let body = json!({
             "preset": "public_chat", "room_alias_name": name, "name": name, "invite": invite,
             "initial_state": [{
-                "type": "m.room.history_visibility", "state_key": "", "content": { "history_visibility": visibility },
+                "type": "m.room.history_visibility", "state_key": "",
+                "content": { "history_visibility": visibility },
             }],
         });
         let room = synapse.call(Method::POST, "/createRoom", Some(&owner), Some(body)).await.unwrap();

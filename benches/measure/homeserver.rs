@@ -120,15 +120,8 @@ async fn walk(client: &Client, room_id: &OwnedRoomId, from: &str) -> anyhow::Res
     loop {
         let start = Instant::now();
         let (limit, most_bytes) = (size.limit(false), size.most_bytes());
-        let request = MessagesRequest {
-            room_id,
-            from: Some(&from),
-            to: None,
-            limit,
-            most_bytes,
-            filter: None,
-            forward: false,
-        };
+        let request =
+            MessagesRequest { room_id, from: Some(&from), to: None, limit, most_bytes, filter: None };
         let page = client.messages(&request).await?;
         size.after_page(&page, start.elapsed());
         events += page.chunk.events.len();

@@ -86,7 +86,6 @@ async fn ask_for_one(
         limit: 1,
         most_bytes: PAGE_BYTES,
         filter: None,
-        forward: false,
     };
     let tried = ask(context, || context.client.messages(&request)).await?;
     Ok(tried.map(|tried| tried.map(|_| ())))

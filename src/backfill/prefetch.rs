@@ -1,11 +1,7 @@
 //! Fetches the next pages of a walk while a page is stored: one page, or a few more if the server is faster than the
 //! database. Several pages are then stored in one transaction, which is cheaper for the database.
 
-use std::{
-    collections::VecDeque,
-    pin::Pin,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, pin::Pin, time::Duration};
 
 use foldhash::{HashSet, HashSetExt as _};
 use ruma::OwnedRoomId;
@@ -15,8 +11,8 @@ use crate::{
     Error,
     archive::{Walk, WalkKind},
     context::Context,
-    fetch::{page_size::PageSize, unedit},
-    matrix::{MessagesRequest, Page, Token},
+    fetch::{self, page_size::PageSize},
+    matrix::{Page, Token},
 };
 
 /// The most pages in one transaction. With more of them, each page's share of the transaction's cost is hardly smaller.
@@ -140,15 +136,11 @@ impl<'c> Ahead<'c> {
     ) {
         let (context, room_id) = (self.context, self.room_id);
         let to = walk.to().map(str::to_owned);
-        let (limit, most_bytes) = (size.limit(context.active_rooms.is_active(room_id)), size.most_bytes());
-        let asked_from = from.clone();
+        let (asked_from, size) = (from.clone(), *size);
         let answer = Box::pin(async move {
-            let (from, to) = (asked_from.as_deref(), to.as_deref());
-            let request =
-                MessagesRequest { room_id, from, to, limit, most_bytes, filter: None, forward: false };
-            let start = Instant::now();
-            let page = context.unless_stopped(unedit::page(context, &request)).await?;
-            Some(Fetched { from: asked_from, page, took: start.elapsed(), spare })
+            let answer =
+                fetch::page::page(context, room_id, asked_from.as_deref(), to.as_deref(), size).await;
+            answer.map(|(page, took)| Fetched { from: asked_from, page, took, spare })
         });
         self.asked = Some(Asked { from, answer });
     }

@@ -1,23 +1,19 @@
 //! Reads a room's whole order from the server for `backscroll resequence`, then rewrites the positions.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, time::Duration};
 
 use ruma::RoomId;
 
 use crate::{
     Error,
-    archive::Resequence,
     backoff::Backoff,
     context::Context,
     fetch::{
+        page::page,
         page_size::PageSize,
         throttle::{Brought, Pace},
-        unedit,
     },
-    matrix::{self, MessagesRequest, Page},
+    matrix,
 };
 
 /// How often a page without `end`, or with an `end` that leads back, is requested before the result counts.
@@ -36,14 +32,18 @@ pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Err
     let mut pauses = Pace::default();
     let mut size = PageSize::new(context.config.backfill.page_size.into());
     loop {
-        let Some(fetched) = fetch(context, room_id, &at, &size).await else { return Ok(None) };
-        let (page, took) = match fetched {
-            Ok((page, took)) => {
+        let asked = page(context, room_id, at.cursor.as_deref(), None, size).await;
+        let Some((fetched, took)) = asked else { return Ok(None) };
+        let page = match fetched {
+            Ok(page) => {
                 size.after_page(&page, took);
-                (page, took)
+                page
             }
             Err(Error::Matrix(error)) if at.cursor.is_some() && is_dead(context, &error, &mut refusals) => {
-                tracing::warn!(room.id = %room_id, %error, "the homeserver refuses the cursor; beginning anew");
+                tracing::warn!(
+                    room.id = %room_id, %error,
+                    "the homeserver refuses the cursor; beginning anew"
+                );
                 at = context.writer.restart_resequence(&at).await?;
                 seen.clear();
                 refusals.reset();
@@ -65,7 +65,10 @@ pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Err
             end.as_ref().is_some_and(|end| at.cursor.as_ref() == Some(end) || seen.contains(end));
         let next = end.as_deref().filter(|_| !leads_back);
         let read = context.writer.apply_resequence_page(&mut at, &page, next).await?;
-        tracing::info!(room.id = %room_id, event_count = read.added, page_count = at.pages, "read the order of a page");
+        tracing::info!(
+            room.id = %room_id, event_count = read.added, page_count = at.pages,
+            "read the order of a page"
+        );
         if end.is_none() && read.create_passed {
             return Ok(Some(context.writer.finish_resequence(&at).await?));
         }
@@ -102,24 +105,4 @@ fn is_dead(context: &Context, error: &matrix::Error, refusals: &mut Backoff) -> 
     }
     refusals.fail();
     matches!(error, matrix::Error::UnusableToken) || context.retries.is_believed(refusals)
-}
-
-async fn fetch(
-    context: &Context,
-    room_id: &RoomId,
-    at: &Resequence,
-    size: &PageSize,
-) -> Option<Result<(Page, Duration), Error>> {
-    let start = Instant::now();
-    let request = MessagesRequest {
-        room_id,
-        from: at.cursor.as_deref(),
-        to: None,
-        limit: size.limit(false),
-        most_bytes: size.most_bytes(),
-        filter: None,
-        forward: false,
-    };
-    let page = context.unless_stopped(unedit::page(context, &request)).await?;
-    Some(page.map(|page| (page, start.elapsed())))
 }

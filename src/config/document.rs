@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn knows_the_line_of_every_key() {
-        let text = "data_dir = \"x\"\n\n[rooms]\ninclude = [\n  \"#a\",\n  \"#b\",\n]\n\n[[rooms.room]]\nid = \"!a\"\n";
+        let text = "data_dir = \"x\"\n\n[rooms]\ninclude = [\n  \"#a\",\n  \"#b\",\n]\n\n\
+                    [[rooms.room]]\nid = \"!a\"\n";
         let document = parse(text).unwrap();
         assert_eq!(document.line("data_dir"), Some(1));
         assert_eq!(document.line("rooms.include"), Some(4));

@@ -41,7 +41,8 @@ pub(super) fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "; create it, or correct the path",
         io::ErrorKind::PermissionDenied => {
-            "; it must belong to the user who runs backscroll (chown), who must be able to enter its directory"
+            "; it must belong to the user who runs backscroll (chown), \
+             who must be able to enter its directory"
         }
         _ => "",
     }

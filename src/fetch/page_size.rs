@@ -26,7 +26,7 @@ const QUICK: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(15);
 
 /// The size of one walk's next page.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct PageSize {
     most: u32,
     now: u32,

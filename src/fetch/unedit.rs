@@ -11,7 +11,7 @@ use crate::{
     Error,
     backoff::Backoff,
     context::Context,
-    matrix::{self, Event, Events, MessagesRequest, Page, RoomBatch},
+    matrix::{self, Event, Events, RoomBatch},
 };
 
 /// How often a failed request for an event is retried before the event is stored as it was served.
@@ -44,16 +44,6 @@ pub(crate) async fn undo(context: &Context, room_id: &RoomId, events: &mut Event
         }
     }
     Ok(())
-}
-
-/// Requests a page of a room's history and restores the content of edited events.
-///
-/// # Errors
-/// As [`undo`].
-pub(crate) async fn page(context: &Context, request: &MessagesRequest<'_>) -> Result<Page, Error> {
-    let mut page = context.client.messages(request).await?;
-    undo(context, request.room_id, &mut page.chunk).await?;
-    Ok(page)
 }
 
 /// As [`undo`], for the timelines of a `/sync` response.

@@ -52,8 +52,6 @@ pub struct MessagesRequest<'a> {
     pub most_bytes: usize,
     /// A filter as JSON. Walks use none, because a page that is empty after filtering would look like the end (P12).
     pub filter: Option<&'a str>,
-    /// Whether to page forwards. The server never fetches forward pages from other servers (P46).
-    pub forward: bool,
 }
 
 /// The parameters of `/sync` that vary.
@@ -157,13 +155,13 @@ impl Client {
         }
     }
 
-    /// Requests one page of a room's history.
+    /// One page of a room's history, backwards: forwards, the server fetches nothing from others (P46).
     pub async fn messages(&self, request: &MessagesRequest<'_>) -> Result<Page, Error> {
         for token in [request.from, request.to].into_iter().flatten() {
             sendable(token)?;
         }
         let limit = request.limit.to_string();
-        let mut query = vec![("dir", if request.forward { "f" } else { "b" }), ("limit", limit.as_str())];
+        let mut query = vec![("dir", "b"), ("limit", limit.as_str())];
         query.extend(request.from.map(|token| ("from", token)));
         query.extend(request.to.map(|token| ("to", token)));
         query.extend(request.filter.map(|filter| ("filter", filter)));
@@ -250,18 +248,6 @@ impl Client {
         let path = ["v3", "rooms", room_id.as_str(), "event", event_id];
         let raw: Box<RawValue> = self.get_json("/event", &path, &[]).await?;
         Ok(parse_event(room_id.as_str(), &raw).ok())
-    }
-
-    /// The events around one event, with tokens for both directions (P25).
-    pub async fn context(
-        &self,
-        room_id: &RoomId,
-        event_id: &str,
-        limit: u32,
-    ) -> Result<Box<RawValue>, Error> {
-        let limit = limit.to_string();
-        let path = ["v3", "rooms", room_id.as_str(), "context", event_id];
-        self.get_json("/context", &path, &[("limit", &limit)]).await
     }
 
     pub(super) async fn post<T: DeserializeOwned>(

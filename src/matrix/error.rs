@@ -190,7 +190,8 @@ impl Error {
 
     /// Whether the server refuses access.
     pub fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Api { status, errcode, .. } if *status == StatusCode::FORBIDDEN && errcode != CLOSED)
+        let Self::Api { status, errcode, .. } = self else { return false };
+        *status == StatusCode::FORBIDDEN && errcode != CLOSED
     }
 
     /// Whether the resource or the endpoint does not exist on the server.

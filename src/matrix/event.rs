@@ -515,9 +515,10 @@ mod tests {
                 "origin_server_ts":1,"event_id":"$1","unsigned":{"age":5,"transaction_id":"t"}}"#,
         );
         let messages = event(
-            r#"{"type":"m.room.topic","room_id":"!r:hs","sender":"@a:hs","content":{"topic":"x"},"state_key":"",
-                "origin_server_ts":1,"user_id":"@a:hs","age":99,"event_id":"$1","prev_content":{"topic":"w"},
-                "replaces_state":"$0","unsigned":{"age":99,"prev_content":{"topic":"w"},"replaces_state":"$0"}}"#,
+            r#"{"type":"m.room.topic","room_id":"!r:hs","sender":"@a:hs","content":{"topic":"x"},
+                "state_key":"","origin_server_ts":1,"user_id":"@a:hs","age":99,"event_id":"$1",
+                "prev_content":{"topic":"w"},"replaces_state":"$0",
+                "unsigned":{"age":99,"prev_content":{"topic":"w"},"replaces_state":"$0"}}"#,
         );
         assert_eq!(sync.stable_sha256, messages.stable_sha256);
         assert_eq!((sync.uncommon, messages.uncommon.clone()), (None, None));
@@ -528,8 +529,8 @@ mod tests {
     #[test]
     fn what_the_sender_wrote_is_not_the_servers_word() {
         let forged = event(
-            r#"{"type":"m.room.topic","sender":"@a:hs","content":{"topic":"x"},"state_key":"","origin_server_ts":1,
-                "event_id":"$1","prev_content":{"topic":"w"},"replaces_state":"$0","redacted_by":"$2",
+            r#"{"type":"m.room.topic","sender":"@a:hs","content":{"topic":"x"},"state_key":"",
+                "origin_server_ts":1,"event_id":"$1","prev_content":{"topic":"w"},"replaces_state":"$0","redacted_by":"$2",
                 "redacted_because":{"event_id":"$2"},"unsigned":{"age":5}}"#,
         );
         assert_eq!((&forged.prev_content, &forged.replaces_state), (&None, &None));
@@ -542,7 +543,8 @@ mod tests {
     fn a_state_key_of_null_is_none() {
         let with = |key: &str| {
             event(&format!(
-                r#"{{"type":"m.room.topic","sender":"@a:hs","content":{{}},"event_id":"$1","origin_server_ts":1{key}}}"#
+                r#"{{"type":"m.room.topic","sender":"@a:hs","content":{{}},"event_id":"$1",
+                    "origin_server_ts":1{key}}}"#
             ))
         };
         let null = with(r#","state_key":null"#);
@@ -556,8 +558,8 @@ mod tests {
     #[test]
     fn previous_content_is_taken_only_where_its_event_is_named() {
         let nameless = event(
-            r#"{"type":"m.room.topic","sender":"@a:hs","content":{"topic":"x"},"state_key":"","origin_server_ts":1,
-                "event_id":"$1","unsigned":{"prev_content":{"topic":"w"}}}"#,
+            r#"{"type":"m.room.topic","sender":"@a:hs","content":{"topic":"x"},"state_key":"",
+                "origin_server_ts":1,"event_id":"$1","unsigned":{"prev_content":{"topic":"w"}}}"#,
         );
         assert_eq!(nameless.prev_content, None);
         let unnamed =

@@ -291,7 +291,8 @@ mod tests {
     /// The room `!r:hs` with this value in `rooms.join`, beside one that is well.
     fn room(value: &str) -> RoomBatch {
         let batch = batch(&format!(
-            r#"{{"next_batch":"s","rooms":{{"join":{{"!r:hs":{value},"!s:hs":{{"timeline":{{"limited":true}}}}}}}}}}"#
+            r#"{{"next_batch":"s","rooms":{{"join":{{"!r:hs":{value},
+                "!s:hs":{{"timeline":{{"limited":true}}}}}}}}}}"#
         ));
         assert!(batch.set_aside.is_empty() && !batch.rooms_unread);
         let [room, neighbour] = batch.rooms.as_slice() else { panic!("two rooms") };
@@ -330,7 +331,8 @@ mod tests {
             assert_eq!(quiet.next_batch, Token::new("s1"));
         }
         let batch = batch(
-            r#"{"next_batch":"s2","rooms":{"join":{"!b:hs":{"timeline":{"limited":true,"prev_batch":"p","events":[]},
+            r#"{"next_batch":"s2","rooms":{"join":{"!b:hs":{
+                "timeline":{"limited":true,"prev_batch":"p","events":[]},
                 "org.matrix.msc4222.state_after":{"events":[]}}},"invite":{"!a:hs":{"invite_state":{"events":[
                 {"type":"m.room.name","state_key":"","sender":"@x:hs","content":{"name":"n"}}]}}}}}"#,
         );

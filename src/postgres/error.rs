@@ -53,7 +53,10 @@ pub enum Error {
     NotACluster(PathBuf),
 
     /// The cluster belongs to another user, which this process cannot become.
-    #[error("{} belongs to {owner}: run backscroll as {owner} or as root, or set another data_dir", dir.display())]
+    #[error(
+        "{} belongs to {owner}: run backscroll as {owner} or as root, or set another data_dir",
+        dir.display()
+    )]
     ForeignCluster {
         /// The cluster.
         dir: PathBuf,

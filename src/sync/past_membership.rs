@@ -33,7 +33,6 @@ pub(super) async fn was_in(client: &Client, user_id: &str, room_id: &RoomId) -> 
             limit: PAGE,
             most_bytes: MOST_BYTES,
             filter: Some(&filter),
-            forward: false,
         };
         let start = Instant::now();
         let page = client.messages(&request).await?;

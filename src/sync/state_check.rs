@@ -105,6 +105,7 @@ impl StateChecks<'_> {
             if context.once && asked.is_empty() && pause.is_none_or(|pause| pause > SOON) {
                 return Ok(());
             }
+            let has_place = asked.len() < AT_ONCE;
             pulse::resting();
             tokio::select! {
                 () = context.shutdown.cancelled() => return Ok(()),
@@ -112,8 +113,8 @@ impl StateChecks<'_> {
                     asked_keys.remove(&room.room_key);
                     self.note(&room, checked?);
                 }
-                () = context.states_marked_stale.notified(), if asked.len() < AT_ONCE => {}
-                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() && asked.len() < AT_ONCE => {}
+                () = context.states_marked_stale.notified(), if has_place => {}
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() && has_place => {}
             }
         }
     }

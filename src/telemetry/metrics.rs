@@ -187,7 +187,8 @@ fn describe() {
     describe_gauge!(
         SYNC_AGE,
         Unit::Seconds,
-        "Time since the last response of /sync was committed; up to homeserver.sync_timeout in a quiet account."
+        "Time since the last response of /sync was committed; \
+         up to homeserver.sync_timeout in a quiet account."
     );
     describe_gauge!(GAPS, "Gaps in timelines that are not filled yet.");
     describe_gauge!(WALKS, "Backward walks by state.");

@@ -62,7 +62,8 @@ async fn where_people_talk_pages_are_stored_one_by_one() {
     let mut daemon = stage.followed(&talk).await;
     let slow = "create function archive.slow() returns trigger language plpgsql as
                     $$ begin perform pg_sleep(0.1); return null; end $$;
-                create trigger slow before insert on archive.events for each statement execute function archive.slow()";
+                create trigger slow before insert on archive.events
+                    for each statement execute function archive.slow()";
     stage.database.run(slow).await;
     stage.say(&talk, "hello", 1);
     stage.agrees(&mut daemon, &talk).await;

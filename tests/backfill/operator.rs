@@ -75,7 +75,8 @@ async fn a_whole_walk_that_is_killed_ahead_of_the_sync_leaves_the_order_right() 
         let mut daemon = stage.backscroll.start(&["backfill", &room]);
         stage.server.has_been_asked("/messages", asked + pages + 1).await;
         let stored = format!(
-            "select coalesce(max(pages), 0) >= {pages} from archive.walks where kind = 'history' and state = 'open'"
+            "select coalesce(max(pages), 0) >= {pages} from archive.walks where kind = 'history'
+             and state = 'open'"
         );
         daemon.until("its pages are stored", async || stage.database.value(&stored).await == "t").await;
         daemon.kill().await;

@@ -51,7 +51,8 @@ impl<'s> Requests<'s> {
 /// A response that reports a room what is known.
 fn known_sync(room: &str, event_id: &str, next_batch: &str) -> String {
     let event = format!(
-        r#"{{"type":"m.room.message","sender":"{ALICE}","event_id":"{event_id}","origin_server_ts":1,"content":{{}}}}"#
+        r#"{{"type":"m.room.message","sender":"{ALICE}","event_id":"{event_id}",
+            "origin_server_ts":1,"content":{{}}}}"#
     );
     let timeline = format!(r#"{{"limited":false,"events":[{event}]}}"#);
     format!(r#"{{"next_batch":"{next_batch}","rooms":{{"join":{{"{room}":{{"timeline":{timeline}}}}}}}}}"#)
@@ -81,7 +82,8 @@ async fn syncs_that_bring_nothing_new_are_paced() {
 
 #[tokio::test]
 async fn pages_that_bring_nothing_new_are_paced() {
-    let known = r#"{"type":"m.room.message","sender":"@alice:model.test","event_id":"ID","origin_server_ts":1,"content":{}}"#;
+    let known = r#"{"type":"m.room.message","sender":"@alice:model.test","event_id":"ID",
+        "origin_server_ts":1,"content":{}}"#;
     for chunk in ["", known] {
         let stage = Stage::new().await;
         let room = stage.room(15);

@@ -39,7 +39,8 @@ async fn a_first_response_is_stored_in_portions_and_a_repeat_changes_nothing() {
     let stage = Stage::new().await;
     let rooms = large_rooms(&stage);
     interrupted(&stage, "select (count(*) > 0)::text from archive.events").await;
-    let parts = "select (select count(*) from archive.walks), (select count(*) from archive.rooms where bootstrapped)";
+    let parts = "select (select count(*) from archive.walks),
+        (select count(*) from archive.rooms where bootstrapped)";
     assert_eq!(stage.database.rows(parts).await, [["0", "0"]], "nothing counts on a part");
     stage.once().await;
     are_archived(&stage, &rooms).await;

@@ -258,7 +258,8 @@ async fn a_room_that_occurs_twice_keeps_what_the_first_says() {
         .server
         .inject(Fault::reply(200, &[("Content-Type", "application/json")], body).on("/sync").times(1));
     stage.room(0);
-    let query = "select membership, bootstrapped, room_version from archive.rooms where room_id = '!twice:model.test'";
+    let query = "select membership, bootstrapped, room_version from archive.rooms
+        where room_id = '!twice:model.test'";
     daemon.until("it is reported", async || !stage.database.rows(query).await.is_empty()).await;
     assert_eq!(stage.database.rows(query).await, [["invite", "t", "10"]]);
     daemon.stop().await;
@@ -274,7 +275,8 @@ async fn an_invite_shows_stripped_state_and_nothing_else() {
     daemon.until("it is invited", async || membership(&stage, &room).await == "invite").await;
     let count = |table: &str| {
         format!(
-            "select count(*) from archive.{table} join archive.rooms using (room_key) where room_id = '{room}'"
+            "select count(*) from archive.{table} join archive.rooms using (room_key)
+             where room_id = '{room}'"
         )
     };
     assert_eq!(stage.database.value(&count("stripped_state")).await, "4");

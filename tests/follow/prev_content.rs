@@ -19,7 +19,8 @@ fn old_topic(stage: &Stage, room: &str, id: &str, unsigned: &str) {
 
 async fn before(stage: &Stage, id: &str) -> String {
     let sql = format!(
-        "select coalesce(prev_content ->> 'topic', '-') || ' ' || coalesce(prev_source, '-') from state_history where event_id = '{id}'"
+        "select coalesce(prev_content ->> 'topic', '-') || ' ' || coalesce(prev_source, '-')
+         from state_history where event_id = '{id}'"
     );
     stage.database.value(&sql).await
 }

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::support::{
     archive::mentions,
     daemon::Daemon,
-    homeserver::{ALICE, Fault, Request},
+    homeserver::{ALICE, BOB, Fault, Request},
     stage::Stage,
 };
 
@@ -122,6 +122,21 @@ async fn a_server_that_has_lost_nothing_is_followed_on() {
     assert_eq!(stage.database.value("select count(*) from gaps").await, "0");
 }
 
+/// P103: what an ignored user has said is hidden from then on, which is no sign of a backup.
+#[tokio::test]
+async fn a_server_that_hides_an_ignored_user_has_lost_nothing() {
+    let stage = Stage::new().await;
+    let room = stage.room(15);
+    stage.once().await;
+    stage.server.message(&room, BOB, "the last");
+    stage.once().await;
+    let before = stage.timeline(&room).await;
+    stage.server.ignore(BOB);
+    stage.once().await;
+    assert_eq!(stage.timeline(&room).await, before, "what it sent is kept");
+    assert_eq!(stage.database.value("select count(*) from gaps").await, "0");
+}
+
 /// What only a full state can say (P106 aside): a key that is gone.
 #[tokio::test]
 async fn a_state_key_that_is_gone_goes_with_the_next_full_state() {
@@ -169,7 +184,8 @@ async fn a_second_daemon_says_who_the_first_is() {
     let room = stage.room(5);
     let daemon = stage.followed(&room).await;
     let writer = "select pid from pg_locks
-                  where relation = 'archive.writer_lock'::regclass and mode = 'ShareUpdateExclusiveLock' and granted
+                  where relation = 'archive.writer_lock'::regclass
+                    and mode = 'ShareUpdateExclusiveLock' and granted
                     and database = (select oid from pg_database where datname = current_database())";
     let writer = stage.database.value(writer).await;
     for arguments in [&["run"][..], &["run", "--once"], &["backfill", &room]] {

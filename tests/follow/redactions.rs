@@ -239,7 +239,8 @@ async fn a_long_page_meets_the_redactions_that_wait() {
     assert!(longest > 500, "{longest}");
     let first = format!(
         "select redacted_by = (select redaction_event_id from archive.redactions
-                               where target_event_id = '{secret}' order by recorded_at, redaction_event_id limit 1)
+                               where target_event_id = '{secret}'
+                               order by recorded_at, redaction_event_id limit 1)
          from archive.events where event_id = '{secret}'"
     );
     assert_eq!(stage.database.value(&first).await, "t");
@@ -414,7 +415,8 @@ async fn the_edits_of_a_redacted_message_go_with_it() {
         let room = stage.server.create_room(version);
         let edit = |original: &str, sender: &str, body: &str| {
             let content = format!(
-                r#"{{"msgtype":"m.text","body":"* {body}","m.new_content":{{"msgtype":"m.text","body":"{body}"}},
+                r#"{{"msgtype":"m.text","body":"* {body}",
+                    "m.new_content":{{"msgtype":"m.text","body":"{body}"}},
                     "m.relates_to":{{"rel_type":"m.replace","event_id":"{original}"}}}}"#
             );
             stage.server.append(&room, Event::new("m.room.message", content).from(sender))
@@ -429,7 +431,8 @@ async fn the_edits_of_a_redacted_message_go_with_it() {
         edit(&live, ALICE, SECRET);
         let mut daemon = stage.follow();
         let known = format!(
-            "select count(*) from events join rooms using (room_id) where event_id = '{live}' and history_state = 'complete'"
+            "select count(*) from events join rooms using (room_id) where event_id = '{live}'
+             and history_state = 'complete'"
         );
         daemon.until("the history is there", async || stage.database.value(&known).await == "1").await;
         // One edit before the redaction, one after it, and one in another response than it.
@@ -443,7 +446,8 @@ async fn the_edits_of_a_redacted_message_go_with_it() {
         daemon
             .until("all is there", async || {
                 let here = format!(
-                    "select count(*) from events join rooms using (room_id) where event_id = '{last}' and history_state = 'complete'"
+                    "select count(*) from events join rooms using (room_id) where event_id = '{last}'
+                     and history_state = 'complete'"
                 );
                 stage.database.value(&here).await == "1"
             })
@@ -452,15 +456,17 @@ async fn the_edits_of_a_redacted_message_go_with_it() {
         let settled = async || {
             assert_eq!(mentions(&stage.database, SECRET).await, [""; 0], "{version}");
             let shown = format!(
-                "select count(*) from messages where room_id = '{room}' and (redacted or body is null or edit_count > 0)"
+                "select count(*) from messages where room_id = '{room}'
+                 and (redacted or body is null or edit_count > 0)"
             );
             assert_eq!(stage.database.value(&shown).await, "2", "{version}: the two messages themselves");
             let others = format!("select content ->> 'body' from events where event_id = '{by_another}'");
             assert_eq!(stage.database.value(&others).await, "* not by the sender", "{version}");
             let edits = format!(
-                "select count(*) from events e where room_id = '{room}' and rel_type = 'm.replace' and redacted_by is not null
-                   and content = '{{}}' and exists (select from archive.redactions r where r.target_event_id = e.event_id
-                                                    and r.redaction_event_id = e.redacted_by and r.state = 'applied')"
+                "select count(*) from events e where room_id = '{room}' and rel_type = 'm.replace'
+                 and redacted_by is not null and content = '{{}}'
+                 and exists (select from archive.redactions r where r.target_event_id = e.event_id
+                             and r.redaction_event_id = e.redacted_by and r.state = 'applied')"
             );
             assert_eq!(stage.database.value(&edits).await, "5", "{version}");
         };
@@ -479,7 +485,8 @@ async fn after_retain_and_back_only_the_originals_stay() {
     let room = stage.server.create_room("10");
     let malformed = |number: usize| {
         let raw = format!(
-            r#"{{"event_id":"$bad{number}","type":7,"sender":"{BOB}","content":{{"body":"{SECRET} {number}"}}}}"#
+            r#"{{"event_id":"$bad{number}","type":7,"sender":"{BOB}",
+                "content":{{"body":"{SECRET} {number}"}}}}"#
         );
         stage.server.append_raw(&room, &format!("$bad{number}"), raw);
     };
@@ -495,7 +502,8 @@ async fn after_retain_and_back_only_the_originals_stay() {
         .database
         .run(
             r"update archive.quarantine set event_ids = null where quarantine_id % 2 = 0;
-              insert into archive.quarantine (room_key, raw, raw_sha256, reason) values (1, '\xff00', '\x00', 'test')",
+              insert into archive.quarantine (room_key, raw, raw_sha256, reason)
+              values (1, '\xff00', '\x00', 'test')",
         )
         .await;
     let stage = stage.set("redactions.policy", "honour");

@@ -28,7 +28,8 @@ async fn a_reader_can_hold_up_neither_the_daemon_nor_its_start() {
     let relations = stage
         .database
         .column(
-            "select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            "select format('%I.%I', n.nspname, c.relname) from pg_class c
+             join pg_namespace n on n.oid = c.relnamespace
              where n.nspname = 'archive' and c.relkind in ('r', 'v')",
         )
         .await;

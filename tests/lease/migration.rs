@@ -17,7 +17,8 @@ use crate::support::{postgres::TestDatabase, random};
 /// Views, in different orders, so that each takes locks in an order of its own.
 const QUERIES: [&str; 4] = [
     "select count(*) from rooms; select count(*) from events",
-    "begin; select count(*) from current_state; select count(*) from rooms; select count(*) from gaps; commit",
+    "begin; select count(*) from current_state; select count(*) from rooms;
+     select count(*) from gaps; commit",
     "begin; select count(*) from gaps; select count(*) from events; select count(*) from messages; commit",
     "select count(*) from rooms join events using (room_id) join members using (room_id)",
 ];

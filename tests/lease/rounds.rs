@@ -31,7 +31,8 @@ const WITNESS: &str = "
     create function witness.note() returns trigger language plpgsql security definer as $$ begin
         insert into witness.writes
         select session_user, coalesce(process ->> 'pid', ''),
-               exists (select from pg_locks where relation = 'archive.writer_lease'::regclass and pid = pg_backend_pid()
+               exists (select from pg_locks where relation = 'archive.writer_lease'::regclass
+                   and pid = pg_backend_pid()
                          and mode = 'RowExclusiveLock')
         from archive.writer_lease;
         return null;

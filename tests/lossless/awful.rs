@@ -219,7 +219,8 @@ fn members() -> Vec<(&'static str, Fate, Spoil)> {
             Event,
             with(
                 "unsigned",
-                r#"{"age":"old","prev_content":7,"replaces_state":{},"redacted_because":"x","redacted_by":9}"#,
+                r#"{"age":"old","prev_content":7,"replaces_state":{},
+                    "redacted_because":"x","redacted_by":9}"#,
             ),
         ),
         (

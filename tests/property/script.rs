@@ -165,7 +165,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => prop_oneof![any_room().prop_map(Step::Pause), any_room().prop_map(Step::Resume)],
         5 => Just(Step::Once),
         1 => any_room().prop_map(Step::Walk),
-        1 => (any_room(), 0..12_u8, 0..20_u8).prop_map(|(room, requests, ms)| Step::KillWalk(room, requests, ms)),
+        1 => (any_room(), 0..12_u8, 0..20_u8)
+            .prop_map(|(room, requests, ms)| Step::KillWalk(room, requests, ms)),
         3 => (0..30_u8, 0..20_u8).prop_map(|(requests, ms)| Step::Kill(requests, ms)),
         1 => (wrong, place, 0..4_u8).prop_map(|(wrong, place, after)| Step::Fault(wrong, place, after)),
     ]

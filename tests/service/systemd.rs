@@ -122,7 +122,8 @@ const SLOW_INDEX: &str = "
     create function slow.wait() returns event_trigger language plpgsql as $$ begin
         while exists (select from slow.held) loop perform pg_sleep(0.02); end loop;
     end $$;
-    create event trigger slow on ddl_command_start when tag in ('CREATE INDEX') execute function slow.wait();";
+    create event trigger slow on ddl_command_start
+        when tag in ('CREATE INDEX') execute function slow.wait();";
 
 /// `TimeoutStartSec` does not end a migration: time is asked for while one statement of it runs.
 #[tokio::test]

@@ -26,8 +26,8 @@ pub(crate) struct Stored {
 /// The room's events in the archive at `url`, oldest first; those without a place in the timeline come last.
 pub(crate) async fn stored(url: &str, room_id: &str, version: &str) -> Vec<Stored> {
     let query = format!(
-        "select event_id, position, redacts, redacted_by, replaces_state, type, sender, state_key, origin_server_ts,
-                content::text, encode(raw, 'hex')
+        "select event_id, position, redacts, redacted_by, replaces_state, type, sender, state_key,
+                origin_server_ts, content::text, encode(raw, 'hex')
          from archive.events where room_key = (select room_key from archive.rooms where room_id = '{room_id}')
          order by position nulls last, event_id"
     );
@@ -68,19 +68,33 @@ fn unhex(digits: &str) -> Vec<u8> {
 /// What holds of every archive that is done with its work.
 pub(crate) async fn assert_settled(url: &str) {
     for (what, query) in [
-        ("walks", "select room_id, kind, w.state, last_error from archive.walks w join archive.rooms using (room_key)
-                   where w.state <> 'done' and kind <> 'rewalk'"),
+        (
+            "walks",
+            "select room_id, kind, w.state, last_error from archive.walks w
+             join archive.rooms using (room_key)
+             where w.state <> 'done' and kind <> 'rewalk'",
+        ),
         ("gaps", "select room_id, reason from gaps where state <> 'closed'"),
         ("quarantine", "select reason from archive.quarantine"),
-        ("miscounted rooms", "select room_id, event_count, count(event_id)
-                              from archive.rooms left join archive.events using (room_key)
-                              group by room_id, event_count having event_count <> count(event_id)"),
-        ("state without its event", "select room_key, type, state_key from archive.current_state s
-                                     where not exists (select from archive.events e where e.room_key = s.room_key
-                                         and e.event_id = s.event_id and e.type = s.type and e.state_key = s.state_key)"),
-        ("redactions not applied", "select r.* from archive.redactions r
-                                    join archive.events e on e.room_key = r.room_key and e.event_id = target_event_id
-                                    where r.state = 'pending'"),
+        (
+            "miscounted rooms",
+            "select room_id, event_count, count(event_id)
+             from archive.rooms left join archive.events using (room_key)
+             group by room_id, event_count having event_count <> count(event_id)",
+        ),
+        (
+            "state without its event",
+            "select room_key, type, state_key from archive.current_state s
+             where not exists (select from archive.events e
+                               where e.room_key = s.room_key and e.event_id = s.event_id
+                                 and e.type = s.type and e.state_key = s.state_key)",
+        ),
+        (
+            "redactions not applied",
+            "select r.* from archive.redactions r
+             join archive.events e on e.room_key = r.room_key and e.event_id = target_event_id
+             where r.state = 'pending'",
+        ),
     ] {
         let left = rows(url, query).await;
         assert!(left.is_empty(), "{what}: {left:?}");

@@ -7,11 +7,11 @@ pub(crate) async fn dump(url: &str) -> Vec<String> {
     let mut dump = Vec::new();
     for query in [
         "select 'account', user_id, since is not null from archive.accounts order by 2",
-        "select 'room', room_id, room_version, membership, watched, bootstrapped, history_state, history_reason,
-                event_count from archive.rooms order by 2",
-        "select 'event', r.room_id, e.event_id, e.position, e.type, e.sender, e.state_key, e.origin_server_ts, e.content,
-                e.redacts, e.redacted_by, e.replaces_state, e.prev_content, e.relates_to, e.rel_type, e.raw,
-                e.stable_sha256
+        "select 'room', room_id, room_version, membership, watched, bootstrapped, history_state,
+                history_reason, event_count from archive.rooms order by 2",
+        "select 'event', r.room_id, e.event_id, e.position, e.type, e.sender, e.state_key, e.origin_server_ts,
+                e.content, e.redacts, e.redacted_by, e.replaces_state, e.prev_content, e.relates_to,
+                e.rel_type, e.raw, e.stable_sha256
          from archive.events e join archive.rooms r using (room_key) order by 2, 3",
         "select 'state', room_id, type, state_key, event_id from current_state order by 2, 3, 4",
         "select 'redaction', r.room_id, x.target_event_id, x.redaction_event_id, x.state
@@ -28,7 +28,8 @@ pub(crate) async fn dump(url: &str) -> Vec<String> {
 pub(crate) async fn timeline(database: &TestDatabase, room_id: &str) -> Vec<String> {
     database
         .column(&format!(
-            "select event_id from events where room_id = '{room_id}' and position is not null order by position"
+            "select event_id from events where room_id = '{room_id}' and position is not null
+             order by position"
         ))
         .await
 }
@@ -38,9 +39,11 @@ pub(crate) async fn updated_rows(database: &TestDatabase) -> String {
     database.run("select pg_stat_force_next_flush()").await;
     database
         .value(
-            "select string_agg(relname || '=' || n_tup_upd || '/' || n_tup_ins || '/' || n_tup_del, ' ' order by relname)
+            "select string_agg(relname || '=' || n_tup_upd || '/' || n_tup_ins || '/' || n_tup_del,
+                               ' ' order by relname)
              from pg_stat_user_tables
-             where schemaname = 'archive' and relname in ('events', 'current_state', 'redactions', 'quarantine')",
+             where schemaname = 'archive'
+               and relname in ('events', 'current_state', 'redactions', 'quarantine')",
         )
         .await
 }
@@ -53,7 +56,8 @@ pub(crate) async fn mentions(database: &TestDatabase, text: &str) -> Vec<String>
         let bytes: Vec<_> = text.bytes().map(|byte| format!("{byte:02x}")).collect();
         let bytes = bytes.concat();
         let hit = format!(
-            "select exists (select from archive.{table} t where t::text like '%{text}%' or t::text like '%{bytes}%')"
+            "select exists (select from archive.{table} t
+                            where t::text like '%{text}%' or t::text like '%{bytes}%')"
         );
         if database.value(&hit).await == "t" {
             found.push(table);

@@ -152,12 +152,16 @@ impl Stage {
         let unfinished = self
             .database
             .column(&format!(
-                "select 'history is ' || history_state from rooms where room_id = '{room}' and history_state <> 'complete'
+                "select 'history is ' || history_state from rooms where room_id = '{room}'
+                     and history_state <> 'complete'
                  union all
-                 select format('gap %s is %s', gap_id, state) from gaps where room_id = '{room}' and state <> 'closed'
+                 select format('gap %s is %s', gap_id, state) from gaps where room_id = '{room}'
+                     and state <> 'closed'
                  union all
-                 select format('walk %s is %s', kind, w.state) from archive.walks w join archive.rooms using (room_key)
-                 where room_id = '{room}' and w.state <> 'done' and (w.kind <> 'rewalk' or w.not_before <= now())
+                 select format('walk %s is %s', kind, w.state) from archive.walks w
+                     join archive.rooms using (room_key)
+                 where room_id = '{room}' and w.state <> 'done'
+                     and (w.kind <> 'rewalk' or w.not_before <= now())
                  union all
                  select 'no such room' where not exists (select from rooms where room_id = '{room}')"
             ))

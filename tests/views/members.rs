@@ -60,7 +60,8 @@ async fn who_takes_a_name_away_has_none() {
         &room,
         DAVE,
         DAVE,
-        &json!({ "membership": "join", "displayname": " \u{200b}\u{202e}", "avatar_url": "https://example.org/track.png" }),
+        &json!({ "membership": "join", "displayname": " \u{200b}\u{202e}",
+            "avatar_url": "https://example.org/track.png" }),
     );
     let mut daemon = stage.followed(&room).await;
     for user in [BOB, CAROL, DAVE] {
@@ -132,7 +133,8 @@ async fn equal_names_are_distinguished() {
     send(&stage, &room, BOB, "m.reaction", &reaction);
     let mut daemon = stage.followed(&room).await;
     let names = format!(
-        "select shown_name from members where room_id = '{room}' and user_id like '@%:model.test' and display_name in ('Sam', 'Solo') order by user_id"
+        "select shown_name from members where room_id = '{room}' and user_id like '@%:model.test'
+         and display_name in ('Sam', 'Solo') order by user_id"
     );
     let sam = |user: &str| format!("Sam ({user})");
     assert_eq!(stage.database.column(&names).await, [sam(ALICE), sam(BOB), sam(CAROL), "Solo".to_owned()]);
@@ -176,7 +178,8 @@ async fn fields_of_other_types_are_absent() {
     );
     member(&stage, &room, "@empty:model.test", "@empty:model.test", &json!({}));
     stage.once().await;
-    let rows = "select membership, display_name, avatar_url, reason, shown_name = user_id from members where user_id like '@odd%'";
+    let rows = "select membership, display_name, avatar_url, reason, shown_name = user_id from members
+        where user_id like '@odd%'";
     assert_eq!(stage.database.rows(rows).await, vec![vec![NULL, NULL, NULL, NULL, "t"]; 4]);
     assert_eq!(shown(&stage, "@new:model.test").await, ["org.example.lurk", "New", NULL, "New"]);
     assert_eq!(shown(&stage, "@empty:model.test").await, [NULL, NULL, NULL, "@empty:model.test"]);
@@ -209,7 +212,8 @@ async fn members_have_their_power_levels() {
         }
         stage.once().await;
         let sql = format!(
-            "select power_level from members where room_id = '{room}' order by user_id <> '@archive:model.test', user_id"
+            "select power_level from members where room_id = '{room}'
+             order by user_id <> '@archive:model.test', user_id"
         );
         assert_eq!(stage.database.column(&sql).await, expected, "room version {version}, {levels:?}");
     }

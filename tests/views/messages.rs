@@ -10,8 +10,12 @@ type Shown = [&'static str; 5];
 
 /// `msgtype`, `body`, `formatted_body`, `filename` and `geo_uri` of messages as the specification has them.
 fn specified() -> Vec<(&'static str, Value, Shown)> {
-    let html = |msgtype: &str| json!({ "msgtype": msgtype, "body": "so *it* is", "format": "org.matrix.custom.html", "formatted_body": "so <i>it</i> is" });
-    let file = |msgtype: &str, body: &str| json!({ "msgtype": msgtype, "body": body, "url": "mxc://hs/a", "info": { "size": 1 } });
+    let html = |msgtype: &str| {
+        json!({ "msgtype": msgtype, "body": "so *it* is", "format": "org.matrix.custom.html",
+            "formatted_body": "so <i>it</i> is" })
+    };
+    let (url, info) = ("mxc://hs/a", json!({ "size": 1 }));
+    let file = |kind: &str, body: &str| json!({ "msgtype": kind, "body": body, "url": url, "info": info });
     let captioned = |msgtype: &str| {
         let mut content = html(msgtype);
         content["filename"] = json!("a.bin");
@@ -31,12 +35,14 @@ fn specified() -> Vec<(&'static str, Value, Shown)> {
         ),
         (
             "m.room.message",
-            json!({ "msgtype": "m.server_notice", "body": "full", "server_notice_type": "m.server_notice.usage_limit_reached" }),
+            json!({ "msgtype": "m.server_notice", "body": "full",
+                "server_notice_type": "m.server_notice.usage_limit_reached" }),
             plain("m.server_notice", "full"),
         ),
         (
             "m.room.message",
-            json!({ "msgtype": "m.key.verification.request", "body": "verify", "from_device": "D", "methods": [], "to": ALICE }),
+            json!({ "msgtype": "m.key.verification.request", "body": "verify", "from_device": "D",
+                "methods": [], "to": ALICE }),
             plain("m.key.verification.request", "verify"),
         ),
         (
@@ -57,7 +63,8 @@ fn specified() -> Vec<(&'static str, Value, Shown)> {
         // What is beside the ciphertext is not what was said.
         (
             "m.room.encrypted",
-            json!({ "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x", "msgtype": "m.text", "body": "forged", "m.new_content": text("forged") }),
+            json!({ "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x", "msgtype": "m.text",
+                "body": "forged", "m.new_content": text("forged") }),
             [NULL; 5],
         ),
     ];
@@ -77,7 +84,8 @@ fn extensible() -> Vec<(&'static str, Value, Shown)> {
     let plain = |body| [NULL, body, NULL, NULL, NULL];
     let poll = json!({
         "m.text": [{ "body": "Lunch?\n1. yes" }],
-        "m.poll": { "question": { "m.text": [{ "body": "Lunch?" }] }, "answers": [{ "m.id": "y", "m.text": [{ "body": "yes" }] }] },
+        "m.poll": { "question": { "m.text": [{ "body": "Lunch?" }] },
+            "answers": [{ "m.id": "y", "m.text": [{ "body": "yes" }] }] },
     });
     let unstable_poll = json!({
         "org.matrix.msc1767.text": "Dinner?\n1. yes",
@@ -95,7 +103,8 @@ fn extensible() -> Vec<(&'static str, Value, Shown)> {
         ),
         (
             "m.message",
-            json!({ "m.text": [7, { "mimetype": "text/plain" }, { "body": 1 }, { "mimetype": "text/plain", "body": "third" }, { "body": "later" }] }),
+            json!({ "m.text": [7, { "mimetype": "text/plain" }, { "body": 1 },
+                { "mimetype": "text/plain", "body": "third" }, { "body": "later" }] }),
             plain("third"),
         ),
         (
@@ -120,14 +129,16 @@ fn extensible() -> Vec<(&'static str, Value, Shown)> {
         ),
         (
             "m.room.message",
-            json!({ "msgtype": "m.audio", "org.matrix.msc1767.text": "voice.ogg", "body": "Voice message", "org.matrix.msc3245.voice": {} }),
+            json!({ "msgtype": "m.audio", "org.matrix.msc1767.text": "voice.ogg", "body": "Voice message",
+                "org.matrix.msc3245.voice": {} }),
             ["m.audio", "Voice message", NULL, "Voice message", NULL],
         ),
         ("m.poll.start", poll, plain("Lunch?")),
         ("org.matrix.msc3381.poll.start", unstable_poll, plain("Dinner?")),
         (
             "m.poll.end",
-            json!({ "m.text": [{ "body": "The poll has ended." }], "m.relates_to": { "rel_type": "m.reference", "event_id": "$poll" } }),
+            json!({ "m.text": [{ "body": "The poll has ended." }],
+                "m.relates_to": { "rel_type": "m.reference", "event_id": "$poll" } }),
             plain("The poll has ended."),
         ),
         (
@@ -152,13 +163,15 @@ fn mistyped() -> Vec<(&'static str, Value, Shown)> {
         cases.push(("m.sticker", json!({ "body": value, "m.relates_to": value }), [NULL; 5]));
         cases.push((
             "m.room.message",
-            json!({ "msgtype": "m.image", "body": "b", "filename": value, "format": value, "formatted_body": value, "m.relates_to": value }),
+            json!({ "msgtype": "m.image", "body": "b", "filename": value, "format": value,
+                "formatted_body": value, "m.relates_to": value }),
             ["m.image", "b", NULL, "b", NULL],
         ));
         cases.push((
             "m.room.message",
-            json!({ "msgtype": "m.text", "body": "b", "format": "org.matrix.custom.html", "formatted_body": value,
-                    "m.relates_to": { "rel_type": value, "event_id": value, "m.in_reply_to": value, "is_falling_back": value } }),
+            json!({ "msgtype": "m.text", "body": "b", "format": "org.matrix.custom.html",
+                "formatted_body": value, "m.relates_to": { "rel_type": value, "event_id": value,
+                    "m.in_reply_to": value, "is_falling_back": value } }),
             ["m.text", "b", NULL, NULL, NULL],
         ));
         cases.push((
@@ -191,7 +204,8 @@ async fn each_kind_shows_what_a_client_shows() {
     stage.once().await;
     for ((kind, content, shown), event_id) in cases.iter().zip(&sent) {
         let sql = format!(
-            "select msgtype, body, formatted_body, filename, geo_uri, type, redacted from messages where event_id = '{event_id}'"
+            "select msgtype, body, formatted_body, filename, geo_uri, type, redacted from messages
+             where event_id = '{event_id}'"
         );
         let expected = [shown as &[&str], &[kind, "f"]].concat();
         assert_eq!(stage.database.rows(&sql).await, [expected], "{kind} {content}");
@@ -249,23 +263,27 @@ async fn redacted_and_unstorable_messages_are_rows() {
     let room = stage.room(0);
     let kinds = ["m.room.message", "m.sticker", "m.poll.start", "m.room.encrypted"];
     for kind in kinds {
-        let content = json!({ "body": "secret", "filename": "secret", "m.text": [{ "body": "secret" }], "geo_uri": "geo:0,0", "msgtype": "m.location" });
+        let content = json!({ "body": "secret", "filename": "secret", "m.text": [{ "body": "secret" }],
+            "geo_uri": "geo:0,0", "msgtype": "m.location" });
         let event_id = send(&stage, &room, ALICE, kind, &content);
         stage.server.redact(&room, &event_id);
     }
     let raw = |id: &str, body: &str| {
         let event = format!(
-            r#"{{"type":"m.room.message","event_id":"{id}","sender":"{ALICE}","origin_server_ts":5,"content":{{"msgtype":"m.text","body":"{body}"}}}}"#
+            r#"{{"type":"m.room.message","event_id":"{id}","sender":"{ALICE}","origin_server_ts":5,
+                "content":{{"msgtype":"m.text","body":"{body}"}}}}"#
         );
         stage.server.append_raw(&room, id, event);
     };
     raw("$nul", r"a\u0000b");
     raw("$surrogate", r"a\ud800b");
     stage.once().await;
-    let redacted = "select type, msgtype, body, formatted_body, filename, geo_uri from messages where redacted order by position";
+    let redacted = "select type, msgtype, body, formatted_body, filename, geo_uri from messages
+        where redacted order by position";
     let expected: Vec<_> = kinds.iter().map(|kind| vec![kind, NULL, NULL, NULL, NULL, NULL]).collect();
     assert_eq!(stage.database.rows(redacted).await, expected);
-    let odd = "select m.body, octet_length(e.raw) > 0 from messages m join archive.events e using (room_key, event_id)
+    let odd = "select m.body, octet_length(e.raw) > 0 from messages m
+        join archive.events e using (room_key, event_id)
                where not m.redacted order by m.event_id";
     assert_eq!(stage.database.rows(odd).await, [["a\u{fffd}b", "t"], ["a\u{fffd}b", "t"]]);
     stage.is_archived(&room).await;

@@ -77,7 +77,8 @@ impl<'s> Poll<'s> {
     }
 
     fn end(&self, sender: &str, ts: i64) -> String {
-        let content = json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": self.id }, "m.text": [{ "body": "ended" }] });
+        let content = json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": self.id },
+            "m.text": [{ "body": "ended" }] });
         self.stage
             .server
             .append(self.room, Event::new(&self.names.kind("end"), content.to_string()).from(sender).at(ts))
@@ -134,7 +135,9 @@ async fn the_last_vote_of_each_sender_counts() {
         stage.once().await;
         assert_eq!(one.votes().await, votes(&[(ALICE, "soup"), (BOB, "pizza"), (kept, "soup")]));
         assert_eq!(many.votes().await, votes(&[(ALICE, "a"), (BOB, "a"), (BOB, "c")]));
-        let shown = "question || '/' || kind || '/' || max_selections || '/' || (answers -> 0 ->> 'text') || '/' || (end_event_id is null)";
+        let shown =
+            "question || '/' || kind || '/' || max_selections || '/' || (answers -> 0 ->> 'text') || '/'
+        || (end_event_id is null)";
         assert_eq!(many.column(shown).await, "What for lunch?/disclosed/2/The a/true");
         let text = format!("select answer from poll_votes where poll_id = '{}' and sender = '{BOB}'", one.id);
         assert_eq!(stage.database.value(&text).await, "The pizza");
@@ -258,7 +261,8 @@ async fn a_beacon_shows_where_its_sender_was_last() {
             set(&stage, &room, user, info, user, &content)
         };
         let send_place = |id: &str, user: &str, at: Value, uri: Value| {
-            let content = json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": id }, location: { "uri": uri }, ts: at });
+            let content = json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": id },
+                location: { "uri": uri }, ts: at });
             send(&stage, &room, user, beacon, &content);
         };
         let past = share(ALICE, true, 1_000);
@@ -287,7 +291,8 @@ async fn a_beacon_shows_where_its_sender_was_last() {
             let stage = &stage;
             async move {
                 let sql = format!(
-                    "select description, live, location_count, geo_uri, extract(epoch from located_at) from beacons where beacon_id = '{id}'"
+                    "select description, live, location_count, geo_uri, extract(epoch from located_at)
+                     from beacons where beacon_id = '{id}'"
                 );
                 stage.database.rows(&sql).await.concat()
             }

@@ -70,7 +70,8 @@ async fn the_latest_valid_edit_is_shown_and_keeps_the_relation() {
     emptied["m.new_content"] = json!({});
     send(&stage, &room, ALICE, "m.room.message", &emptied);
     // As another type of message, without the HTML that the edit does not have.
-    let html = json!({ "msgtype": "m.text", "body": "b", "format": "org.matrix.custom.html", "formatted_body": "<b>b</b>" });
+    let html = json!({ "msgtype": "m.text", "body": "b", "format": "org.matrix.custom.html",
+        "formatted_body": "<b>b</b>" });
     let html = send(&stage, &room, ALICE, "m.room.message", &html);
     let mut emote = edit(&html, "waves");
     emote["m.new_content"]["msgtype"] = json!("m.emote");
@@ -137,7 +138,10 @@ async fn a_reply_shows_without_its_fallback() {
     let target = stage.server.visible_ids(&room).pop().unwrap();
     let reply = json!({ "m.in_reply_to": { "event_id": target } });
     let quoted = "> <@alice:hs> one\n> two\n\nanswer";
-    let html = |body: &str, formatted: &str| json!({ "msgtype": "m.text", "body": body, "format": "org.matrix.custom.html", "formatted_body": formatted });
+    let html = |body: &str, formatted: &str| {
+        json!({ "msgtype": "m.text", "body": body, "format": "org.matrix.custom.html",
+            "formatted_body": formatted })
+    };
     let mx_reply =
         "<mx-reply><blockquote><a href=\"x\">In reply to</a><br>one\n<b>two</b></blockquote></mx-reply>";
     let cases = [
@@ -188,7 +192,10 @@ async fn a_thread_has_one_root_and_answers_of_its_own() {
     let say = |body: &str, relation: Value| {
         send(&stage, &room, BOB, "m.room.message", &related(text(body), relation))
     };
-    let fallback = |target: &str| json!({ "rel_type": "m.thread", "event_id": opening, "is_falling_back": true, "m.in_reply_to": { "event_id": target } });
+    let fallback = |target: &str| {
+        json!({ "rel_type": "m.thread", "event_id": opening, "is_falling_back": true,
+            "m.in_reply_to": { "event_id": target } })
+    };
     let plain = say("plain", json!({ "rel_type": "m.thread", "event_id": opening }));
     let quoted = "> my own quotation\n\nthreaded";
     let threaded = say(quoted, fallback(&plain));
@@ -198,7 +205,8 @@ async fn a_thread_has_one_root_and_answers_of_its_own() {
         (
             say(
                 "answer",
-                json!({ "rel_type": "m.thread", "event_id": opening, "is_falling_back": false, "m.in_reply_to": { "event_id": threaded } }),
+                json!({ "rel_type": "m.thread", "event_id": opening, "is_falling_back": false,
+                    "m.in_reply_to": { "event_id": threaded } }),
             ),
             "answer",
             &opening,
@@ -207,7 +215,8 @@ async fn a_thread_has_one_root_and_answers_of_its_own() {
         (
             say(
                 "answer, unsaid",
-                json!({ "rel_type": "m.thread", "event_id": opening, "m.in_reply_to": { "event_id": plain } }),
+                json!({ "rel_type": "m.thread", "event_id": opening,
+                    "m.in_reply_to": { "event_id": plain } }),
             ),
             "answer, unsaid",
             &opening,
@@ -216,7 +225,8 @@ async fn a_thread_has_one_root_and_answers_of_its_own() {
         (
             say(
                 "of another type",
-                json!({ "rel_type": "m.thread", "event_id": opening, "is_falling_back": "true", "m.in_reply_to": { "event_id": plain } }),
+                json!({ "rel_type": "m.thread", "event_id": opening, "is_falling_back": "true",
+                    "m.in_reply_to": { "event_id": plain } }),
             ),
             "of another type",
             &opening,

@@ -60,7 +60,8 @@ async fn a_field_without_a_usable_value_is_none() {
             &stage,
             &emptied,
             kind,
-            &json!({ "name": "before", "topic": "before", "alias": "#before:hs", "url": "mxc://hs/before", "pinned": ["$a"] }),
+            &json!({ "name": "before", "topic": "before", "alias": "#before:hs", "url": "mxc://hs/before",
+                "pinned": ["$a"] }),
         );
         put(&stage, &emptied, kind, &json!({}));
     }
@@ -70,7 +71,9 @@ async fn a_field_without_a_usable_value_is_none() {
         &stage,
         &rich,
         "m.room.topic",
-        &json!({ "topic": "old", "m.topic": { "m.text": [{ "mimetype": "text/html", "body": "<i>new</i>" }, { "body": "new" }] } }),
+        &json!({ "topic": "old",
+            "m.topic": { "m.text": [{ "mimetype": "text/html", "body": "<i>new</i>" },
+                { "body": "new" }] } }),
     );
     stage.once().await;
     assert_eq!(

@@ -34,7 +34,8 @@ async fn a_real_room_shows_as_in_a_client() {
     let reply =
         related(text("> <@alice:hs> first\n\nanswer"), json!({ "m.in_reply_to": { "event_id": first } }));
     send(&bob, "m.room.message", reply).await;
-    let fallback = json!({ "rel_type": "m.thread", "event_id": first, "is_falling_back": true, "m.in_reply_to": { "event_id": first } });
+    let fallback = json!({ "rel_type": "m.thread", "event_id": first, "is_falling_back": true,
+        "m.in_reply_to": { "event_id": first } });
     send(&bob, "m.room.message", related(text("threaded"), fallback)).await;
     let reaction =
         |key: &str| json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": first, "key": key } });
@@ -46,7 +47,8 @@ async fn a_real_room_shows_as_in_a_client() {
         "org.matrix.msc3381.poll.start": {
             "kind": "org.matrix.msc3381.poll.disclosed", "max_selections": 1,
             "question": { "org.matrix.msc1767.text": "Lunch?" },
-            "answers": [{ "id": "1", "org.matrix.msc1767.text": "yes" }, { "id": "2", "org.matrix.msc1767.text": "no" }],
+            "answers": [{ "id": "1", "org.matrix.msc1767.text": "yes" },
+                { "id": "2", "org.matrix.msc1767.text": "no" }],
         },
     });
     let poll = send(&alice, "org.matrix.msc3381.poll.start", poll).await;

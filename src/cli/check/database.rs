@@ -82,7 +82,8 @@ async fn inspect(url: &str, place: &str, walks: usize, report: &mut Report) -> O
     }
     if problems.is_empty() && wanted.within(found.connections.most).walks != wanted.walks {
         let text = format!(
-            "it allows {} connections at once, and backfill.concurrency needs {}: fewer rooms are walked at once",
+            "it allows {} connections at once, and backfill.concurrency needs {}: \
+             fewer rooms are walked at once",
             found.connections.most,
             wanted.total()
         );

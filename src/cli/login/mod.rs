@@ -150,8 +150,8 @@ fn explain(error: matrix::Error) -> anyhow::Error {
         {
             format!(
                 "failed to log in: the homeserver does not support a login with a password ({message})\n\
-                 Copy an access token out of a client into the file instead; in Element: All settings, Help & About, \
-                 Access token"
+                 Copy an access token out of a client into the file instead; in Element: All settings, \
+                 Help & About, Access token"
             )
         }
         matrix::Error::RateLimited { after } => {

@@ -101,8 +101,8 @@ impl Parts {
         let number = port.strip_prefix(':').unwrap_or(port);
         if !number.is_empty() && (number.len() == port.len() || problem("port", number).is_some()) {
             return Err(format!(
-                "has a port that is not a number from 1 to 65535, or it is cut short by an unescaped character in the \
-                 password. {ESCAPE}"
+                "has a port that is not a number from 1 to 65535, or it is cut short by an unescaped \
+                 character in the password. {ESCAPE}"
             ));
         }
         self.set_part("port", number)

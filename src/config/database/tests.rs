@@ -125,8 +125,8 @@ fn a_parameter_goes_where_it_is_understood() {
          &statement-cache-capacity=0&sslmode=require&sslmode=verify-ca",
     )
     .unwrap();
-    let driver = "postgres://u@h/a?options=-c%20a%3Db%20-c%20role%3Dx%5C%20y&sslmode=verify-ca&sslrootcert=%2Fc%20a\
-                  &statement-cache-capacity=0";
+    let driver = "postgres://u@h/a?options=-c%20a%3Db%20-c%20role%3Dx%5C%20y&sslmode=verify-ca\
+                  &sslrootcert=%2Fc%20a&statement-cache-capacity=0";
     assert_eq!(url.expose(), driver);
     assert_eq!(url.without_password(), driver.replace("&statement-cache-capacity=0", ""));
     assert!(url.warnings()[0].contains("`connect_timeout` in database.url has no effect"));

@@ -71,7 +71,8 @@ fn a_wrong_type_is_reported_with_place_found_and_expected() {
         ),
         (
             "[database]\nurl = 12345",
-            "backscroll.toml, line 2: `database.url`: found a value that is not shown, expected a text in quotes",
+            "backscroll.toml, line 2: `database.url`: found a value that is not shown, \
+             expected a text in quotes",
         ),
         (
             "[http]\nlisten = 1979-05-27",

@@ -19,7 +19,8 @@ fn what_is_shown_can_be_read_again_and_holds_no_secret() {
     let shown = place.relative(&shown);
     for line in [
         "url = \"postgres://u:***@h/d\"                 # backscroll.toml, line 5",
-        "# access_token = \"***\"                       # environment variable BACKSCROLL_HOMESERVER__ACCESS_TOKEN",
+        "# access_token = \"***\"                       \
+         # environment variable BACKSCROLL_HOMESERVER__ACCESS_TOKEN",
         "level = \"info\"                               # default",
         "# listen =                                   # not set",
     ] {

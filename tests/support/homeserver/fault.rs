@@ -58,7 +58,6 @@ pub(super) enum Wire {
     CutChunks,
     CutGzip,
     StallInBody,
-    Drip(Duration),
     Endless,
 }
 
@@ -189,11 +188,6 @@ impl Fault {
     /// Half of a compressed body, with a length to match: only the decoder can tell.
     pub(crate) fn cut_gzip() -> Self {
         Self::new(Effect::Spoil(Wire::CutGzip))
-    }
-
-    /// One byte at a time.
-    pub(crate) fn drip(pause: Duration) -> Self {
-        Self::new(Effect::Spoil(Wire::Drip(pause)))
     }
 
     /// A body that never ends.

@@ -4,7 +4,6 @@ use super::fault::{Wire, Wired};
 use super::json::{object, quote};
 use flate2::{Compression, write::GzEncoder};
 use std::io::{self, Write as _};
-use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -233,7 +232,6 @@ async fn write(stream: &mut TcpStream, Wired { reply, wire }: Wired) -> io::Resu
             send(stream, &[declared(length).as_bytes(), half]).await?;
             wait_for_hangup(stream).await;
         }
-        Wire::Drip(pause) => drip(stream, declared(length).as_bytes(), &reply.body, pause).await?,
         Wire::Endless => endless(stream, chunked().as_bytes(), &reply.body).await?,
     }
     stream.shutdown().await?;
@@ -243,15 +241,6 @@ async fn write(stream: &mut TcpStream, Wired { reply, wire }: Wired) -> io::Resu
 async fn send(stream: &mut TcpStream, parts: &[&[u8]]) -> io::Result<()> {
     stream.write_all(&parts.concat()).await?;
     stream.flush().await
-}
-
-/// One byte at a time.
-async fn drip(stream: &mut TcpStream, head: &[u8], body: &[u8], pause: Duration) -> io::Result<()> {
-    for byte in head.iter().chain(body) {
-        send(stream, &[&[*byte]]).await?;
-        tokio::time::sleep(pause).await;
-    }
-    Ok(())
 }
 
 /// The body but for its last byte, then spaces until the client has had enough.

@@ -16,7 +16,6 @@
 //! assert_eq!(archived, server.visible(&room));
 //! assert_eq!(server.most_at_once(&room), 1);
 //! ```
-#![expect(dead_code, reason = "the model can do more than the tests ask of it")]
 
 mod event;
 mod fault;

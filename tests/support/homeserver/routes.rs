@@ -212,7 +212,11 @@ impl World {
     }
 }
 
-const VERSIONS: &str = r#"{"versions":["r0.6.1","v1.1","v1.2","v1.3","v1.4","v1.5","v1.6","v1.7","v1.8","v1.9","v1.10","v1.11","v1.12"],"unstable_features":{"org.matrix.msc4445.initial_sync_timeline_topological_ordering":true}}"#;
+const VERSIONS: &str = r#"{
+    "versions":["r0.6.1","v1.1","v1.2","v1.3","v1.4","v1.5","v1.6","v1.7",
+        "v1.8","v1.9","v1.10","v1.11","v1.12"],
+    "unstable_features":{"org.matrix.msc4445.initial_sync_timeline_topological_ordering":true}
+}"#;
 
 fn whoami() -> String {
     object(&[("user_id", quote(ARCHIVER)), ("device_id", quote("MODEL")), ("is_guest", "false".to_owned())])

@@ -277,10 +277,6 @@ impl Homeserver {
     pub(crate) fn ignore(&self, user: &str) {
         self.change(|world| world.ignored.insert(user.to_owned()));
     }
-
-    pub(crate) fn unignore(&self, user: &str) {
-        self.change(|world| world.ignored.remove(user));
-    }
 }
 
 /// What the server does to its clients.

@@ -118,7 +118,8 @@ pub(super) fn federating(port: u16) -> Value {
             "destination_retry_multiplier": 1,
         },
         "rc_federation": {
-            "window_size": 1000, "sleep_limit": 100_000, "sleep_delay": 1, "reject_limit": 100_000, "concurrent": 100,
+            "window_size": 1000, "sleep_limit": 100_000, "sleep_delay": 1, "reject_limit": 100_000,
+            "concurrent": 100,
         },
     })
 }

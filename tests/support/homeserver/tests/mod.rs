@@ -15,7 +15,8 @@ async fn exchange(server: &Homeserver, method: &str, target: &str, body: &str) -
     let token = server.access_token();
     let length = body.len();
     let request = format!(
-        "{method} {target} HTTP/1.1\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {target} HTTP/1.1\r\nAuthorization: Bearer {token}\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut reply = Vec::new();

@@ -79,7 +79,8 @@ async fn a_lost_login_can_be_renewed() {
     assert_eq!((status, text(&body, &["errcode"]).as_deref()), (401, Some("M_UNKNOWN_TOKEN")));
     assert!(body.get("soft_logout").unwrap().is_true());
     let login = format!(
-        r#"{{"type":"m.login.password","identifier":{{"type":"m.id.user","user":"archive"}},"password":"{PASSWORD}"}}"#
+        r#"{{"type":"m.login.password","identifier":{{"type":"m.id.user","user":"archive"}},
+            "password":"{PASSWORD}"}}"#
     );
     exchange(&server, "POST", "/_matrix/client/v3/login", &login).await;
     let (status, body, _) = get(&server, "account/whoami").await;
