@@ -6,7 +6,7 @@ use crate::archive::column::text_column;
 ///
 /// A gap is walked several times: `GapSince`, `GapKnown` and `GapRecheck`, or without a token below
 /// `GapWhole` and `GapRecheck`. Each is opened by the transaction that finishes the one before
-/// ([`gap::walked`](super::gap::walked)).
+/// (`walk::gap::walked`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkKind {
     /// A room's whole past. Opened when the room's first response is stored, when a room whose history is
