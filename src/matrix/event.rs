@@ -223,14 +223,7 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     let redacts = fields.redacts.and_then(as_identifier);
     let content_redacts = if redaction { content_json.get("redacts").and_then(identifier) } else { None };
     faithful &= redacts.is_some() || fields.redacts.is_none();
-    let relation = content_json.get("m.relates_to");
-    let (relates_to, rel_type) = (
-        relation.and_then(|relation| relation.get("event_id")).and_then(identifier),
-        relation
-            .and_then(|relation| relation.get("rel_type"))
-            .and_then(Json::as_text)
-            .map(|text| text.to_column().0),
-    );
+    let (relates_to, rel_type) = relation(&content_json);
     let unsigned = fields.unsigned.and_then(json::members_of).unwrap_or_default();
     let unsigned = Fields::read(&unsigned);
     // These are read only from `unsigned`, which the own server writes. The server may repeat them at the top level
@@ -273,6 +266,13 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
         uncommon: None,
     };
     Ok(event.with_uncommon(|it| *it = uncommon))
+}
+
+/// The id and the type of `m.relates_to`.
+fn relation(content: &Json<'_>) -> (Option<String>, Option<String>) {
+    let Some(relation) = content.get("m.relates_to") else { return (None, None) };
+    let rel_type = relation.get("rel_type").and_then(Json::as_text).map(|text| text.to_column().0);
+    (relation.get("event_id").and_then(identifier), rel_type)
 }
 
 /// A stripped state event (specification, "Stripped state").

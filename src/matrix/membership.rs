@@ -3,7 +3,7 @@
 /// A user's membership in a room, as `m.room.member` events give it (specification, "Room membership").
 ///
 /// That of the account is stored with the room: each `/sync` response that lists the room sets it
-/// ([`room_update::membership`](super::room_update::membership)).
+/// (`matrix::room_update::membership`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
     /// Is in the room. Set while the room is in `rooms.join`.
