@@ -5,10 +5,6 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Neither `$STATE_DIRECTORY` nor a home directory says where data belongs.
-    #[error("no place for the data directory: set data_dir, STATE_DIRECTORY or HOME")]
-    NoDataDir,
-
     /// No directory holds a PostgreSQL that could run here.
     #[error(
         "no PostgreSQL found and no database configured\n  \
@@ -197,8 +193,7 @@ impl Error {
     /// machine must change, 77 where a permission is missing, 69 where trying again may help.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoDataDir
-            | Self::NoBinaries { .. }
+            Self::NoBinaries { .. }
             | Self::WrongMajor { .. }
             | Self::NotACluster(_)
             | Self::ForeignCluster { .. }

@@ -35,7 +35,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::unistd::Uid;
 use tracing::{error, info, warn};
 
 pub use self::error::Error;
@@ -68,16 +67,6 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The only place to look for `initdb` and `postgres`, if given.
     pub bin_dir: Option<PathBuf>,
-}
-
-/// Where data belongs when nobody says: `$STATE_DIRECTORY`; `/var/lib/backscroll` for root;
-/// `$XDG_DATA_HOME/backscroll`; `~/.local/share/backscroll`.
-pub fn default_data_dir() -> Result<PathBuf, Error> {
-    cluster::default_data_dir(
-        &|name| std::env::var_os(name).map(PathBuf::from),
-        Uid::effective().is_root(),
-        std::env::home_dir(),
-    )
 }
 
 /// A running private server, started by us or adopted.
@@ -167,16 +156,6 @@ impl Server {
     /// The port, which is part of the socket's name and nothing else.
     pub fn port(&self) -> u16 {
         self.port
-    }
-
-    /// The role to connect as.
-    pub fn user(&self) -> &'static str {
-        USER
-    }
-
-    /// The database to connect to.
-    pub fn database(&self) -> &'static str {
-        DATABASE
     }
 
     /// The connection string, as psql and sqlx take it. It holds no secret.

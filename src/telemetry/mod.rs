@@ -66,16 +66,6 @@ impl Telemetry {
     pub fn progress(&self) -> Progress {
         Progress::new(self.bars.clone(), self.terminal, self.colour)
     }
-
-    /// Whether a person sees stderr and progress is drawn there.
-    pub const fn is_terminal(&self) -> bool {
-        self.terminal
-    }
-
-    /// Runs `print`, which writes to the terminal itself, with the progress lines out of its way.
-    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
-        self.bars.suspend(print)
-    }
 }
 
 const fn is_pretty(format: LogFormat, terminal: bool) -> bool {

@@ -25,11 +25,6 @@ impl Database {
         let read = |source: &SecretSource| DatabaseUrl::parse(source, &source.read()?);
         self.url.as_ref().map(read).transpose()
     }
-
-    /// Where the URL is to be had, without reading it; `None` means the embedded server.
-    pub const fn source(&self) -> Option<&SecretSource> {
-        self.url.as_ref()
-    }
 }
 
 /// Where a PostgreSQL is and who we are there. Shown, its password is `***`.
