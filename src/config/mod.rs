@@ -132,11 +132,6 @@ impl Homeserver {
     pub fn password(&self) -> Option<(&str, &SecretSource)> {
         self.user.as_deref().zip(self.password.as_ref())
     }
-
-    /// The user to log in as, if one is set.
-    pub fn user(&self) -> Option<&str> {
-        self.user.as_deref()
-    }
 }
 
 /// How history is fetched.

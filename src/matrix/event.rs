@@ -178,7 +178,7 @@ fn in_content(room_version: Option<&str>) -> bool {
 }
 
 /// Parses one event of `room_id`. Other fields may be missing or have a wrong type. The bytes are then kept in
-/// [`Event::raw`].
+/// [`Uncommon::raw`].
 ///
 /// # Errors
 /// [`Malformed`] if `event_id`, `type` or `sender` is missing or cannot be used as a key.
@@ -472,7 +472,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether a server adds this member (P58, P63, P64). [`parse`] reads what the columns need. Such members are not
-/// kept in [`Event::raw`]: they depend on the account and the time of the request, or repeat another event's content,
+/// kept in [`Uncommon::raw`]: they depend on the account and the time of the request, or repeat another event's content,
 /// which that event's redaction would have to remove.
 fn is_derived(name: &Text<'_>) -> bool {
     matches!(

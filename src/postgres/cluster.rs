@@ -1,6 +1,5 @@
 //! The files of the cluster, and how they are created.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -238,45 +237,9 @@ pub(super) fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The default data directory: see [`super::default_data_dir`].
-pub(super) fn default_data_dir(
-    variable: &dyn Fn(&str) -> Option<PathBuf>,
-    is_root: bool,
-    home: Option<PathBuf>,
-) -> Result<PathBuf, Error> {
-    if let Some(dir) = super::socket::first(variable("STATE_DIRECTORY")) {
-        return Ok(dir);
-    }
-    if is_root {
-        return Ok(PathBuf::from("/var/lib/backscroll"));
-    }
-    let absolute = |dir: &PathBuf| dir.is_absolute() && dir.as_os_str() != OsStr::new("/");
-    variable("XDG_DATA_HOME")
-        .filter(absolute)
-        .or_else(|| home.filter(absolute).map(|home| home.join(".local/share")))
-        .map(|dir| dir.join("backscroll"))
-        .ok_or(Error::NoDataDir)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn data_goes_where_the_system_says() {
-        let state = |name: &str| (name == "STATE_DIRECTORY").then(|| "/var/lib/private/b:/x".into());
-        let xdg = |name: &str| (name == "XDG_DATA_HOME").then(|| "/data".into());
-        let none = |_: &str| None;
-        let home = || Some(PathBuf::from("/home/a"));
-        let at = |variable: &dyn Fn(&str) -> Option<PathBuf>, root| {
-            default_data_dir(variable, root, home()).unwrap()
-        };
-        assert_eq!(at(&state, true), Path::new("/var/lib/private/b"));
-        assert_eq!(at(&none, true), Path::new("/var/lib/backscroll"));
-        assert_eq!(at(&xdg, false), Path::new("/data/backscroll"));
-        assert_eq!(at(&none, false), Path::new("/home/a/.local/share/backscroll"));
-        assert!(matches!(default_data_dir(&none, false, None), Err(Error::NoDataDir)));
-    }
 
     #[test]
     fn only_a_cluster_or_nothing_will_do() {

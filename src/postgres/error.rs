@@ -7,10 +7,6 @@ use crate::Exit;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Neither `$STATE_DIRECTORY` nor a home directory is known.
-    #[error("no place for the data directory: set data_dir, STATE_DIRECTORY or HOME")]
-    NoDataDir,
-
     /// No directory contains a PostgreSQL that can run here.
     #[error(
         "no PostgreSQL found and no database configured\n  \
@@ -200,8 +196,7 @@ impl Error {
     /// The exit code of a process that ends with this error.
     pub fn exit_code(&self) -> Exit {
         match self {
-            Self::NoDataDir
-            | Self::NoBinaries { .. }
+            Self::NoBinaries { .. }
             | Self::WrongMajor { .. }
             | Self::NotACluster(_)
             | Self::ForeignCluster { .. }

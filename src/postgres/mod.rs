@@ -36,7 +36,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::unistd::Uid;
 use tracing::{error, info, warn};
 
 pub use self::error::Error;
@@ -69,16 +68,6 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// If given, the only directory to search for `initdb` and `postgres`.
     pub bin_dir: Option<PathBuf>,
-}
-
-/// The default data directory, the first that is known of: `$STATE_DIRECTORY`; `/var/lib/backscroll` for root;
-/// `$XDG_DATA_HOME/backscroll`; `~/.local/share/backscroll`.
-pub fn default_data_dir() -> Result<PathBuf, Error> {
-    cluster::default_data_dir(
-        &|name| std::env::var_os(name).map(PathBuf::from),
-        Uid::effective().is_root(),
-        std::env::home_dir(),
-    )
 }
 
 /// A running private server, which this process has started or found running ("adopted").
@@ -169,16 +158,6 @@ impl Server {
     /// The port, which is only part of the socket's name.
     pub fn port(&self) -> u16 {
         self.port
-    }
-
-    /// The role to connect as.
-    pub fn user(&self) -> &'static str {
-        USER
-    }
-
-    /// The database to connect to.
-    pub fn database(&self) -> &'static str {
-        DATABASE
     }
 
     /// The connection string for psql and sqlx. It contains no secret.

@@ -66,16 +66,6 @@ impl Telemetry {
     pub fn progress(&self) -> Progress {
         Progress::new(self.bars.clone(), self.terminal, self.colour)
     }
-
-    /// Whether progress is drawn on a terminal.
-    pub const fn is_terminal(&self) -> bool {
-        self.terminal
-    }
-
-    /// Runs `print`, which writes to the terminal itself, while the progress lines are cleared.
-    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
-        self.bars.suspend(print)
-    }
 }
 
 const fn is_pretty(format: LogFormat, terminal: bool) -> bool {

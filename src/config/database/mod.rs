@@ -25,11 +25,6 @@ impl Database {
         let read = |source: &SecretSource| DatabaseUrl::parse(source, &source.read()?);
         self.url.as_ref().map(read).transpose()
     }
-
-    /// Where the URL comes from, without reading it. `None`: the private server.
-    pub const fn source(&self) -> Option<&SecretSource> {
-        self.url.as_ref()
-    }
 }
 
 /// The address, user and database of a PostgreSQL server. The password is displayed as `***`.

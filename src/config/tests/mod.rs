@@ -104,7 +104,7 @@ fn environment_goes_before_file_and_flags_before_both() {
     assert!(config.backfill.rewalk_after.is_empty());
     assert!(config.rooms.watches("!b:hs", &[]) && !config.rooms.watches("!d:hs", &[]));
     assert_eq!(config.rooms.prev_batch("!c:hs"), Some("t1"));
-    assert_eq!(config.homeserver.user(), Some("12345"));
+    assert_eq!(config.homeserver.user.as_deref(), Some("12345"));
     assert_eq!(config.postgres_bin.as_deref(), Some(Path::new("/opt/pg/bin")));
 
     let mut flags = Overrides::default();
