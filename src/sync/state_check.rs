@@ -16,7 +16,7 @@ use super::{past_membership, wanted_rooms};
 use crate::{
     Error,
     archive::StaleRoom,
-    backoff::{Retry, doubled},
+    backoff::{Backoff, Retry, doubled},
     context::Context,
     matrix::{self, Events},
     telemetry::pulse,
@@ -66,9 +66,12 @@ struct StateChecks<'c> {
 }
 
 /// A room whose state could not be fetched.
+#[derive(Debug)]
 struct Postponed {
     until: Instant,
     tries: u32,
+    /// How often the homeserver has refused the state. A single refusal may be temporary, or come from a proxy.
+    refusals: Backoff,
 }
 
 /// The result of requesting a room's state.
@@ -76,6 +79,8 @@ enum Checked {
     Done,
     /// The request failed. The room is retried later.
     Failed(matrix::Error),
+    /// The homeserver refuses the state. The room is retried, until that counts as final.
+    Refused(matrix::Error),
     /// The response is older than a state that `/sync` has reported meanwhile, or the stored room id is not valid.
     /// The room is retried later.
     Superseded,
@@ -93,8 +98,11 @@ impl StateChecks<'_> {
             self.forget_trusted().await?;
             for room in self.next_rooms(&asked_keys).await? {
                 if asked_keys.insert(room.room_key) {
+                    let postponed = self.postponed.get(&room.room_key);
+                    let is_refused =
+                        postponed.is_some_and(|it| context.retries.is_believed_soon(&it.refusals));
                     let check = async move {
-                        let checked = check(context, &room).await;
+                        let checked = check(context, &room, is_refused).await;
                         (room, checked)
                     };
                     // Each request sets its own limit for the watchdog, so each check is watched separately.
@@ -186,6 +194,16 @@ impl StateChecks<'_> {
                 self.limits += 1;
                 self.limited_until = Some(Instant::now() + pause.max(AGAIN));
             }
+            Checked::Refused(error) => {
+                let again = self.postpone(room.room_key);
+                if let Some(postponed) = self.postponed.get_mut(&room.room_key) {
+                    postponed.refusals.fail();
+                }
+                tracing::info!(
+                    room.id = %room.room_id, %error, retry_in_s = again.as_secs(),
+                    "the homeserver refuses the room's state"
+                );
+            }
             Checked::Failed(error) => {
                 let again = self.postpone(room.room_key);
                 tracing::warn!(
@@ -198,15 +216,19 @@ impl StateChecks<'_> {
 
     /// Schedules a retry for the room: at once the first time, later with a growing delay. Returns the delay.
     fn postpone(&mut self, room_key: i32) -> Duration {
-        let before = self.postponed.get(&room_key).map_or(0, |room| room.tries);
-        let pause = before.checked_sub(1).map_or(Duration::ZERO, |times| doubled(AGAIN, times, AT_LAST));
-        self.postponed.insert(room_key, Postponed { until: Instant::now() + pause, tries: before + 1 });
+        let now = Instant::now();
+        let new = || Postponed { until: now, tries: 0, refusals: Backoff::default() };
+        let room = self.postponed.entry(room_key).or_insert_with(new);
+        let pause = room.tries.checked_sub(1).map_or(Duration::ZERO, |times| doubled(AGAIN, times, AT_LAST));
+        room.until = now + pause;
+        room.tries += 1;
         pause
     }
 }
 
-/// Requests the state of a room and stores it.
-async fn check(context: &Context, room: &StaleRoom) -> Result<Checked, Error> {
+/// Requests the state of a room and stores it. `is_refused`: whether earlier refusals were so many, over so long a time,
+/// that another one counts as final. The state then stays as it is.
+async fn check(context: &Context, room: &StaleRoom, is_refused: bool) -> Result<Checked, Error> {
     // An earlier version stored an id that is not a valid room id: it cannot be requested.
     let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::Superseded) };
     let Some(mut account) = context.writer.archive().account().await? else { return Ok(Checked::Done) };
@@ -215,7 +237,12 @@ async fn check(context: &Context, room: &StaleRoom) -> Result<Checked, Error> {
     let state = match state {
         None => return Ok(Checked::Stopped),
         Some(Ok(state)) => state,
-        Some(Err(error)) if error.is_forbidden() || (!room.is_archived() && error.is_not_found()) => None,
+        Some(Err(error)) if error.is_forbidden() || (!room.is_archived() && error.is_not_found()) => {
+            if !is_refused {
+                return Ok(Checked::Refused(error));
+            }
+            None
+        }
         Some(Err(error)) => return Ok(Checked::Failed(error)),
     };
     match state {
