@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Whether and when to retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
+pub(crate) enum Retry {
     /// After a pause of the loop's own choice, see [`Backoff`].
     Backoff,
     /// After the pause that the server has requested.
@@ -27,61 +27,61 @@ const BRIEF: Duration = Duration::from_secs(5);
 
 /// How long refusals must last before they count as final. A single one may be temporary, or come from a proxy.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub(crate) struct Patience {
     time: Duration,
 }
 
 impl Patience {
     /// `time`: between the first refusal and the one that counts as final.
-    pub fn new(time: Duration) -> Self {
+    pub(crate) fn new(time: Duration) -> Self {
         Self { time }
     }
 
     /// A shorter patience: for a single run or a command, and for a refusal that delays everything else.
     #[must_use]
-    pub fn brief(self) -> Self {
+    pub(crate) fn brief(self) -> Self {
         Self { time: self.time.min(BRIEF) }
     }
 
     /// The time.
-    pub fn time(self) -> Duration {
+    pub(crate) fn time(self) -> Duration {
         self.time
     }
 }
 
 /// Pauses that double from half a second up to a minute. Each is multiplied by a random factor from 0.5 to 1.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
     first: Option<Instant>,
 }
 
 impl Backoff {
     /// Counts a failure.
-    pub fn fail(&mut self) {
+    pub(crate) fn fail(&mut self) {
         self.first.get_or_insert_with(Instant::now);
         self.failures = self.failures.saturating_add(1);
     }
 
     /// Counts a failure and returns the pause before the next try.
-    pub fn pause(&mut self) -> Duration {
+    pub(crate) fn pause(&mut self) -> Duration {
         let whole = doubled(FIRST, self.failures, LONGEST);
         self.fail();
         jitter(whole)
     }
 
     /// Failures since the last success.
-    pub fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 
     /// Whether there were enough failures since the last success, over a long enough time, to count as final.
-    pub fn is_lasting(&self, patience: Patience) -> bool {
+    pub(crate) fn is_lasting(&self, patience: Patience) -> bool {
         self.failures >= REPEATS && self.first.is_some_and(|first| first.elapsed() >= patience.time)
     }
 
     /// Call this on success.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }
 }
@@ -92,7 +92,7 @@ pub(crate) fn doubled(first: Duration, times: u32, longest: Duration) -> Duratio
 }
 
 /// A pause multiplied by a random factor from 0.5 to 1.
-pub fn jitter(whole: Duration) -> Duration {
+pub(crate) fn jitter(whole: Duration) -> Duration {
     whole.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 

@@ -33,30 +33,30 @@ const DATABASE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Which errors are retried, how soon, and when they become final.
 #[derive(Clone, Copy, Debug)]
-pub struct RetryPolicy {
+pub(crate) struct RetryPolicy {
     once: bool,
     patience: Patience,
 }
 
 impl RetryPolicy {
     /// A daemon never gives up on an error that may be temporary. A single run or a command (`once`) does.
-    pub fn new(patience: Duration, once: bool) -> Self {
+    pub(crate) fn new(patience: Duration, once: bool) -> Self {
         let patience = Patience::new(patience);
         Self { once, patience: if once { patience.brief() } else { patience } }
     }
 
     /// Whether this is the policy of a single run or a command.
-    pub fn is_for_once(&self) -> bool {
+    pub(crate) fn is_for_once(&self) -> bool {
         self.once
     }
 
     /// Whether there were so many `refusals`, over so long a time, that they count as final.
-    pub fn is_believed(&self, refusals: &Backoff) -> bool {
+    pub(crate) fn is_believed(&self, refusals: &Backoff) -> bool {
         refusals.is_lasting(self.patience)
     }
 
     /// The same with a shorter time, for a refusal that delays everything else.
-    pub fn is_believed_soon(&self, refusals: &Backoff) -> bool {
+    pub(crate) fn is_believed_soon(&self, refusals: &Backoff) -> bool {
         refusals.is_lasting(self.patience.brief())
     }
 
@@ -83,7 +83,7 @@ impl RetryPolicy {
 
     /// The pause before the next try. `None`: the error is final, because no retry helps or there were enough tries.
     /// Repeated failures are logged at 1, 2, 4, 8, … in a row.
-    pub fn pause(&self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
+    pub(crate) fn pause(&self, error: &Error, backoff: &mut Backoff) -> Option<Duration> {
         let mut pause = match error.retry() {
             Retry::Never => return None,
             // The database is usually close, and its failures are short.
@@ -116,48 +116,48 @@ impl RetryPolicy {
 #[derive(Debug)]
 pub struct Context {
     /// The configuration.
-    pub config: Config,
+    pub(crate) config: Config,
     /// The homeserver.
-    pub client: Identity,
+    pub(crate) client: Identity,
     /// The database.
-    pub writer: Writer,
+    pub(crate) writer: Writer,
     /// The order of writes to the database.
-    pub write_slots: WriteSlots,
+    pub(crate) write_slots: WriteSlots,
     /// Rooms with recent live events.
-    pub active_rooms: ActiveRooms,
+    pub(crate) active_rooms: ActiveRooms,
     /// Permits for pages that are fetched ahead.
-    pub spare_pages: SparePages,
+    pub(crate) spare_pages: SparePages,
     /// What the terminal and the log show of the work.
-    pub progress: Progress,
+    pub(crate) progress: Progress,
     /// Whether the loops are alive.
-    pub health: Arc<Health>,
+    pub(crate) health: Arc<Health>,
     /// Events that `/sync` has brought in this run.
-    pub live_events: AtomicU64,
+    pub(crate) live_events: AtomicU64,
     /// Whether the last `/sync` request succeeded. False before the first one of this run.
-    pub sync_is_current: AtomicBool,
+    pub(crate) sync_is_current: AtomicBool,
     /// Wakes the backward loop: there may be new walks.
-    pub walks_opened: Notify,
+    pub(crate) walks_opened: Notify,
     /// Wakes the comparison of states: there may be stale rooms.
-    pub states_marked_stale: Notify,
+    pub(crate) states_marked_stale: Notify,
     /// How many `/sync` responses were stored in this run.
-    pub responses: watch::Sender<u64>,
+    pub(crate) responses: watch::Sender<u64>,
     /// How many of the next `/sync` requests ask for an immediate response.
-    pub hurries: AtomicU8,
+    pub(crate) hurries: AtomicU8,
     /// Cancels the `/sync` request that is under way, so that the next one follows at once.
-    pub hurried: Notify,
+    pub(crate) hurried: Notify,
     /// Wakes the forward loop: the choice of rooms may have changed, see [`crate::archive::Change`].
-    pub rooms_chosen: Notify,
+    pub(crate) rooms_chosen: Notify,
     /// Cancelled at shutdown.
-    pub shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
     /// Whether this is a single run, which ends when nothing more is due.
-    pub once: bool,
+    pub(crate) once: bool,
     /// Which errors are retried, and when they become final.
-    pub retries: RetryPolicy,
+    pub(crate) retries: RetryPolicy,
 }
 
 impl Context {
     /// Waits, or returns early on shutdown.
-    pub async fn pause(&self, pause: Duration) {
+    pub(crate) async fn pause(&self, pause: Duration) {
         pulse::within(pause);
         // Tokio sleeps at least a millisecond, which is long where no pause is due.
         if pause.is_zero() {
@@ -170,7 +170,7 @@ impl Context {
     }
 
     /// Waits until a `/sync` response is stored that was requested after this call.
-    pub async fn hear_news(&self) {
+    pub(crate) async fn hear_news(&self) {
         let mut responses = self.responses.subscribe();
         // The next response may have been requested before this call; the one after it was not.
         let wanted = *responses.borrow() + 2;
@@ -182,7 +182,7 @@ impl Context {
 
     /// The result of a request. `None`: the daemon shuts down. A server may never answer, so shutdown must not wait
     /// for it.
-    pub async fn unless_stopped<T>(&self, request: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn unless_stopped<T>(&self, request: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             () = self.shutdown.cancelled() => None,
             answer = request => Some(answer),
@@ -194,7 +194,7 @@ impl Context {
     /// * The later passes through a gap. A late event could lead such a pass into a newer gap that has no row yet. It would
     ///   place events below the older gap that belong above it.
     /// * Walks that begin at `since`. They would place late events below events that no response has reported yet.
-    pub fn sync_is_current(&self) -> bool {
+    pub(crate) fn sync_is_current(&self) -> bool {
         self.sync_is_current.load(Ordering::Relaxed)
     }
 
@@ -203,7 +203,7 @@ impl Context {
     ///
     /// # Errors
     /// The error itself, if it is final; or the error of the renewal, if that is.
-    pub async fn recover(&self, mut error: Error, backoff: &mut Backoff) -> Result<(), Error> {
+    pub(crate) async fn recover(&self, mut error: Error, backoff: &mut Backoff) -> Result<(), Error> {
         if matches!(&error, Error::Matrix(error) if error.is_logged_out()) {
             let Some(Err(failure)) = self.unless_stopped(self.client.renew()).await else {
                 // The token was renewed, or the server accepts the old one for another request.
@@ -272,7 +272,7 @@ impl Context {
     }
 
     /// Records for `backscroll status` that the homeserver has failed several times in a row. Nothing else uses it.
-    pub async fn note_failing(&self, error: &matrix::Error, failures: u32) {
+    pub(crate) async fn note_failing(&self, error: &matrix::Error, failures: u32) {
         self.health.homeserver_is(Homeserver::Fails(format!("failed to {error}")));
         if failures < 2 || !failures.is_power_of_two() {
             return;

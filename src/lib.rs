@@ -33,22 +33,24 @@
 //! * Only the process that holds the lease writes: each transaction checks the lease first (`archive::lease`).
 //! * A position never changes, except by [`backfill::resequence`]. Only `/sync` and `/state` move the current state.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "the docs are for those who work on the source")]
+
 pub mod archive;
 pub mod backfill;
-pub mod backoff;
+pub(crate) mod backoff;
 pub(crate) mod child;
 pub mod cli;
 pub mod config;
 pub mod context;
 pub mod daemon;
-pub mod error;
+pub(crate) mod error;
 pub mod fetch;
 pub mod matrix;
 pub mod postgres;
 pub(crate) mod schedule;
-pub mod service;
-pub mod sync;
+pub(crate) mod service;
+pub(crate) mod sync;
 pub mod telemetry;
-pub mod text;
+pub(crate) mod text;
 
 pub use error::{Error, Exit};

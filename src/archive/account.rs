@@ -8,21 +8,21 @@ use super::{Archive, Error, Writer, rollback_probe};
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Internal key.
-    pub account_key: i32,
+    pub(crate) account_key: i32,
     /// Matrix user id.
-    pub user_id: String,
+    pub(crate) user_id: String,
     /// The device of an earlier login with the password.
-    pub device_id: Option<String>,
+    pub(crate) device_id: Option<String>,
     /// The token of the next `/sync` request. `None`: an initial sync.
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
     /// The fingerprint of the room filter that was last applied. After a change of the choice, a text that equals no
     /// fingerprint.
-    pub rooms_filter: Option<String>,
+    pub(crate) rooms_filter: Option<String>,
 }
 
 impl Archive {
     /// The archive's account. `None`: the archive is new.
-    pub async fn account(&self) -> Result<Option<Account>, Error> {
+    pub(crate) async fn account(&self) -> Result<Option<Account>, Error> {
         let account = sqlx::query_as!(
             Account,
             "select account_key, user_id, device_id, since, rooms_filter from archive.accounts order by account_key"
@@ -38,7 +38,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::AnotherAccount`] if the archive belongs to another account, which sees other events.
-    pub async fn account(
+    pub(crate) async fn account(
         &self,
         user_id: &str,
         homeserver: &str,
@@ -67,7 +67,7 @@ impl Writer {
     }
 
     /// Records why the homeserver fails. The next stored response removes this.
-    pub async fn note_homeserver_fails(&self, error: &str) -> Result<(), Error> {
+    pub(crate) async fn note_homeserver_fails(&self, error: &str) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         sqlx::query!(
             "update archive.accounts
@@ -83,7 +83,7 @@ impl Writer {
 
     /// Drops a `since` that the server refuses (P134) or misunderstands (P23). The next response is an initial one,
     /// and opens a gap in every room that was followed. Returns the account as it is now.
-    pub async fn forget_since(&self, account: &Account) -> Result<Account, Error> {
+    pub(crate) async fn forget_since(&self, account: &Account) -> Result<Account, Error> {
         let mut transaction = self.begin().await?;
         let forgotten = sqlx::query!(
             "update archive.accounts set since = null where account_key = $1 and since is not distinct from $2",

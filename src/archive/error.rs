@@ -144,7 +144,7 @@ pub enum Error {
 
 impl Error {
     /// Whether and when to retry.
-    pub fn retry(&self) -> Retry {
+    pub(crate) fn retry(&self) -> Retry {
         match self {
             Self::Database(_) if self.passes() => Retry::Backoff,
             Self::CheckpointMoved | Self::LeaseLost { .. } => Retry::Backoff,

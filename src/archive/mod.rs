@@ -30,7 +30,7 @@ use sqlx::{
 
 pub use self::{
     account::Account,
-    database::{inspect, requirements, role::WideRole, waits::Wait},
+    database::{inspect, requirements},
     erasure::{Erased, Subject},
     error::Error,
     ingest::sync_response::{Intake, SyncOutcome},
@@ -53,6 +53,7 @@ pub use self::{
 };
 
 use self::database::sessions::Sessions;
+pub(crate) use self::database::{role::WideRole, waits::Wait};
 use crate::config::RedactionPolicy as Policy;
 
 /// How long connecting may take. A database that does not answer is then reported.

@@ -16,20 +16,20 @@ use crate::matrix::Page;
 #[derive(Clone, Debug)]
 pub struct Resequence {
     /// The room's internal key.
-    pub room_key: i32,
+    pub(crate) room_key: i32,
     /// The `from` of the next request.
-    pub cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
     /// Pages read.
-    pub pages: i64,
+    pub(crate) pages: i64,
 }
 
 /// The result of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRead {
     /// The number of events that it added to the order.
-    pub added: u64,
+    pub(crate) added: u64,
     /// Whether the room's create event is in the order.
-    pub create_passed: bool,
+    pub(crate) create_passed: bool,
 }
 
 impl Writer {
@@ -37,7 +37,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::NoSuchRoom`] if the archive does not know the room.
-    pub async fn open_resequence(&self, room_id: &str) -> Result<Resequence, Error> {
+    pub(crate) async fn open_resequence(&self, room_id: &str) -> Result<Resequence, Error> {
         let mut transaction = self.begin().await?;
         let Some(room) = room::find(&mut transaction, room_id).await? else {
             return Err(Error::NoSuchRoom(room_id.to_owned()));
@@ -66,7 +66,7 @@ impl Writer {
     }
 
     /// Begins again at the newest event, because the server refuses the cursor.
-    pub async fn restart_resequence(&self, at: &Resequence) -> Result<Resequence, Error> {
+    pub(crate) async fn restart_resequence(&self, at: &Resequence) -> Result<Resequence, Error> {
         let mut transaction = self.begin().await?;
         move_cursor(&mut transaction, at, None, 0).await?;
         forget_order(&mut transaction, at.room_key).await?;
@@ -79,7 +79,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::CheckpointMoved`] if the cursor is not where `at` says.
-    pub async fn apply_resequence_page(
+    pub(crate) async fn apply_resequence_page(
         &self,
         at: &mut Resequence,
         page: &Page,
@@ -106,7 +106,7 @@ impl Writer {
 
     /// Rewrites the room's positions in the order that was read, in one transaction. Returns how many events have a
     /// new position.
-    pub async fn finish_resequence(&self, at: &Resequence) -> Result<u64, Error> {
+    pub(crate) async fn finish_resequence(&self, at: &Resequence) -> Result<u64, Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, at.room_key).await?;
         merge_unlisted(&mut transaction, at.room_key).await?;

@@ -18,27 +18,27 @@ const LOOK_BACK: i64 = 10_000;
 #[derive(Clone, Debug)]
 pub struct Anchor {
     /// The room.
-    pub room_id: String,
+    pub(crate) room_id: String,
     /// The event.
-    pub event_id: String,
+    pub(crate) event_id: String,
     /// Its sender.
-    pub sender: String,
+    pub(crate) sender: String,
     /// The create event.
-    pub create_event_id: String,
+    pub(crate) create_event_id: String,
 }
 
 /// An event from before an anchor.
 #[derive(Clone, Debug)]
-pub struct Older {
+pub(crate) struct Older {
     /// The event.
-    pub event_id: String,
+    pub(crate) event_id: String,
     /// Whether its sender is that of the anchor.
-    pub is_own: bool,
+    pub(crate) is_own: bool,
 }
 
 impl Archive {
     /// The newest events of the last response, in rooms that the account is in.
-    pub async fn anchors(&self) -> Result<Vec<Anchor>, Error> {
+    pub(crate) async fn anchors(&self) -> Result<Vec<Anchor>, Error> {
         let anchors = sqlx::query_as!(
             Anchor,
             "select r.room_id, a.event_id, e.sender, c.event_id as create_event_id
@@ -56,7 +56,7 @@ impl Archive {
 
     /// Older and older events before the anchor, of the same kind: state or not. A server that was rolled back still
     /// has them. A server that purges events by age does not. Those of the same sender come first.
-    pub async fn older(&self, anchor: &Anchor) -> Result<Vec<Older>, Error> {
+    pub(crate) async fn older(&self, anchor: &Anchor) -> Result<Vec<Older>, Error> {
         let older = sqlx::query_as!(
             Older,
             r#"select older.event_id as "event_id!", older.is_own as "is_own!"

@@ -6,7 +6,7 @@
 
 pub mod operator;
 mod prefetch;
-pub mod resequence;
+pub(crate) mod resequence;
 mod walk;
 
 use std::{
@@ -76,7 +76,7 @@ impl Queue {
 ///
 /// # Panics
 /// If a walk panics.
-pub async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -> Result<(), Error> {
+pub(crate) async fn run(context: &Arc<Context>, all_opened: impl Future<Output = ()>) -> Result<(), Error> {
     let mut all_opened = pin!(all_opened);
     let mut to_end = false;
     let mut backoff = Backoff::default();

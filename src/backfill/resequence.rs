@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// An error that a retry cannot fix.
-pub async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Error> {
+pub(crate) async fn run(context: &Context, room_id: &RoomId) -> Result<Option<u64>, Error> {
     let mut at = context.writer.open_resequence(room_id.as_str()).await?;
     let mut seen = HashSet::new();
     let (mut backoff, mut refusals, mut asked_again) = (Backoff::default(), Backoff::default(), 0);

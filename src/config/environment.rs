@@ -16,7 +16,7 @@ pub struct Environment {
 
 impl Environment {
     /// The environment of this process.
-    pub fn process() -> Self {
+    pub(crate) fn process() -> Self {
         Self {
             variables: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))

@@ -36,62 +36,62 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-pub use database::{Database, DatabaseUrl};
+pub(crate) use database::{Database, DatabaseUrl};
 pub use environment::Environment;
 pub use error::{Error, Unknown};
-pub use layers::Origin;
-pub use rooms::{Choice, Choices, Rooms};
-pub use secret::SecretSource;
+pub(crate) use layers::Origin;
+pub(crate) use rooms::{Choice, Choices, Rooms};
+pub(crate) use secret::SecretSource;
 
 /// The documented file that `backscroll config example` prints: every setting with its default.
-pub const EXAMPLE: &str = include_str!("../../deploy/backscroll.example.toml");
+pub(crate) const EXAMPLE: &str = include_str!("../../deploy/backscroll.example.toml");
 
 /// The effective configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The homeserver, and the account on it.
-    pub homeserver: Homeserver,
+    pub(crate) homeserver: Homeserver,
     /// The database: the configured one, or the private server.
-    pub database: Database,
+    pub(crate) database: Database,
     /// The absolute path of the directory with the private server's cluster.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Where this path comes from: a file and line, a variable, or the default.
-    pub data_dir_origin: Origin,
+    pub(crate) data_dir_origin: Origin,
     /// Which rooms are archived.
-    pub rooms: Rooms,
+    pub(crate) rooms: Rooms,
     /// How history is fetched.
-    pub backfill: Backfill,
+    pub(crate) backfill: Backfill,
     /// What a redaction does to archived events.
-    pub redactions: RedactionPolicy,
+    pub(crate) redactions: RedactionPolicy,
     /// What is logged and how.
-    pub log: LogSettings,
+    pub(crate) log: LogSettings,
     /// The address that serves health and metrics, if any.
-    pub http_listen: Option<SocketAddr>,
+    pub(crate) http_listen: Option<SocketAddr>,
     /// The directory of PostgreSQL's programs, from `BACKSCROLL_POSTGRES_BIN`.
-    pub postgres_bin: Option<PathBuf>,
+    pub(crate) postgres_bin: Option<PathBuf>,
     /// The configuration file, if there is one.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// Warnings about allowed but unwise settings, one sentence each. They are logged once telemetry has started.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     shown: Vec<show::Shown>,
 }
 
 /// The homeserver, and the account on it.
 #[derive(Clone, Debug)]
-pub struct Homeserver {
+pub(crate) struct Homeserver {
     url: Option<Url>,
     token: Option<SecretSource>,
     user: Option<String>,
     password: Option<SecretSource>,
     /// The timeout of the `/sync` long poll.
-    pub sync_timeout: Duration,
+    pub(crate) sync_timeout: Duration,
     /// How long the homeserver must keep refusing something before the refusal counts as final.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 /// How to log in.
 #[derive(Clone, Debug)]
-pub enum Credentials {
+pub(crate) enum Credentials {
     /// An access token.
     Token(SecretSource),
     /// A user and a password to log in with.
@@ -105,7 +105,7 @@ pub enum Credentials {
 
 impl Homeserver {
     /// The base URL. It is https unless the host is loopback or the operator allows http.
-    pub fn url(&self) -> Result<&Url, Error> {
+    pub(crate) fn url(&self) -> Result<&Url, Error> {
         self.url.as_ref().ok_or(Error::Missing {
             key: "homeserver.url",
             remedy: "write `url = \"https://matrix.example.org\"` under [homeserver] in backscroll.toml, \
@@ -114,7 +114,7 @@ impl Homeserver {
     }
 
     /// The access token if there is one, else user and password.
-    pub fn credentials(&self) -> Result<Credentials, Error> {
+    pub(crate) fn credentials(&self) -> Result<Credentials, Error> {
         match (&self.token, self.password()) {
             (Some(token), _) => Ok(Credentials::Token(token.clone())),
             (None, Some((user, password))) => {
@@ -129,30 +129,30 @@ impl Homeserver {
     }
 
     /// User and password if both are set, also in addition to an access token: to log in again after a logout.
-    pub fn password(&self) -> Option<(&str, &SecretSource)> {
+    pub(crate) fn password(&self) -> Option<(&str, &SecretSource)> {
         self.user.as_deref().zip(self.password.as_ref())
     }
 }
 
 /// How history is fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backfill {
+pub(crate) struct Backfill {
     /// How many rooms are walked at once, at least 1.
-    pub concurrency: usize,
+    pub(crate) concurrency: usize,
     /// The largest number of events to request in one page, 1 to 1000.
-    pub page_size: u16,
+    pub(crate) page_size: u16,
     /// How long after a gap was filled it is walked again.
-    pub recheck_after: Duration,
+    pub(crate) recheck_after: Duration,
     /// How long after a walk's end the history is walked again. The last value repeats. Empty: never.
-    pub rewalk_after: Vec<Duration>,
+    pub(crate) rewalk_after: Vec<Duration>,
     /// First retry delay after a walk has stalled. It doubles each time the walk stalls again.
-    pub stalled_after: Duration,
+    pub(crate) stalled_after: Duration,
 }
 
 /// What a redaction does to archived events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RedactionPolicy {
+pub(crate) enum RedactionPolicy {
     /// The content is removed, as on the homeserver.
     #[default]
     Honour,
@@ -163,7 +163,7 @@ pub enum RedactionPolicy {
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Pretty on a terminal, JSON elsewhere.
     #[default]
     Auto,
@@ -175,11 +175,11 @@ pub enum LogFormat {
 
 /// What is logged, and in which format.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogSettings {
+pub(crate) struct LogSettings {
     /// The format of log lines.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
     /// A level, or directives such as `info,backscroll::sync=debug`. It is known to be valid.
-    pub level: String,
+    pub(crate) level: String,
 }
 
 /// Settings from flags, which take precedence over all others. A secret is never a flag.
@@ -191,7 +191,7 @@ impl Overrides {
     ///
     /// # Panics
     /// If there is no such setting, or if it is a secret. Both are bugs in this program.
-    pub fn set(&mut self, key: &'static str, flag: &'static str, value: impl Into<String>) {
+    pub(crate) fn set(&mut self, key: &'static str, flag: &'static str, value: impl Into<String>) {
         assert!(settings::KEYS.contains(&key), "{key} is no setting");
         assert!(!keys::SECRET.contains(&key), "{key} is a secret");
         self.0.push((key, flag, value.into()));
@@ -200,7 +200,7 @@ impl Overrides {
 
 impl Config {
     /// Reads the configuration of this process. `path`: the value of `--config`.
-    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, Error> {
+    pub(crate) fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, Error> {
         Self::load_in(&Environment::process(), path, overrides)
     }
 
@@ -218,7 +218,7 @@ impl Config {
     }
 
     /// The effective configuration as TOML, with the origin of every value. Secrets are masked.
-    pub fn show(&self) -> String {
+    pub(crate) fn show(&self) -> String {
         show::render(&self.shown)
     }
 }

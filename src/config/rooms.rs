@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// The room filter. Archived are the rooms that match an `include` pattern and no `exclude` pattern, and the rooms
 /// that are listed by id. Choices made with `backscroll rooms` take precedence.
 #[derive(Clone, Debug)]
-pub struct Rooms {
+pub(crate) struct Rooms {
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
     listed: BTreeMap<String, Option<String>>,
@@ -13,15 +13,15 @@ pub struct Rooms {
 }
 
 /// The choices made with `backscroll rooms`, by room id.
-pub type Choices = BTreeMap<String, Choice>;
+pub(crate) type Choices = BTreeMap<String, Choice>;
 
 /// The choice made with `backscroll rooms` for one room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// Added or removed. `None`: the configuration decides.
-    pub wanted: Option<bool>,
+    pub(crate) wanted: Option<bool>,
     /// Whether the room is paused.
-    pub paused: bool,
+    pub(crate) paused: bool,
 }
 
 impl Rooms {
@@ -35,12 +35,12 @@ impl Rooms {
 
     /// Adds the choices made at run time, which take precedence.
     #[must_use]
-    pub fn with_choices(&self, choices: Choices) -> Self {
+    pub(crate) fn with_choices(&self, choices: Choices) -> Self {
         Self { choices, ..self.clone() }
     }
 
     /// Whether a room with these aliases is archived.
-    pub fn watches(&self, room_id: &str, aliases: &[&str]) -> bool {
+    pub(crate) fn watches(&self, room_id: &str, aliases: &[&str]) -> bool {
         let Choice { wanted, paused } = self.choices.get(room_id).copied().unwrap_or_default();
         !paused && wanted.unwrap_or_else(|| self.is_configured(room_id, aliases))
     }
@@ -51,12 +51,12 @@ impl Rooms {
     }
 
     /// Whether the filter accepts all rooms.
-    pub fn takes_all(&self) -> bool {
+    pub(crate) fn takes_all(&self) -> bool {
         self.exclude.is_empty() && self.include.iter().any(|pattern| pattern.0 == ['*'])
     }
 
     /// A text that changes when the choice of rooms changes.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let patterns = |patterns: &[Pattern]| -> Vec<String> {
             patterns.iter().map(|pattern| pattern.0.iter().collect()).collect()
         };
@@ -72,12 +72,12 @@ impl Rooms {
     }
 
     /// The token at which the operator wants a room's history walk to begin.
-    pub fn prev_batch(&self, room_id: &str) -> Option<&str> {
+    pub(crate) fn prev_batch(&self, room_id: &str) -> Option<&str> {
         self.listed.get(room_id)?.as_deref()
     }
 
     /// The rooms listed by id, with the token at which their walk begins, if there is one. Ordered by id.
-    pub fn listed(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+    pub(crate) fn listed(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.listed.iter().map(|(id, token)| (id.as_str(), token.as_deref()))
     }
 }

@@ -46,7 +46,7 @@ impl Kind {
 /// The source of a secret. It is read only when it is needed, so that a command that does not need it works without
 /// it. A token that was changed on disk is used after reading again.
 #[derive(Clone)]
-pub struct SecretSource {
+pub(crate) struct SecretSource {
     kind: Kind,
     origin: Origin,
     place: Place,
@@ -79,7 +79,7 @@ impl SecretSource {
     }
 
     /// Where it comes from. Does not contain the secret.
-    pub const fn origin(&self) -> &Origin {
+    pub(crate) const fn origin(&self) -> &Origin {
         &self.origin
     }
 
@@ -89,7 +89,7 @@ impl SecretSource {
     }
 
     /// Reads the secret.
-    pub fn read(&self) -> Result<SecretString, Error> {
+    pub(crate) fn read(&self) -> Result<SecretString, Error> {
         match &self.place {
             Place::Value(value) => self.check(value.expose_secret()),
             Place::Credential(path) => self.open(path, None),

@@ -21,11 +21,8 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{
-    no_archive::{NoArchive, in_database},
-    stalled::Stalled,
-    store::Store,
-};
+pub(crate) use self::no_archive::in_database;
+pub use self::{no_archive::NoArchive, stalled::Stalled, store::Store};
 use crate::{
     Error,
     archive::{

@@ -18,7 +18,7 @@ pub struct NoArchive(String);
 
 impl NoArchive {
     /// The process's exit code.
-    pub const EXIT_CODE: Exit = Exit::Configuration;
+    pub(crate) const EXIT_CODE: Exit = Exit::Configuration;
 
     /// In the configured data directory.
     pub(super) fn in_data_dir(config: &Config) -> Self {
@@ -49,7 +49,7 @@ fn in_data_dir(config: &Config) -> String {
 }
 
 /// Names the database, without the password.
-pub fn in_database(url: &DatabaseUrl) -> String {
+pub(crate) fn in_database(url: &DatabaseUrl) -> String {
     format!(
         "there is no archive in the database {url} yet: `backscroll run` or `backscroll migrate` creates it; \
          to use another database, set database.url or DATABASE_URL"

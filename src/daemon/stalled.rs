@@ -18,7 +18,7 @@ pub struct Stalled(String);
 
 impl Stalled {
     /// The process's exit code.
-    pub const EXIT_CODE: Exit = Exit::Stalled;
+    pub(crate) const EXIT_CODE: Exit = Exit::Stalled;
 
     /// Fails if there are stalled rooms.
     ///

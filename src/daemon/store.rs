@@ -29,9 +29,9 @@ enum Purpose {
 #[derive(Debug)]
 pub struct Store {
     /// The archive in it.
-    pub archive: Archive,
+    pub(crate) archive: Archive,
     /// Its URL, for `psql`.
-    pub url: DatabaseUrl,
+    pub(crate) url: DatabaseUrl,
     /// How many connections it has.
     pub(super) connections: Connections,
     server: Option<postgres::Server>,
@@ -44,7 +44,7 @@ impl Store {
     ///
     /// # Errors
     /// An error of the configuration, of the private server, or of the database.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         Self::connect(config, Purpose::Daemon).await
     }
 
@@ -52,7 +52,7 @@ impl Store {
     ///
     /// # Errors
     /// [`NoArchive`] if the private server's cluster does not exist.
-    pub async fn open_existing(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn open_existing(config: &Config) -> anyhow::Result<Self> {
         Self::connect(config, Purpose::Look).await
     }
 
@@ -60,7 +60,7 @@ impl Store {
     ///
     /// # Errors
     /// [`NoArchive`] if they do not exist.
-    pub async fn open_archive(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn open_archive(config: &Config) -> anyhow::Result<Self> {
         let store = Self::open_existing(config).await?;
         let problem: anyhow::Error = match store.archive.exists().await {
             Ok(true) => return Ok(store),
@@ -117,12 +117,12 @@ impl Store {
     }
 
     /// The private server, if there is one.
-    pub fn server(&self) -> Option<&postgres::Server> {
+    pub(crate) fn server(&self) -> Option<&postgres::Server> {
         self.server.as_ref()
     }
 
     /// Closes the connections and stops the private server, if there is one.
-    pub async fn close(self) -> anyhow::Result<()> {
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
         let _ = tokio::time::timeout(CLOSE, self.archive.close()).await;
         stop_server(self.server).await
     }

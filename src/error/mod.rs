@@ -19,7 +19,7 @@ pub enum Error {
 
 impl Error {
     /// Whether and when to retry.
-    pub fn retry(&self) -> Retry {
+    pub(crate) fn retry(&self) -> Retry {
         match self {
             Self::Matrix(error) => error.retry(),
             Self::Archive(error) => error.retry(),
@@ -27,7 +27,7 @@ impl Error {
     }
 
     /// The kind of error in one word, for metrics.
-    pub fn class(&self) -> &'static str {
+    pub(crate) fn class(&self) -> &'static str {
         match self {
             Self::Matrix(error) => error.class(),
             Self::Archive(_) => "database",
@@ -35,7 +35,7 @@ impl Error {
     }
 
     /// The exit code of a process that ends with this error.
-    pub fn exit_code(&self) -> Exit {
+    pub(crate) fn exit_code(&self) -> Exit {
         match self {
             Self::Matrix(error) if error.is_of_the_account() => Exit::Refused,
             Self::Matrix(matrix::Error::Url(_) | matrix::Error::Credentials(_)) => Exit::Configuration,

@@ -67,7 +67,7 @@ impl PageSize {
 
     /// Adjusts the size after an error. True if the smaller page may be requested at once, because Backscroll itself
     /// rejected the larger one.
-    pub fn after_error(&mut self, error: &Error) -> bool {
+    pub(crate) fn after_error(&mut self, error: &Error) -> bool {
         let refused = matches!(error, Error::TooLarge { .. }) && self.now > 1;
         if refused {
             self.halve(1);

@@ -69,10 +69,10 @@ pub struct SyncRequest<'a> {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Whoami {
     /// The account.
-    pub user_id: OwnedUserId,
+    pub(crate) user_id: OwnedUserId,
     /// The device, if the token belongs to one.
     #[serde(default, deserialize_with = "text_or_none")]
-    pub device_id: Option<String>,
+    pub(crate) device_id: Option<String>,
 }
 
 /// A string. `None` for any other value.
@@ -114,7 +114,7 @@ impl Client {
     }
 
     /// The versions of the specification that the server supports.
-    pub async fn versions(&self) -> Result<Vec<String>, Error> {
+    pub(crate) async fn versions(&self) -> Result<Vec<String>, Error> {
         #[derive(Deserialize)]
         struct Versions {
             versions: Vec<Box<RawValue>>,
@@ -124,12 +124,12 @@ impl Client {
     }
 
     /// The account and the device of the access token.
-    pub async fn whoami(&self) -> Result<Whoami, Error> {
+    pub(crate) async fn whoami(&self) -> Result<Whoami, Error> {
         self.get_json("/account/whoami", &["v3", "account", "whoami"], &[]).await
     }
 
     /// The rooms that the account has joined. Invalid room ids are left out: the archive has no such rooms.
-    pub async fn joined_rooms(&self) -> Result<Vec<OwnedRoomId>, Error> {
+    pub(crate) async fn joined_rooms(&self) -> Result<Vec<OwnedRoomId>, Error> {
         #[derive(Deserialize)]
         struct JoinedRooms {
             joined_rooms: Vec<Box<RawValue>>,
@@ -140,7 +140,7 @@ impl Client {
     }
 
     /// The users whom the account ignores. The server never returns their messages to it (P103).
-    pub async fn ignored_users(&self, user_id: &UserId) -> Result<HashSet<String>, Error> {
+    pub(crate) async fn ignored_users(&self, user_id: &UserId) -> Result<HashSet<String>, Error> {
         #[derive(Deserialize, Default)]
         struct Ignored {
             #[serde(default)]
@@ -212,7 +212,7 @@ impl Client {
     }
 
     /// Checks that the server answers a `/sync` without `since` and without any room.
-    pub async fn sync_is_answered(&self) -> Result<(), Error> {
+    pub(crate) async fn sync_is_answered(&self) -> Result<(), Error> {
         let filter = serde_json::json!({
             "presence": {"types": []},
             "account_data": {"types": []},
@@ -233,7 +233,7 @@ impl Client {
     }
 
     /// The content of one state key. A server that supports `format=event` (specification v1.16) returns the event.
-    pub async fn state_key(
+    pub(crate) async fn state_key(
         &self,
         room_id: &RoomId,
         event_type: &str,
@@ -244,7 +244,7 @@ impl Client {
     }
 
     /// One event as it was sent, not with the content of an edit. `None`: the response is not a valid event.
-    pub async fn event(&self, room_id: &RoomId, event_id: &str) -> Result<Option<Event>, Error> {
+    pub(crate) async fn event(&self, room_id: &RoomId, event_id: &str) -> Result<Option<Event>, Error> {
         let path = ["v3", "rooms", room_id.as_str(), "event", event_id];
         let raw: Box<RawValue> = self.get_json("/event", &path, &[]).await?;
         Ok(parse_event(room_id.as_str(), &raw).ok())

@@ -108,7 +108,7 @@ impl Error {
     }
 
     /// The kind of error in one word, for metrics.
-    pub fn class(&self) -> &'static str {
+    pub(crate) fn class(&self) -> &'static str {
         match self {
             Self::Network(_) => "network",
             Self::Timeout { .. } => "timeout",
@@ -124,7 +124,7 @@ impl Error {
 
     /// Whether and when to retry; only decided here. Only the codes for an unknown token or a deactivated account
     /// prove that the account cannot be used. Any other refusal may be temporary, or come from a proxy.
-    pub fn retry(&self) -> Retry {
+    pub(crate) fn retry(&self) -> Retry {
         match self {
             Self::RateLimited { after: Some(after) } | Self::Unavailable { after } => Retry::After(*after),
             Self::Api { errcode, .. } if errcode == LOCKED || errcode == CLOSED => Retry::Backoff,
@@ -143,17 +143,17 @@ impl Error {
     }
 
     /// Whether the daemon must end if this lasts, because it has no valid token.
-    pub fn leaves_no_token(&self) -> bool {
+    pub(crate) fn leaves_no_token(&self) -> bool {
         matches!(self, Self::LoginRefused { .. } | Self::Credentials(_))
     }
 
     /// Whether another token, or another login, may help.
-    pub fn is_logged_out(&self) -> bool {
+    pub(crate) fn is_logged_out(&self) -> bool {
         matches!(self, Self::LoggedOut { .. } | Self::Deactivated)
     }
 
     /// Whether it concerns the account or its token, not the request.
-    pub fn is_of_the_account(&self) -> bool {
+    pub(crate) fn is_of_the_account(&self) -> bool {
         let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
         match self {
             Self::Api { status, errcode, .. } => refused.contains(status) && errcode != CLOSED,
@@ -163,7 +163,7 @@ impl Error {
     }
 
     /// Whether a smaller page may help (P9, P10, P11).
-    pub fn wants_smaller_page(&self) -> bool {
+    pub(crate) fn wants_smaller_page(&self) -> bool {
         match self {
             Self::Timeout { .. } | Self::TooLarge { .. } | Self::Server { .. } | Self::Network(_) => true,
             Self::Api { status, .. } => {
@@ -176,7 +176,7 @@ impl Error {
     /// Whether the server may have refused the pagination token of the request. Synapse returns 400 `M_UNKNOWN`,
     /// others return `M_INVALID_PARAM` or `M_UNKNOWN_POS` (P13, P134), and a proxy may reject a long URL. A single
     /// such response is no proof.
-    pub fn is_bad_token(&self) -> bool {
+    pub(crate) fn is_bad_token(&self) -> bool {
         self.is_too_long()
             || matches!(self, Self::UnusableToken)
             || matches!(self, Self::Api { status, .. } if *status == StatusCode::BAD_REQUEST)
@@ -189,13 +189,13 @@ impl Error {
     }
 
     /// Whether the server refuses access.
-    pub fn is_forbidden(&self) -> bool {
+    pub(crate) fn is_forbidden(&self) -> bool {
         let Self::Api { status, errcode, .. } = self else { return false };
         *status == StatusCode::FORBIDDEN && errcode != CLOSED
     }
 
     /// Whether the resource or the endpoint does not exist on the server.
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Api { status, .. } if *status == StatusCode::NOT_FOUND)
     }
 }

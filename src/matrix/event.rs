@@ -19,50 +19,50 @@ const MAX_KEY: usize = 1020;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     /// At most 255 bytes, never empty.
-    pub event_id: String,
+    pub(crate) event_id: String,
     /// Event type.
-    pub event_type: String,
+    pub(crate) event_type: String,
     /// Sender.
-    pub sender: String,
+    pub(crate) sender: String,
     /// `Some`, even if empty: a state event. `None`: not a state event.
-    pub state_key: Option<String>,
+    pub(crate) state_key: Option<String>,
     /// Milliseconds since 1970. `None`: the served value is not a 64-bit integer.
-    pub origin_server_ts: Option<i64>,
+    pub(crate) origin_server_ts: Option<i64>,
     /// Content as text that `jsonb` accepts.
-    pub content: String,
+    pub(crate) content: String,
     /// `unsigned.replaces_state`.
-    pub replaces_state: Option<String>,
+    pub(crate) replaces_state: Option<String>,
     /// `unsigned.prev_content`, as text that `jsonb` accepts. `None` without `replaces_state`, which names the event
     /// with that content, so that its redaction also removes this copy.
-    pub prev_content: Option<String>,
+    pub(crate) prev_content: Option<String>,
     /// `unsigned.prev_sender`: the sender of `prev_content`, if the server names it.
-    pub prev_sender: Option<String>,
+    pub(crate) prev_sender: Option<String>,
     /// The fields that few events have. Read them with [`Event::uncommon`], set them with `with_uncommon`.
     pub(crate) uncommon: Option<Box<Uncommon>>,
     /// Whether `content` may be that of an edit, with which old servers replace it (P60).
-    pub maybe_edited_in_place: bool,
+    pub(crate) maybe_edited_in_place: bool,
     /// A SHA-256 hash of the parts that are the same in every copy of the event that servers return (P63–P70).
-    pub stable_sha256: [u8; 32],
+    pub(crate) stable_sha256: [u8; 32],
 }
 
 /// The fields that few events have. They are separate to save memory: the state of a room of 100,000 members is in
 /// memory at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Uncommon {
+pub(crate) struct Uncommon {
     /// The exact bytes of the event, if they cannot be restored from the event's other fields.
-    pub raw: Option<String>,
+    pub(crate) raw: Option<String>,
     /// Top-level `redacts`.
-    pub redacts: Option<String>,
+    pub(crate) redacts: Option<String>,
     /// `content.redacts`.
-    pub content_redacts: Option<String>,
+    pub(crate) content_redacts: Option<String>,
     /// The content that a state event has replaced, if the replaced event is not named.
-    pub unnamed_prev: Option<UnnamedPrev>,
+    pub(crate) unnamed_prev: Option<UnnamedPrev>,
     /// The event that redacted this one, from `unsigned.redacted_because` or `redacted_by`.
-    pub redacted_by: Option<String>,
+    pub(crate) redacted_by: Option<String>,
     /// `m.relates_to.event_id`.
-    pub relates_to: Option<String>,
+    pub(crate) relates_to: Option<String>,
     /// `m.relates_to.rel_type`.
-    pub rel_type: Option<String>,
+    pub(crate) rel_type: Option<String>,
 }
 
 static NOTHING_UNCOMMON: Uncommon = Uncommon {
@@ -77,24 +77,24 @@ static NOTHING_UNCOMMON: Uncommon = Uncommon {
 
 /// The content that a state event has replaced, without the id of the replaced event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnnamedPrev {
+pub(crate) struct UnnamedPrev {
     /// The content as text that `jsonb` accepts.
-    pub content: String,
+    pub(crate) content: String,
     /// `served`: from `unsigned`, which only the server writes. `top level`: as in the old client-server API
     /// (specification v1.1, `GET /rooms/{roomId}/messages`), where a sender may have written it.
-    pub source: &'static str,
+    pub(crate) source: &'static str,
 }
 
 /// An event that is not valid, or a part of a response that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Malformed {
+pub(crate) struct Malformed {
     /// The bytes as served.
-    pub raw: Box<str>,
+    pub(crate) raw: Box<str>,
     /// A SHA-256 hash of the parts that are the same in every copy: without the members that servers add, and without
     /// the id of the requested room.
-    pub own_sha256: [u8; 32],
+    pub(crate) own_sha256: [u8; 32],
     /// The reason. It names the field, but never its content.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 impl Malformed {
@@ -127,7 +127,7 @@ fn remove_derived(value: &mut Json<'_>) {
 
 impl Event {
     /// The fields that few events have.
-    pub fn uncommon(&self) -> &Uncommon {
+    pub(crate) fn uncommon(&self) -> &Uncommon {
         self.uncommon.as_deref().unwrap_or(&NOTHING_UNCOMMON)
     }
 
@@ -141,7 +141,7 @@ impl Event {
 
     /// The event that this redaction redacts: from `content` in room version 11 and later, else from the top level.
     /// Servers send both, for clients of either kind (P71).
-    pub fn redaction_target(&self, room_version: Option<&str>) -> Option<&str> {
+    pub(crate) fn redaction_target(&self, room_version: Option<&str>) -> Option<&str> {
         if self.event_type != "m.room.redaction" {
             return None;
         }
@@ -151,17 +151,17 @@ impl Event {
     }
 
     /// The event whose content this one repeats.
-    pub fn replaced(&self) -> Option<&str> {
+    pub(crate) fn replaced(&self) -> Option<&str> {
         self.prev_content.as_ref().and(self.replaces_state.as_deref())
     }
 
     /// Whether this is a state event of that type with an empty state key.
-    pub fn is_state(&self, event_type: &str) -> bool {
+    pub(crate) fn is_state(&self, event_type: &str) -> bool {
         self.event_type == event_type && self.state_key.as_deref() == Some("")
     }
 
     /// The user and the membership, if this is a member event.
-    pub fn membership(&self) -> Option<(&str, Membership)> {
+    pub(crate) fn membership(&self) -> Option<(&str, Membership)> {
         #[derive(Deserialize)]
         struct Member {
             membership: String,
@@ -277,15 +277,15 @@ fn relation(content: &Json<'_>) -> (Option<String>, Option<String>) {
 
 /// A stripped state event (specification, "Stripped state").
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stripped {
+pub(crate) struct Stripped {
     /// Event type.
-    pub event_type: String,
+    pub(crate) event_type: String,
     /// State key.
-    pub state_key: String,
+    pub(crate) state_key: String,
     /// Claimed sender.
-    pub sender: String,
+    pub(crate) sender: String,
     /// Content as text that `jsonb` accepts.
-    pub content: String,
+    pub(crate) content: String,
 }
 
 /// Parses one stripped state event. `None`: it is not valid. It can be dropped, because stripped state is only shown.

@@ -11,18 +11,18 @@ use crate::config::{Credentials, Homeserver};
 
 /// The result of a login.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     /// The account.
-    pub user_id: ruma::OwnedUserId,
+    pub(crate) user_id: ruma::OwnedUserId,
     /// The device. Use it for the next login, so that old devices do not accumulate.
-    pub device_id: String,
+    pub(crate) device_id: String,
     /// The token.
-    pub access_token: SecretString,
+    pub(crate) access_token: SecretString,
 }
 
 /// A [`Client`] and the credentials to get a new token.
 #[derive(Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     client: Client,
     homeserver: Homeserver,
     state: Mutex<State>,
@@ -47,7 +47,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`Error::Credentials`] if a secret cannot be read, or an error of [`Client::login`].
-    pub async fn new(homeserver: &Homeserver, device_id: Option<String>) -> Result<Self, Error> {
+    pub(crate) async fn new(homeserver: &Homeserver, device_id: Option<String>) -> Result<Self, Error> {
         let client = Client::new(homeserver.url().map_err(credentials)?.as_str())?;
         let state = State { token: None, device_id };
         let identity = Self { client, homeserver: homeserver.clone(), state: Mutex::new(state) };
@@ -56,7 +56,7 @@ impl Identity {
     }
 
     /// The device of the login with the password.
-    pub async fn device_id(&self) -> Option<String> {
+    pub(crate) async fn device_id(&self) -> Option<String> {
         self.state.lock().await.device_id.clone()
     }
 
@@ -67,7 +67,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`Error::LoggedOut`] if there is no other token and no password. Other errors may be temporary.
-    pub async fn renew(&self) -> Result<(), Error> {
+    pub(crate) async fn renew(&self) -> Result<(), Error> {
         let mut state = self.state.lock().await;
         let refused = state.token.as_ref().map(|token| token.expose_secret().to_owned());
         let mut refusal = Error::LoggedOut { soft: false };
@@ -103,7 +103,7 @@ impl Identity {
 
 impl Client {
     /// Logs in with a password (specification, `POST /login`). Does not change the client's own token.
-    pub async fn login(
+    pub(crate) async fn login(
         &self,
         user: &str,
         password: &SecretString,

@@ -36,17 +36,17 @@ impl Membership {
     }
 
     /// The membership with this word. `None`: there is no such membership.
-    pub fn named(word: &str) -> Option<Self> {
+    pub(crate) fn named(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|membership| membership.as_str() == word)
     }
 
     /// Whether the user is not in the room and not about to join: `leave` or `ban`.
-    pub fn is_out(self) -> bool {
+    pub(crate) fn is_out(self) -> bool {
         matches!(self, Self::Leave | Self::Ban)
     }
 
     /// Whether the user may join soon: `invite` or `knock`. `/sync` reports only stripped state of such a room.
-    pub fn is_pending(self) -> bool {
+    pub(crate) fn is_pending(self) -> bool {
         matches!(self, Self::Invite | Self::Knock)
     }
 }

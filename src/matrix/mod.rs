@@ -12,7 +12,7 @@ mod membership;
 mod object;
 mod page;
 #[doc = include_str!("protocol.md")]
-pub mod protocol {}
+pub(crate) mod protocol {}
 pub(crate) mod redact;
 mod response;
 pub(crate) mod room_state;
@@ -24,13 +24,13 @@ mod token;
 mod user_id;
 
 pub use client::{Client, MessagesRequest, SyncRequest, Whoami};
-pub use error::Error;
+pub(crate) use error::Error;
 pub(crate) use event::parse as parse_event;
-pub use event::{Event, Malformed, Stripped, Uncommon, UnnamedPrev};
-pub use login::{Identity, Session};
+pub(crate) use event::{Event, Malformed, Stripped, Uncommon};
+pub(crate) use login::{Identity, Session};
 pub use membership::Membership;
 pub use page::{Events, Page};
-pub use sync_response::{RoomBatch, Section, SyncBatch};
-pub use sync_stream::SyncStream;
-pub use token::Token;
+pub(crate) use sync_response::{RoomBatch, Section, SyncBatch};
+pub(crate) use sync_stream::SyncStream;
+pub(crate) use token::Token;
 pub(crate) use user_id::is_user_id;

@@ -18,7 +18,7 @@ pub struct Events {
     /// The valid events.
     pub events: Vec<Event>,
     /// The invalid events.
-    pub malformed: Vec<Malformed>,
+    pub(crate) malformed: Vec<Malformed>,
 }
 
 /// A response to `/messages`, or several consecutive ones. For `dir=b`, newest first.
@@ -27,14 +27,14 @@ pub struct Page {
     /// The timeline.
     pub chunk: Events,
     /// State that the server considers relevant to the chunk. It is not part of the timeline (P14).
-    pub state: Events,
+    pub(crate) state: Events,
     /// The token of the next page. `None`: the server returns no more events, but this need not be the room's start
     /// (P4).
     pub end: Option<Token>,
     /// The size of the response.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// The number of responses in it.
-    pub answers: usize,
+    pub(crate) answers: usize,
 }
 
 impl Events {
@@ -94,7 +94,7 @@ impl Page {
     }
 
     /// Appends `next`, which was requested from this page's `end`.
-    pub fn append(&mut self, next: Self) {
+    pub(crate) fn append(&mut self, next: Self) {
         self.chunk.append(next.chunk);
         self.state.append(next.state);
         self.end = next.end;

@@ -20,7 +20,7 @@ pub struct SyncBatch {
     /// The rooms, ordered by id. A room that is listed twice is here twice, in the order served.
     pub rooms: Vec<RoomBatch>,
     /// Parts that could not be read and do not belong to a valid room.
-    pub set_aside: Vec<Malformed>,
+    pub(crate) set_aside: Vec<Malformed>,
     /// Whether these may contain events of any room.
     pub rooms_unread: bool,
 }
@@ -57,9 +57,9 @@ pub struct RoomBatch {
     /// State changes up to the timeline's end. If present, it is the only source of state (P87).
     pub state_after: Option<Events>,
     /// The stripped state of an invite or knock, which has no event ids (P105).
-    pub stripped: Vec<Stripped>,
+    pub(crate) stripped: Vec<Stripped>,
     /// Parts that could not be read, except single events.
-    pub set_aside: Vec<Malformed>,
+    pub(crate) set_aside: Vec<Malformed>,
     /// Whether these may contain events of the timeline. Their place between `since` and `next_batch` is unknown.
     pub timeline_unread: bool,
     /// Whether these may contain state.
@@ -136,7 +136,7 @@ impl SyncBatch {
 
 impl RoomBatch {
     /// Removes these events from the timeline. A gap is opened, and its walk fetches them.
-    pub fn leave_to_a_gap(&mut self, is_left_out: impl Fn(&Event) -> bool) {
+    pub(crate) fn leave_to_a_gap(&mut self, is_left_out: impl Fn(&Event) -> bool) {
         let before = self.timeline.events.len();
         self.timeline.events.retain(|event| !is_left_out(event));
         if self.timeline.events.len() < before {

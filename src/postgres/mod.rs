@@ -111,7 +111,7 @@ impl Server {
     }
 
     /// The same, but creates no cluster. `None`: there is none.
-    pub async fn start_existing(settings: &Settings) -> Result<Option<Self>, Error> {
+    pub(crate) async fn start_existing(settings: &Settings) -> Result<Option<Self>, Error> {
         match presence(&settings.data_dir) {
             Presence::Missing => Ok(None),
             Presence::There | Presence::Unknown => Self::start(settings).await.map(Some),
@@ -256,7 +256,7 @@ impl Server {
 
 /// Whether there is a cluster in a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
+pub(crate) enum Presence {
     /// There is one, or something else has its name.
     There,
     /// There is none.
@@ -266,7 +266,7 @@ pub enum Presence {
 }
 
 /// Whether a data directory contains a cluster. Changes nothing.
-pub fn presence(data_dir: &Path) -> Presence {
+pub(crate) fn presence(data_dir: &Path) -> Presence {
     let dir = data_dir.join("postgres");
     let is_empty = std::fs::read_dir(&dir).is_ok_and(|mut all| all.next().is_none());
     match std::fs::metadata(&dir) {

@@ -16,11 +16,11 @@ const LASTING: Duration = Duration::from_secs(10);
 
 /// When `/sync` last reported an event, by room.
 #[derive(Debug, Default)]
-pub struct ActiveRooms(Mutex<HashMap<OwnedRoomId, Instant>>);
+pub(crate) struct ActiveRooms(Mutex<HashMap<OwnedRoomId, Instant>>);
 
 impl ActiveRooms {
     /// Records that `/sync` has just reported events in `rooms`.
-    pub fn mark<'r>(&self, rooms: impl Iterator<Item = &'r RoomId>) {
+    pub(crate) fn mark<'r>(&self, rooms: impl Iterator<Item = &'r RoomId>) {
         let now = Instant::now();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.retain(|_, at| now.duration_since(*at) < LASTING);
@@ -28,13 +28,13 @@ impl ActiveRooms {
     }
 
     /// Whether the room is active.
-    pub fn is_active(&self, room_id: &RoomId) -> bool {
+    pub(crate) fn is_active(&self, room_id: &RoomId) -> bool {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.get(room_id).is_some_and(|at| at.elapsed() < LASTING)
     }
 
     /// Whether any room is active.
-    pub fn is_anywhere(&self) -> bool {
+    pub(crate) fn is_anywhere(&self) -> bool {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.values().any(|at| at.elapsed() < LASTING)
     }

@@ -7,7 +7,7 @@ const SPARE: usize = 4;
 
 /// Permits for pages that are fetched ahead.
 #[derive(Debug)]
-pub struct SparePages(Semaphore);
+pub(crate) struct SparePages(Semaphore);
 
 impl Default for SparePages {
     fn default() -> Self {

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// and another partly busy in Backscroll. A `/sync` response waits for no slot, and no page begins while it is
 /// stored.
 #[derive(Debug)]
-pub struct WriteSlots {
+pub(crate) struct WriteSlots {
     pages: Semaphore,
     at_once: u32,
 }
@@ -23,13 +23,13 @@ impl Default for WriteSlots {
 
 impl WriteSlots {
     /// Waits for a slot, then stores a page. `is_active`: whether any room is active.
-    pub async fn page<T>(&self, is_active: bool, store: impl Future<Output = T>) -> T {
+    pub(crate) async fn page<T>(&self, is_active: bool, store: impl Future<Output = T>) -> T {
         let _slots = self.take(if is_active { self.at_once.min(2) } else { 1 }).await;
         store.await
     }
 
     /// Stores a `/sync` response at once.
-    pub async fn live<T>(&self, store: impl Future<Output = T>) -> T {
+    pub(crate) async fn live<T>(&self, store: impl Future<Output = T>) -> T {
         tokio::pin!(store);
         // The semaphore is fair: this request for all slots holds back every page that asks later. The store itself
         // does not wait for the slots.

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The health of one daemon.
 #[derive(Debug)]
-pub struct Health {
+pub(crate) struct Health {
     pulses: Mutex<Vec<Weak<Pulse>>>,
     homeserver: Mutex<Homeserver>,
     archive: OnceLock<Archive>,
@@ -43,7 +43,11 @@ impl Default for Health {
 
 impl Health {
     /// Runs a loop and watches whether it is alive.
-    pub fn watch<T>(&self, name: &'static str, work: impl Future<Output = T>) -> impl Future<Output = T> {
+    pub(crate) fn watch<T>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T>,
+    ) -> impl Future<Output = T> {
         let pulse = Arc::new(Pulse::new(name));
         self.admit(&pulse);
         pulse::with(pulse, work)
@@ -57,7 +61,7 @@ impl Health {
 
     /// The name of a stuck loop, if there is one. A loop that waits for another session's lock, such as that of an
     /// erasure, is not stuck: a restart would not help.
-    pub async fn stuck(&self) -> Option<&'static str> {
+    pub(crate) async fn stuck(&self) -> Option<&'static str> {
         let late = self.late(Instant::now())?;
         let locked = match self.archive.get() {
             Some(archive) => tokio::time::timeout(PATIENCE, archive.waits_for_a_lock()).await,
@@ -72,17 +76,17 @@ impl Health {
     }
 
     /// Call this once the database is open.
-    pub fn opened(&self, archive: &Archive) {
+    pub(crate) fn opened(&self, archive: &Archive) {
         let _ = self.archive.set(archive.clone());
     }
 
     /// Call this once the database is migrated.
-    pub fn migrated(&self) {
+    pub(crate) fn migrated(&self) {
         self.migrated.store(true, Ordering::Relaxed);
     }
 
     /// What the start waits for now.
-    pub fn start_waits_for(&self) -> &'static str {
+    pub(crate) fn start_waits_for(&self) -> &'static str {
         match self.archive.get() {
             None => "waiting for the database",
             Some(_) if !self.migrated.load(Ordering::Relaxed) => "bringing the database up to date",
@@ -91,22 +95,22 @@ impl Health {
     }
 
     /// Records the result of the last `/sync` request.
-    pub fn homeserver_is(&self, homeserver: Homeserver) {
+    pub(crate) fn homeserver_is(&self, homeserver: Homeserver) {
         *lock(&self.homeserver) = homeserver;
     }
 
     /// The result of the last `/sync` request.
-    pub fn homeserver(&self) -> Homeserver {
+    pub(crate) fn homeserver(&self) -> Homeserver {
         lock(&self.homeserver).clone()
     }
 
     /// The archive, once the database is open.
-    pub fn archive(&self) -> Option<&Archive> {
+    pub(crate) fn archive(&self) -> Option<&Archive> {
         self.archive.get()
     }
 
     /// Whether the database answers and can be written; if not, why.
-    pub async fn database(&self) -> Result<(), String> {
+    pub(crate) async fn database(&self) -> Result<(), String> {
         let Some(archive) = self.archive.get() else { return Err("is not open yet".to_owned()) };
         match tokio::time::timeout(PATIENCE, archive.exists()).await {
             Ok(Ok(_)) => self.can_write(archive).await,

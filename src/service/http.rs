@@ -45,30 +45,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 #[error(
     "failed to listen on {address} (`http.listen`): {source}; choose another address, or stop the process that uses it"
 )]
-pub struct Error {
+pub(crate) struct Error {
     address: SocketAddr,
     source: io::Error,
 }
 
 impl Error {
     /// The process's exit code.
-    pub const fn exit_code(&self) -> Exit {
+    #[expect(clippy::unused_self, reason = "as of the other errors")]
+    pub(crate) const fn exit_code(&self) -> Exit {
         Exit::Unavailable
     }
 }
 
 /// The data behind the pages.
 #[derive(Clone, Debug)]
-pub struct Service {
+pub(crate) struct Service {
     /// The daemon's health.
-    pub health: Arc<Health>,
+    pub(crate) health: Arc<Health>,
     /// Its metrics.
-    pub metrics: Metrics,
+    pub(crate) metrics: Metrics,
 }
 
 /// An open socket that is not served yet.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -78,7 +79,7 @@ impl Listener {
     ///
     /// # Errors
     /// If the address is in use, or is not an address of this machine.
-    pub async fn bind(address: SocketAddr) -> Result<Self, Error> {
+    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, Error> {
         let bound = async {
             let listener = TcpListener::bind(address).await?;
             let address = listener.local_addr()?;
@@ -88,12 +89,12 @@ impl Listener {
     }
 
     /// The address on which it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Serves until it is dropped.
-    pub async fn serve(self, service: Service) {
+    pub(crate) async fn serve(self, service: Service) {
         let mut tasks = JoinSet::new();
         let mut connections = Connections::default();
         loop {
@@ -240,7 +241,7 @@ fn answer(status: StatusCode, content_type: &'static str, text: String) -> Respo
 }
 
 /// The address at which this machine reaches a listener on `listen`: loopback if it listens on all addresses.
-pub fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -3,8 +3,8 @@
 //! A notification to systemd is a datagram to `$NOTIFY_SOCKET`. If that is not set, nothing is sent. `WATCHDOG=1` is
 //! sent only while no loop is stuck, so systemd restarts a daemon that hangs.
 
-pub mod health;
-pub mod http;
+pub(crate) mod health;
+pub(crate) mod http;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ const UPKEEP: Duration = Duration::from_secs(30);
 
 /// The running services. They end when this is dropped.
 #[derive(Debug)]
-pub struct Services {
+pub(crate) struct Services {
     ready: watch::Sender<bool>,
     shutdown: CancellationToken,
     manager: JoinSet<()>,
@@ -37,7 +37,7 @@ impl Services {
     ///
     /// # Errors
     /// If the listener cannot bind to the address.
-    pub async fn start(
+    pub(crate) async fn start(
         listen: Option<SocketAddr>,
         health: &Arc<Health>,
         progress: &Progress,
@@ -62,7 +62,7 @@ impl Services {
     }
 
     /// Reports to the service manager that the daemon has started.
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.ready.send_replace(true);
     }
 
@@ -70,7 +70,7 @@ impl Services {
     ///
     /// # Errors
     /// If the task that sends the notifications has panicked.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         self.shutdown.cancel();
         while let Some(ended) = self.manager.join_next().await {
             ended.context("failed to notify the service manager")?;

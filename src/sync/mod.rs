@@ -35,7 +35,7 @@ const UNHURRIED: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// An error that a retry cannot fix.
-pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
+pub(crate) async fn follow(context: &Context, account: Account) -> Result<(), Error> {
     let follow = async {
         let timeout = context.config.homeserver.sync_timeout;
         let mut follower = Follower::new(context, account, timeout);
@@ -62,7 +62,7 @@ pub async fn follow(context: &Context, account: Account) -> Result<(), Error> {
 ///
 /// # Errors
 /// An error that a retry cannot fix.
-pub async fn once(context: &Context, account: Account) -> Result<(), Error> {
+pub(crate) async fn once(context: &Context, account: Account) -> Result<(), Error> {
     let mut follower = Follower::new(context, account, Duration::ZERO);
     follower.mark_states_stale().await?;
     follower.sync_and_check_rooms().await?;

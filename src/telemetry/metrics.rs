@@ -90,29 +90,29 @@ pub(crate) fn request(endpoint: &'static str, outcome: &'static str, duration: D
 
 /// Values that are queried from the database.
 #[derive(Clone, Debug, Default)]
-pub struct Gauges {
+pub(crate) struct Gauges {
     /// Seconds since the last `/sync` response was committed. `None`: there was none yet.
-    pub synced_ago_s: Option<f64>,
+    pub(crate) synced_ago_s: Option<f64>,
     /// Size of the database.
-    pub database_bytes: i64,
+    pub(crate) database_bytes: i64,
     /// Gaps that are not filled yet.
-    pub open_gaps: i64,
+    pub(crate) open_gaps: i64,
     /// Walks by state. Every state is reported, so that a count that falls to zero is shown as 0.
-    pub walks: Vec<(&'static str, i64)>,
+    pub(crate) walks: Vec<(&'static str, i64)>,
     /// Watched rooms by the state of their history. Every state is reported.
-    pub rooms: Vec<(&'static str, i64)>,
+    pub(crate) rooms: Vec<(&'static str, i64)>,
 }
 
 /// The metrics of this process, to be rendered.
 #[derive(Clone, Debug)]
-pub struct Metrics(PrometheusHandle);
+pub(crate) struct Metrics(PrometheusHandle);
 
 impl Metrics {
     /// Starts to record metrics for the whole process. A second call records none.
     ///
     /// # Errors
     /// If the buckets are not valid, which does not happen because they are constant.
-    pub fn install() -> Result<Self, BuildError> {
+    pub(crate) fn install() -> Result<Self, BuildError> {
         let durations = Matcher::Suffix("_duration_seconds".to_owned());
         let builder = PrometheusBuilder::new().set_buckets_for_metric(durations, &BUCKETS)?;
         let recorder = builder.build_recorder();
@@ -125,12 +125,12 @@ impl Metrics {
     }
 
     /// Drains the histograms' buffers. Without this they would grow until the next scrape.
-    pub fn upkeep(&self) {
+    pub(crate) fn upkeep(&self) {
         self.0.run_upkeep();
     }
 
     /// The metrics in Prometheus's text format. `gauges`: `None` if the database does not answer.
-    pub fn render(&self, gauges: Option<&Gauges>, homeserver: &Homeserver) -> String {
+    pub(crate) fn render(&self, gauges: Option<&Gauges>, homeserver: &Homeserver) -> String {
         gauge!(DATABASE_UP).set(f64::from(u8::from(gauges.is_some())));
         gauge!(HOMESERVER_UP).set(f64::from(u8::from(*homeserver == Homeserver::Answers)));
         if let Some(gauges) = gauges {

@@ -6,7 +6,7 @@
 mod format;
 pub(crate) mod level;
 pub(crate) mod metrics;
-pub mod progress;
+pub(crate) mod progress;
 pub(crate) mod pulse;
 
 use std::io::{self, IsTerminal, Write};
@@ -18,7 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
-pub use progress::{Progress, Reached, RoomProgress};
+pub(crate) use progress::{Progress, Reached, RoomProgress};
 
 use crate::{
     config::{LogFormat, LogSettings},
@@ -27,7 +27,7 @@ use crate::{
 
 /// Why telemetry cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The level is not valid.
     #[error("`log.level` is not valid: {0}")]
     Level(#[from] tracing_subscriber::filter::ParseError),
@@ -45,7 +45,7 @@ pub struct Telemetry {
 }
 
 /// Starts logging to stderr for the whole process. Call it once.
-pub fn start(settings: &LogSettings) -> Result<Telemetry, Error> {
+pub(crate) fn start(settings: &LogSettings) -> Result<Telemetry, Error> {
     let terminal = io::stderr().is_terminal();
     let colour = terminal && is_colour_wanted();
     let pretty = is_pretty(settings.format, terminal);
@@ -63,7 +63,7 @@ impl Telemetry {
     }
 
     /// The progress of one run: drawn on a terminal, logged elsewhere.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         Progress::new(self.bars.clone(), self.terminal, self.colour)
     }
 }

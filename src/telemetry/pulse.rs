@@ -54,7 +54,7 @@ pub(crate) fn resting() {
 
 /// The result of the last `/sync` request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Homeserver {
+pub(crate) enum Homeserver {
     /// No request has ended yet.
     Unknown,
     /// It succeeded.

@@ -6,7 +6,7 @@ use std::fmt;
 
 /// Whether a character must be escaped: control characters, line and paragraph separators, bidirectional and other
 /// invisible format characters, and tags.
-pub const fn needs_escape(c: char) -> bool {
+pub(crate) const fn needs_escape(c: char) -> bool {
     matches!(
         c,
         '\0'..='\u{1f}'
@@ -25,13 +25,13 @@ pub const fn needs_escape(c: char) -> bool {
 /// Escapes every such character, as `\n`, `\t` or `\u{202e}`. Borrows the text if there is none.
 ///
 /// A backslash stays a backslash: the result is for reading, not for parsing.
-pub fn escape(text: &str) -> Cow<'_, str> {
+pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if text.chars().any(needs_escape) { Cow::Owned(Printable(text).to_string()) } else { Cow::Borrowed(text) }
 }
 
 /// Displays a text escaped. Width and precision work as for a `str`.
 #[derive(Clone, Copy, Debug)]
-pub struct Printable<'a>(pub &'a str);
+pub(crate) struct Printable<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@ pub(crate) mod table;
 mod terminal;
 mod time;
 
-pub use escape::{Printable, escape, needs_escape};
+pub(crate) use escape::{Printable, escape, needs_escape};
 pub(crate) use escape::{write_escaped, write_escaped_json};
 pub(crate) use number::{count, rate, size, thousands, whole};
 pub(crate) use terminal::{Canvas, Painted, cut, fit, is_colour_wanted, paint, print};

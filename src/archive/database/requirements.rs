@@ -7,46 +7,46 @@ use super::inspect::{Access, ConnectionLimit, Inspection, Limited};
 use crate::{Exit, archive, text::escape};
 
 /// The subject of a finding.
-pub const DATABASE: &str = "database";
+pub(crate) const DATABASE: &str = "database";
 /// The same.
-pub const SCHEMA: &str = "schema";
+pub(crate) const SCHEMA: &str = "schema";
 
 /// For `nulls not distinct`.
 const OLDEST_MAJOR: i32 = 15;
 /// With fewer connections the daemon would wait for itself: one holds the writer's lease, one listens, one stores a
 /// page, and two are for `/sync` and for all other queries.
-pub const FEWEST_CONNECTIONS: u32 = 5;
+pub(crate) const FEWEST_CONNECTIONS: u32 = 5;
 /// At most this many names are shown.
 const NAMED: usize = 5;
 
 /// A problem, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The process's exit code. [`Exit::Unavailable`]: it may be temporary.
-    pub exit: Exit,
+    pub(crate) exit: Exit,
     /// The subject.
-    pub subject: &'static str,
+    pub(crate) subject: &'static str,
     /// The problem.
-    pub text: String,
+    pub(crate) text: String,
     /// What to do, one line for each remedy.
-    pub remedies: Vec<String>,
+    pub(crate) remedies: Vec<String>,
 }
 
 /// The error for a database that does not meet the requirements.
 #[derive(Debug, thiserror::Error)]
-pub struct Unmet {
+pub(crate) struct Unmet {
     /// At least one.
     problems: Vec<Problem>,
 }
 
 impl Unmet {
     /// The first problem's exit code.
-    pub fn exit_code(&self) -> Exit {
+    pub(crate) fn exit_code(&self) -> Exit {
         self.problems.first().map_or(Exit::Other, |problem| problem.exit)
     }
 
     /// Whether waiting may help.
-    pub fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         self.problems.iter().all(|problem| problem.exit == Exit::Unavailable)
     }
 }
@@ -71,11 +71,11 @@ impl fmt::Display for Unmet {
 
 /// How many connections this process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connections {
+pub(crate) struct Connections {
     /// In the pool.
-    pub pool: u32,
+    pub(crate) pool: u32,
     /// Rooms that are walked at once. Each may need one more connection.
-    pub walks: u32,
+    pub(crate) walks: u32,
 }
 
 /// Connections in addition to those of the walks: for the loops' own reads, `/sync`, the listener, and a reserve.
@@ -83,19 +83,19 @@ const SPARE: u32 = 4;
 
 impl Connections {
     /// The connections for this many rooms at once.
-    pub fn for_walks(walks: usize) -> Self {
+    pub(crate) fn for_walks(walks: usize) -> Self {
         let walks = u32::try_from(walks).unwrap_or(u32::MAX - SPARE);
         Self { pool: walks + SPARE, walks }
     }
 
     /// The total: the pool, those for pages, and the lease.
-    pub const fn total(self) -> u32 {
+    pub(crate) const fn total(self) -> u32 {
         self.pool + self.walks + 1
     }
 
     /// Reduces them to the limit.
     #[must_use]
-    pub fn within(self, most: i64) -> Self {
+    pub(crate) fn within(self, most: i64) -> Self {
         let most = u32::try_from(most).unwrap_or(u32::MAX).max(FEWEST_CONNECTIONS);
         if self.total() <= most {
             return self;
@@ -111,13 +111,13 @@ impl Connections {
 ///
 /// # Errors
 /// All problems.
-pub fn judge(found: &Inspection) -> Result<(), Unmet> {
+pub(crate) fn judge(found: &Inspection) -> Result<(), Unmet> {
     let problems = problems(found);
     if problems.is_empty() { Ok(()) } else { Err(Unmet { problems }) }
 }
 
 /// All problems.
-pub fn problems(found: &Inspection) -> Vec<Problem> {
+pub(crate) fn problems(found: &Inspection) -> Vec<Problem> {
     let of_the_server = [version(found), encoding(found), read_only(found), connections(found)];
     let of_the_schema = [schema(found), rights(found), taken(found)];
     of_the_server.into_iter().chain(of_the_schema).flatten().collect()
@@ -256,7 +256,7 @@ fn rights(found: &Inspection) -> Option<Problem> {
 }
 
 /// Why the connection failed, and what to do.
-pub fn unreachable(error: &archive::Error) -> Problem {
+pub(crate) fn unreachable(error: &archive::Error) -> Problem {
     let (exit, remedy) = match error {
         archive::Error::Database(sqlx::Error::Database(error)) => {
             // PgBouncer's error: it supports only some parameters.

@@ -6,21 +6,25 @@ use crate::archive::{Archive, Error};
 
 /// A reader or writer with more rights than it needs.
 #[derive(Clone, Debug)]
-pub struct WideRole {
+pub(crate) struct WideRole {
     /// Its name.
-    pub role: String,
+    pub(crate) role: String,
     /// `reader` of all rooms, `room reader` of some, or `writer`.
-    pub kind: String,
+    pub(crate) kind: String,
     /// The reason or the right, and what to do.
-    pub problem: String,
+    pub(crate) problem: String,
     /// Whether a new role of this kind would be refused.
-    pub unlimited: bool,
+    pub(crate) unlimited: bool,
 }
 
 impl Archive {
     /// Lets a role read the views: of all rooms, or only of these. Creates the role if necessary. Granting again
     /// replaces the earlier grant. Returns the rights that could not be revoked.
-    pub async fn grant_reader(&self, role: &str, rooms: Option<&[String]>) -> Result<Vec<String>, Error> {
+    pub(crate) async fn grant_reader(
+        &self,
+        role: &str,
+        rooms: Option<&[String]>,
+    ) -> Result<Vec<String>, Error> {
         let mut transaction = self.pool.begin().await?;
         be_silent(&mut transaction).await?;
         sqlx::query!("select archive.grant_reader($1::text::name, $2)", role, rooms)
@@ -34,7 +38,7 @@ impl Archive {
 
     /// Lets a role run the daemon, but not change the tables themselves. Creates the role if necessary. Returns the
     /// rights that could not be revoked.
-    pub async fn grant_writer(&self, role: &str) -> Result<Vec<String>, Error> {
+    pub(crate) async fn grant_writer(&self, role: &str) -> Result<Vec<String>, Error> {
         let mut transaction = self.pool.begin().await?;
         be_silent(&mut transaction).await?;
         sqlx::query!("select archive.grant_writer($1::text::name)", role).execute(&mut *transaction).await?;

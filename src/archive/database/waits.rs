@@ -9,23 +9,23 @@ const LONG: Duration = Duration::from_secs(5);
 
 /// A session that holds a lock which transactions of Backscroll wait for. Fields that the role may not see are `None`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Wait {
+pub(crate) struct Wait {
     /// How long the first of them has waited.
-    pub waited_s: f64,
+    pub(crate) waited_s: f64,
     /// The server process of the session that holds the lock.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// Its role.
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Its `application_name`.
-    pub application: Option<String>,
+    pub(crate) application: Option<String>,
     /// When its transaction began.
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
 }
 
 impl Wait {
     /// Describes the session that holds the lock. The session has chosen its `application_name` itself, so escape the
     /// text.
-    pub fn holder(&self) -> String {
+    pub(crate) fn holder(&self) -> String {
         let mut text = format!("server process {}", self.pid);
         let parts =
             [("role ", &self.user), ("", &self.application), ("in a transaction since ", &self.since)];
@@ -44,7 +44,7 @@ impl Wait {
 
 impl Archive {
     /// The sessions that hold locks which sessions of Backscroll have waited for 5 s or longer.
-    pub async fn waits(&self) -> Result<Vec<Wait>, Error> {
+    pub(crate) async fn waits(&self) -> Result<Vec<Wait>, Error> {
         let waits = sqlx::query_as!(
             Wait,
             // Every role may call its session `backscroll`, so the rights of the role are checked too.
@@ -75,12 +75,12 @@ impl Archive {
     }
 
     /// Whether a transaction of this process has been under way for so long that it may wait for a lock.
-    pub fn is_held_up(&self) -> bool {
+    pub(crate) fn is_held_up(&self) -> bool {
         self.sessions.oldest().is_some_and(|since| since >= LONG)
     }
 
     /// The problem of this process's lease, if there is one.
-    pub fn lease_trouble(&self) -> Option<String> {
+    pub(crate) fn lease_trouble(&self) -> Option<String> {
         crate::archive::lock(&self.lease_state).as_ref().and_then(crate::archive::lease::Observer::trouble)
     }
 }

@@ -37,7 +37,7 @@ impl Writer {
     /// # Errors
     /// [`Error::NoSuchRoom`] if the archive has no such room and it was not erased before; [`Error::NoSuchUser`] if
     /// the text is not a user id and no archived event has such a sender.
-    pub async fn erase(&self, subject: &Subject, dry_run: bool) -> Result<Erased, Error> {
+    pub(crate) async fn erase(&self, subject: &Subject, dry_run: bool) -> Result<Erased, Error> {
         let mut transaction = self.begin().await?;
         let erased = match subject {
             Subject::User(user_id) => erase_user(&mut transaction, user_id).await?,

@@ -26,7 +26,7 @@ const MANY_BYTES: usize = 2 << 20;
 
 impl Archive {
     /// Which of these events are not archived yet, in a room that is archived.
-    pub async fn lacking(&self, room_id: &str, event_ids: &[String]) -> Result<Vec<String>, Error> {
+    pub(crate) async fn lacking(&self, room_id: &str, event_ids: &[String]) -> Result<Vec<String>, Error> {
         let lacking = sqlx::query_scalar!(
             r#"select asked.event_id as "event_id!"
                from unnest($2::text[]) as asked (event_id)

@@ -47,7 +47,7 @@ impl Writer {
     /// [`Error::CheckpointMoved`] if the checkpoint differs from that in `walk`, which must then be read again.
     /// [`Error::Unwatched`] if the room was paused or removed meanwhile. [`Error::YieldToNewerGap`] if another walk
     /// must go first.
-    pub async fn apply_page(
+    pub(crate) async fn apply_page(
         &self,
         walk: &Walk,
         page: &Page,

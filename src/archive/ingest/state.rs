@@ -28,7 +28,7 @@ const EVENTS_AT_ONCE: usize = 5_000;
 impl Writer {
     /// Replaces the current state by a `/state` response, which is a room's whole state. Returns false if nothing was
     /// changed, because a `/sync` response has reported the state since the request.
-    pub async fn reconcile(
+    pub(crate) async fn reconcile(
         &self,
         room_key: i32,
         request: &StateRequest<'_>,
@@ -91,7 +91,7 @@ impl Writer {
 
     /// Keeps a room's current state, because the server no longer returns it to this account. Returns false if a
     /// `/sync` response has reported the state since the request.
-    pub async fn leave_state(&self, room_key: i32, request: &StateRequest<'_>) -> Result<bool, Error> {
+    pub(crate) async fn leave_state(&self, room_key: i32, request: &StateRequest<'_>) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;
         if request.is_outdated() {

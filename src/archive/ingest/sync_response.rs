@@ -38,11 +38,11 @@ pub struct SyncOutcome {
     /// The response lacks the whole state of a room that is new to the archive, or whose new alias may change whether
     /// it is wanted; or the choice of rooms has changed since the request. The token has not moved: send the same
     /// `since` again with `full_state`.
-    pub needs_full_state: bool,
+    pub(crate) needs_full_state: bool,
     /// The number of new events.
-    pub event_count: usize,
+    pub(crate) event_count: usize,
     /// The number of rooms in the response.
-    pub room_count: usize,
+    pub(crate) room_count: usize,
 }
 
 /// A `/sync` response that is being stored. A response that is not the first is only committed by
@@ -63,7 +63,7 @@ pub struct Intake<'a> {
 impl Writer {
     /// Begins to store a response. `account.since` must be the `since` of its request. `full`: the request had
     /// `full_state`, or no `since`.
-    pub fn take_in<'a>(&'a self, account: &'a Account, rooms: &'a Rooms, full: bool) -> Intake<'a> {
+    pub(crate) fn take_in<'a>(&'a self, account: &'a Account, rooms: &'a Rooms, full: bool) -> Intake<'a> {
         let (latest, afterwards, outcome) = Default::default();
         Intake { writer: self, account, rooms, full, transaction: None, latest, afterwards, outcome }
     }
@@ -71,7 +71,7 @@ impl Writer {
 
 impl Intake<'_> {
     /// Stores a part of the response, with complete rooms. `next_batch` must be known unless this is a first response.
-    pub async fn add(&mut self, batch: &SyncBatch, next_batch: Option<&Token>) -> Result<(), Error> {
+    pub(crate) async fn add(&mut self, batch: &SyncBatch, next_batch: Option<&Token>) -> Result<(), Error> {
         self.outcome.room_count += batch.rooms.len();
         if self.outcome.needs_full_state {
             return Ok(());
@@ -101,7 +101,7 @@ impl Intake<'_> {
     }
 
     /// What was stored so far.
-    pub fn outcome(&self) -> &SyncOutcome {
+    pub(crate) fn outcome(&self) -> &SyncOutcome {
         &self.outcome
     }
 
@@ -143,7 +143,7 @@ impl Intake<'_> {
     ///
     /// # Errors
     /// [`Error::CheckpointMoved`] if another process has moved `since`.
-    pub async fn finish(mut self, next_batch: &Token) -> Result<(SyncOutcome, Account), Error> {
+    pub(crate) async fn finish(mut self, next_batch: &Token) -> Result<(SyncOutcome, Account), Error> {
         let Self { writer, account, rooms, full, .. } = self;
         if self.outcome.needs_full_state {
             if let Some(transaction) = self.transaction.take() {

@@ -12,7 +12,7 @@ const BATCH: i64 = 50;
 impl Writer {
     /// Checks a part of the quarantine and deletes rows of redacted events. Returns their number. Call it until it
     /// returns `None`. A part that was checked stays checked.
-    pub async fn forget_retained(&self) -> Result<Option<u64>, Error> {
+    pub(crate) async fn forget_retained(&self) -> Result<Option<u64>, Error> {
         if self.policy() != Policy::Honour {
             return Ok(None);
         }

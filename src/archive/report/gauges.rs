@@ -7,7 +7,7 @@ use crate::{
 
 impl Archive {
     /// The current values.
-    pub async fn gauges(&self) -> Result<Gauges, Error> {
+    pub(crate) async fn gauges(&self) -> Result<Gauges, Error> {
         let whole = sqlx::query!(
             r#"select (select extract(epoch from now() - synced_at)::float8 from archive.accounts limit 1) as synced_ago_s,
                       pg_database_size(current_database()) as "database_bytes!",
@@ -38,7 +38,7 @@ impl Archive {
     }
 
     /// Whether one of this database's Backscroll sessions waits for a lock that another session holds.
-    pub async fn waits_for_a_lock(&self) -> Result<bool, Error> {
+    pub(crate) async fn waits_for_a_lock(&self) -> Result<bool, Error> {
         let waits = sqlx::query_scalar!(
             r#"select exists(select from pg_stat_activity
                              where datname = current_database() and application_name = 'backscroll'

@@ -23,7 +23,7 @@ pub struct Status {
     /// Whether a Backscroll is running on this archive.
     pub at_work: bool,
     /// Sessions that hold locks which transactions of Backscroll have waited for long.
-    pub waits: Vec<Wait>,
+    pub(crate) waits: Vec<Wait>,
     /// Size of the database in bytes.
     pub database_bytes: i64,
     /// The number of rows in quarantine.
@@ -38,9 +38,9 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub struct GapCounts {
     /// Open gaps.
-    pub open: i64,
+    pub(crate) open: i64,
     /// Gaps that the operator chose to leave.
-    pub skipped: i64,
+    pub(crate) skipped: i64,
 }
 
 /// One room.
@@ -82,25 +82,25 @@ pub struct RoomStatus {
 #[derive(Clone, Debug)]
 pub struct StaleRoom {
     /// Internal key.
-    pub room_key: i32,
+    pub(crate) room_key: i32,
     /// Room id.
-    pub room_id: String,
+    pub(crate) room_id: String,
     /// Whether it is archived, or will be if there is something to archive.
-    pub watched: bool,
+    pub(crate) watched: bool,
     /// Whether its whole state was stored once.
-    pub bootstrapped: bool,
+    pub(crate) bootstrapped: bool,
 }
 
 impl StaleRoom {
     /// Whether the archive has a state of the room, which may be wrong.
-    pub fn is_archived(&self) -> bool {
+    pub(crate) fn is_archived(&self) -> bool {
         self.watched && self.bootstrapped
     }
 }
 
 impl Archive {
     /// Whether there is an archive in the database, which was migrated at least once.
-    pub async fn exists(&self) -> Result<bool, Error> {
+    pub(crate) async fn exists(&self) -> Result<bool, Error> {
         let exists = sqlx::query_scalar!(
             r#"select exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
                              where n.nspname = 'archive' and c.relname = 'accounts') as "exists!""#
@@ -145,7 +145,7 @@ impl Archive {
 
     /// Stale rooms: their state must be compared with the server's, or shows whether a room that the account has left
     /// is wanted. At most `limit` rooms, without those with the keys `except`.
-    pub async fn stale_rooms(&self, except: &[i32], limit: usize) -> Result<Vec<StaleRoom>, Error> {
+    pub(crate) async fn stale_rooms(&self, except: &[i32], limit: usize) -> Result<Vec<StaleRoom>, Error> {
         let rooms = sqlx::query_as!(
             StaleRoom,
             "select room_key, room_id, watched, bootstrapped from archive.rooms
@@ -158,7 +158,7 @@ impl Archive {
     }
 
     /// Those of these rooms that are no longer stale.
-    pub async fn trusted_rooms(&self, room_keys: &[i32]) -> Result<Vec<i32>, Error> {
+    pub(crate) async fn trusted_rooms(&self, room_keys: &[i32]) -> Result<Vec<i32>, Error> {
         let rooms = sqlx::query_scalar!(
             r#"select key as "key!" from unnest($1::int[]) as asked (key)
                where not exists (
@@ -171,7 +171,7 @@ impl Archive {
     }
 
     /// The number of archived rooms that the account is in.
-    pub async fn followed_rooms(&self) -> Result<usize, Error> {
+    pub(crate) async fn followed_rooms(&self) -> Result<usize, Error> {
         let rooms = sqlx::query_scalar!(
             r#"select count(*) as "count!" from archive.rooms where watched and membership = 'join'"#
         )

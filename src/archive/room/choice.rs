@@ -54,24 +54,24 @@ impl Change {
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct ChosenRoom {
     /// Room id.
-    pub room_id: String,
+    pub(crate) room_id: String,
     /// The current name or alias.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The account's membership. `None`: the archive does not have the room yet.
-    pub membership: Option<Membership>,
+    pub(crate) membership: Option<Membership>,
     /// Whether the daemon archives it now.
-    pub watched: bool,
+    pub(crate) watched: bool,
     /// Added (true) or removed (false) by command. `None`: the configuration decides.
-    pub wanted: Option<bool>,
+    pub(crate) wanted: Option<bool>,
     /// Whether it is paused.
-    pub paused: bool,
+    pub(crate) paused: bool,
     /// Archived events.
-    pub event_count: i64,
+    pub(crate) event_count: i64,
 }
 
 impl Archive {
     /// The choices, and the account's `rooms_filter` at the same moment.
-    pub async fn choices(&self, account_key: i32) -> Result<(Choices, Option<String>), Error> {
+    pub(crate) async fn choices(&self, account_key: i32) -> Result<(Choices, Option<String>), Error> {
         let rows = sqlx::query!(
             r#"select a.rooms_filter, c.room_id as "room_id?", c.wanted as "wanted?", c.paused as "paused?"
                from archive.accounts a
@@ -89,13 +89,13 @@ impl Archive {
     }
 
     /// Whether the room was erased. Then it is not archived, whatever is chosen.
-    pub async fn is_erased(&self, room_id: &str) -> Result<bool, Error> {
+    pub(crate) async fn is_erased(&self, room_id: &str) -> Result<bool, Error> {
         filter::is_erased(&mut *self.pool.acquire().await?, room_id).await
     }
 
     /// Changes the choice for a room. If that ends its archiving, it has ended when this returns, even if a daemon is
     /// running. Returns whether anything has changed.
-    pub async fn choose_room(&self, room_id: &str, change: Change) -> Result<bool, Error> {
+    pub(crate) async fn choose_room(&self, room_id: &str, change: Change) -> Result<bool, Error> {
         transient::again(async || self.try_to_choose_room(room_id, change).await).await
     }
 
@@ -120,7 +120,7 @@ impl Archive {
     }
 
     /// Every room that the archive has or that a choice names, ordered by name.
-    pub async fn chosen_rooms(&self) -> Result<Vec<ChosenRoom>, Error> {
+    pub(crate) async fn chosen_rooms(&self) -> Result<Vec<ChosenRoom>, Error> {
         let rooms = sqlx::query_as!(
             ChosenRoom,
             r#"select coalesce(r.room_id, c.room_id) as "room_id!", coalesce(v.name, v.canonical_alias) as name,
@@ -137,7 +137,7 @@ impl Archive {
     }
 
     /// The room with this canonical alias, according to the archive.
-    pub async fn room_called(&self, alias: &str) -> Result<Option<String>, Error> {
+    pub(crate) async fn room_called(&self, alias: &str) -> Result<Option<String>, Error> {
         let room_id = sqlx::query_scalar!(
             r#"select r.room_id
                from archive.current_state s
@@ -151,7 +151,7 @@ impl Archive {
     }
 
     /// Whether the account is in the room. `None`: the archive does not have the room.
-    pub async fn is_joined(&self, room_id: &str) -> Result<Option<bool>, Error> {
+    pub(crate) async fn is_joined(&self, room_id: &str) -> Result<Option<bool>, Error> {
         let joined = sqlx::query_scalar!(
             r#"select membership = 'join' as "joined!" from archive.rooms where room_id = $1"#,
             room_id
@@ -160,7 +160,7 @@ impl Archive {
     }
 
     /// Listens for changes of the choice from now on.
-    pub async fn listen_for_choices(&self) -> Result<PgListener, Error> {
+    pub(crate) async fn listen_for_choices(&self) -> Result<PgListener, Error> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen(CHANNEL).await?;
         Ok(listener)
@@ -171,7 +171,7 @@ impl Writer {
     /// Marks rooms as stale that are wanted now, and that the account has left while they were unwanted or unknown.
     /// No `/sync` reports them any more, not even with the whole state, so their state is requested.
     /// [`Writer::take_up_left_room`] stores it.
-    pub async fn mark_left_rooms_stale(&self, rooms: &Rooms) -> Result<(), Error> {
+    pub(crate) async fn mark_left_rooms_stale(&self, rooms: &Rooms) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         let left = sqlx::query!(
             "select room_key, room_id from archive.rooms
@@ -191,7 +191,7 @@ impl Writer {
     /// state may show an alias that `rooms` excludes. `state`: the room's state, or `None` if the server returns
     /// none. `account` and `rooms` were read at the same moment. Returns false if nothing was decided, because the
     /// choice of rooms has changed meanwhile, or a response has reported the room since its state was requested.
-    pub async fn take_up_left_room(
+    pub(crate) async fn take_up_left_room(
         &self,
         account: &Account,
         rooms: &Rooms,

@@ -258,7 +258,7 @@ pub(super) async fn mark_states_stale(connection: &mut PgConnection) -> Result<(
 
 impl Archive {
     /// The rooms that the account is in, according to the responses so far.
-    pub async fn joined_rooms(&self) -> Result<Vec<String>, Error> {
+    pub(crate) async fn joined_rooms(&self) -> Result<Vec<String>, Error> {
         let rooms = sqlx::query_scalar!(
             "select room_id from archive.rooms where membership = 'join' order by room_key"
         )
@@ -271,7 +271,7 @@ impl Archive {
 impl Writer {
     /// Records that the account is no longer in a room, which no `/sync` up to `since` has reported. Returns false if
     /// a response has reported the room since the request, or if it was recorded already.
-    pub async fn lose_room(
+    pub(crate) async fn lose_room(
         &self,
         room_id: &str,
         request: &StateRequest<'_>,
@@ -300,7 +300,7 @@ impl Writer {
     }
 
     /// Marks the state of every room that the account is in as stale, so that it is compared with the server's.
-    pub async fn mark_states_stale(&self) -> Result<(), Error> {
+    pub(crate) async fn mark_states_stale(&self) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         mark_states_stale(&mut transaction).await?;
         transaction.commit().await

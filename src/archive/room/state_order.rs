@@ -32,13 +32,13 @@ pub struct StateRequest<'o> {
 
 impl StateOrder {
     /// Call this before a room's state is requested.
-    pub fn ask(&self, room_id: &str) -> StateRequest<'_> {
+    pub(crate) fn ask(&self, room_id: &str) -> StateRequest<'_> {
         self.under_way().asked.insert(room_id.to_owned(), false);
         StateRequest { order: self, room_id: room_id.to_owned() }
     }
 
     /// Call this before a `/sync` request is sent.
-    pub fn await_response(&self) {
+    pub(crate) fn await_response(&self) {
         self.under_way().compared.clear();
     }
 

@@ -17,7 +17,7 @@ use crate::{
 
 impl Writer {
     /// Records why the walk's last request failed, once for each reason.
-    pub async fn note_failure(&self, walk: &Walk, error: &str) -> Result<(), Error> {
+    pub(crate) async fn note_failure(&self, walk: &Walk, error: &str) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         sqlx::query!(
             "update archive.walks set last_error = $2 where walk_id = $1 and last_error is distinct from $2",
@@ -30,7 +30,7 @@ impl Writer {
     }
 
     /// Puts the walk off for this time.
-    pub async fn put_off(&self, walk: &Walk, pause: Duration) -> Result<(), Error> {
+    pub(crate) async fn put_off(&self, walk: &Walk, pause: Duration) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         sqlx::query!(
             "update archive.walks set not_before = now() + make_interval(secs => $2) where walk_id = $1",
@@ -44,7 +44,7 @@ impl Writer {
 
     /// Lets a walk [begin](Walk::begins_at_since) at the account's `since`, above all placed events and all gaps. Its
     /// position is stored with the first event. A walk that does not get that far begins again.
-    pub async fn begin_at_since(&self, walk: &Walk) -> Result<Walk, Error> {
+    pub(crate) async fn begin_at_since(&self, walk: &Walk) -> Result<Walk, Error> {
         let mut transaction = self.begin().await?;
         let begun = sqlx::query!(
             r#"update archive.walks w
@@ -83,7 +83,7 @@ impl Writer {
     }
 
     /// Begins the walk anew at the newest event, because the server refuses its cursor. Known events only guide it.
-    pub async fn restart_walk(&self, walk: &Walk) -> Result<(), Error> {
+    pub(crate) async fn restart_walk(&self, walk: &Walk) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         let restarted = sqlx::query!(
             "update archive.walks
@@ -105,7 +105,7 @@ impl Writer {
     ///
     /// `None`: the walk ended. `Some`: retry, because the membership changed since `walk` was read, or `/sync` has
     /// not reported yet that the account is out of the room. `proven`: it ends in any case.
-    pub async fn refuse_walk(
+    pub(crate) async fn refuse_walk(
         &self,
         walk: &Walk,
         reason: &str,
@@ -140,7 +140,12 @@ impl Writer {
 
     /// Marks the walk as stalled, for a longer time each time. It resumes when that is over, when the daemon is
     /// restarted, or when the account returns to the room.
-    pub async fn stall_walk(&self, walk: &Walk, reason: &str, settings: &Backfill) -> Result<(), Error> {
+    pub(crate) async fn stall_walk(
+        &self,
+        walk: &Walk,
+        reason: &str,
+        settings: &Backfill,
+    ) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, walk.room_key).await?;
         let mut stalled = walk.clone();

@@ -22,60 +22,60 @@ const BEGIN_ANEW: i64 = 32;
 #[derive(Clone, Debug)]
 pub struct Walk {
     /// Internal key.
-    pub walk_id: i64,
+    pub(crate) walk_id: i64,
     /// The room's internal key.
-    pub room_key: i32,
+    pub(crate) room_key: i32,
     /// The room.
-    pub room_id: String,
+    pub(crate) room_id: String,
     /// The account's membership when the walk was read.
-    pub membership: Membership,
+    pub(crate) membership: Membership,
     /// The gap that it fills.
-    pub gap_id: Option<i64>,
+    pub(crate) gap_id: Option<i64>,
     /// The position of the gap's upper edge.
-    pub gap_upper_position: Option<i64>,
+    pub(crate) gap_upper_position: Option<i64>,
     /// Why.
-    pub kind: WalkKind,
+    pub(crate) kind: WalkKind,
     /// The token at which it ends.
-    pub to_token: Option<String>,
+    pub(crate) to_token: Option<String>,
     /// The checkpoint: the `from` of the next request.
-    pub cursor: Option<String>,
+    pub(crate) cursor: Option<String>,
     /// The position of the last event passed. `None`: the walk has not met an event with a position yet.
-    pub upper_position: Option<i64>,
+    pub(crate) upper_position: Option<i64>,
     /// Pages stored.
-    pub pages: i64,
+    pub(crate) pages: i64,
     /// The number of new events.
-    pub events: i64,
+    pub(crate) events: i64,
     /// The `origin_server_ts` of the last event passed.
-    pub oldest_ts: Option<i64>,
+    pub(crate) oldest_ts: Option<i64>,
     /// Pages in a row without new events.
-    pub known_pages: i32,
+    pub(crate) known_pages: i32,
     /// Whether the walk has passed the lower edge of the gap. For a walk through the whole history: whether it has
     /// met an event that was already placed.
-    pub lower_reached: bool,
+    pub(crate) lower_reached: bool,
     /// Responses without `end` at this cursor.
-    pub ends: i32,
+    pub(crate) ends: i32,
     /// Responses with `end` equal to `from` at this cursor.
-    pub repeats: i32,
+    pub(crate) repeats: i32,
     /// An earlier cursor, to detect cycles.
-    pub cycle_marker: Option<String>,
+    pub(crate) cycle_marker: Option<String>,
     /// Whether it has begun anew at the newest event since it last stalled.
-    pub restarted: bool,
+    pub(crate) restarted: bool,
     /// The state.
-    pub state: WalkState,
+    pub(crate) state: WalkState,
     /// For a re-walk: how many re-walks in a row before it have found nothing.
-    pub round: i32,
+    pub(crate) round: i32,
     /// How often in a row it has stalled without finding new events.
-    pub stalls: i32,
+    pub(crate) stalls: i32,
     /// The last error.
-    pub last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// Seconds until the next request is due.
-    pub due_in_s: f64,
+    pub(crate) due_in_s: f64,
     /// The room's name or alias.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The `origin_server_ts` of the room's newest event.
-    pub newest_ts: Option<i64>,
+    pub(crate) newest_ts: Option<i64>,
     /// The `origin_server_ts` of the room's create event.
-    pub created_ts: Option<i64>,
+    pub(crate) created_ts: Option<i64>,
 }
 
 impl Walk {
@@ -84,7 +84,7 @@ impl Walk {
     /// known, so new events are met between their neighbours. From an older token they would appear at the top,
     /// without newer neighbours. From a newer token, the walk would find events that `/sync` is about to report. So
     /// such a walk begins only while `/sync` is current.
-    pub fn begins_at_since(&self) -> bool {
+    pub(crate) fn begins_at_since(&self) -> bool {
         let does = match self.kind {
             WalkKind::GapWhole | WalkKind::GapKnown | WalkKind::GapRecheck | WalkKind::Rewalk => true,
             // Unless it goes through the whole history from the newest event.
@@ -97,7 +97,7 @@ impl Walk {
 
     /// Whether all events are probably new to the archive. Only the first page of a room's or a gap's first walk
     /// meets events that arrived live.
-    pub fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         let is_first = matches!(self.kind, WalkKind::History | WalkKind::GapSince | WalkKind::GapWhole);
         is_first && !self.restarted && self.pages > 0 && self.known_pages == 0
     }
@@ -105,7 +105,7 @@ impl Walk {
     /// The `to` of the next request. It hides events that the server has fetched from other servers (P48), even if a
     /// timeline has reported them. Then events that belong below them would seem to belong above. So there is no `to`
     /// while the walk comes down through the timeline above its gap.
-    pub fn to(&self) -> Option<&str> {
+    pub(crate) fn to(&self) -> Option<&str> {
         let is_above = self.gap_upper_position.is_some_and(|edge| self.upper_position > Some(edge));
         self.to_token.as_deref().filter(|_| !is_above)
     }
@@ -116,11 +116,11 @@ impl Walk {
 pub struct WalkChoice<'a> {
     /// Whether to include later passes through gaps, and walks that have yet to [begin](Walk::begins_at_since) at
     /// `since`.
-    pub sync_is_current: bool,
+    pub(crate) sync_is_current: bool,
     /// Internal keys of rooms to leave out.
-    pub except: &'a [i32],
+    pub(crate) except: &'a [i32],
     /// Leaves out later passes that are not due within this time, and re-walks that are not due.
-    pub only_within: Option<Duration>,
+    pub(crate) only_within: Option<Duration>,
 }
 
 /// A walk to open.
@@ -260,7 +260,7 @@ impl Archive {
     ///    those that it has placed and those that `/sync` had reported.
     /// 2. The first pass through the newest gap.
     /// 3. The walk that is due first.
-    pub async fn open_walks(&self, choice: &WalkChoice<'_>, limit: usize) -> Result<Vec<Walk>, Error> {
+    pub(crate) async fn open_walks(&self, choice: &WalkChoice<'_>, limit: usize) -> Result<Vec<Walk>, Error> {
         let walks = sqlx::query_as!(
             Walk,
             // Each value of a room is one index look-up. For a join with the views, the planner might read the whole
@@ -333,7 +333,7 @@ impl Archive {
 impl Writer {
     /// Reopens the stalled walks that are due. Until such a walk finds new events, its room still counts as stalled.
     /// Returns when the next one is due.
-    pub async fn reopen_due(&self) -> Result<Option<Duration>, Error> {
+    pub(crate) async fn reopen_due(&self) -> Result<Option<Duration>, Error> {
         let mut transaction = self.begin().await?;
         sqlx::query!(
             "update archive.walks w
@@ -355,7 +355,7 @@ impl Writer {
     }
 
     /// Reopens all stalled walks, when the daemon starts.
-    pub async fn reopen_stalled(&self) -> Result<usize, Error> {
+    pub(crate) async fn reopen_stalled(&self) -> Result<usize, Error> {
         let mut transaction = self.begin().await?;
         let room_keys =
             sqlx::query_scalar!("select distinct room_key from archive.walks where state = 'stalled'")

@@ -42,9 +42,9 @@ impl Span<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
     /// Whether the account is in it.
-    pub is_joined: bool,
+    pub(crate) is_joined: bool,
     /// Its state, if the account may see it.
-    pub state: Option<&'a Events>,
+    pub(crate) state: Option<&'a Events>,
 }
 
 impl Archive {
@@ -52,7 +52,7 @@ impl Archive {
     ///
     /// # Errors
     /// [`Error::ErasedRoom`] if it was erased.
-    pub async fn is_followed(&self, room_id: &str) -> Result<bool, Error> {
+    pub(crate) async fn is_followed(&self, room_id: &str) -> Result<bool, Error> {
         let mut connection = self.pool.acquire().await?;
         if filter::is_erased(&mut connection, room_id).await? {
             return Err(Error::ErasedRoom(room_id.to_owned()));
@@ -67,7 +67,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::ErasedRoom`] if the room was erased, [`Error::NotWatched`] if it is not to be archived.
-    pub async fn open_operator_walk(
+    pub(crate) async fn open_operator_walk(
         &self,
         account: &Account,
         rooms: &Rooms,

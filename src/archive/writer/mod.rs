@@ -33,7 +33,7 @@ impl Archive {
     /// # Errors
     /// [`Error::AnotherWriter`] if there is another one. It waits a second first, because the server needs a moment
     /// to notice that a writer was killed. A writer that has lost its session gets some time to come back.
-    pub async fn writer(&self, policy: Policy) -> Result<Writer, Error> {
+    pub(crate) async fn writer(&self, policy: Policy) -> Result<Writer, Error> {
         self.sessions.are_to_write();
         let lease = Lease::take(self).await.inspect_err(|error| self.renew_after(error))?;
         *super::lock(&self.lease_state) = Some(lease.observer());
@@ -49,12 +49,12 @@ impl Archive {
 
 impl Writer {
     /// The archive, for reading.
-    pub fn archive(&self) -> &Archive {
+    pub(crate) fn archive(&self) -> &Archive {
         &self.archive
     }
 
     /// Decides which of two reports of a room's state is newer.
-    pub fn state_order(&self) -> &StateOrder {
+    pub(crate) fn state_order(&self) -> &StateOrder {
         &self.state_order
     }
 
@@ -64,18 +64,18 @@ impl Writer {
 
     /// Call this after an error of the database. The session that holds the lease may have ended, or the server may
     /// now be a standby.
-    pub fn failed(&self, error: &Error) {
+    pub(crate) fn failed(&self, error: &Error) {
         self.archive.renew_after(error);
         self.lease.doubt();
     }
 
     /// Resolves once another Backscroll has become the writer, even if no transaction of this one has failed yet.
-    pub async fn lease_taken(&self) -> Error {
+    pub(crate) async fn lease_taken(&self) -> Error {
         self.lease.taken().await
     }
 
     /// Releases the lease, so that the next writer does not wait for this one to come back.
-    pub async fn release(&self) {
+    pub(crate) async fn release(&self) {
         let released = async {
             let mut transaction = self.begin().await?;
             sqlx::query!("update archive.writer_lease set released_at = now()")

@@ -15,13 +15,13 @@ pub(super) const MASK: &str = "***";
 
 /// The PostgreSQL server of the archive.
 #[derive(Clone, Debug)]
-pub struct Database {
+pub(crate) struct Database {
     pub(super) url: Option<SecretSource>,
 }
 
 impl Database {
     /// The URL of the operator's server. `None`: the private server.
-    pub fn url(&self) -> Result<Option<DatabaseUrl>, Error> {
+    pub(crate) fn url(&self) -> Result<Option<DatabaseUrl>, Error> {
         let read = |source: &SecretSource| DatabaseUrl::parse(source, &source.read()?);
         self.url.as_ref().map(read).transpose()
     }
@@ -29,7 +29,7 @@ impl Database {
 
 /// The address, user and database of a PostgreSQL server. The password is displayed as `***`.
 #[derive(Clone)]
-pub struct DatabaseUrl {
+pub(crate) struct DatabaseUrl {
     parts: Parts,
 }
 
@@ -42,28 +42,28 @@ impl DatabaseUrl {
     ///
     /// # Errors
     /// If the URL is not valid.
-    pub fn read(text: &str) -> Result<Self, String> {
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
         Parts::parse(text).map(|parts| Self { parts })
     }
 
     /// The URL for the driver, with the password. Parameters that the driver does not support are left out.
-    pub fn expose(&self) -> String {
+    pub(crate) fn expose(&self) -> String {
         let password = self.parts.password.as_ref();
         self.write(password.map(|password| encode(password.expose_secret(), "")).as_deref(), Form::Driver)
     }
 
     /// The URL for psql, without the password, because every user can read the arguments of a process.
-    pub fn without_password(&self) -> String {
+    pub(crate) fn without_password(&self) -> String {
         self.write(None, Form::Libpq)
     }
 
     /// The password.
-    pub fn password(&self) -> Option<&SecretString> {
+    pub(crate) fn password(&self) -> Option<&SecretString> {
         self.parts.password.as_ref()
     }
 
     /// Warnings about an insecure connection or parameters without effect.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let host = self.parts.get("host").unwrap_or_default();
         let local = host.is_empty() || host.starts_with('/') || is_loopback(host);
         let unchecked = !local && self.parts.get("sslmode") != Some("verify-full");

@@ -26,17 +26,17 @@ const SUMMARY: Duration = Duration::from_secs(10);
 
 /// The totals of a room's walk. Times are in milliseconds. They come from the events, so they may be wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reached {
+pub(crate) struct Reached {
     /// Events of this walk that are stored.
-    pub event_count: u64,
+    pub(crate) event_count: u64,
     /// Pages of this walk that are stored.
-    pub page_count: u64,
+    pub(crate) page_count: u64,
     /// The time of the oldest event so far.
-    pub oldest_ts: Option<i64>,
+    pub(crate) oldest_ts: Option<i64>,
     /// The time of the event at which the walk began.
-    pub newest_ts: Option<i64>,
+    pub(crate) newest_ts: Option<i64>,
     /// When the room was created, if that is known. The percentage and the time left are computed from it.
-    pub created_ts: Option<i64>,
+    pub(crate) created_ts: Option<i64>,
 }
 
 impl Reached {
@@ -53,11 +53,11 @@ impl Reached {
 
 /// The progress of the whole run. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Progress(Arc<Mutex<Inner>>);
+pub(crate) struct Progress(Arc<Mutex<Inner>>);
 
 /// The progress of one room. Its line is removed when this is dropped.
 #[derive(Debug)]
-pub struct RoomProgress {
+pub(crate) struct RoomProgress {
     progress: Progress,
     key: u64,
 }
@@ -134,12 +134,12 @@ impl Progress {
     }
 
     /// Adds a room whose history is being walked. `name`: the one to show.
-    pub fn room(&self, name: &str) -> RoomProgress {
+    pub(crate) fn room(&self, name: &str) -> RoomProgress {
         self.begin(Room::new(0, name, Instant::now()))
     }
 
     /// Adds a line for the first `/sync` response while it is stored.
-    pub fn first_sync(&self) -> RoomProgress {
+    pub(crate) fn first_sync(&self) -> RoomProgress {
         self.begin(Room { is_first_sync: true, ..Room::new(0, "first sync", Instant::now()) })
     }
 
@@ -152,7 +152,7 @@ impl Progress {
     }
 
     /// Records how many rooms `/sync` covers, and how many events it has brought in this run.
-    pub fn following(&self, room_count: usize, event_count: u64) {
+    pub(crate) fn following(&self, room_count: usize, event_count: u64) {
         let mut inner = self.lock();
         let before = inner.following;
         let news = event_count > before.map_or(0, |before| before.event_count);
@@ -165,12 +165,12 @@ impl Progress {
 
     /// Shows what has changed: redraws the lines on a terminal, or logs a summary elsewhere, each at most as often as
     /// its constant allows. Call it at least once a second.
-    pub fn tick(&self) {
+    pub(crate) fn tick(&self) {
         self.tick_at(Instant::now());
     }
 
     /// Removes the lines from the terminal, or logs the last summary elsewhere. Call it at the end.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut inner = self.lock();
         inner.rooms.clear();
         inner.following = None;
@@ -208,7 +208,7 @@ impl Progress {
 
 impl RoomProgress {
     /// Records how far the walk is. Call it before the first page too: the first call only sets the starting point.
-    pub fn update(&self, reached: Reached) {
+    pub(crate) fn update(&self, reached: Reached) {
         let mut inner = self.progress.lock();
         let Some(room) = inner.rooms.iter_mut().find(|room| room.key == self.key) else {
             return;
@@ -221,7 +221,7 @@ impl RoomProgress {
     }
 
     /// Removes the line. On a terminal, prints one that stays with the outcome, such as `complete`.
-    pub fn finish(self, state: &str) {
+    pub(crate) fn finish(self, state: &str) {
         let now = Instant::now();
         let inner = self.progress.lock();
         let at = inner.rooms.iter().position(|room| room.key == self.key);

@@ -6,7 +6,7 @@ use crate::text::{count, thousands, whole};
 impl Progress {
     /// For example: `following 12 rooms, 34 events received live; 3 walks through history under way, 1,234 events
     /// stored in this run, 560 a second`. It names no room.
-    pub fn in_words(&self) -> String {
+    pub(crate) fn in_words(&self) -> String {
         self.lock().in_words()
     }
 }

@@ -6,18 +6,18 @@ use super::{Error, row};
 
 /// The lowest of the limits that apply to the role.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionLimit {
+pub(crate) struct ConnectionLimit {
     /// The limit.
-    pub most: i64,
+    pub(crate) most: i64,
     /// How many connections others have now.
-    pub used: i64,
+    pub(crate) used: i64,
     /// What the limit belongs to.
-    pub of: Limited,
+    pub(crate) of: Limited,
 }
 
 /// What a limit of connections belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limited {
+pub(crate) enum Limited {
     /// The role: `alter role … connection limit`.
     Role,
     /// The database: `alter database … connection limit`.
@@ -28,7 +28,7 @@ pub enum Limited {
 
 impl ConnectionLimit {
     /// How many are free.
-    pub fn free(&self) -> i64 {
+    pub(crate) fn free(&self) -> i64 {
         (self.most - self.used).max(0)
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::archive::{Archive, Error, WideRole, lease::Backend};
 
-pub use self::connections::{ConnectionLimit, Limited};
+pub(crate) use self::connections::{ConnectionLimit, Limited};
 
 /// The advisory lock that a running daemon of an earlier version holds.
 const EARLIER_LOCK: i64 = 0x6261_636b_7363_726f;
@@ -26,44 +26,44 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The result of the inspection.
 #[derive(Clone, Debug)]
-pub struct Inspection {
+pub(crate) struct Inspection {
     /// The server's version, such as `15.18`.
-    pub server_version: String,
+    pub(crate) server_version: String,
     /// Its major version.
-    pub major: i32,
+    pub(crate) major: i32,
     /// Name of the database.
-    pub database: String,
+    pub(crate) database: String,
     /// The role of the connection.
-    pub role: String,
+    pub(crate) role: String,
     /// The database's encoding.
-    pub encoding: String,
+    pub(crate) encoding: String,
     /// Whether the database can be written.
-    pub access: Access,
+    pub(crate) access: Access,
     /// The lowest limit of connections.
-    pub connections: ConnectionLimit,
+    pub(crate) connections: ConnectionLimit,
     /// The error of a second connection, if there was one.
-    pub no_second: Option<String>,
+    pub(crate) no_second: Option<String>,
     /// Objects of others with names that the migrations need, such as `table public.events`.
-    pub taken: Vec<String>,
+    pub(crate) taken: Vec<String>,
     /// The version of the schema, and whether this program can use it. `None`: there is no archive yet.
-    pub schema: Option<Schema>,
+    pub(crate) schema: Option<Schema>,
     /// The owner of the archive, if the role does not have its rights.
-    pub foreign_owner: Option<String>,
+    pub(crate) foreign_owner: Option<String>,
     /// Whether there is a schema `archive` that Backscroll did not create.
-    pub foreign_schema: bool,
+    pub(crate) foreign_schema: bool,
     /// Whether the role has the necessary right: to create the schema, to migrate it, or to write to it.
-    pub permitted: bool,
+    pub(crate) permitted: bool,
     /// The running Backscroll: the process id of its database backend, and since when.
-    pub writer: Option<(i32, String)>,
+    pub(crate) writer: Option<(i32, String)>,
     /// The account of the archive.
-    pub account: Option<String>,
+    pub(crate) account: Option<String>,
     /// The readers and writers with more rights than they need.
-    pub wide_roles: Vec<WideRole>,
+    pub(crate) wide_roles: Vec<WideRole>,
 }
 
 /// Whether the database can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Yes.
     Writable,
     /// `default_transaction_read_only` is on.
@@ -74,20 +74,20 @@ pub enum Access {
 
 /// The migrations that were applied to the database.
 #[derive(Clone, Debug)]
-pub struct Schema {
+pub(crate) struct Schema {
     /// The newest one.
-    pub found: i64,
+    pub(crate) found: i64,
     /// The newest that this Backscroll has.
-    pub known: i64,
+    pub(crate) known: i64,
     /// How many are not applied yet.
-    pub missing: usize,
+    pub(crate) missing: usize,
     /// A migration that differs from ours of the same version, or was not finished.
-    pub broken: Option<i64>,
+    pub(crate) broken: Option<i64>,
 }
 
 impl Archive {
     /// Inspects the database at `url`. Does not retry if it is down.
-    pub async fn inspect(url: &str) -> Result<Inspection, Error> {
+    pub(crate) async fn inspect(url: &str) -> Result<Inspection, Error> {
         let look = async {
             let options = url.parse::<PgConnectOptions>()?.application_name("backscroll check");
             let mut connection = PgConnection::connect_with(&options).await?;
