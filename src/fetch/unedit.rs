@@ -78,8 +78,7 @@ async fn fetch(context: &Context, room_id: &RoomId, event_id: &str) -> Result<Op
             matrix::Error::Unavailable { after } => context.pause(after.max(SHORTEST)).await,
             matrix::Error::Network(_) => return Err(error.into()),
             error if error.is_logged_out() => return Err(error.into()),
-            // A single refusal may come from a proxy, or be temporary.
-            _ if backoff.failures() < TRIES && !context.shutdown.is_cancelled() => {
+            error if !is_final(context, &error, &backoff) && !context.shutdown.is_cancelled() => {
                 context.pause(backoff.pause()).await;
             }
             error => {
@@ -90,5 +89,15 @@ async fn fetch(context: &Context, room_id: &RoomId, event_id: &str) -> Result<Op
                 return Ok(None);
             }
         }
+    }
+}
+
+/// Whether an error is the last word about an event. A single refusal may come from a proxy, or be temporary. Any other
+/// error must last for longer: the event is stored as served after it, and nothing restores its content later.
+fn is_final(context: &Context, error: &matrix::Error, failures: &Backoff) -> bool {
+    if error.is_forbidden() || error.is_not_found() {
+        failures.failures() >= TRIES
+    } else {
+        context.retries.is_believed(failures)
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The longest Matrix identifier in bytes (specification, appendices, "Common Identifier Format").
-const MAX_ID: usize = 255;
+pub(super) const MAX_ID: usize = 255;
 /// The longest type or state key in bytes: 255 code points (P56). Both fit into one index entry (P117).
 const MAX_KEY: usize = 1020;
 

@@ -1,13 +1,16 @@
 //! Finds event ids in a part of a response that cannot be parsed as events.
 
-use super::json::{Json, Text};
+use super::{
+    event::MAX_ID,
+    json::{Json, Text},
+};
 
 /// The event ids in it. A part of a response may contain several.
 pub(crate) fn event_ids(raw: &str) -> Vec<String> {
     let mut event_ids = Vec::new();
     collect_event_ids(&Json::parse(raw), &mut event_ids);
-    // Text in the database contains no NUL, so no redaction can name such an id.
-    event_ids.retain(|event_id| !event_id.contains('\0'));
+    // Text in the database contains no NUL, and an index entry has a largest size. No redaction can name such an id.
+    event_ids.retain(|event_id| !event_id.contains('\0') && event_id.len() <= MAX_ID);
     event_ids
 }
 

@@ -166,7 +166,7 @@ fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Er
         Some(error) if is_refusal && error.errcode == "M_USER_DEACTIVATED" => Error::Deactivated,
         Some(error) if !status.is_server_error() => Error::Api {
             status,
-            errcode: escape(&error.errcode).into_owned(),
+            errcode: escape(&error.errcode).chars().take(100).collect(),
             message: escape(error.error.as_str().unwrap_or_default()).chars().take(300).collect(),
         },
         _ => Error::Server { status },

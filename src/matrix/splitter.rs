@@ -274,7 +274,8 @@ impl Splitter {
         self.portion.truncate(self.portion.len() - kept);
         self.portion.shrink_to(self.portion_from);
         self.portion.extend_from_slice(TOO_LARGE);
-        self.too_large.push(String::from_utf8_lossy(&self.name).into_owned());
+        // It is only logged, and may be longer than a room id.
+        self.too_large.push(String::from_utf8_lossy(&self.name).chars().take(300).collect());
     }
 
     /// Ends the current part.

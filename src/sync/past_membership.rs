@@ -14,6 +14,8 @@ use crate::{
 const PAGE: u32 = 1000;
 /// More than [`PAGE`] events of the usual size take.
 const MOST_BYTES: usize = 32 << 20;
+/// How many responses without a next page count as the end of the history. A single one may be wrong.
+const ENDS: u32 = 3;
 /// After this many pages the account counts as having been in the room: better to archive too much than too little.
 const MOST_PAGES: usize = 1000;
 
@@ -24,7 +26,7 @@ pub(super) async fn was_in(client: &Client, user_id: &str, room_id: &RoomId) -> 
     let filter = serde_json::json!({ "types": ["m.room.member"], "senders": [user_id] }).to_string();
     let is_join = |event: &Event| event.membership() == Some((user_id, Membership::Join));
     let mut from: Option<Token> = None;
-    let (mut pauses, mut seen) = (Pace::default(), None);
+    let (mut pauses, mut seen, mut ends) = (Pace::default(), None, 0);
     for _ in 0..MOST_PAGES {
         let request = MessagesRequest {
             room_id,
@@ -40,9 +42,14 @@ pub(super) async fn was_in(client: &Client, user_id: &str, room_id: &RoomId) -> 
             return Ok(true);
         }
         if page.end.is_none() || page.end == from {
-            return Ok(false);
+            ends += 1;
+            if ends >= ENDS {
+                return Ok(false);
+            }
+        } else {
+            ends = 0;
+            from = page.end;
         }
-        from = page.end;
         let oldest = page.chunk.events.last().map(|event| event.event_id.clone());
         let leads_down = oldest.is_some() && oldest != seen;
         let brought = if leads_down { Brought::News } else { Brought::Onward };

@@ -99,8 +99,7 @@ impl StateChecks<'_> {
             for room in self.next_rooms(&asked_keys).await? {
                 if asked_keys.insert(room.room_key) {
                     let postponed = self.postponed.get(&room.room_key);
-                    let is_refused =
-                        postponed.is_some_and(|it| context.retries.is_believed_soon(&it.refusals));
+                    let is_refused = postponed.is_some_and(|it| context.retries.is_believed(&it.refusals));
                     let check = async move {
                         let checked = check(context, &room, is_refused).await;
                         (room, checked)
@@ -236,6 +235,13 @@ async fn check(context: &Context, room: &StaleRoom, is_refused: bool) -> Result<
     let state = context.unless_stopped(state_of(context, &account.user_id, room, &room_id)).await;
     let state = match state {
         None => return Ok(Checked::Stopped),
+        // Every room has a create event. Without one, this is not the room's state, whatever the server means by it.
+        Some(Ok(Some(state))) if room.is_archived() && !has_create(&state) => {
+            if !is_refused {
+                return Ok(Checked::Refused(matrix::Error::Malformed("/state: no m.room.create".to_owned())));
+            }
+            None
+        }
         Some(Ok(state)) => state,
         Some(Err(error)) if error.is_forbidden() || (!room.is_archived() && error.is_not_found()) => {
             if !is_refused {
@@ -266,6 +272,10 @@ async fn check(context: &Context, room: &StaleRoom, is_refused: bool) -> Result<
         }
     }
     Ok(Checked::Done)
+}
+
+fn has_create(state: &Events) -> bool {
+    state.events.iter().any(|event| event.is_state("m.room.create"))
 }
 
 /// The state of a room. `None`: the account was never in it, and nothing of it is archived.

@@ -59,6 +59,30 @@ async fn a_state_that_once_cannot_get_at_first_is_asked_for_again() {
     }
 }
 
+/// Neither an empty list nor one with an unreadable event is a reason to drop what the room's state was.
+#[tokio::test]
+async fn a_state_that_is_not_whole_removes_nothing() {
+    let body = |body: &'static str| Fault::change(move |reply| reply.body = body.into());
+    let spoilt = Fault::change(|reply| {
+        let state = String::from_utf8(std::mem::take(&mut reply.body)).expect("JSON");
+        reply.body = state.replacen(r#""type":"m.room.topic""#, r#""type":7"#, 1).into_bytes();
+    });
+    for fault in [body("[]"), body("[7]"), spoilt] {
+        let stage = Stage::new().await;
+        let room = stage.room(5);
+        stage.server.state(&room, TOPIC, "", &topic("known"));
+        stage.followed(&room).await.stop().await;
+        stage.server.inject(fault.on("/state"));
+        let before = stage.server.requests("/state").len();
+        let mut daemon = stage.follow();
+        stage.server.has_been_asked("/state", before + 1).await;
+        let marked = "select count(*) from archive.rooms where state_suspect";
+        daemon.until("it is looked into", async || stage.database.value(marked).await == "0").await;
+        daemon.stop().await;
+        assert_eq!(stage.database.value("select topic from rooms").await, "known");
+    }
+}
+
 /// Finding 5: the loser of a fork is in the timeline, and nothing says that it lost.
 #[tokio::test]
 async fn the_loser_of_a_fork_is_not_current() {

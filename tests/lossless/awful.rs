@@ -61,6 +61,12 @@ fn text(text: &str) -> String {
     Json::of(text).write()
 }
 
+/// Letters that PostgreSQL cannot compress: an index entry takes only short text.
+fn random_letters(count: usize) -> String {
+    let mut random = fastrand::Rng::with_seed(7);
+    (0..count).map(|_| random.alphanumeric()).collect()
+}
+
 fn nested(depth: usize) -> String {
     format!(r#"{{"deep":{}{}}}"#, "[".repeat(depth - 1), "]".repeat(depth - 1))
 }
@@ -192,6 +198,16 @@ fn members() -> Vec<(&'static str, Fate, Spoil)> {
         ("a type with separators", Event, with("type", &text("com.example/slash?x#y é"))),
         ("a type of 1020 bytes", Event, with("type", &text(&"😀".repeat(255)))),
         ("a type of 10,000 bytes", Quarantine, with("type", &text(&"t".repeat(10_000)))),
+        (
+            "an event id of 10,000 random letters",
+            Quarantine,
+            with("event_id", &text(&random_letters(10_000))),
+        ),
+        (
+            "a long id within what cannot be an event",
+            Quarantine,
+            with("type", &format!(r#"{{"event_id":"${}"}}"#, random_letters(10_000))),
+        ),
         ("an empty state key", Event, with("state_key", r#""""#)),
         ("NUL in a state key", Event, with("state_key", r#""a\u0000""#)),
         ("a state key of 255 emoji", Event, with("state_key", &text(&"😀".repeat(255)))),

@@ -85,7 +85,10 @@ impl Writer {
         }
         let mut pointers = Pointers::load(connection, room.room_key).await?;
         pointers.point(&state.events, cause);
-        pointers.drop_unnamed(cause);
+        // An event that could not be read may be the current one of any key.
+        if state.malformed.is_empty() {
+            pointers.drop_unnamed(cause);
+        }
         pointers.save(connection).await
     }
 

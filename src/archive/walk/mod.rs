@@ -271,7 +271,7 @@ impl Archive {
                       f.state as "state: WalkState", f.round, f.stalls, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
                       coalesce(shown.name, shown.alias) as name,
                       (select e.origin_server_ts from archive.events e
-                       where e.room_key = f.room_key and e.position is not null
+                       where f.not_before <= now() and e.room_key = f.room_key and e.position is not null
                        order by e.position desc limit 1) as newest_ts,
                       shown.created_ts as "created_ts?"
                from (
@@ -312,7 +312,8 @@ impl Archive {
                        where i.room_key = s.room_key and i.event_id = s.event_id
                        limit 1
                    ) e
-                   where s.room_key = f.room_key and s.state_key = ''
+                   -- Of a walk that is not due, only the time is of interest.
+                   where f.not_before <= now() and s.room_key = f.room_key and s.state_key = ''
                      and s.type in ('m.room.name', 'm.room.canonical_alias', 'm.room.create')
                ) shown on true
                order by f.not_before, f.walk_id"#,
