@@ -16,25 +16,37 @@ pub struct StateOrder(Mutex<UnderWay>);
 
 #[derive(Debug, Default)]
 struct UnderWay {
-    /// The rooms whose state is requested now, and whether a `/sync` response has reported it meanwhile.
-    asked: HashMap<String, bool>,
+    /// The last request's number.
+    last: u64,
+    /// The requests by their numbers. There may be several for one room.
+    asked: HashMap<u64, Asked>,
     /// The rooms whose `/state` was stored since the `/sync` request under way was sent. It is unknown which of the
     /// two reports is newer.
     compared: HashSet<String>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    room_id: String,
+    /// Whether a `/sync` response has reported the room's state since the request.
+    is_outdated: bool,
 }
 
 /// A request for the state of a room, until it is dropped.
 #[derive(Debug)]
 pub struct StateRequest<'o> {
     order: &'o StateOrder,
-    room_id: String,
+    number: u64,
 }
 
 impl StateOrder {
     /// Call this before a room's state is requested.
     pub(crate) fn ask(&self, room_id: &str) -> StateRequest<'_> {
-        self.under_way().asked.insert(room_id.to_owned(), false);
-        StateRequest { order: self, room_id: room_id.to_owned() }
+        let mut under_way = self.under_way();
+        under_way.last += 1;
+        let number = under_way.last;
+        under_way.asked.insert(number, Asked { room_id: room_id.to_owned(), is_outdated: false });
+        StateRequest { order: self, number }
     }
 
     /// Call this before a `/sync` request is sent.
@@ -49,8 +61,8 @@ impl StateOrder {
             return;
         }
         for room in rooms.iter().filter(|room| mentions_state(room)) {
-            if let Some(outdated) = under_way.asked.get_mut(room.room_id.as_str()) {
-                *outdated = true;
+            for asked in under_way.asked.values_mut().filter(|asked| room.room_id == asked.room_id) {
+                asked.is_outdated = true;
             }
         }
     }
@@ -70,17 +82,17 @@ impl StateRequest<'_> {
     /// stored. Call this under the room's lock.
     pub(in crate::archive) fn is_outdated(&self) -> bool {
         let mut under_way = self.order.under_way();
-        let outdated = under_way.asked.get(&self.room_id).copied().unwrap_or(true);
-        if !outdated {
-            under_way.compared.insert(self.room_id.clone());
-        }
-        outdated
+        let current = under_way.asked.get(&self.number).filter(|asked| !asked.is_outdated);
+        let current = current.map(|asked| asked.room_id.clone());
+        let is_outdated = current.is_none();
+        under_way.compared.extend(current);
+        is_outdated
     }
 }
 
 impl Drop for StateRequest<'_> {
     fn drop(&mut self) {
-        self.order.under_way().asked.remove(&self.room_id);
+        self.order.under_way().asked.remove(&self.number);
     }
 }
 
@@ -126,5 +138,16 @@ mod tests {
         }
         order.note_response(&rooms(&event(r#","state_key":"""#)));
         assert!(!order.ask("!r:hs").is_outdated(), "a request of after the response");
+    }
+
+    #[test]
+    fn a_second_request_for_the_room_leaves_the_first_one_outdated() {
+        let order = StateOrder::default();
+        let first = order.ask("!r:hs");
+        order.note_response(&rooms(r#"{"timeline":{"limited":true}}"#));
+        let second = order.ask("!r:hs");
+        assert!(first.is_outdated() && !second.is_outdated());
+        drop(first);
+        assert!(!second.is_outdated());
     }
 }
