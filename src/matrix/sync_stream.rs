@@ -69,6 +69,21 @@ impl SyncStream {
         Ok(whole)
     }
 
+    /// Reads ahead to the end of the response, or until so many bytes wait to be taken.
+    ///
+    /// # Errors
+    /// As [`SyncStream::next`].
+    pub(crate) async fn read_ahead(&mut self, most_bytes: usize) -> Result<(), Error> {
+        while self.splitter.is_some() && self.waiting_bytes() < most_bytes {
+            self.read().await?;
+        }
+        Ok(())
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.ready.iter().map(Vec::len).sum()
+    }
+
     async fn read(&mut self) -> Result<(), Error> {
         let Some(splitter) = &mut self.splitter else { return Ok(()) };
         let piece = self.pieces.next().await?;
@@ -88,7 +103,7 @@ impl SyncStream {
         {
             self.next_batch = Some(SyncBatch::read_token(token)?);
         }
-        if self.ready.iter().map(Vec::len).sum::<usize>() > KEPT {
+        if self.waiting_bytes() > KEPT {
             return Err(Error::TooLarge { limit_bytes: KEPT });
         }
         if piece.is_none()

@@ -20,6 +20,8 @@ use crate::{
 
 /// How long it may take to store the state of every room of a large account.
 const FULL_STORE: Duration = Duration::from_secs(15 * 60);
+/// Bytes of a later response that are read before the first of it is stored.
+const READ_AHEAD: usize = 32 << 20;
 /// How often the progress of a first response is logged.
 const LOG_AFTER: Duration = Duration::from_secs(10);
 
@@ -41,6 +43,11 @@ pub(super) async fn take_in(
         }
     };
     let Some(Some(mut answer)) = unless_outdated(context, account, news).await? else { return Ok(None) };
+    if request.since.is_some() {
+        // All parts of it are stored in one transaction, which holds the rooms' locks: a slow server must not prolong it.
+        let ahead = answer.read_ahead(READ_AHEAD);
+        let Some(()) = unless_outdated(context, account, ahead).await? else { return Ok(None) };
+    }
     let mut intake = context.writer.take_in(account, rooms, full);
     let (mut stored_in, mut active) = (Duration::ZERO, Vec::new());
     let mut first = request.since.is_none().then(|| First::begin(context));

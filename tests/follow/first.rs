@@ -1,5 +1,7 @@
 //! The first response, which may be large, late to end, and never come to its end.
 
+use std::time::Duration;
+
 use crate::support::{
     homeserver::{ALICE, Fault, Json},
     stage::Stage,
@@ -95,4 +97,27 @@ async fn a_token_may_come_last() {
     stage.once().await;
     are_archived(&stage, &rooms).await;
     assert_eq!(stage.database.value("select count(*) from archive.gaps").await, "0");
+}
+
+/// A later response is stored in one transaction, which holds the locks of its rooms.
+#[tokio::test]
+async fn a_later_response_that_stalls_holds_no_locks() {
+    let stage = Stage::new().await;
+    let rooms = large_rooms(&stage);
+    stage.once().await;
+    let padding = "y".repeat(50_000);
+    for room in &rooms {
+        stage.server.message(room, ALICE, &padding);
+    }
+    let before = stage.server.requests("/sync").len();
+    stage.server.inject(Fault::stall_in_body().on("/sync").times(1));
+    let daemon = stage.follow();
+    stage.server.has_been_asked("/sync", before + 1).await;
+    // Half of the response, about 1 MiB, would be stored by then.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stage.database.run("select from archive.rooms for update nowait").await;
+    daemon.kill().await;
+    stage.server.heal();
+    stage.once().await;
+    are_archived(&stage, &rooms).await;
 }

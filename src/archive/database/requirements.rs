@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::inspect::{Access, ConnectionLimit, Inspection, Limited};
+use super::inspect::{Access, ConnectionLimit, FEWEST_CONNECTIONS, Inspection, Limited};
 use crate::{Exit, archive, text::escape};
 
 /// The subject of a finding.
@@ -13,9 +13,6 @@ pub(crate) const SCHEMA: &str = "schema";
 
 /// For `nulls not distinct`.
 const OLDEST_MAJOR: i32 = 15;
-/// With fewer connections the daemon would wait for itself: one holds the writer's lease, one listens, one stores a
-/// page, and two are for `/sync` and for all other queries.
-pub(crate) const FEWEST_CONNECTIONS: u32 = 5;
 /// At most this many names are shown.
 const NAMED: usize = 5;
 
@@ -186,8 +183,7 @@ fn connections(found: &Inspection) -> Option<Problem> {
         let text = format!("{whose} may have {most} connections at once: {needs}");
         return Some(problem(Exit::Configuration, DATABASE, text, [remedy]));
     }
-    // A running daemon has these connections.
-    if found.writer.is_none() && (limit.free() < fewest || found.no_second.is_some()) {
+    if found.lacks_free_connections() {
         let text = format!("of {most} connections {} are free: {needs}", limit.free());
         return Some(problem(Exit::Unavailable, DATABASE, text, ["end some, or raise the limit"]));
     }

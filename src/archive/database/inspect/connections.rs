@@ -4,6 +4,10 @@ use sqlx::PgConnection;
 
 use super::{Error, row};
 
+/// With fewer connections the daemon would wait for itself: one holds the writer's lease, one listens, one stores a
+/// page, and two are for `/sync` and for all other queries.
+pub(crate) const FEWEST_CONNECTIONS: u32 = 5;
+
 /// The lowest of the limits that apply to the role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionLimit {

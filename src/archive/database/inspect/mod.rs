@@ -18,11 +18,14 @@ use super::{
 };
 use crate::archive::{Archive, Error, WideRole, lease::Backend};
 
-pub(crate) use self::connections::{ConnectionLimit, Limited};
+pub(crate) use self::connections::{ConnectionLimit, FEWEST_CONNECTIONS, Limited};
 
 /// The advisory lock that a running daemon of an earlier version holds.
 const EARLIER_LOCK: i64 = 0x6261_636b_7363_726f;
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How often, and how soon, it is inspected again if others use too many connections.
+const LOOKS_AGAIN: u32 = 10;
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The result of the inspection.
 #[derive(Clone, Debug)]
@@ -90,18 +93,40 @@ impl Archive {
     pub(crate) async fn inspect(url: &str) -> Result<Inspection, Error> {
         let look = async {
             let options = url.parse::<PgConnectOptions>()?.application_name("backscroll check");
-            let mut connection = PgConnection::connect_with(&options).await?;
-            // Checked before any statement is prepared: a pooler would keep the prepared statement, which disturbs
-            // others.
-            let no_second = pooler::must_have_sessions(&options, &mut connection).await?;
-            let found = inspect(&mut connection, no_second).await?;
-            // A failure to close has no effect on the result.
-            let _ = connection.close().await;
+            let mut found = inspect_once(&options).await?;
+            // A session that has just ended occupies its connection for a moment longer.
+            for _ in 0..LOOKS_AGAIN {
+                if !found.lacks_free_connections() {
+                    break;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+                found = inspect_once(&options).await?;
+            }
             Ok(found)
         };
         let late = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
         tokio::time::timeout(DEADLINE, look).await.unwrap_or_else(|_| Err(late().into()))
     }
+}
+
+impl Inspection {
+    /// Whether others use so many connections that too few are free for a daemon.
+    pub(crate) fn lacks_free_connections(&self) -> bool {
+        // A running daemon has these connections.
+        let is_running = self.writer.is_some();
+        let has_too_few = self.connections.free() < i64::from(FEWEST_CONNECTIONS);
+        !is_running && (has_too_few || self.no_second.is_some())
+    }
+}
+
+async fn inspect_once(options: &PgConnectOptions) -> Result<Inspection, Error> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    // Checked before any statement is prepared: a pooler would keep the prepared statement, which disturbs others.
+    let no_second = pooler::must_have_sessions(options, &mut connection).await?;
+    let found = inspect(&mut connection, no_second).await?;
+    // A failure to close has no effect on the result.
+    let _ = connection.close().await;
+    Ok(found)
 }
 
 /// The rows of a query in the simple protocol, which returns every column as text.
