@@ -170,7 +170,7 @@ impl Context {
     }
 
     /// Waits until a `/sync` response is stored that was requested after this call.
-    pub(crate) async fn hear_news(&self) {
+    pub(crate) async fn await_fresh_response(&self) {
         let mut responses = self.responses.subscribe();
         // The next response may have been requested before this call; the one after it was not.
         let wanted = *responses.borrow() + 2;

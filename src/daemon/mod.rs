@@ -257,7 +257,7 @@ async fn report_waits(context: &Context) -> Infallible {
     }
 }
 
-/// Keeps the embedded server running, if there is one.
+/// Keeps the private server running, if there is one.
 async fn supervise(server: Option<&postgres::Server>) -> Infallible {
     match server {
         Some(server) => server.supervise().await,

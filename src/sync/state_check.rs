@@ -95,7 +95,7 @@ impl StateChecks<'_> {
         let mut asked = FuturesUnordered::new();
         let mut asked_keys = HashSet::new();
         loop {
-            self.forget_trusted().await?;
+            self.forget_no_longer_stale().await?;
             for room in self.next_rooms(&asked_keys).await? {
                 if asked_keys.insert(room.room_key) {
                     let postponed = self.postponed.get(&room.room_key);
@@ -132,12 +132,12 @@ impl StateChecks<'_> {
     }
 
     /// Removes the postponed rooms that are no longer stale.
-    async fn forget_trusted(&mut self) -> Result<(), Error> {
+    async fn forget_no_longer_stale(&mut self) -> Result<(), Error> {
         if self.postponed.is_empty() {
             return Ok(());
         }
         let postponed: Vec<i32> = self.postponed.keys().copied().collect();
-        for room_key in self.context.writer.archive().trusted_rooms(&postponed).await? {
+        for room_key in self.context.writer.archive().no_longer_stale(&postponed).await? {
             self.postponed.remove(&room_key);
         }
         Ok(())
@@ -247,7 +247,7 @@ async fn check(context: &Context, room: &StaleRoom, is_refused: bool) -> Result<
     };
     match state {
         None if room.watched => {
-            if !context.writer.leave_state(room.room_key, &request).await? {
+            if !context.writer.keep_state(room.room_key, &request).await? {
                 return Ok(Checked::Superseded);
             }
         }

@@ -10,7 +10,7 @@ use foldhash::HashSet;
 use sqlx::PgConnection;
 
 use self::{
-    copy::{Copy, Rows},
+    copy::{CopyIn, Rows},
     lookup::{KnownEvents, Lookup, Redactions},
     row::Placed,
 };
@@ -191,7 +191,7 @@ async fn insert(
     if events.is_empty() {
         return Ok(());
     }
-    let mut copy = Copy::begin(connection, COPY).await?;
+    let mut copy = CopyIn::begin(connection, COPY).await?;
     for placed in events {
         copy.send_much().await?;
         encode(&mut copy.rows, room, placed, redactions);

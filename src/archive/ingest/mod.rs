@@ -12,4 +12,4 @@ mod room;
 mod silent_gap;
 mod state;
 pub(super) mod sync_response;
-mod unread_rooms;
+mod unreadable_rooms;

@@ -213,7 +213,7 @@ impl Changes {
 
 /// Records for these watched rooms that all of a first response is stored, including their whole states. Their states
 /// are marked as stale, and their histories are to be walked.
-pub(super) async fn begin_all(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
+pub(super) async fn mark_bootstrapped(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
     sqlx::query!(
         "update archive.rooms set bootstrapped = true, state_suspect = true
          where room_key = any($1) and watched and not bootstrapped",

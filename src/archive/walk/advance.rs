@@ -124,13 +124,13 @@ async fn finish(
 ) -> Result<(), Error> {
     walk.state = WalkState::Done;
     if walk.kind == WalkKind::GapWhole {
-        gap::passed(connection, walk, true).await?;
+        gap::close_skipped(connection, walk, true).await?;
     }
     if let Some(gap_id) = walk.gap_id {
-        return gap::walked(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
+        return gap::after_pass(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
     }
     // If the room's start is hidden from the account, a re-walk may end above a gap.
-    gap::passed(connection, walk, walk.kind != WalkKind::Rewalk || truncated.is_none()).await?;
+    gap::close_skipped(connection, walk, walk.kind != WalkKind::Rewalk || truncated.is_none()).await?;
     if walk.kind == WalkKind::History {
         let state = if truncated.is_some() { HistoryState::Truncated } else { HistoryState::Complete };
         history::set(connection, walk.room_key, state, truncated).await?;

@@ -51,7 +51,7 @@ pub(in crate::archive) async fn open(connection: &mut PgConnection, gap: &NewGap
     Ok(())
 }
 
-/// Records a gap that the operator chose to leave.
+/// Records a skipped gap.
 pub(in crate::archive) async fn skip(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
     insert(connection, gap, GapState::Skipped).await?;
     Ok(())
@@ -106,7 +106,7 @@ pub(in crate::archive) const NOT_WATCHED: &str = "the room was not watched";
 pub(in crate::archive) struct Top {
     /// The newest event, and its position.
     pub(in crate::archive) newest: Option<(String, i64)>,
-    /// The upper edge of its highest gap that is not filled, including gaps that the operator left.
+    /// The upper edge of its highest gap that is not filled, including skipped gaps.
     pub(in crate::archive) upper_edge: Option<i64>,
     /// Whether there will be a walk through its whole history, from above all events.
     pub(in crate::archive) awaits_walk: bool,
@@ -160,7 +160,7 @@ pub(in crate::archive) async fn tops(
         .collect())
 }
 
-/// The upper edge of a gap that the operator left, if `walk` begins or ends at one of its tokens.
+/// The upper edge of a skipped gap, if `walk` begins or ends at one of its tokens.
 pub(in crate::archive) async fn edge_at(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -177,7 +177,7 @@ pub(in crate::archive) async fn edge_at(
     Ok(edge.flatten())
 }
 
-/// Sets the upper token of the gap that the operator left at the top of a room. It is walked from `token`.
+/// Sets the upper token of the skipped gap at the top of a room. It is walked from `token`.
 pub(in crate::archive) async fn begin_at(
     connection: &mut PgConnection,
     room_key: i32,
@@ -194,10 +194,10 @@ pub(in crate::archive) async fn begin_at(
     Ok(())
 }
 
-/// Closes gaps that the operator left, after a finished walk has passed them. It may be a walk of the operator, or
+/// Closes skipped gaps, after a finished walk has passed them. It may be a walk of the operator, or
 /// one that begins above all of them: at the newest event, a history walk, a walk through a gap without a lower
 /// token, or a re-walk. `all`: all such gaps below its beginning; otherwise those above the walk's lowest position.
-pub(in crate::archive) async fn passed(
+pub(in crate::archive) async fn close_skipped(
     connection: &mut PgConnection,
     walk: &Walk,
     all: bool,
@@ -286,7 +286,7 @@ pub(in crate::archive) async fn yields_to_newer_gap(
 }
 
 /// Opens the next pass after a gap's finished walk, or closes the gap after the last one.
-pub(in crate::archive) async fn walked(
+pub(in crate::archive) async fn after_pass(
     connection: &mut PgConnection,
     gap_id: i64,
     kind: WalkKind,

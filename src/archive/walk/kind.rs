@@ -5,7 +5,7 @@ use crate::archive::column::text_column;
 /// Why a walk exists; stored in `archive.walks.kind` when the walk is opened, and never changed.
 ///
 /// A gap is walked several times: `GapSince`, `GapKnown` and `GapRecheck`, or without a lower token `GapWhole` and
-/// `GapRecheck`. The transaction that finishes one pass opens the next (`gap::walked`).
+/// `GapRecheck`. The transaction that finishes one pass opens the next (`gap::after_pass`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkKind {
     /// The room's whole history. Opened when the room's first response is stored, when a room whose history is

@@ -29,7 +29,7 @@ use crate::{
         walk,
     },
     matrix::{
-        Event, Membership, RoomBatch, Section, room_state,
+        Event, Membership, RoomUpdate, Section, room_state,
         room_update::{membership, state_events},
     },
 };
@@ -45,7 +45,7 @@ pub(super) struct RoomSync<'a> {
     before: Room,
     /// The room's row after it.
     room: Room,
-    update: &'a RoomBatch,
+    update: &'a RoomUpdate,
     /// Whether the account can see more of the room than at its last leave.
     rejoined: bool,
     /// What is to be done once the response is stored as a whole.
@@ -72,7 +72,7 @@ impl<'a> RoomSync<'a> {
         connection: &'a mut PgConnection,
         portion: &'a mut Portion,
         response: &'a Response<'a>,
-        (before, update): (Room, &'a RoomBatch),
+        (before, update): (Room, &'a RoomUpdate),
         afterwards: &'a mut Afterwards,
     ) -> Self {
         let rejoined = has_rejoined(response, &before, update, portion.known(before.room_key));
@@ -102,14 +102,14 @@ impl<'a> RoomSync<'a> {
             }
             Decision::Bootstrap => {
                 self.keep_row().await?;
-                self.keep_unread().await?;
+                self.keep_unreadable().await?;
                 let event_count = self.bootstrap().await?;
                 self.move_state();
                 event_count
             }
             Decision::Append => {
                 self.keep_row().await?;
-                self.keep_unread().await?;
+                self.keep_unreadable().await?;
                 let event_count = self.append().await?;
                 self.move_state();
                 event_count
@@ -174,7 +174,7 @@ impl<'a> RoomSync<'a> {
     }
 
     /// Stores unreadable parts in quarantine.
-    async fn keep_unread(&mut self) -> Result<(), Error> {
+    async fn keep_unreadable(&mut self) -> Result<(), Error> {
         let (policy, update) = (self.writer.policy(), self.update);
         quarantine::keep(self.connection, policy, &self.room, &update.set_aside).await?;
         let sections = [Some(&update.state), Some(&update.timeline), update.state_after.as_ref()];
