@@ -250,8 +250,9 @@ impl Context {
         Ok(None)
     }
 
-    /// Whether `says` returns true each time until that `is_enough`, with a pause after each time. A single response may
-    /// come from a proxy, or from a server in trouble.
+    /// Calls `says` until it returns false, or until `is_enough` accepts how often it has returned true. Pauses after
+    /// each true. Returns whether that was enough. A single response may come from a proxy, or from a server in
+    /// trouble.
     ///
     /// # Errors
     /// The first error of `says`.
@@ -271,7 +272,8 @@ impl Context {
         Ok(false)
     }
 
-    /// Records for `backscroll status` that the homeserver has failed several times in a row. Nothing else uses it.
+    /// Records that the homeserver has failed: each time for `/readyz`, and after 2, 4, 8, … failures in a row in the
+    /// database, for `backscroll status`.
     pub(crate) async fn note_failing(&self, error: &matrix::Error, failures: u32) {
         self.health.homeserver_is(Homeserver::Fails(format!("failed to {error}")));
         if failures < 2 || !failures.is_power_of_two() {

@@ -235,7 +235,7 @@ async fn failed(
     let reason = format!("failed to {error}");
     // Only shown to the operator. If this fails, the pause that the server has requested still applies.
     if let Err(error) = context.writer.note_failure(walk, &reason).await {
-        tracing::debug!(room.id = %room_id, %error, "why a walk does not go on could not be noted");
+        tracing::debug!(room.id = %room_id, %error, "failed to record why a walk's request failed");
     }
     let walk = Walk { due_in_s: 0.0, ..walk.clone() };
     if error.retry() == Retry::Refused {

@@ -96,7 +96,7 @@ impl SyncBatch {
         let body: &RawValue =
             serde_json::from_str(&body).map_err(|error| Error::malformed("/sync", &error))?;
         let answer =
-            Object::read(body.get()).ok_or_else(|| Error::Malformed("/sync: it is no object".into()))?;
+            Object::read(body.get()).ok_or_else(|| Error::Malformed("/sync: it is not an object".into()))?;
         let next_batch = answer.get("next_batch").and_then(string).and_then(Token::new);
         let mut batch =
             Self { next_batch, rooms: Vec::new(), set_aside: Vec::new(), rooms_unreadable: false };
@@ -109,7 +109,7 @@ impl SyncBatch {
 
     fn read_rooms(&mut self, json: &str) {
         let Some(sections) = Object::read(json) else {
-            self.set_aside.push(Malformed::part(json, "rooms is no object"));
+            self.set_aside.push(Malformed::part(json, "rooms is not an object"));
             self.rooms_unreadable = true;
             return;
         };
@@ -122,7 +122,7 @@ impl SyncBatch {
 
     fn read_section(&mut self, section: Section, json: &str) {
         let Some(listed) = Object::read(json) else {
-            self.set_aside.push(Malformed::part(json, "a section of rooms is no object"));
+            self.set_aside.push(Malformed::part(json, "a section of rooms is not an object"));
             self.rooms_unreadable |= section.has_timelines();
             return;
         };
@@ -177,7 +177,7 @@ impl RoomUpdate {
         if let Some(room) = Object::read(member.value) {
             batch.read_parts(&room);
         } else {
-            batch.lacks_timeline(member.value, "what a sync response has of the room is no object");
+            batch.lacks_timeline(member.value, "what a sync response has of the room is not an object");
             batch.state_unreadable = true;
         }
         Ok(batch)
@@ -187,7 +187,7 @@ impl RoomUpdate {
         if let Some(timeline) = self.only(room, "timeline", Self::lacks_timeline) {
             match Object::read(timeline) {
                 Some(timeline) => self.read_timeline(&timeline),
-                None => self.lacks_timeline(timeline, "timeline is no object"),
+                None => self.lacks_timeline(timeline, "timeline is not an object"),
             }
         }
         self.state = self.read_state(room, "state").unwrap_or_default();
@@ -199,7 +199,9 @@ impl RoomUpdate {
                 Some(events) => {
                     self.stripped = events.iter().filter_map(|raw| event::parse_stripped(raw)).collect();
                 }
-                None => self.set_aside.push(Malformed::part(stripped, "stripped state is no list of events")),
+                None => {
+                    self.set_aside.push(Malformed::part(stripped, "stripped state is not a list of events"));
+                }
             }
         }
     }
@@ -208,13 +210,13 @@ impl RoomUpdate {
         if let Some(events) = self.only(timeline, "events", Self::lacks_timeline) {
             match object::items(events) {
                 Some(events) => self.timeline = Events::read(self.room_id.as_str(), &events),
-                None => self.lacks_timeline(events, "timeline.events is no list"),
+                None => self.lacks_timeline(events, "timeline.events is not a list"),
             }
         }
         if let Some(limited) = timeline.get("limited") {
             let read = boolean(limited);
             if read.is_none() {
-                self.set_aside.push(Malformed::part(limited, "timeline.limited is no boolean"));
+                self.set_aside.push(Malformed::part(limited, "timeline.limited is not a boolean"));
             }
             // If in doubt, open a gap: an unnecessary one does no harm, but a missing one loses events.
             self.limited |= read.unwrap_or(true);
@@ -222,7 +224,7 @@ impl RoomUpdate {
         if let Some(prev_batch) = timeline.get("prev_batch") {
             let read = string(prev_batch);
             if read.is_none() {
-                self.set_aside.push(Malformed::part(prev_batch, "timeline.prev_batch is no text"));
+                self.set_aside.push(Malformed::part(prev_batch, "timeline.prev_batch is not a string"));
             }
             // If the token is not valid, a gap's walk begins at next_batch instead. The response stays valid.
             self.prev_batch = read.and_then(Token::new);
@@ -233,7 +235,7 @@ impl RoomUpdate {
         let state = self.only(room, name, Self::lacks_state)?;
         let events = events_of(state);
         if events.is_none() {
-            self.lacks_state(state, "state is no list of events");
+            self.lacks_state(state, "state is not a list of events");
         }
         Some(Events::read(self.room_id.as_str(), &events?))
     }
@@ -394,7 +396,7 @@ mod tests {
             }
         }
         let batch = batch(r#"{"next_batch":"s","rooms":[]}"#);
-        assert!(batch.rooms_unreadable && reasons(&batch.set_aside) == ["rooms is no object"]);
+        assert!(batch.rooms_unreadable && reasons(&batch.set_aside) == ["rooms is not an object"]);
     }
 
     #[test]
@@ -448,7 +450,7 @@ mod tests {
         assert!(!room(r#"{"state":null,"state_after":{}}"#).state_unreadable);
         let invite =
             batch(r#"{"next_batch":"s","rooms":{"invite":{"!r:hs":{"invite_state":{"events":7}}}}}"#);
-        assert_eq!(reasons(&invite.rooms[0].set_aside), ["stripped state is no list of events"]);
+        assert_eq!(reasons(&invite.rooms[0].set_aside), ["stripped state is not a list of events"]);
     }
 
     #[test]

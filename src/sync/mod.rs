@@ -234,8 +234,8 @@ impl<'c> Follower<'c> {
 enum SyncStep {
     /// The response is stored, and `since` has moved.
     Stored(SyncOutcome),
-    /// Nothing is stored. The response lacks the state that decides whether a room is wanted, or that a new room needs.
-    /// The next request asks for the whole state.
+    /// Nothing is stored. The response lacks the state that decides whether a room is wanted, or that a new room needs;
+    /// or the choice of rooms has changed since the request. The next request asks for the whole state.
     NeedFullState,
     /// Nothing is stored: the daemon shuts down, rooms were chosen while the response was awaited, or another task
     /// asked for an immediate response.

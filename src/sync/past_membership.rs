@@ -12,7 +12,7 @@ use crate::{
 
 /// Events per page. A server that applies the filter returns few; one that ignores it returns all of them.
 const PAGE: u32 = 1000;
-/// More than [`PAGE`] events of the usual size take.
+/// The most bytes to read of one response; [`PAGE`] events of the usual size have fewer.
 const MOST_BYTES: usize = 32 << 20;
 /// After this many pages the account counts as having been in the room: better to archive too much than too little.
 const MOST_PAGES: usize = 1000;

@@ -51,9 +51,9 @@ pub(super) async fn take_in(
         context.health.homeserver_is(Homeserver::Answers);
         if batch.rooms_unreadable && full {
             // Without this response, a room where nothing happens would never be reported.
-            return Err(matrix::Error::Malformed("/sync: the rooms are no object".to_owned()).into());
+            return Err(matrix::Error::Malformed("/sync: the rooms are not an object".to_owned()).into());
         }
-        // A first response and a single run do not show which rooms are active now.
+        // A response with the whole state, and a single run, do not show which rooms are active now.
         if !full && !context.once {
             active.extend(talked_in(&batch));
         }

@@ -34,7 +34,7 @@ pub(in crate::archive) type Redactions = HashMap<String, String>;
 /// The result of a look-up.
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Lookup {
-    /// The stored events, and the targets of stored redactions among them.
+    /// The stored ones among the events and the targets of redactions among the events.
     pub(in crate::archive) known: KnownEvents,
     /// The recorded redactions of the events, and of the events that they edit or whose content they repeat. It may
     /// contain others.

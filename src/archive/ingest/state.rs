@@ -1,4 +1,4 @@
-//! Stores the state of a room, from `/state` or a first response.
+//! Stores the state of a room, from `/state`.
 
 use sqlx::PgConnection;
 

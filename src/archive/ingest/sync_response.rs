@@ -157,7 +157,8 @@ impl Intake<'_> {
         };
         self.latest.remember(&mut transaction).await?;
         follow_up(&mut transaction, rooms, &self.afterwards, next_batch.as_str()).await?;
-        // Otherwise a choice made meanwhile would count as applied. Checked last, because commands wait from here on.
+        // A choice made since the request would otherwise count as applied. This is the last check, because it locks
+        // the account's row, and `backscroll rooms` waits for that lock.
         if full && !account::is_up_to_date(&mut transaction, account).await? {
             transaction.undo(None).await;
             self.outcome.needs_full_state = true;

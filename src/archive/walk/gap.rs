@@ -43,11 +43,11 @@ text_column!(GapState { Open = "open", Skipped = "skipped", Closed = "closed" })
 ///
 /// The walk ends at the old token if there is one (P161). Otherwise it goes from above all known events down to the
 /// room's start. If older gaps of the room have not had their first pass yet, it ends at the token below the lowest
-/// of them: events that arrived in the newer gap may belong into an older one, and would be placed without their
+/// of them: events that arrived in the newer gap may belong in an older one, and would be placed without their
 /// neighbours there.
 pub(in crate::archive) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
-    let gap_id = insert(connection, gap, GapState::Open).await?;
-    tracing::info!(room.key = gap.room_key, gap.id = gap_id, reason = gap.reason, "a gap was opened");
+    let (gap_id, room_id) = insert(connection, gap, GapState::Open).await?;
+    tracing::info!(room.id = %room_id, gap.id = gap_id, reason = gap.reason, "a gap was opened");
     Ok(())
 }
 
@@ -57,14 +57,18 @@ pub(in crate::archive) async fn skip(connection: &mut PgConnection, gap: &NewGap
     Ok(())
 }
 
-/// Inserts the gap's row and, if it is open, its first walk. Returns the gap's key.
-async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: GapState) -> Result<i64, Error> {
+/// Inserts the gap's row and, if it is open, its first walk. Returns the gap's key and the room's id.
+async fn insert(
+    connection: &mut PgConnection,
+    gap: &NewGap<'_>,
+    state: GapState,
+) -> Result<(i64, String), Error> {
     let (kind, from_position) = match gap.lower_token {
         Some(_) => (WalkKind::GapSince, gap.from_position.or(gap.upper_position)),
         None => (WalkKind::GapWhole, None),
     };
     let (lower_event_id, lower_position) = gap.lower.clone().unzip();
-    let gap_id = sqlx::query_scalar!(
+    let inserted = sqlx::query!(
         r#"with lowest as (
                select g.lower_token from archive.walks w join archive.gaps g using (gap_id)
                where w.room_key = $1 and w.kind = 'gap_since' and w.state <> 'done'
@@ -80,7 +84,7 @@ async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: GapState
                       $3, $11
                from gap where gap.state = 'open'
            )
-           select gap_id as "gap_id!" from gap"#,
+           select gap_id as "gap_id!", (select room_id from archive.rooms where room_key = $1) as "room_id!" from gap"#,
         gap.room_key,
         gap.reason,
         gap.upper_token,
@@ -95,7 +99,7 @@ async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: GapState
     )
     .fetch_one(connection)
     .await?;
-    Ok(gap_id)
+    Ok((inserted.gap_id, inserted.room_id))
 }
 
 /// The reason of a gap in a room that is archived again.
@@ -206,7 +210,7 @@ pub(in crate::archive) async fn close_skipped(
         "update archive.gaps g set state = $4, closed_at = now()
          from archive.walks w
          where w.walk_id = $1 and g.room_key = w.room_key and g.state = 'skipped'
-           -- A history that does not begin at the operator's token below begins above them all, maybe at a later token than then.
+           -- A history walk begins above all of them, unless it begins at the operator's token (the gap's lower one).
            and (w.kind in ('rewalk', 'gap_whole') or w.from_token is null or w.from_token = g.upper_token
                 or (w.kind = 'history' and w.from_token is distinct from g.lower_token))
            and coalesce(w.to_token = g.lower_token, true)
@@ -260,7 +264,7 @@ pub(in crate::archive) async fn is_passed(
 
 /// Whether another walk must go before `walk`. A later pass waits for the first pass through any gap. A first pass
 /// without a lower token waits for the first pass through a newer gap. Without `to`, a page of an older gap's walk
-/// may contain events that belong into a newer gap, if the server has learnt them since. The newer gap must be walked
+/// may contain events that belong in a newer gap, if the server has learnt them since. The newer gap must be walked
 /// by then.
 pub(in crate::archive) async fn yields_to_newer_gap(
     connection: &mut PgConnection,
@@ -275,7 +279,7 @@ pub(in crate::archive) async fn yields_to_newer_gap(
         r#"select exists (
                select from archive.walks
                where room_key = $1 and state = $2 and kind in ('gap_since', 'gap_whole') and gap_id > coalesce($3::bigint, 0)
-           ) as "is_overtaken!""#,
+           ) as "yields!""#,
         walk.room_key,
         WalkState::Open as _,
         newer_than

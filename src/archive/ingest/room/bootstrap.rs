@@ -16,7 +16,7 @@ impl RoomSync<'_> {
         let (room_key, response) = (self.room.room_key, self.response);
         let events = distinct(state_events(self.update));
         let new = self.gather(&events, &[]).await?;
-        // `backscroll backfill` has been here before.
+        // `backscroll backfill` has stored events of the room already.
         if self.portion.top(room_key).position().is_some() {
             match response.next_batch {
                 Some(next_batch) => operator::hand_over(self.connection, room_key, next_batch).await?,

@@ -1,4 +1,4 @@
-//! What is to become of a room's part of a response.
+//! Decides what to do with a room's part of a response.
 
 use super::super::response::Response;
 use crate::{
@@ -15,12 +15,12 @@ pub(super) enum Decision {
     /// An invite or a knock. Its stripped state is stored if the room is wanted.
     Invited { is_wanted: bool },
     /// The account has left a room that it never joined, according to the response: it declined an
-    /// invite, or its knock was rejected. Nothing is stored.
+    /// invite, or its knock was rejected. Only the account's membership is stored.
     NeverJoined,
     /// The response lacks the create event of a new room, or shows a new alias that may change whether
     /// the room is wanted. Nothing is stored. The next request asks for the whole state.
     NeedFullState,
-    /// The room is not wanted. Nothing is stored.
+    /// The room is not wanted. Only the account's membership is stored.
     NotWatched,
     /// The room is new to the archive. Its events are stored without positions, and a history walk is
     /// opened.
