@@ -191,8 +191,8 @@ impl Context {
 
     /// Whether the last `/sync` request succeeded. If not, the archive may lack newer events, and two things wait:
     ///
-    /// * The later passes through a gap. A late event could lead such a pass into a newer gap that has no row yet. It would
-    ///   place events below the older gap that belong above it.
+    /// * The later passes through a gap. A late event could lead such a pass into a newer gap that has no row yet. It
+    ///   would place events below the older gap that belong above it.
     /// * Walks that begin at `since`. They would place late events below events that no response has reported yet.
     pub(crate) fn sync_is_current(&self) -> bool {
         self.sync_is_current.load(Ordering::Relaxed)

@@ -472,8 +472,8 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether a server adds this member (P58, P63, P64). [`parse`] reads what the columns need. Such members are not
-/// kept in [`Uncommon::raw`]: they depend on the account and the time of the request, or repeat another event's content,
-/// which that event's redaction would have to remove.
+/// kept in [`Uncommon::raw`]: they depend on the account and the time of the request, or repeat another event's
+/// content, which that event's redaction would have to remove.
 fn is_derived(name: &Text<'_>) -> bool {
     matches!(
         name.as_bytes(),

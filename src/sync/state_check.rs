@@ -226,8 +226,8 @@ impl StateChecks<'_> {
     }
 }
 
-/// Requests the state of a room and stores it. `is_refused`: whether earlier refusals were so many, over so long a time,
-/// that another one counts as final. The state then stays as it is.
+/// Requests the state of a room and stores it. `is_refused`: whether earlier refusals were so many, over so long a
+/// time, that another one counts as final. The state then stays as it is.
 async fn check(context: &Context, room: &StaleRoom, is_refused: bool) -> Result<Checked, Error> {
     // An earlier version stored an id that is not a valid room id: it cannot be requested.
     let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::Superseded) };

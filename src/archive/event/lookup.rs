@@ -153,8 +153,8 @@ struct LookupRow {
     below: Option<i64>,
 }
 
-/// Lateral with a limit: one look-up in the primary key for each id, whatever the statistics are. With `= any($2)`, in a
-/// room without statistics, PostgreSQL reads the whole room and compares each event with each id. Events near `upper`
+/// Lateral with a limit: one look-up in the primary key for each id, whatever the statistics are. With `= any($2)`, in
+/// a room without statistics, PostgreSQL reads the whole room and compares each event with each id. Events near `upper`
 /// are read by position at a third of the cost. `not in` makes PostgreSQL combine both with a hash, whatever the
 /// statistics are. The result has arrays, which cost a tenth of as many rows. An event with `redacted_by` was redacted
 /// in the transaction that stored the later of the two. Of several redactions the first counts. Waiting ones are

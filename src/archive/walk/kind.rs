@@ -57,8 +57,8 @@ pub enum WalkState {
     /// It continues from its cursor when it is due. Set when the walk is opened. Set again for a stalled walk when its
     /// delay is over, when the daemon starts, and when the account joins the room again.
     Open,
-    /// It has failed, and is retried at `not_before`; `last_error` has the reason. Set by the page after which the server
-    /// returns nothing more, or by a refusal that counts as final
+    /// It has failed, and is retried at `not_before`; `last_error` has the reason. Set by the page after which the
+    /// server returns nothing more, or by a refusal that counts as final
     /// ([`Writer::stall_walk`](crate::archive::Writer::stall_walk)).
     Stalled,
     /// It has ended. Set by its last page, by a refusal of the room's history, and when another walk has passed

@@ -39,8 +39,8 @@ impl RoomSync<'_> {
         Ok(new)
     }
 
-    /// Stores the events of the response's state without positions: they do not belong to the timeline. Returns how many were
-    /// new.
+    /// Stores the events of the response's state without positions: they do not belong to the timeline. Returns how
+    /// many were new.
     async fn store_state(&mut self) -> Result<usize, Error> {
         let state = distinct(self.update.state.events.iter().chain(after(self.update)));
         let new = self.gather(&state, &[]).await?;

@@ -11,7 +11,8 @@ use crate::{
 };
 
 impl RoomSync<'_> {
-    /// Stores the events without positions, and opens the history walk, which will place them. Returns how many events were new.
+    /// Stores the events without positions, and opens the history walk, which will place them. Returns how many
+    /// events were new.
     pub(super) async fn bootstrap(&mut self) -> Result<usize, Error> {
         let (room_key, response) = (self.room.room_key, self.response);
         let events = distinct(state_events(self.update));
