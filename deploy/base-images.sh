@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sees to it that the engine has the images which the project's containers are made of. What cannot be pulled is made from
-# Debian's packages, under the same name.
+# Sees to it that the engine has the images which the project's containers are made of. What cannot be pulled is made
+# from Debian's packages, under the same name.
 #   deploy/base-images.sh [debian] [postgres] [rust]    all that postgres and rust need comes with them
 set -euo pipefail
 

@@ -1,6 +1,7 @@
 #!/bin/bash
-# The service `roles` of docker-compose.yml, in the image of PostgreSQL: sees to it that the database has Backscroll's owner and
-# writer, and that each has a password of its own, which nobody has to know. May run any number of times.
+# The service `roles` of docker-compose.yml, in the image of PostgreSQL: sees to it that the database has
+# Backscroll's owner and writer, and that each has a password of its own, which nobody has to know. May run any
+# number of times.
 set -euo pipefail
 
 # Only this container's root and the server's account may become the superuser: see deploy/pg_hba.conf.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings the whole compose project up with its demo profile, archives a room, kills and restarts containers, and takes it
-# down. Images that cannot be pulled are made from Debian's packages (base-images.sh).
+# Brings the whole compose project up with its demo profile, archives a room, kills and restarts containers, and takes
+# it down. Images that cannot be pulled are made from Debian's packages (base-images.sh).
 #   deploy/compose-test.sh [--binary FILE]   FILE: a ready-made backscroll, instead of building it in the container
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -143,7 +143,7 @@ say_in_room headless 50
 docker start "$(id postgres)" >/dev/null
 until_is "510 510" messages
 until_is 0 answers
-say "PostgreSQL was killed, the health check told of it, and Backscroll has caught up"
+say "PostgreSQL was killed, the health check reported it, and Backscroll has caught up"
 
 docker kill "$(id synapse)" >/dev/null
 until_is 69 answers
@@ -152,7 +152,7 @@ until_is healthy state synapse State.Health.Status
 say_in_room back 20
 until_is "530 530" messages
 until_is 0 answers
-say "Synapse was killed, the health check told of it, and Backscroll has caught up"
+say "Synapse was killed, the health check reported it, and Backscroll has caught up"
 
 restarts=$(state backscroll RestartCount)
 [ "$restarts" = 1 ] || die "Backscroll was started again $restarts times, not once"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the Debian package into target/debian/; with `test`, as root, also installs it, looks at it and removes it again.
+# Builds the Debian package into target/debian/; with `test`, as root, also installs it, looks at it and removes it
+# again.
 #   deploy/package.sh [test]
 # PROFILE=dev takes the debug build, which is made sooner.
 set -euo pipefail

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Asks a real Prometheus everything that the dashboard and the alert rules ask, of a Backscroll that archives a real Synapse;
-# then stops Backscroll and sees the alerts begin. Installs Debian's prometheus.
+# Asks a real Prometheus everything that the dashboard and the alert rules ask, of a Backscroll that archives a real
+# Synapse; then stops Backscroll and sees the alerts begin. Installs Debian's prometheus.
 #   deploy/prometheus-test.sh [PROGRAM]   PROGRAM: a built backscroll (default target/release/backscroll)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,4 +1,4 @@
-# Sourced by the scripts that play something through step by step: they tell, wait and give up alike.
+# Sourced by the demo and the test scripts: how they print progress, wait, and fail.
 # shellcheck shell=bash
 
 say() { printf '== %4d s  %s\n' "$SECONDS" "$*"; }

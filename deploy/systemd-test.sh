@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the Debian package under a real systemd, PID 1 of a container, with the private PostgreSQL in the unit's sandbox and a
-# real Synapse beside it: starts it, kills it, hangs it, stops it, purges it.
+# Runs the Debian package under a real systemd, PID 1 of a container, with the private PostgreSQL in the unit's sandbox
+# and a real Synapse beside it: starts it, kills it, hangs it, stops it, purges it.
 #   deploy/systemd-test.sh [PACKAGE]   PACKAGE: a ready-made one, instead of building it (PROFILE as for package.sh)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -59,7 +59,8 @@ for at in $(findmnt -n -l -o TARGET | grep ^/sys/fs/cgroup); do mount -o remount
 exec /lib/systemd/systemd
 END
 chmod 755 "$work/boot.sh"
-# What would reach for the machine beneath (its kernel's settings, devices, consoles, clock) has no business in a container.
+# What would reach for the machine beneath (its kernel's settings, devices, consoles, clock) has no business in a
+# container.
 cat >"$work/Dockerfile" <<'END'
 FROM debian:bookworm-slim
 RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \

@@ -170,7 +170,7 @@ impl Context {
     }
 
     /// Waits until a `/sync` response is stored that was requested after this call.
-    pub(crate) async fn hear_news(&self) {
+    pub(crate) async fn await_fresh_response(&self) {
         let mut responses = self.responses.subscribe();
         // The next response may have been requested before this call; the one after it was not.
         let wanted = *responses.borrow() + 2;
@@ -191,8 +191,8 @@ impl Context {
 
     /// Whether the last `/sync` request succeeded. If not, the archive may lack newer events, and two things wait:
     ///
-    /// * The later passes through a gap. A late event could lead such a pass into a newer gap that has no row yet. It would
-    ///   place events below the older gap that belong above it.
+    /// * The later passes through a gap. A late event could lead such a pass into a newer gap that has no row yet. It
+    ///   would place events below the older gap that belong above it.
     /// * Walks that begin at `since`. They would place late events below events that no response has reported yet.
     pub(crate) fn sync_is_current(&self) -> bool {
         self.sync_is_current.load(Ordering::Relaxed)
@@ -250,8 +250,9 @@ impl Context {
         Ok(None)
     }
 
-    /// Whether `says` returns true each time until that `is_enough`, with a pause after each time. A single response may
-    /// come from a proxy, or from a server in trouble.
+    /// Calls `says` until it returns false, or until `is_enough` accepts how often it has returned true. Pauses after
+    /// each true. Returns whether that was enough. A single response may come from a proxy, or from a server in
+    /// trouble.
     ///
     /// # Errors
     /// The first error of `says`.
@@ -271,7 +272,8 @@ impl Context {
         Ok(false)
     }
 
-    /// Records for `backscroll status` that the homeserver has failed several times in a row. Nothing else uses it.
+    /// Records that the homeserver has failed: each time for `/readyz`, and after 2, 4, 8, … failures in a row in the
+    /// database, for `backscroll status`.
     pub(crate) async fn note_failing(&self, error: &matrix::Error, failures: u32) {
         self.health.homeserver_is(Homeserver::Fails(format!("failed to {error}")));
         if failures < 2 || !failures.is_power_of_two() {

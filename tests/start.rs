@@ -79,7 +79,7 @@ async fn a_pooler_that_shares_sessions_is_refused() {
     let pooler = Pooler::before(stage.database.url());
     let url = pooler.url(stage.database.url());
     let stage = stage.set("database.url", &url);
-    both_refuse(&stage.backscroll, 78, "connection pooler answers").await;
+    both_refuse(&stage.backscroll, 78, "the server is a connection pooler").await;
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! Text columns with a fixed set of values. Each is an enum in Rust. The migrations' `check` lists the same values, and
 //! `tests/schema.rs` compares the two.
 
-/// Makes an enum the type of a text column, with `ALL` and `as_str`. A value in the database that the enum does not have
-/// is an error. If the words are given, the macro also defines `ALL` and `as_str`.
+/// Makes an enum the type of a text column, with `ALL` and `as_str`. A value in the database that the enum does not
+/// have is an error. If the words are given, the macro also defines `ALL` and `as_str`.
 ///
-/// `#[derive(sqlx::Type)]` would need the words a second time for logs and metrics, and would query the type `text` once
-/// for each connection.
+/// `#[derive(sqlx::Type)]` would need the words a second time for logs and metrics, and would query the type `text`
+/// once for each connection.
 macro_rules! text_column {
     ($enum:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
         impl $enum {

@@ -12,7 +12,7 @@ pub enum Error {
     Database(#[from] sqlx::Error),
     /// The connection has no PostgreSQL session of its own.
     #[error(
-        "use the database: a connection pooler answers that hands out another session for each transaction ({0}); connect to \
+        "use the database: the server is a connection pooler that uses another session for each transaction ({0}); connect to \
          PostgreSQL itself, or set the pooler to session mode"
     )]
     Pooler(String),
@@ -59,7 +59,7 @@ pub enum Error {
     /// Another Backscroll has become the writer while this one had lost its session. This one has written nothing
     /// since.
     #[error(
-        "hold on to being the writer of this database: another Backscroll has taken the lease while this one had lost its session \
+        "remain the writer of this database: another Backscroll has taken the lease while this one had lost its session \
          ({by}); stop one of the two, or use another database"
     )]
     LeaseTaken {

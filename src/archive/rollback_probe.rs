@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use sqlx::PgConnection;
 
 use super::{Archive, Error, room::Room};
-use crate::matrix::{RoomBatch, Section};
+use crate::matrix::{RoomUpdate, Section};
 
 /// How many rooms of a response are remembered. In at least one of them a rollback will have removed the event.
 const ROOMS: usize = 8;
@@ -93,7 +93,7 @@ pub(super) struct Latest(Vec<(Option<i64>, i32, String)>);
 
 impl Latest {
     /// Adds the last events of some rooms.
-    pub(super) fn add<'b>(&mut self, update: impl Iterator<Item = (&'b Room, &'b RoomBatch)>) {
+    pub(super) fn add<'b>(&mut self, update: impl Iterator<Item = (&'b Room, &'b RoomUpdate)>) {
         let followed = update.filter(|(room, batch)| room.watched && batch.section == Section::Join);
         let last = followed.filter_map(|(room, batch)| Some((room.room_key, batch.timeline.events.last()?)));
         self.0

@@ -86,7 +86,7 @@ pub(crate) async fn run(context: &Arc<Context>, all_opened: impl Future<Output =
     let mut put_off: HashMap<i32, WalkPolicy> = HashMap::new();
     let mut given_up = HashSet::new();
     let mut failure = Ok(());
-    // A single run tries each walk once.
+    // A single run does not reopen a walk that stalls.
     let mut reopen_at = Some(Instant::now()).filter(|_| !context.once);
     while !context.shutdown.is_cancelled() {
         pulse::within(Duration::ZERO);

@@ -54,7 +54,7 @@ impl<'c> Ahead<'c> {
         let from = fetched.or(self.asked.as_ref().map(|asked| &asked.from));
         // After a pause, or if the walk continues elsewhere, the fetched pages are dropped and requested again.
         if from != Some(&walk.cursor) || walk.due_in_s > 0.0 {
-            self.rest().await;
+            self.finish_request().await;
             self.fetched.clear();
             self.ask(walk, walk.cursor.clone(), size, None);
         }
@@ -101,7 +101,7 @@ impl<'c> Ahead<'c> {
     }
 
     /// Waits for the request under way, so that the next walk in the room does not send a second one.
-    pub(super) async fn rest(&mut self) {
+    pub(super) async fn finish_request(&mut self) {
         if let Some(asked) = self.asked.take() {
             asked.answer.await;
         }

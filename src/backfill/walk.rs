@@ -50,7 +50,7 @@ pub(super) async fn walk_room(context: &Context, walk: Walk, policy: &mut WalkPo
     progress.update(reached(&walk));
     let mut ahead = Ahead::new(context, &room_id);
     let walked = Box::pin(walk_pages(context, &room_id, walk, policy, &mut ahead, &progress)).await;
-    ahead.rest().await;
+    ahead.finish_request().await;
     match walked? {
         WalkEnd::Ended(walk) => {
             tracing::info!(
@@ -67,7 +67,7 @@ pub(super) async fn walk_room(context: &Context, walk: Walk, policy: &mut WalkPo
             });
         }
         WalkEnd::Paused => progress.finish("paused"),
-        WalkEnd::Left => {}
+        WalkEnd::StaysOpen => {}
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ enum WalkEnd {
     /// The walk stays open, and is read from the database again when it is due. The reason is one of these: the
     /// daemon shuts down, `/sync` must be current first, a newer gap must be walked first, the walk begins anew, or
     /// it waits after a failure.
-    Left,
+    StaysOpen,
 }
 
 /// Fetches and stores page after page. Page n+1 is fetched while page n is stored.
@@ -95,7 +95,7 @@ async fn walk_pages(
 ) -> Result<WalkEnd, Error> {
     if walk.begins_at_since() {
         if !context.sync_is_current() {
-            return Ok(WalkEnd::Left);
+            return Ok(WalkEnd::StaysOpen);
         }
         match context.writer.begin_at_since(&walk).await {
             Ok(walk_now) => walk = walk_now,
@@ -108,10 +108,10 @@ async fn walk_pages(
             context.pause(Duration::try_from_secs_f64(walk.due_in_s).unwrap_or_default()).await;
         }
         if context.shutdown.is_cancelled() || (walk.kind.gives_way() && !context.sync_is_current()) {
-            return Ok(WalkEnd::Left);
+            return Ok(WalkEnd::StaysOpen);
         }
         let Some(fetched) = ahead.next(&walk, &mut policy.page_size).await else {
-            return Ok(WalkEnd::Left);
+            return Ok(WalkEnd::StaysOpen);
         };
         let page = match fetched.page {
             Ok(page) => page,
@@ -120,7 +120,7 @@ async fn walk_pages(
                     walk = walk_now;
                     continue;
                 }
-                None => return Ok(WalkEnd::Left),
+                None => return Ok(WalkEnd::StaysOpen),
             },
         };
         policy.backoff.reset();
@@ -136,7 +136,7 @@ async fn walk_pages(
                 }
             }
             Err(archive::Error::Unwatched) => return Ok(WalkEnd::Paused),
-            Err(archive::Error::YieldToNewerGap) => return Ok(WalkEnd::Left),
+            Err(archive::Error::YieldToNewerGap) => return Ok(WalkEnd::StaysOpen),
             Err(error) => return store_failed(context, &walk, error, &mut policy.backoff).await,
         }
     }
@@ -235,7 +235,7 @@ async fn failed(
     let reason = format!("failed to {error}");
     // Only shown to the operator. If this fails, the pause that the server has requested still applies.
     if let Err(error) = context.writer.note_failure(walk, &reason).await {
-        tracing::debug!(room.id = %room_id, %error, "why a walk does not go on could not be noted");
+        tracing::debug!(room.id = %room_id, %error, "failed to record why a walk's request failed");
     }
     let walk = Walk { due_in_s: 0.0, ..walk.clone() };
     if error.retry() == Retry::Refused {
@@ -320,15 +320,15 @@ async fn store_failed(
 ) -> Result<WalkEnd, Error> {
     let reason = format!("failed to {error}");
     match context.recover(error.into(), backoff).await {
-        Ok(()) => Ok(WalkEnd::Left),
+        Ok(()) => Ok(WalkEnd::StaysOpen),
         // The error concerns this page, so the other rooms continue.
         Err(Error::Archive(archive::Error::Database(_))) => {
             let stalled = context.writer.stall_walk(walk, &reason, &context.config.backfill);
             if let Err(error) = stalled.await {
-                return context.recover(error.into(), backoff).await.map(|()| WalkEnd::Left);
+                return context.recover(error.into(), backoff).await.map(|()| WalkEnd::StaysOpen);
             }
             tracing::error!(room.id = %walk.room_id, error = reason, "a page cannot be stored; the walk has stalled");
-            Ok(WalkEnd::Left)
+            Ok(WalkEnd::StaysOpen)
         }
         Err(error) => Err(error),
     }

@@ -154,7 +154,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Prints the error and its causes in one sentence.
+/// Prints the error, and its root cause if the error's text does not contain it.
 fn complain(error: &anyhow::Error) {
     let failed = error.is::<archive::Error>() || error.is::<matrix::Error>();
     let failed = if failed { "failed to " } else { "" };

@@ -105,7 +105,8 @@ pub async fn run(
     .await
 }
 
-/// Opens a walk, then runs every due walk that does not [depend on `/sync`](Context::sync_is_current). Does not sync.
+/// Runs `first`, which opens a walk or does a command's work. Then runs every due walk that does not
+/// [depend on `/sync`](Context::sync_is_current). Does not sync.
 ///
 /// # Errors
 /// An error that a retry cannot fix.
@@ -113,10 +114,10 @@ pub async fn walk(
     config: Config,
     telemetry: &Telemetry,
     shutdown: CancellationToken,
-    open: impl AsyncFnOnce(&Context) -> Result<(), Error>,
+    first: impl AsyncFnOnce(&Context) -> Result<(), Error>,
 ) -> anyhow::Result<()> {
     let work = async |context: Arc<Context>, _| {
-        open(&context).await?;
+        first(&context).await?;
         Ok(backfill::run(&context, std::future::ready(())).await?)
     };
     // Boxed because the future is large.
@@ -257,7 +258,7 @@ async fn report_waits(context: &Context) -> Infallible {
     }
 }
 
-/// Keeps the embedded server running, if there is one.
+/// Keeps the private server running, if there is one.
 async fn supervise(server: Option<&postgres::Server>) -> Infallible {
     match server {
         Some(server) => server.supervise().await,

@@ -20,9 +20,9 @@ const CLOSE: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     /// To write the archive. A missing cluster is created.
-    Daemon,
+    MayCreate,
     /// To use an existing archive. Nothing is created.
-    Look,
+    MustExist,
 }
 
 /// An open database, and the private PostgreSQL server if there is one.
@@ -45,7 +45,7 @@ impl Store {
     /// # Errors
     /// An error of the configuration, of the private server, or of the database.
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
-        Self::connect(config, Purpose::Daemon).await
+        Self::connect(config, Purpose::MayCreate).await
     }
 
     /// The same for a command that needs an existing archive: creates no cluster.
@@ -53,7 +53,7 @@ impl Store {
     /// # Errors
     /// [`NoArchive`] if the private server's cluster does not exist.
     pub(crate) async fn open_existing(config: &Config) -> anyhow::Result<Self> {
-        Self::connect(config, Purpose::Look).await
+        Self::connect(config, Purpose::MustExist).await
     }
 
     /// The same for a command that needs the archive's tables.
@@ -78,7 +78,7 @@ impl Store {
             }
             (None, url)
         } else {
-            let server = start_server(config, purpose == Purpose::Daemon).await?;
+            let server = start_server(config, purpose == Purpose::MayCreate).await?;
             let url = DatabaseUrl::read(&server.url()).map_err(anyhow::Error::msg)?;
             (Some(server), url)
         };
@@ -97,7 +97,7 @@ impl Store {
         purpose: Purpose,
     ) -> anyhow::Result<(Archive, Connections)> {
         let mut connections = Connections::for_walks(config.backfill.concurrency);
-        if purpose == Purpose::Daemon {
+        if purpose == Purpose::MayCreate {
             let found = Archive::inspect(&url.expose()).await.map_err(Error::from)?;
             requirements::judge(&found)?;
             let most = found.connections.most;
@@ -138,7 +138,7 @@ async fn start_server(config: &Config, may_create: bool) -> anyhow::Result<postg
     } else {
         return Err(NoArchive::in_data_dir(config).into());
     };
-    tracing::debug!(adopted = server.adopted(), url = server.url(), "the embedded PostgreSQL is up");
+    tracing::debug!(adopted = server.adopted(), url = server.url(), "the private PostgreSQL is up");
     Ok(server)
 }
 

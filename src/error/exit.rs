@@ -15,8 +15,8 @@ pub enum Exit {
     Usage = 64,
     /// `run --once`: the history of a room has stalled; everything else is archived (`EX_DATAERR`).
     Stalled = 65,
-    /// The database or the homeserver cannot be reached, or the address of `http.listen` is in use (`EX_UNAVAILABLE`). A
-    /// retry may help.
+    /// The database or the homeserver cannot be reached, or the address of `http.listen` is in use (`EX_UNAVAILABLE`).
+    /// A retry may help.
     Unavailable = 69,
     /// Any other error (`EX_SOFTWARE`).
     Other = 70,

@@ -50,9 +50,10 @@ mod tests {
     use super::*;
 
     /// What the texts of errors that are shown after "failed to" may begin with.
-    const VERBS: [&str; 22] = [
+    const VERBS: [&str; 23] = [
         "add", "archive", "ask", "become", "begin", "complete", "do", "find", "get", "hold", "log",
-        "migrate", "move", "open", "reach", "read", "send", "store", "take", "use", "walk", "write",
+        "migrate", "move", "open", "reach", "read", "remain", "send", "store", "take", "use", "walk",
+        "write",
     ];
 
     /// The text of each variant as it stands in a source file, its fields not filled in.

@@ -11,7 +11,7 @@ use crate::{
     Error,
     backoff::Backoff,
     context::Context,
-    matrix::{self, Event, Events, RoomBatch},
+    matrix::{self, Event, Events, RoomUpdate},
 };
 
 /// How often a failed request for an event is retried before the event is stored as it was served.
@@ -50,7 +50,7 @@ pub(crate) async fn undo(context: &Context, room_id: &RoomId, events: &mut Event
 ///
 /// # Errors
 /// As [`undo`].
-pub(crate) async fn undo_in_rooms(context: &Context, rooms: &mut [RoomBatch]) -> Result<(), Error> {
+pub(crate) async fn undo_in_rooms(context: &Context, rooms: &mut [RoomUpdate]) -> Result<(), Error> {
     let deadline = Instant::now() + LIVE;
     for room in rooms {
         match timeout_at(deadline, undo(context, &room.room_id, &mut room.timeline)).await {

@@ -201,15 +201,15 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
         faithful &= unaltered;
         Ok(column)
     };
-    let event_id = required(fields.event_id, MAX_ID, "event_id is missing, no string or too long")?;
+    let event_id = required(fields.event_id, MAX_ID, "event_id is missing, not a string, or too long")?;
     if event_id.is_empty() {
         return Err(malformed("event_id is empty"));
     }
-    let event_type = required(fields.event_type, MAX_KEY, "type is missing, no string or too long")?;
-    let sender = required(fields.sender, MAX_KEY, "sender is missing, no string or too long")?;
+    let event_type = required(fields.event_type, MAX_KEY, "type is missing, not a string, or too long")?;
+    let sender = required(fields.sender, MAX_KEY, "sender is missing, not a string, or too long")?;
     let state_key = match fields.state_key {
         None => None,
-        state_key => Some(required(state_key, MAX_KEY, "state_key is no string or too long")?),
+        state_key => Some(required(state_key, MAX_KEY, "state_key is not a string, or is too long")?),
     };
 
     let (origin_server_ts, exact) = timestamp(fields.origin_server_ts);
@@ -472,8 +472,8 @@ impl<'a> Fields<'a> {
 }
 
 /// Whether a server adds this member (P58, P63, P64). [`parse`] reads what the columns need. Such members are not
-/// kept in [`Uncommon::raw`]: they depend on the account and the time of the request, or repeat another event's content,
-/// which that event's redaction would have to remove.
+/// kept in [`Uncommon::raw`]: they depend on the account and the time of the request, or repeat another event's
+/// content, which that event's redaction would have to remove.
 fn is_derived(name: &Text<'_>) -> bool {
     matches!(
         name.as_bytes(),
@@ -638,14 +638,14 @@ mod tests {
     fn no_key_no_event() {
         for (text, reason) in [
             ("[]", "not an object"),
-            ("{}", "event_id is missing, no string or too long"),
-            (r#"{"event_id":1,"type":"t","sender":"s"}"#, "event_id is missing, no string or too long"),
+            ("{}", "event_id is missing, not a string, or too long"),
+            (r#"{"event_id":1,"type":"t","sender":"s"}"#, "event_id is missing, not a string, or too long"),
             (r#"{"event_id":"","type":"t","sender":"s"}"#, "event_id is empty"),
-            (r#"{"event_id":"$1","sender":"s"}"#, "type is missing, no string or too long"),
-            (r#"{"event_id":"$1","type":"t","sender":null}"#, "sender is missing, no string or too long"),
+            (r#"{"event_id":"$1","sender":"s"}"#, "type is missing, not a string, or too long"),
+            (r#"{"event_id":"$1","type":"t","sender":null}"#, "sender is missing, not a string, or too long"),
             (
                 r#"{"event_id":"$1","type":"t","sender":"s","state_key":7}"#,
-                "state_key is no string or too long",
+                "state_key is not a string, or is too long",
             ),
             (r#"{"event_id":"$1","type":"t","sender":"s","room_id":"!x:hs"}"#, "room_id names another room"),
         ] {

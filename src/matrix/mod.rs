@@ -30,7 +30,7 @@ pub(crate) use event::{Event, Malformed, Stripped, Uncommon};
 pub(crate) use login::{Identity, Session};
 pub use membership::Membership;
 pub use page::{Events, Page};
-pub(crate) use sync_response::{RoomBatch, Section, SyncBatch};
+pub(crate) use sync_response::{RoomUpdate, Section, SyncBatch};
 pub(crate) use sync_stream::SyncStream;
 pub(crate) use token::Token;
 pub(crate) use user_id::is_user_id;

@@ -141,7 +141,7 @@ impl Splitter {
                         continue;
                     }
                 }
-                _ => return Err(malformed("it is no JSON object")),
+                _ => return Err(malformed("it is not a JSON object")),
             }
             bytes = rest;
         }

@@ -18,11 +18,11 @@ pub struct SyncBatch {
     /// The `since` of the next request. `None` in a part of a response.
     pub next_batch: Option<Token>,
     /// The rooms, ordered by id. A room that is listed twice is here twice, in the order served.
-    pub rooms: Vec<RoomBatch>,
+    pub rooms: Vec<RoomUpdate>,
     /// Parts that could not be read and do not belong to a valid room.
     pub(crate) set_aside: Vec<Malformed>,
     /// Whether these may contain events of any room.
-    pub rooms_unread: bool,
+    pub rooms_unreadable: bool,
 }
 
 /// The section of `/sync` that lists a room, which shows the account's membership.
@@ -40,7 +40,7 @@ pub enum Section {
 
 /// One room's part of a `/sync` response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoomBatch {
+pub struct RoomUpdate {
     /// The room.
     pub room_id: OwnedRoomId,
     /// The section that lists it.
@@ -48,7 +48,7 @@ pub struct RoomBatch {
     /// New events, in the order of arrival.
     pub timeline: Events,
     /// Whether events are missing before the timeline, or may be in the parts that were [set
-    /// aside](Self::timeline_unread). False does not prove that none are missing (P28).
+    /// aside](Self::timeline_unreadable). False does not prove that none are missing (P28).
     pub limited: bool,
     /// The token before the timeline.
     pub prev_batch: Option<Token>,
@@ -61,9 +61,9 @@ pub struct RoomBatch {
     /// Parts that could not be read, except single events.
     pub(crate) set_aside: Vec<Malformed>,
     /// Whether these may contain events of the timeline. Their place between `since` and `next_batch` is unknown.
-    pub timeline_unread: bool,
+    pub timeline_unreadable: bool,
     /// Whether these may contain state.
-    pub state_unread: bool,
+    pub state_unreadable: bool,
 }
 
 impl Section {
@@ -96,9 +96,10 @@ impl SyncBatch {
         let body: &RawValue =
             serde_json::from_str(&body).map_err(|error| Error::malformed("/sync", &error))?;
         let answer =
-            Object::read(body.get()).ok_or_else(|| Error::Malformed("/sync: it is no object".into()))?;
+            Object::read(body.get()).ok_or_else(|| Error::Malformed("/sync: it is not an object".into()))?;
         let next_batch = answer.get("next_batch").and_then(string).and_then(Token::new);
-        let mut batch = Self { next_batch, rooms: Vec::new(), set_aside: Vec::new(), rooms_unread: false };
+        let mut batch =
+            Self { next_batch, rooms: Vec::new(), set_aside: Vec::new(), rooms_unreadable: false };
         for rooms in answer.all("rooms") {
             batch.read_rooms(rooms);
         }
@@ -108,8 +109,8 @@ impl SyncBatch {
 
     fn read_rooms(&mut self, json: &str) {
         let Some(sections) = Object::read(json) else {
-            self.set_aside.push(Malformed::part(json, "rooms is no object"));
-            self.rooms_unread = true;
+            self.set_aside.push(Malformed::part(json, "rooms is not an object"));
+            self.rooms_unreadable = true;
             return;
         };
         for (name, section) in Section::ALL {
@@ -121,12 +122,12 @@ impl SyncBatch {
 
     fn read_section(&mut self, section: Section, json: &str) {
         let Some(listed) = Object::read(json) else {
-            self.set_aside.push(Malformed::part(json, "a section of rooms is no object"));
-            self.rooms_unread |= section.has_timelines();
+            self.set_aside.push(Malformed::part(json, "a section of rooms is not an object"));
+            self.rooms_unreadable |= section.has_timelines();
             return;
         };
         for member in listed.members() {
-            match RoomBatch::read(section, member) {
+            match RoomUpdate::read(section, member) {
                 Ok(room) => self.rooms.push(room),
                 Err(malformed) => self.set_aside.push(malformed),
             }
@@ -134,20 +135,20 @@ impl SyncBatch {
     }
 }
 
-impl RoomBatch {
+impl RoomUpdate {
     /// Removes these events from the timeline. A gap is opened, and its walk fetches them.
     pub(crate) fn leave_to_a_gap(&mut self, is_left_out: impl Fn(&Event) -> bool) {
         let before = self.timeline.events.len();
         self.timeline.events.retain(|event| !is_left_out(event));
         if self.timeline.events.len() < before {
-            self.timeline_unread = true;
+            self.timeline_unreadable = true;
             self.limited = true;
         }
     }
 
     /// Whether events or state of the room may be in the parts that could not be read.
-    pub fn is_unread(&self) -> bool {
-        self.timeline_unread || self.state_unread
+    pub fn has_unreadable_parts(&self) -> bool {
+        self.timeline_unreadable || self.state_unreadable
     }
 
     /// Parses one room of a section: its id and the value.
@@ -170,14 +171,14 @@ impl RoomBatch {
             state_after: None,
             stripped: Vec::new(),
             set_aside: Vec::new(),
-            timeline_unread: false,
-            state_unread: false,
+            timeline_unreadable: false,
+            state_unreadable: false,
         };
         if let Some(room) = Object::read(member.value) {
             batch.read_parts(&room);
         } else {
-            batch.lacks_timeline(member.value, "what a sync response has of the room is no object");
-            batch.state_unread = true;
+            batch.lacks_timeline(member.value, "what a sync response has of the room is not an object");
+            batch.state_unreadable = true;
         }
         Ok(batch)
     }
@@ -186,7 +187,7 @@ impl RoomBatch {
         if let Some(timeline) = self.only(room, "timeline", Self::lacks_timeline) {
             match Object::read(timeline) {
                 Some(timeline) => self.read_timeline(&timeline),
-                None => self.lacks_timeline(timeline, "timeline is no object"),
+                None => self.lacks_timeline(timeline, "timeline is not an object"),
             }
         }
         self.state = self.read_state(room, "state").unwrap_or_default();
@@ -198,7 +199,9 @@ impl RoomBatch {
                 Some(events) => {
                     self.stripped = events.iter().filter_map(|raw| event::parse_stripped(raw)).collect();
                 }
-                None => self.set_aside.push(Malformed::part(stripped, "stripped state is no list of events")),
+                None => {
+                    self.set_aside.push(Malformed::part(stripped, "stripped state is not a list of events"));
+                }
             }
         }
     }
@@ -207,13 +210,13 @@ impl RoomBatch {
         if let Some(events) = self.only(timeline, "events", Self::lacks_timeline) {
             match object::items(events) {
                 Some(events) => self.timeline = Events::read(self.room_id.as_str(), &events),
-                None => self.lacks_timeline(events, "timeline.events is no list"),
+                None => self.lacks_timeline(events, "timeline.events is not a list"),
             }
         }
         if let Some(limited) = timeline.get("limited") {
             let read = boolean(limited);
             if read.is_none() {
-                self.set_aside.push(Malformed::part(limited, "timeline.limited is no boolean"));
+                self.set_aside.push(Malformed::part(limited, "timeline.limited is not a boolean"));
             }
             // If in doubt, open a gap: an unnecessary one does no harm, but a missing one loses events.
             self.limited |= read.unwrap_or(true);
@@ -221,7 +224,7 @@ impl RoomBatch {
         if let Some(prev_batch) = timeline.get("prev_batch") {
             let read = string(prev_batch);
             if read.is_none() {
-                self.set_aside.push(Malformed::part(prev_batch, "timeline.prev_batch is no text"));
+                self.set_aside.push(Malformed::part(prev_batch, "timeline.prev_batch is not a string"));
             }
             // If the token is not valid, a gap's walk begins at next_batch instead. The response stays valid.
             self.prev_batch = read.and_then(Token::new);
@@ -232,7 +235,7 @@ impl RoomBatch {
         let state = self.only(room, name, Self::lacks_state)?;
         let events = events_of(state);
         if events.is_none() {
-            self.lacks_state(state, "state is no list of events");
+            self.lacks_state(state, "state is not a list of events");
         }
         Some(Events::read(self.room_id.as_str(), &events?))
     }
@@ -256,14 +259,14 @@ impl RoomBatch {
     fn lacks_timeline(&mut self, raw: &str, reason: &'static str) {
         self.set_aside.push(Malformed::part(raw, reason));
         if self.section.has_timelines() {
-            self.timeline_unread = true;
+            self.timeline_unreadable = true;
             self.limited = true;
         }
     }
 
     fn lacks_state(&mut self, raw: &str, reason: &'static str) {
         self.set_aside.push(Malformed::part(raw, reason));
-        self.state_unread = true;
+        self.state_unreadable = true;
     }
 }
 
@@ -289,12 +292,12 @@ mod tests {
     }
 
     /// The room `!r:hs` with this value in `rooms.join`, beside one that is well.
-    fn room(value: &str) -> RoomBatch {
+    fn room(value: &str) -> RoomUpdate {
         let batch = batch(&format!(
             r#"{{"next_batch":"s","rooms":{{"join":{{"!r:hs":{value},
                 "!s:hs":{{"timeline":{{"limited":true}}}}}}}}}}"#
         ));
-        assert!(batch.set_aside.is_empty() && !batch.rooms_unread);
+        assert!(batch.set_aside.is_empty() && !batch.rooms_unreadable);
         let [room, neighbour] = batch.rooms.as_slice() else { panic!("two rooms") };
         assert!(neighbour.limited && neighbour.set_aside.is_empty());
         room.clone()
@@ -316,7 +319,7 @@ mod tests {
         assert!(!room.limited && room.prev_batch.is_none() && room.state_after.is_some());
         assert!(room.set_aside.is_empty());
         let empty = batch(r#"{"next_batch":"s","rooms":{"leave":null,"join":{}}}"#);
-        assert!(empty.rooms.is_empty() && !empty.rooms_unread);
+        assert!(empty.rooms.is_empty() && !empty.rooms_unreadable);
     }
 
     #[test]
@@ -375,7 +378,7 @@ mod tests {
                     ["the id of a room of a sync response is none"],
                     "{id}"
                 );
-                assert!(!batch.rooms_unread);
+                assert!(!batch.rooms_unreadable);
             }
         }
     }
@@ -389,11 +392,11 @@ mod tests {
                     r#"{{"next_batch":"s","rooms":{{"{section}":{value},"{other}":{{"!s:hs":{{}}}}}}}}"#
                 ));
                 assert_eq!((batch.rooms.len(), batch.set_aside.len()), (1, 1), "{section} {value}");
-                assert_eq!(batch.rooms_unread, unread, "{section} {value}");
+                assert_eq!(batch.rooms_unreadable, unread, "{section} {value}");
             }
         }
         let batch = batch(r#"{"next_batch":"s","rooms":[]}"#);
-        assert!(batch.rooms_unread && reasons(&batch.set_aside) == ["rooms is no object"]);
+        assert!(batch.rooms_unreadable && reasons(&batch.set_aside) == ["rooms is not an object"]);
     }
 
     #[test]
@@ -410,7 +413,7 @@ mod tests {
             r#"{"timeline":{"events":[],"events":[]}}"#,
         ] {
             let room = room(value);
-            assert!(room.timeline_unread && room.limited, "{value}");
+            assert!(room.timeline_unreadable && room.limited, "{value}");
             assert_eq!(room.set_aside.len(), 1, "{value}");
         }
     }
@@ -428,7 +431,7 @@ mod tests {
             let room = timeline(field);
             assert_eq!((room.timeline.events.len(), room.timeline.malformed.len()), (1, 1), "{field}");
             assert_eq!((room.limited, room.set_aside.len()), (limited, 1), "{field}");
-            assert!(room.prev_batch.is_none() && !room.timeline_unread, "{field}");
+            assert!(room.prev_batch.is_none() && !room.timeline_unreadable, "{field}");
         }
     }
 
@@ -441,13 +444,13 @@ mod tests {
             r#"{"state":{},"state":{}}"#,
         ] {
             let room = room(value);
-            assert!(room.state_unread && room.state_after.is_none() && !room.limited, "{value}");
+            assert!(room.state_unreadable && room.state_after.is_none() && !room.limited, "{value}");
             assert_eq!(room.set_aside.len(), 1, "{value}");
         }
-        assert!(!room(r#"{"state":null,"state_after":{}}"#).state_unread);
+        assert!(!room(r#"{"state":null,"state_after":{}}"#).state_unreadable);
         let invite =
             batch(r#"{"next_batch":"s","rooms":{"invite":{"!r:hs":{"invite_state":{"events":7}}}}}"#);
-        assert_eq!(reasons(&invite.rooms[0].set_aside), ["stripped state is no list of events"]);
+        assert_eq!(reasons(&invite.rooms[0].set_aside), ["stripped state is not a list of events"]);
     }
 
     #[test]

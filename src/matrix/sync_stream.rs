@@ -63,7 +63,7 @@ impl SyncStream {
             let next = self.next().await?;
             whole.rooms.extend(next.rooms);
             whole.set_aside.extend(next.set_aside);
-            whole.rooms_unread |= next.rooms_unread;
+            whole.rooms_unreadable |= next.rooms_unreadable;
         }
         whole.next_batch = self.next_batch;
         Ok(whole)

@@ -94,12 +94,12 @@ impl Health {
         }
     }
 
-    /// Records the result of the last `/sync` request.
+    /// Records the result of the last login or `/sync` request.
     pub(crate) fn homeserver_is(&self, homeserver: Homeserver) {
         *lock(&self.homeserver) = homeserver;
     }
 
-    /// The result of the last `/sync` request.
+    /// The result of the last login or `/sync` request.
     pub(crate) fn homeserver(&self) -> Homeserver {
         lock(&self.homeserver).clone()
     }

@@ -51,10 +51,10 @@ pub(crate) async fn follow(context: &Context, account: Account) -> Result<(), Er
     };
     // These requests run beside the loop: the server may answer them slowly or never, and `/sync` must not wait.
     let check_states = context.health.watch("comparing states", state_check::run(context));
-    let sync_and_check_rooms = context.health.watch("looking for lost rooms", removed_rooms::watch(context));
+    let check_rooms = context.health.watch("looking for removed rooms", removed_rooms::watch(context));
     let stop = |result: Result<(), Error>| result.inspect_err(|_| context.shutdown.cancel());
     let (followed, checked, ()) =
-        tokio::join!(async { stop(follow.await) }, async { stop(check_states.await) }, sync_and_check_rooms);
+        tokio::join!(async { stop(follow.await) }, async { stop(check_states.await) }, check_rooms);
     followed.and(checked)
 }
 
@@ -234,8 +234,8 @@ impl<'c> Follower<'c> {
 enum SyncStep {
     /// The response is stored, and `since` has moved.
     Stored(SyncOutcome),
-    /// Nothing is stored. The response lacks the state that decides whether a room is wanted, or that a new room needs.
-    /// The next request asks for the whole state.
+    /// Nothing is stored. The response lacks the state that decides whether a room is wanted, or that a new room needs;
+    /// or the choice of rooms has changed since the request. The next request asks for the whole state.
     NeedFullState,
     /// Nothing is stored: the daemon shuts down, rooms were chosen while the response was awaited, or another task
     /// asked for an immediate response.
@@ -272,7 +272,7 @@ async fn wanted_rooms(context: &Context, account: &mut Account) -> Result<Rooms,
 }
 
 /// Returns as soon as the choice of rooms has changed since `account` was read, even if it was changed back.
-async fn others_wanted(context: &Context, account: &Account) {
+async fn room_choice_changed(context: &Context, account: &Account) {
     loop {
         context.rooms_chosen.notified().await;
         // If this fails, the choice is read before the next request anyway.

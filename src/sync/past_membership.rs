@@ -12,7 +12,7 @@ use crate::{
 
 /// Events per page. A server that applies the filter returns few; one that ignores it returns all of them.
 const PAGE: u32 = 1000;
-/// More than [`PAGE`] events of the usual size take.
+/// The most bytes to read of one response; [`PAGE`] events of the usual size have fewer.
 const MOST_BYTES: usize = 32 << 20;
 /// How many responses without a next page count as the end of the history. A single one may be wrong.
 const ENDS: u32 = 3;

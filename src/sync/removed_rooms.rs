@@ -21,7 +21,7 @@ pub(super) async fn watch(context: &Context) {
     while !context.shutdown.is_cancelled() {
         let candidates = candidates(context).await;
         if !candidates.is_empty() {
-            context.hear_news().await;
+            context.await_fresh_response().await;
             confirm(context, &candidates).await;
         }
         context.pause(LOOK_AFTER).await;

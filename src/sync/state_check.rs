@@ -95,7 +95,7 @@ impl StateChecks<'_> {
         let mut asked = FuturesUnordered::new();
         let mut asked_keys = HashSet::new();
         loop {
-            self.forget_trusted().await?;
+            self.forget_no_longer_stale().await?;
             for room in self.next_rooms(&asked_keys).await? {
                 if asked_keys.insert(room.room_key) {
                     let postponed = self.postponed.get(&room.room_key);
@@ -131,12 +131,12 @@ impl StateChecks<'_> {
     }
 
     /// Removes the postponed rooms that are no longer stale.
-    async fn forget_trusted(&mut self) -> Result<(), Error> {
+    async fn forget_no_longer_stale(&mut self) -> Result<(), Error> {
         if self.postponed.is_empty() {
             return Ok(());
         }
         let postponed: Vec<i32> = self.postponed.keys().copied().collect();
-        for room_key in self.context.writer.archive().trusted_rooms(&postponed).await? {
+        for room_key in self.context.writer.archive().no_longer_stale(&postponed).await? {
             self.postponed.remove(&room_key);
         }
         Ok(())
@@ -225,8 +225,8 @@ impl StateChecks<'_> {
     }
 }
 
-/// Requests the state of a room and stores it. `is_refused`: whether earlier refusals were so many, over so long a time,
-/// that another one counts as final. The state then stays as it is.
+/// Requests the state of a room and stores it. `is_refused`: whether earlier refusals were so many, over so long a
+/// time, that another one counts as final. The state then stays as it is.
 async fn check(context: &Context, room: &StaleRoom, is_refused: bool) -> Result<Checked, Error> {
     // An earlier version stored an id that is not a valid room id: it cannot be requested.
     let Ok(room_id) = RoomId::parse(&room.room_id) else { return Ok(Checked::Superseded) };
@@ -253,7 +253,7 @@ async fn check(context: &Context, room: &StaleRoom, is_refused: bool) -> Result<
     };
     match state {
         None if room.watched => {
-            if !context.writer.leave_state(room.room_key, &request).await? {
+            if !context.writer.keep_state(room.room_key, &request).await? {
                 return Ok(Checked::Superseded);
             }
         }

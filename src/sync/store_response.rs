@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ruma::OwnedRoomId;
 
-use super::others_wanted;
+use super::room_choice_changed;
 use crate::{
     Error,
     archive::{Account, SyncOutcome},
@@ -56,11 +56,11 @@ pub(super) async fn take_in(
             return Ok(None);
         };
         context.health.homeserver_is(Homeserver::Answers);
-        if batch.rooms_unread && full {
+        if batch.rooms_unreadable && full {
             // Without this response, a room where nothing happens would never be reported.
-            return Err(matrix::Error::Malformed("/sync: the rooms are no object".to_owned()).into());
+            return Err(matrix::Error::Malformed("/sync: the rooms are not an object".to_owned()).into());
         }
-        // A first response and a single run do not show which rooms are active now.
+        // A response with the whole state, and a single run, do not show which rooms are active now.
         if !full && !context.once {
             active.extend(talked_in(&batch));
         }
@@ -108,7 +108,7 @@ async fn unless_outdated<T, E: Into<Error>>(
 ) -> Result<Option<T>, Error> {
     tokio::select! {
         answer = context.unless_stopped(request) => answer.transpose().map_err(Into::into),
-        () = others_wanted(context, account) => Ok(None),
+        () = room_choice_changed(context, account) => Ok(None),
     }
 }
 
@@ -132,26 +132,26 @@ fn note(outcome: &SyncOutcome, took: Duration) {
 /// The progress of a first response, shown while it is stored.
 struct First {
     progress: crate::telemetry::RoomProgress,
-    portions: u64,
-    active: Instant,
+    batches: u64,
+    logged_at: Instant,
 }
 
 impl First {
     fn begin(context: &Context) -> Self {
         let progress = context.progress.first_sync();
         progress.update(Reached::default());
-        Self { progress, portions: 0, active: Instant::now() }
+        Self { progress, batches: 0, logged_at: Instant::now() }
     }
 
     fn stored(&mut self, outcome: &SyncOutcome) {
-        self.portions += 1;
+        self.batches += 1;
         self.progress.update(Reached {
             event_count: outcome.event_count as u64,
-            page_count: self.portions,
+            page_count: self.batches,
             ..Reached::default()
         });
-        if self.active.elapsed() >= LOG_AFTER {
-            self.active = Instant::now();
+        if self.logged_at.elapsed() >= LOG_AFTER {
+            self.logged_at = Instant::now();
             tracing::info!(
                 room_count = outcome.room_count,
                 event_count = outcome.event_count,

@@ -52,7 +52,7 @@ pub(crate) fn resting() {
     let _ = PULSE.try_with(|pulse| pulse.set(None));
 }
 
-/// The result of the last `/sync` request.
+/// The result of the last login or `/sync` request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Homeserver {
     /// No request has ended yet.

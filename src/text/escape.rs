@@ -54,8 +54,8 @@ pub(crate) fn write_escaped(to: &mut impl fmt::Write, text: &str) -> fmt::Result
     Ok(())
 }
 
-/// Writes JSON with every such character as `\u202e`. JSON itself escapes few characters. Other such characters occur only
-/// inside strings, so they are escaped in JSON's notation too, and the value stays the same.
+/// Writes JSON with every such character as `\u202e`. JSON itself escapes few characters. Other such characters occur
+/// only inside strings, so they are escaped in JSON's notation too, and the value stays the same.
 pub(crate) fn write_escaped_json(to: &mut impl fmt::Write, json: &str) -> fmt::Result {
     for c in json.chars() {
         if needs_escape(c) {

@@ -17,13 +17,13 @@ pub(in crate::archive) struct Rows {
 }
 
 /// The rows of one `COPY` under way. They are only stored by [`finish`](Self::finish).
-pub(in crate::archive) struct Copy<'c> {
+pub(in crate::archive) struct CopyIn<'c> {
     copy: PgCopyIn<&'c mut PgConnection>,
     /// The rows that are not sent yet.
     pub(in crate::archive) rows: Rows,
 }
 
-impl<'c> Copy<'c> {
+impl<'c> CopyIn<'c> {
     /// `statement`: a `COPY … FROM STDIN (FORMAT binary)`.
     pub(in crate::archive) async fn begin(
         connection: &'c mut PgConnection,
@@ -82,7 +82,7 @@ impl Rows {
         connection: &mut PgConnection,
         statement: &str,
     ) -> Result<(), sqlx::Error> {
-        let mut copy = Copy::begin(connection, statement).await?;
+        let mut copy = CopyIn::begin(connection, statement).await?;
         copy.send().await?;
         send(&mut copy.copy, &self.buffer).await?;
         self.buffer.clear();

@@ -34,7 +34,7 @@ pub(in crate::archive) type Redactions = HashMap<String, String>;
 /// The result of a look-up.
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Lookup {
-    /// The stored events, and the targets of stored redactions among them.
+    /// The stored ones among the events and the targets of redactions among the events.
     pub(in crate::archive) known: KnownEvents,
     /// The recorded redactions of the events, and of the events that they edit or whose content they repeat. It may
     /// contain others.
@@ -153,8 +153,8 @@ struct LookupRow {
     below: Option<i64>,
 }
 
-/// Lateral with a limit: one look-up in the primary key for each id, whatever the statistics are. With `= any($2)`, in a
-/// room without statistics, PostgreSQL reads the whole room and compares each event with each id. Events near `upper`
+/// Lateral with a limit: one look-up in the primary key for each id, whatever the statistics are. With `= any($2)`, in
+/// a room without statistics, PostgreSQL reads the whole room and compares each event with each id. Events near `upper`
 /// are read by position at a third of the cost. `not in` makes PostgreSQL combine both with a hash, whatever the
 /// statistics are. The result has arrays, which cost a tenth of as many rows. An event with `redacted_by` was redacted
 /// in the transaction that stored the later of the two. Of several redactions the first counts. Waiting ones are

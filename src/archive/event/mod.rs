@@ -10,7 +10,7 @@ use foldhash::HashSet;
 use sqlx::PgConnection;
 
 use self::{
-    copy::{Copy, Rows},
+    copy::{CopyIn, Rows},
     lookup::{KnownEvents, Lookup, Redactions},
     row::Placed,
 };
@@ -25,7 +25,7 @@ const COPY: &str = "copy archive.events (room_key, event_id, position, type, sen
 const MANY_BYTES: usize = 2 << 20;
 
 impl Archive {
-    /// Which of these events are not archived yet, in a room that is archived.
+    /// Which of these events are not archived yet. None, if the archive knows the room but does not archive it.
     pub(crate) async fn lacking(&self, room_id: &str, event_ids: &[String]) -> Result<Vec<String>, Error> {
         let lacking = sqlx::query_scalar!(
             r#"select asked.event_id as "event_id!"
@@ -93,6 +93,10 @@ pub(super) async fn gather(
     store_all(connection, policy, room, events, found, Some(rows)).await
 }
 
+/// In this order: covers events of erased users, finds which events are redacted, inserts the new events (already
+/// pruned if they are redacted), completes the stored ones, prunes stored targets of redactions, records the
+/// redactions, and prunes `prev_content` that repeats redacted content. `gathered`: collects the rows of new events
+/// there instead of inserting them.
 async fn store_all(
     connection: &mut PgConnection,
     policy: Policy,
@@ -130,6 +134,7 @@ async fn store_all(
         events.iter().partition(|placed| known.contains_key(&placed.event.event_id));
     targets
         .extend(all.iter().map(|event| &event.event_id).filter(|id| redactions.contains_key(*id)).cloned());
+    // Redacted state events whose content may be repeated here as `prev_content`.
     let replaced = events.iter().filter_map(|placed| placed.event.replaced());
     let repeated: Vec<String> =
         replaced.filter(|event_id| redactions.contains_key(*event_id)).map(str::to_owned).collect();
@@ -160,6 +165,7 @@ async fn store_all(
     let is_new = |event_id: &String| new.iter().any(|placed| placed.event.event_id == *event_id);
     let stored_edits =
         edits.iter().map(|(edit, _)| edit).filter(|edit| !known.contains_key(*edit) && !is_new(edit));
+    // Stored targets, whose recorded redactions are now applied or refused.
     let mut settled: Vec<_> =
         targets.iter().filter(|target| known.contains_key(*target)).chain(stored_edits).cloned().collect();
     let mut redacted =
@@ -191,7 +197,7 @@ async fn insert(
     if events.is_empty() {
         return Ok(());
     }
-    let mut copy = Copy::begin(connection, COPY).await?;
+    let mut copy = CopyIn::begin(connection, COPY).await?;
     for placed in events {
         copy.send_much().await?;
         encode(&mut copy.rows, room, placed, redactions);

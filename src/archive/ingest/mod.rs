@@ -1,8 +1,9 @@
 //! Stores one response of the homeserver together with its token: a `/sync` response ([`sync_response`], for each
 //! room [`room`]), a page of `/messages` ([`page`]), or the state of a room ([`state`]).
 //!
-//! Invariants: a response is stored in one transaction. The token moves in the same transaction by compare-and-set,
-//! so the checkpoint is never ahead of the rows. Rooms are locked in ascending order. No error is ignored.
+//! Invariants: a response is stored in one transaction, except that the first `/sync` response is stored in parts.
+//! The token moves in the (last) transaction by compare-and-set, so the checkpoint is never ahead of the rows. Rooms
+//! are locked in ascending order. No error is ignored.
 
 mod overlap;
 mod page;
@@ -12,4 +13,4 @@ mod room;
 mod silent_gap;
 mod state;
 pub(super) mod sync_response;
-mod unread_rooms;
+mod unreadable_rooms;

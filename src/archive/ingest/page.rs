@@ -168,8 +168,9 @@ async fn place_page(
     Ok(Some(placement))
 }
 
-/// Places a page, newest first, of a walk that has come down to `upper`. The page has two parts, which pass different
-/// events, so they never use the same space between neighbours.
+/// Places a page, newest first, of a walk that has come down to `upper`. A page that repeats the event at `upper` and
+/// has new events above it ([`position::repeated`]) is placed in two parts, above and below `upper`. Each part passes
+/// different events, so the two never use the same space between neighbours.
 async fn go_down(
     connection: &mut PgConnection,
     room_key: i32,
@@ -182,14 +183,14 @@ async fn go_down(
     };
     let above = neighbours::above(connection, room_key, known).await?;
     let again = walk_down(connection, room_key, above, &places[..count], None).await?;
-    // This is lower than `upper` if the walk has begun just below an event of the page, and the page has known events
-    // above that.
+    // `again.upper` is lower than `upper` if the walk has begun just below an event of the page, and the page has known
+    // events above that.
     let mut placement = walk_down(connection, room_key, again.upper, &places[count..], None).await?;
     placement.positions.splice(..0, again.positions);
     Ok(placement)
 }
 
-/// The position at which a walk begins that does not know it. If its first page has a known event, it is above that
+/// The position at which a walk without a known position begins. If its first page has a known event, it is above that
 /// event. Otherwise:
 ///
 /// * at the upper edge of the gap whose token it has;

@@ -21,7 +21,7 @@ use crate::{
         walk::gap::{self, Top},
         writer::Writer,
     },
-    matrix::{Event, RoomBatch, room_update::state_events},
+    matrix::{Event, RoomUpdate, room_update::state_events},
 };
 
 /// The loaded data of some rooms, whose locks the transaction holds, and the collected changes. Each room is in it
@@ -40,7 +40,7 @@ impl Portion {
     /// Loads the data of the rooms. `made`: the rooms whose rows this transaction has inserted, which have no data yet.
     pub(in crate::archive) async fn load(
         connection: &mut PgConnection,
-        update: &[(Room, &RoomBatch)],
+        update: &[(Room, &RoomUpdate)],
         made: &HashSet<i32>,
     ) -> Result<Self, Error> {
         let old = || update.iter().filter(|(room, _)| !made.contains(&room.room_key));

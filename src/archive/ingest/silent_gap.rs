@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use crate::{
     archive::Error,
     matrix::{
-        RoomBatch,
+        RoomUpdate,
         room_update::{after, state_events},
     },
 };
@@ -25,7 +25,7 @@ pub(in crate::archive) const REASON: &str = "the server left events out of the s
 pub(in crate::archive) async fn is_shown(
     connection: &mut PgConnection,
     room_key: i32,
-    update: &RoomBatch,
+    update: &RoomUpdate,
 ) -> Result<bool, Error> {
     let in_timeline: HashSet<&str> =
         update.timeline.events.iter().map(|event| event.event_id.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Stores the state of a room, from `/state` or a first response.
+//! Stores the state of a room, from `/state`.
 
 use sqlx::PgConnection;
 
@@ -94,7 +94,7 @@ impl Writer {
 
     /// Keeps a room's current state, because the server no longer returns it to this account. Returns false if a
     /// `/sync` response has reported the state since the request.
-    pub(crate) async fn leave_state(&self, room_key: i32, request: &StateRequest<'_>) -> Result<bool, Error> {
+    pub(crate) async fn keep_state(&self, room_key: i32, request: &StateRequest<'_>) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
         lock_room(&mut transaction, room_key).await?;
         if request.is_outdated() {

@@ -14,7 +14,7 @@ use super::{
         Applied, RoomSync,
         claim::{Claimed, claim_rooms},
     },
-    unread_rooms::open_gaps_everywhere,
+    unreadable_rooms::open_gaps_everywhere,
 };
 use crate::{
     archive::{
@@ -26,7 +26,7 @@ use crate::{
         writer::transaction::WriteTransaction,
     },
     config::Rooms,
-    matrix::{RoomBatch, SyncBatch, Token},
+    matrix::{RoomUpdate, SyncBatch, Token},
 };
 
 /// The most rooms that are stored together.
@@ -87,7 +87,7 @@ impl Intake<'_> {
             sqlx::query!("set local synchronous_commit = off").execute(&mut *transaction).await?;
         }
         let next_batch = next_batch.filter(|_| !is_first).map(Token::as_str);
-        if let Some(next_batch) = next_batch.filter(|_| batch.rooms_unread) {
+        if let Some(next_batch) = next_batch.filter(|_| batch.rooms_unreadable) {
             open_gaps_everywhere(&mut transaction, self.account, next_batch).await?;
         }
         quarantine::keep_roomless(&mut transaction, &batch.set_aside).await?;
@@ -108,7 +108,7 @@ impl Intake<'_> {
     async fn store(
         &mut self,
         connection: &mut PgConnection,
-        update: &[RoomBatch],
+        update: &[RoomUpdate],
         next_batch: Option<&str>,
     ) -> Result<(), Error> {
         let Self { writer, account, rooms, full, .. } = *self;
@@ -157,7 +157,8 @@ impl Intake<'_> {
         };
         self.latest.remember(&mut transaction).await?;
         follow_up(&mut transaction, rooms, &self.afterwards, next_batch.as_str()).await?;
-        // Otherwise a choice made meanwhile would count as applied. Checked last, because commands wait from here on.
+        // A choice made since the request would otherwise count as applied. This is the last check, because it locks
+        // the account's row, and `backscroll rooms` waits for that lock.
         if full && !account::is_up_to_date(&mut transaction, account).await? {
             transaction.undo(None).await;
             self.outcome.needs_full_state = true;
@@ -186,7 +187,7 @@ async fn follow_up(
     let by_operator: Vec<i32> = begun_by_operator.iter().map(|room| room.room_key).collect();
     for room_keys in [begun, &by_operator] {
         if !room_keys.is_empty() {
-            room::begin_all(connection, room_keys).await?;
+            room::mark_bootstrapped(connection, room_keys).await?;
         }
     }
     for room in begun_by_operator {
@@ -200,12 +201,12 @@ async fn follow_up(
     Ok(())
 }
 
-type Updates<'b> = Vec<(Room, &'b RoomBatch)>;
+type Updates<'b> = Vec<(Room, &'b RoomUpdate)>;
 
 /// Takes rooms from `rest`, which is ordered by room, until a room would be taken twice. Returns whether that is the
 /// reason why it stopped.
 fn take_each_once<'b>(rest: &mut Updates<'b>) -> (Updates<'b>, bool) {
-    let is_same = |pair: &[(Room, &RoomBatch)]| matches!(pair, [(left, _), (right, _)] if left.room_key == right.room_key);
+    let is_same = |pair: &[(Room, &RoomUpdate)]| matches!(pair, [(left, _), (right, _)] if left.room_key == right.room_key);
     let again = rest.windows(2).position(is_same).map(|last| last + 1);
     let most = ROOMS.min(rest.len());
     let len = again.map_or(most, |again| again.min(most));

@@ -103,7 +103,7 @@ enum State {
 pub(super) struct Lease {
     epoch: i64,
     state: watch::Receiver<State>,
-    doubted: Arc<Notify>,
+    test_now: Arc<Notify>,
     keeper: AbortHandle,
     _keeper: JoinSet<()>,
 }
@@ -163,10 +163,10 @@ impl Lease {
 
     fn keep(archive: Archive, session: LockSession, epoch: i64, me: Process) -> Self {
         let (say, state) = watch::channel(State::Held);
-        let doubted = Arc::new(Notify::new());
+        let test_now = Arc::new(Notify::new());
         let mut keeper = JoinSet::new();
-        let run = Keeper { archive, epoch, me, doubted: Arc::clone(&doubted), say }.run(session);
-        Self { epoch, state, doubted, keeper: keeper.spawn(run), _keeper: keeper }
+        let run = Keeper { archive, epoch, me, test_now: Arc::clone(&test_now), say }.run(session);
+        Self { epoch, state, test_now, keeper: keeper.spawn(run), _keeper: keeper }
     }
 
     /// Waits until a session holds the lock. Returns the epoch for writing.
@@ -189,13 +189,13 @@ impl Lease {
     }
 
     /// Has the session tested at once. Call this after an error of the database, which may have ended it.
-    pub(super) fn doubt(&self) {
-        self.doubted.notify_one();
+    pub(super) fn test_now(&self) {
+        self.test_now.notify_one();
     }
 
     /// The same, and waits a moment for the result.
     pub(super) async fn found_missing(&self) {
-        self.doubt();
+        self.test_now();
         let mut state = self.state.clone();
         let lost = state.wait_for(|state| *state != State::Held);
         let _ = tokio::time::timeout(LOOK_AGAIN, lost).await;
@@ -324,14 +324,14 @@ struct Keeper {
     archive: Archive,
     epoch: i64,
     me: Process,
-    doubted: Arc<Notify>,
+    test_now: Arc<Notify>,
     say: watch::Sender<State>,
 }
 
 impl Keeper {
     async fn run(self, mut session: LockSession) {
         loop {
-            session.ended(&self.doubted).await;
+            session.ended(&self.test_now).await;
             self.say.send_replace(State::Lost(None));
             tracing::warn!(
                 pid = session.backend().0,

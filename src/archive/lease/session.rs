@@ -65,8 +65,8 @@ impl LockSession {
         &self.backend
     }
 
-    /// Returns once the session is lost. `doubted`: a signal to test the session at once.
-    pub(super) async fn ended(&mut self, doubted: &Notify) {
+    /// Returns once the session is lost. `test_now`: a signal to test the session at once.
+    pub(super) async fn ended(&mut self, test_now: &Notify) {
         loop {
             tokio::select! {
                 // It listens on no channel, so only the end of the connection matters.
@@ -74,7 +74,7 @@ impl LockSession {
                     Ok(Some(_)) => continue,
                     Ok(None) | Err(_) => return,
                 },
-                () = doubted.notified() => {}
+                () = test_now.notified() => {}
                 () = tokio::time::sleep(KEEP_ALIVE) => {}
             }
             // This also fails if the transaction has failed.

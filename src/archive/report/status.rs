@@ -39,7 +39,7 @@ pub struct Status {
 pub struct GapCounts {
     /// Open gaps.
     pub(crate) open: i64,
-    /// Gaps that the operator chose to leave.
+    /// Skipped gaps.
     pub(crate) skipped: i64,
 }
 
@@ -158,7 +158,7 @@ impl Archive {
     }
 
     /// Those of these rooms that are no longer stale.
-    pub(crate) async fn trusted_rooms(&self, room_keys: &[i32]) -> Result<Vec<i32>, Error> {
+    pub(crate) async fn no_longer_stale(&self, room_keys: &[i32]) -> Result<Vec<i32>, Error> {
         let rooms = sqlx::query_scalar!(
             r#"select key as "key!" from unnest($1::int[]) as asked (key)
                where not exists (

@@ -66,7 +66,7 @@ pub(in crate::archive) struct Pointers {
     room_key: i32,
     current: BTreeMap<Key, Pointer>,
     moves: Vec<Move>,
-    suspicious: bool,
+    needs_comparison: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl Pointers {
     }
 
     fn new(room_key: i32, current: BTreeMap<Key, Pointer>) -> Self {
-        Self { room_key, current, moves: Vec::new(), suspicious: false }
+        Self { room_key, current, moves: Vec::new(), needs_comparison: false }
     }
 
     /// Moves the pointers to the state events, in order.
@@ -171,7 +171,7 @@ impl Pointers {
     ) {
         for event in events {
             let Some(key) = key(event) else { continue };
-            self.suspicious |= may_have_lost(event, self.current.get(&key));
+            self.needs_comparison |= may_have_lost(event, self.current.get(&key));
             self.point([event], cause);
         }
     }
@@ -207,8 +207,8 @@ impl Pointers {
     }
 
     /// Whether the state must be compared with the server's.
-    pub(in crate::archive) fn suspicious(&self) -> bool {
-        self.suspicious
+    pub(in crate::archive) fn needs_comparison(&self) -> bool {
+        self.needs_comparison
     }
 
     fn set(&mut self, key: &Key, new: Option<Pointer>, cause: Cause) {
@@ -367,7 +367,7 @@ mod tests {
         pointers.point([&topic("$1", None)], Cause::State);
         let [moved] = pointers.moves.as_slice() else { panic!("one move") };
         assert_eq!((moved.old.as_deref(), moved.new.as_deref()), (Some("$2"), Some("$1")));
-        assert!(!pointers.suspicious());
+        assert!(!pointers.needs_comparison());
     }
 
     #[test]
@@ -383,24 +383,24 @@ mod tests {
     fn what_is_in_force_already_is_no_move() {
         let mut pointers = pointers("$2");
         pointers.follow([&topic("$2", Some("$1"))], Cause::Timeline);
-        assert!(pointers.moves.is_empty() && !pointers.suspicious());
+        assert!(pointers.moves.is_empty() && !pointers.needs_comparison());
     }
 
     #[test]
     fn a_fork_is_suspicious() {
         let mut forked = pointers("$2");
         forked.follow([&topic("$3", Some("$1"))], Cause::Timeline);
-        assert!(forked.suspicious());
+        assert!(forked.needs_comparison());
         let mut plain = pointers("$2");
         plain.follow([&topic("$3", Some("$2"))], Cause::Timeline);
-        assert!(!plain.suspicious());
+        assert!(!plain.needs_comparison());
     }
 
     #[test]
     fn a_successor_that_claims_to_be_older_is_suspicious() {
         let mut skewed = pointers("$2");
         skewed.follow([&Event { origin_server_ts: Some(1), ..topic("$3", Some("$2")) }], Cause::Timeline);
-        assert!(skewed.suspicious());
+        assert!(skewed.needs_comparison());
     }
 
     #[test]

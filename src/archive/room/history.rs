@@ -10,8 +10,8 @@ use crate::archive::{Error, column::text_column};
 pub enum HistoryState {
     /// No walk through the whole history has begun. Set when the room's row is created.
     None,
-    /// A walk through the whole history is open. Set when that walk is opened, when it is opened again because the daemon
-    /// starts or the account joins the room again, and when it finds new events after it has stalled.
+    /// A walk through the whole history is open. Set when that walk is opened, when it is opened again because the
+    /// daemon starts or the account joins the room again, and when it finds new events after it has stalled.
     Walking,
     /// That walk has failed, and is retried. Set when it stalls; `history_reason` has the reason.
     Stalled,

@@ -28,7 +28,9 @@ pub(super) struct Room {
     pub(super) room_version: Option<String>,
     /// The account's membership.
     pub(super) membership: Membership,
+    /// Whether the room is archived: it is wanted and not paused.
     pub(super) watched: bool,
+    /// Whether its whole state was stored. Only then may a timeline be appended (P28).
     pub(super) bootstrapped: bool,
     /// The `since` of the response that reported the account's leave. `None` while the account is in the room.
     pub(super) left_since: Option<String>,
@@ -213,7 +215,7 @@ impl Changes {
 
 /// Records for these watched rooms that all of a first response is stored, including their whole states. Their states
 /// are marked as stale, and their histories are to be walked.
-pub(super) async fn begin_all(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
+pub(super) async fn mark_bootstrapped(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
     sqlx::query!(
         "update archive.rooms set bootstrapped = true, state_suspect = true
          where room_key = any($1) and watched and not bootstrapped",
@@ -244,12 +246,12 @@ pub(super) async fn set_stale(
 pub(super) async fn mark_states_stale(connection: &mut PgConnection) -> Result<(), Error> {
     // Ordered as in other transactions that lock several rooms.
     sqlx::query!(
-        "with doubted as (
+        "with marked as (
              select room_key from archive.rooms
              where watched and bootstrapped and membership = 'join' and not state_suspect
              order by room_key for no key update
          )
-         update archive.rooms r set state_suspect = true from doubted where r.room_key = doubted.room_key"
+         update archive.rooms r set state_suspect = true from marked where r.room_key = marked.room_key"
     )
     .execute(connection)
     .await?;

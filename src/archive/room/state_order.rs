@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::matrix::{RoomBatch, Section, room_update::state_events};
+use crate::matrix::{RoomUpdate, Section, room_update::state_events};
 
 /// The requests under way.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl StateOrder {
     }
 
     /// Call this before anything of a `/sync` response is stored. `rooms`: its rooms.
-    pub(in crate::archive) fn note_response(&self, rooms: &[RoomBatch]) {
+    pub(in crate::archive) fn note_response(&self, rooms: &[RoomUpdate]) {
         let mut under_way = self.under_way();
         if under_way.asked.is_empty() {
             return;
@@ -96,10 +96,10 @@ impl Drop for StateRequest<'_> {
     }
 }
 
-fn mentions_state(room: &RoomBatch) -> bool {
+fn mentions_state(room: &RoomUpdate) -> bool {
     room.section != Section::Join
         || room.limited
-        || room.is_unread()
+        || room.has_unreadable_parts()
         || state_events(room).any(|event| event.state_key.is_some())
 }
 
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::matrix::SyncBatch;
 
-    fn rooms(part: &str) -> Vec<RoomBatch> {
+    fn rooms(part: &str) -> Vec<RoomUpdate> {
         let body = format!(r#"{{"next_batch":"s","rooms":{{"join":{{"!r:hs":{part}}}}}}}"#);
         SyncBatch::read(body.as_bytes()).expect("a batch").rooms
     }

@@ -12,7 +12,8 @@ use crate::{
     matrix::Token,
 };
 
-/// How often a page is requested again if `end` is missing before the room's start, or is equal to `from`.
+/// How many responses without `end` before the room's start count as final. Also how often a page is requested again
+/// if its `end` is equal to `from`.
 const ASK_AGAIN: i32 = 3;
 /// The pause before each of these requests in seconds, multiplied by the number of the try.
 const ASK_AGAIN_PAUSE_S: f64 = 1.0;
@@ -66,7 +67,7 @@ pub(in crate::archive) async fn after_page(
         if walk.repeats <= ASK_AGAIN {
             return Ok(ASK_AGAIN_PAUSE_S * f64::from(walk.repeats));
         }
-        let reason = "the server answers `end` equal to `from`, again and again";
+        let reason = "the server repeatedly returns `end` equal to `from`";
         return stall(connection, walk, reason, settings).await;
     }
     (walk.repeats, walk.ends) = (0, 0);
@@ -103,11 +104,11 @@ async fn no_more(
         return Ok(ASK_AGAIN_PAUSE_S * f64::from(walk.ends));
     }
     if walk.kind.fills_gap() {
-        let reason = "the server gives no older event, though the gap goes on: purged, or not visible";
+        let reason =
+            "the server returns no older events, but the gap continues: they are purged or not visible";
         return stall(connection, walk, reason, settings).await;
     }
-    let reason =
-        "the server gives no older event, though the room's start was not reached: purged, or not visible";
+    let reason = "the server returns no older events, but the room's start was not reached: they are purged or not visible";
     // Events that the server has purged since an earlier walk are in the archive.
     let is_archived = walk.kind == WalkKind::History
         && neighbours::create_position(connection, walk.room_key).await?.is_some();
@@ -124,13 +125,13 @@ async fn finish(
 ) -> Result<(), Error> {
     walk.state = WalkState::Done;
     if walk.kind == WalkKind::GapWhole {
-        gap::passed(connection, walk, true).await?;
+        gap::close_skipped(connection, walk, true).await?;
     }
     if let Some(gap_id) = walk.gap_id {
-        return gap::walked(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
+        return gap::after_pass(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
     }
     // If the room's start is hidden from the account, a re-walk may end above a gap.
-    gap::passed(connection, walk, walk.kind != WalkKind::Rewalk || truncated.is_none()).await?;
+    gap::close_skipped(connection, walk, walk.kind != WalkKind::Rewalk || truncated.is_none()).await?;
     if walk.kind == WalkKind::History {
         let state = if truncated.is_some() { HistoryState::Truncated } else { HistoryState::Complete };
         history::set(connection, walk.room_key, state, truncated).await?;

@@ -43,28 +43,32 @@ text_column!(GapState { Open = "open", Skipped = "skipped", Closed = "closed" })
 ///
 /// The walk ends at the old token if there is one (P161). Otherwise it goes from above all known events down to the
 /// room's start. If older gaps of the room have not had their first pass yet, it ends at the token below the lowest
-/// of them: events that arrived in the newer gap may belong into an older one, and would be placed without their
+/// of them: events that arrived in the newer gap may belong in an older one, and would be placed without their
 /// neighbours there.
 pub(in crate::archive) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
-    let gap_id = insert(connection, gap, GapState::Open).await?;
-    tracing::info!(room.key = gap.room_key, gap.id = gap_id, reason = gap.reason, "a gap was opened");
+    let (gap_id, room_id) = insert(connection, gap, GapState::Open).await?;
+    tracing::info!(room.id = %room_id, gap.id = gap_id, reason = gap.reason, "a gap was opened");
     Ok(())
 }
 
-/// Records a gap that the operator chose to leave.
+/// Records a skipped gap.
 pub(in crate::archive) async fn skip(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
     insert(connection, gap, GapState::Skipped).await?;
     Ok(())
 }
 
-/// Inserts the gap's row and, if it is open, its first walk. Returns the gap's key.
-async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: GapState) -> Result<i64, Error> {
+/// Inserts the gap's row and, if it is open, its first walk. Returns the gap's key and the room's id.
+async fn insert(
+    connection: &mut PgConnection,
+    gap: &NewGap<'_>,
+    state: GapState,
+) -> Result<(i64, String), Error> {
     let (kind, from_position) = match gap.lower_token {
         Some(_) => (WalkKind::GapSince, gap.from_position.or(gap.upper_position)),
         None => (WalkKind::GapWhole, None),
     };
     let (lower_event_id, lower_position) = gap.lower.clone().unzip();
-    let gap_id = sqlx::query_scalar!(
+    let inserted = sqlx::query!(
         r#"with lowest as (
                select g.lower_token from archive.walks w join archive.gaps g using (gap_id)
                where w.room_key = $1 and w.kind = 'gap_since' and w.state <> 'done'
@@ -80,7 +84,7 @@ async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: GapState
                       $3, $11
                from gap where gap.state = 'open'
            )
-           select gap_id as "gap_id!" from gap"#,
+           select gap_id as "gap_id!", (select room_id from archive.rooms where room_key = $1) as "room_id!" from gap"#,
         gap.room_key,
         gap.reason,
         gap.upper_token,
@@ -95,7 +99,7 @@ async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: GapState
     )
     .fetch_one(connection)
     .await?;
-    Ok(gap_id)
+    Ok((inserted.gap_id, inserted.room_id))
 }
 
 /// The reason of a gap in a room that is archived again.
@@ -106,7 +110,7 @@ pub(in crate::archive) const NOT_WATCHED: &str = "the room was not watched";
 pub(in crate::archive) struct Top {
     /// The newest event, and its position.
     pub(in crate::archive) newest: Option<(String, i64)>,
-    /// The upper edge of its highest gap that is not filled, including gaps that the operator left.
+    /// The upper edge of its highest gap that is not filled, including skipped gaps.
     pub(in crate::archive) upper_edge: Option<i64>,
     /// Whether there will be a walk through its whole history, from above all events.
     pub(in crate::archive) awaits_walk: bool,
@@ -160,7 +164,7 @@ pub(in crate::archive) async fn tops(
         .collect())
 }
 
-/// The upper edge of a gap that the operator left, if `walk` begins or ends at one of its tokens.
+/// The upper edge of a skipped gap, if `walk` begins or ends at one of its tokens.
 pub(in crate::archive) async fn edge_at(
     connection: &mut PgConnection,
     walk: &Walk,
@@ -177,7 +181,7 @@ pub(in crate::archive) async fn edge_at(
     Ok(edge.flatten())
 }
 
-/// Sets the upper token of the gap that the operator left at the top of a room. It is walked from `token`.
+/// Sets the upper token of the skipped gap at the top of a room. It is walked from `token`.
 pub(in crate::archive) async fn begin_at(
     connection: &mut PgConnection,
     room_key: i32,
@@ -194,10 +198,10 @@ pub(in crate::archive) async fn begin_at(
     Ok(())
 }
 
-/// Closes gaps that the operator left, after a finished walk has passed them. It may be a walk of the operator, or
+/// Closes skipped gaps, after a finished walk has passed them. It may be a walk of the operator, or
 /// one that begins above all of them: at the newest event, a history walk, a walk through a gap without a lower
 /// token, or a re-walk. `all`: all such gaps below its beginning; otherwise those above the walk's lowest position.
-pub(in crate::archive) async fn passed(
+pub(in crate::archive) async fn close_skipped(
     connection: &mut PgConnection,
     walk: &Walk,
     all: bool,
@@ -206,7 +210,7 @@ pub(in crate::archive) async fn passed(
         "update archive.gaps g set state = $4, closed_at = now()
          from archive.walks w
          where w.walk_id = $1 and g.room_key = w.room_key and g.state = 'skipped'
-           -- A history that does not begin at the operator's token below begins above them all, maybe at a later token than then.
+           -- A history walk begins above all of them, unless it begins at the operator's token (the gap's lower one).
            and (w.kind in ('rewalk', 'gap_whole') or w.from_token is null or w.from_token = g.upper_token
                 or (w.kind = 'history' and w.from_token is distinct from g.lower_token))
            and coalesce(w.to_token = g.lower_token, true)
@@ -260,7 +264,7 @@ pub(in crate::archive) async fn is_passed(
 
 /// Whether another walk must go before `walk`. A later pass waits for the first pass through any gap. A first pass
 /// without a lower token waits for the first pass through a newer gap. Without `to`, a page of an older gap's walk
-/// may contain events that belong into a newer gap, if the server has learnt them since. The newer gap must be walked
+/// may contain events that belong in a newer gap, if the server has learnt them since. The newer gap must be walked
 /// by then.
 pub(in crate::archive) async fn yields_to_newer_gap(
     connection: &mut PgConnection,
@@ -275,7 +279,7 @@ pub(in crate::archive) async fn yields_to_newer_gap(
         r#"select exists (
                select from archive.walks
                where room_key = $1 and state = $2 and kind in ('gap_since', 'gap_whole') and gap_id > coalesce($3::bigint, 0)
-           ) as "is_overtaken!""#,
+           ) as "yields!""#,
         walk.room_key,
         WalkState::Open as _,
         newer_than
@@ -286,7 +290,7 @@ pub(in crate::archive) async fn yields_to_newer_gap(
 }
 
 /// Opens the next pass after a gap's finished walk, or closes the gap after the last one.
-pub(in crate::archive) async fn walked(
+pub(in crate::archive) async fn after_pass(
     connection: &mut PgConnection,
     gap_id: i64,
     kind: WalkKind,

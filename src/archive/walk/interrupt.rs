@@ -82,7 +82,8 @@ impl Writer {
         })
     }
 
-    /// Begins the walk anew at the newest event, because the server refuses its cursor. Known events only guide it.
+    /// Begins the walk anew at the newest event, because the server refuses its cursor. Events that are known already
+    /// show where it is.
     pub(crate) async fn restart_walk(&self, walk: &Walk) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         let restarted = sqlx::query!(
@@ -138,7 +139,7 @@ impl Writer {
         Ok(None)
     }
 
-    /// Marks the walk as stalled, for a longer time each time. It resumes when that is over, when the daemon is
+    /// Marks the walk as stalled. Its retry delay grows each time. It resumes after the delay, when the daemon is
     /// restarted, or when the account returns to the room.
     pub(crate) async fn stall_walk(
         &self,

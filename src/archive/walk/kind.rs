@@ -5,7 +5,7 @@ use crate::archive::column::text_column;
 /// Why a walk exists; stored in `archive.walks.kind` when the walk is opened, and never changed.
 ///
 /// A gap is walked several times: `GapSince`, `GapKnown` and `GapRecheck`, or without a lower token `GapWhole` and
-/// `GapRecheck`. The transaction that finishes one pass opens the next (`gap::walked`).
+/// `GapRecheck`. The transaction that finishes one pass opens the next (`gap::after_pass`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkKind {
     /// The room's whole history. Opened when the room's first response is stored, when a room whose history is
@@ -57,8 +57,8 @@ pub enum WalkState {
     /// It continues from its cursor when it is due. Set when the walk is opened. Set again for a stalled walk when its
     /// delay is over, when the daemon starts, and when the account joins the room again.
     Open,
-    /// It has failed, and is retried at `not_before`; `last_error` has the reason. Set by the page after which the server
-    /// returns nothing more, or by a refusal that counts as final
+    /// It has failed, and is retried at `not_before`; `last_error` has the reason. Set by the page after which the
+    /// server returns nothing more, or by a refusal that counts as final
     /// ([`Writer::stall_walk`](crate::archive::Writer::stall_walk)).
     Stalled,
     /// It has ended. Set by its last page, by a refusal of the room's history, and when another walk has passed

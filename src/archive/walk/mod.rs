@@ -33,7 +33,7 @@ pub struct Walk {
     pub(crate) gap_id: Option<i64>,
     /// The position of the gap's upper edge.
     pub(crate) gap_upper_position: Option<i64>,
-    /// Why.
+    /// What it is for.
     pub(crate) kind: WalkKind,
     /// The token at which it ends.
     pub(crate) to_token: Option<String>,
@@ -79,11 +79,11 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Whether the next request begins at the account's current `since`, whatever it was when the walk was opened.
-    /// This is so until the walk has passed an event. From `since` down, all events that `/sync` has reported are
-    /// known, so new events are met between their neighbours. From an older token they would appear at the top,
-    /// without newer neighbours. From a newer token, the walk would find events that `/sync` is about to report. So
-    /// such a walk begins only while `/sync` is current.
+    /// Whether the next request begins at the account's current `since`, even if `since` was different when the walk
+    /// was opened. This is so until the walk has passed an event. From `since` down, all events that `/sync` has
+    /// reported are known, so new events are met between their neighbours. From an older token they would appear at
+    /// the top, without newer neighbours. From a newer token, the walk would find events that `/sync` is about to
+    /// report. So such a walk begins only while `/sync` is current.
     pub(crate) fn begins_at_since(&self) -> bool {
         let does = match self.kind {
             WalkKind::GapWhole | WalkKind::GapKnown | WalkKind::GapRecheck | WalkKind::Rewalk => true,
@@ -91,7 +91,7 @@ impl Walk {
             WalkKind::History => self.cursor.is_some(),
             WalkKind::GapSince | WalkKind::Operator => false,
         };
-        // The operator's `prev_batch` has a position.
+        // A walk from the operator's `prev_batch` has a position from the start, so it keeps its token.
         does && self.upper_position.is_none() && self.pages < BEGIN_ANEW && !self.restarted
     }
 
@@ -198,8 +198,8 @@ pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> 
     Ok(())
 }
 
-/// Reopens stalled walks: in `room_key`, after a report that may help, or in all rooms. Each may begin anew once more
-/// if the server refuses its token. Returns their number.
+/// Reopens stalled walks: in `room_key`, after `/sync` has reported something that may help; `None`: in all rooms. Each
+/// may begin anew once more if the server refuses its token. Returns their number.
 pub(super) async fn reopen_stalled(
     connection: &mut PgConnection,
     room_key: Option<i32>,

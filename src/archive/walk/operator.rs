@@ -1,7 +1,7 @@
 //! Opens a walk for `backscroll backfill`. A room that the archive does not have yet is added.
 //!
 //! A new room gets its row, its state and its first walk in one transaction. If the walk begins at a token, newer
-//! events are a gap that the operator left, as with a configured `prev_batch`.
+//! events are a skipped gap, as with a configured `prev_batch`.
 
 use sqlx::PgConnection;
 

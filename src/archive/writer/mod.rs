@@ -66,7 +66,7 @@ impl Writer {
     /// now be a standby.
     pub(crate) fn failed(&self, error: &Error) {
         self.archive.renew_after(error);
-        self.lease.doubt();
+        self.lease.test_now();
     }
 
     /// Resolves once another Backscroll has become the writer, even if no transaction of this one has failed yet.

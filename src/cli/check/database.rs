@@ -23,7 +23,7 @@ pub(super) async fn check(config: &Config, report: &mut Report) -> Option<String
             }
             account
         }
-        Ok(None) => embedded(config, report).await,
+        Ok(None) => private(config, report).await,
         Err(error) => {
             report.fail(error.exit_code(), DATABASE, &error.to_string(), &[]);
             None
@@ -31,7 +31,7 @@ pub(super) async fn check(config: &Config, report: &mut Report) -> Option<String
     }
 }
 
-async fn embedded(config: &Config, report: &mut Report) -> Option<String> {
+async fn private(config: &Config, report: &mut Report) -> Option<String> {
     let data_dir = &config.data_dir;
     let bin_dir = config.postgres_bin.clone();
     let shown = data_dir.display();

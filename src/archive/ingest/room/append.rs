@@ -10,19 +10,21 @@ impl RoomSync<'_> {
     /// Appends the timeline. Opens a gap if events are missing before it. Returns how many events were new.
     pub(super) async fn append(&mut self) -> Result<usize, Error> {
         let (room_key, update) = (self.room.room_key, self.update);
-        // Before anything of the response is stored.
+        // Read these before anything of the response is stored.
         let top = self.portion.top(room_key);
         let may_repeat = self.may_repeat();
         let hole = self.find_hole(&top).await?;
         let removals = redaction::removals(update.state.events.iter().chain(after(update)));
-        let mut unnamed = redaction::names_no_target(&self.room, &removals, self.portion.known(room_key));
+        let mut names_no_target =
+            redaction::names_no_target(&self.room, &removals, self.portion.known(room_key));
 
         let mut new = self.store_state().await?;
         let timeline = self.place_timeline(&top, hole.is_some()).await?;
-        unnamed |= redaction::names_no_target(&self.room, &timeline.events, self.portion.known(room_key));
+        names_no_target |=
+            redaction::names_no_target(&self.room, &timeline.events, self.portion.known(room_key));
         new += self.gather(&timeline.events, &timeline.positions).await?;
 
-        if unnamed {
+        if names_no_target {
             walk::rewalk_now(self.connection, room_key).await?;
         }
         if update.section == Section::Join && (hole.is_some() || may_repeat) {
@@ -37,8 +39,8 @@ impl RoomSync<'_> {
         Ok(new)
     }
 
-    /// Stores the events of the response's state without positions: they do not belong to the timeline. Returns how many were
-    /// new.
+    /// Stores the events of the response's state without positions: they do not belong to the timeline. Returns how
+    /// many were new.
     async fn store_state(&mut self) -> Result<usize, Error> {
         let state = distinct(self.update.state.events.iter().chain(after(self.update)));
         let new = self.gather(&state, &[]).await?;

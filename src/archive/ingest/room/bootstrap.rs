@@ -11,12 +11,13 @@ use crate::{
 };
 
 impl RoomSync<'_> {
-    /// Stores the events without positions, and opens the history walk, which will place them. Returns how many events were new.
+    /// Stores the events without positions, and opens the history walk, which will place them. Returns how many
+    /// events were new.
     pub(super) async fn bootstrap(&mut self) -> Result<usize, Error> {
         let (room_key, response) = (self.room.room_key, self.response);
         let events = distinct(state_events(self.update));
         let new = self.gather(&events, &[]).await?;
-        // `backscroll backfill` has been here before.
+        // `backscroll backfill` has stored events of the room already.
         if self.portion.top(room_key).position().is_some() {
             match response.next_batch {
                 Some(next_batch) => operator::hand_over(self.connection, room_key, next_batch).await?,

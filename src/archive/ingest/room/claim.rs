@@ -11,13 +11,13 @@ use crate::{
         room::{self, Room},
         writer::lock_rooms,
     },
-    matrix::{Membership, RoomBatch, room_update::membership},
+    matrix::{Membership, RoomUpdate, room_update::membership},
 };
 
 /// The rooms of a response and their locked rows.
 pub(in crate::archive) struct Claimed<'a> {
     /// Ordered by key.
-    pub(in crate::archive) update: Vec<(Room, &'a RoomBatch)>,
+    pub(in crate::archive) update: Vec<(Room, &'a RoomUpdate)>,
     /// The rooms whose rows were inserted just now.
     pub(in crate::archive) made: HashSet<i32>,
 }
@@ -26,7 +26,7 @@ pub(in crate::archive) struct Claimed<'a> {
 pub(in crate::archive) async fn claim_rooms<'a>(
     connection: &mut PgConnection,
     response: &Response<'_>,
-    update: &'a [RoomBatch],
+    update: &'a [RoomUpdate],
 ) -> Result<Claimed<'a>, Error> {
     let room_ids: Vec<String> = update.iter().map(|batch| batch.room_id.to_string()).collect();
     let known = room::keys(connection, &room_ids).await?;
@@ -40,7 +40,7 @@ pub(in crate::archive) async fn claim_rooms<'a>(
     let room_ids: Vec<&str> = lacking.keys().copied().collect();
     let memberships: Vec<Membership> = lacking.values().copied().collect();
     let made = room::create_all(connection, &room_ids, &memberships).await?;
-    let key = |batch: &RoomBatch| {
+    let key = |batch: &RoomUpdate| {
         let room_id = batch.room_id.as_str();
         // A room without an entry was erased.
         (*known.get(room_id)?).or_else(|| made.get(room_id).copied())

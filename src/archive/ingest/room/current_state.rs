@@ -15,9 +15,9 @@ impl RoomSync<'_> {
     pub(super) fn move_state(&mut self) {
         let mut pointers = self.portion.pointers(self.room.room_key);
         let has_changed = self.point(&mut pointers);
-        let is_doubtful = has_changed || self.state_is_partial();
+        let is_stale = has_changed || self.state_is_partial();
         self.portion.moved(pointers);
-        if is_doubtful && self.room.bootstrapped {
+        if is_stale && self.room.bootstrapped {
             self.portion.changes.stale(&self.room);
         }
     }
@@ -46,11 +46,11 @@ impl RoomSync<'_> {
         // response reports that (P93).
         let undone = state_events(update).any(room_state::takes_power);
         let was_compared = self.writer.state_order().was_compared(&self.room.room_id);
-        pointers.suspicious()
+        pointers.needs_comparison()
             || branched
             || dropped
             || undone
-            || update.is_unread()
+            || update.has_unreadable_parts()
             || (was_compared && pointers.may_have_gone_back(state_events(update)))
     }
 

@@ -33,7 +33,7 @@ impl RoomSync<'_> {
             Some(gap::NOT_WATCHED)
         } else if self.rejoined {
             Some("the account was not in the room")
-        } else if update.timeline_unread {
+        } else if update.timeline_unreadable {
             Some("the room's timeline in a sync response could not be read")
         } else if update.limited {
             Some("the server left events out of the sync (limited timeline)")
@@ -66,7 +66,7 @@ impl RoomSync<'_> {
         let Self { connection, response, before, update, rejoined, .. } = self;
         // Whether missing events may also belong between the timeline's events, so that the walk begins
         // above them. Unreadable events may. So may events that the server left out without saying so.
-        let from_end = response.is_first() || *rejoined || update.timeline_unread || hole.is_silent;
+        let from_end = response.is_first() || *rejoined || update.timeline_unreadable || hole.is_silent;
         let since = if *rejoined { &before.left_since } else { &response.account.since };
         let lower_token = since.as_deref().filter(|_| before.watched);
         let prev_batch = update.prev_batch.as_ref().filter(|_| !from_end);

@@ -1,9 +1,10 @@
 //! Stores one room's part of a `/sync` response. Runs inside the transactions of
 //! [`Intake`](crate::archive::Intake).
 //!
-//! [`RoomSync::apply`] is the whole of it. First it is decided what is to become of the part ([`decision`]):
-//! a bootstrap at first sight ([`bootstrap`]), an appended timeline later ([`append`]), in other cases less.
-//! Events that were left out become a gap ([`gap`]). Last, the current state moves ([`current_state`]).
+//! [`RoomSync::apply`] is the entry point. [`decision`] decides what is stored: for a room that is new to the
+//! archive, events without positions and a history walk ([`bootstrap`]); for an archived room, the appended
+//! timeline ([`append`]) and, if events are missing before it, a gap ([`gap`]); for any other room, its row at
+//! most. Then the current state moves ([`current_state`]).
 
 mod append;
 mod bootstrap;
@@ -29,33 +30,33 @@ use crate::{
         walk,
     },
     matrix::{
-        Event, Membership, RoomBatch, Section, room_state,
+        Event, Membership, RoomUpdate, Section, room_state,
         room_update::{membership, state_events},
     },
 };
 
-/// One room's part of a response, with all that is known of it while it is stored.
+/// The storing of one room's part of a response.
 pub(super) struct RoomSync<'a> {
     writer: &'a Writer,
     connection: &'a mut PgConnection,
-    /// What the archive has of the rooms that are stored together, and what is to be written of them.
+    /// The loaded data of the rooms that are stored together, and their collected changes.
     portion: &'a mut Portion,
     response: &'a Response<'a>,
     /// The room's row before the response.
     before: Room,
     /// The room's row after it.
     room: Room,
-    update: &'a RoomBatch,
+    update: &'a RoomUpdate,
     /// Whether the account can see more of the room than at its last leave.
     rejoined: bool,
-    /// What is to be done once the response is stored as a whole.
+    /// What to do after the whole response was stored.
     afterwards: &'a mut Afterwards,
 }
 
-/// What has become of a room's part of a response.
+/// The result of storing a room's part of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Applied {
-    /// It is stored, as far as it is to be.
+    /// Everything of it that should be stored is stored.
     Stored {
         /// Events that were new.
         event_count: usize,
@@ -66,13 +67,13 @@ pub(super) enum Applied {
 }
 
 impl<'a> RoomSync<'a> {
-    /// `room`: its row, which is locked, and what the response has of it.
+    /// `(before, update)`: the room's row, which is locked, and its part of the response.
     pub(super) fn new(
         writer: &'a Writer,
         connection: &'a mut PgConnection,
         portion: &'a mut Portion,
         response: &'a Response<'a>,
-        (before, update): (Room, &'a RoomBatch),
+        (before, update): (Room, &'a RoomUpdate),
         afterwards: &'a mut Afterwards,
     ) -> Self {
         let rejoined = has_rejoined(response, &before, update, portion.known(before.room_key));
@@ -97,19 +98,21 @@ impl<'a> RoomSync<'a> {
                 0
             }
             Decision::NeverJoined | Decision::NotWatched => {
+                // An invite that was taken back does not show whether the room is wanted. While it counts as
+                // watched, a later response without its create event leads to `NeedFullState`.
                 self.keep_membership(decision == Decision::NeverJoined).await?;
                 0
             }
             Decision::Bootstrap => {
                 self.keep_row().await?;
-                self.keep_unread().await?;
+                self.keep_unreadable().await?;
                 let event_count = self.bootstrap().await?;
                 self.move_state();
                 event_count
             }
             Decision::Append => {
                 self.keep_row().await?;
-                self.keep_unread().await?;
+                self.keep_unreadable().await?;
                 let event_count = self.append().await?;
                 self.move_state();
                 event_count
@@ -118,7 +121,7 @@ impl<'a> RoomSync<'a> {
         Ok(Applied::Stored { event_count })
     }
 
-    /// An invite or a knock shows what the room is called; once it is over, that is dropped.
+    /// Stores the stripped state of a wanted invite or knock. Deletes it once the invite or knock is over.
     async fn replace_stripped_state(&mut self, decision: Decision) -> Result<(), Error> {
         let shown = match decision {
             Decision::Invited { is_wanted: true } => self.update.stripped.as_slice(),
@@ -129,7 +132,7 @@ impl<'a> RoomSync<'a> {
         stripped::set_stripped(self.connection, &self.room, shown).await
     }
 
-    /// An invite or a knock: the room is not archived, but known.
+    /// Stores the row of a room with an invite or a knock. Its events are not archived.
     async fn keep_invite(&mut self, is_wanted: bool) -> Result<(), Error> {
         if is_wanted {
             let policy = self.writer.policy();
@@ -142,7 +145,7 @@ impl<'a> RoomSync<'a> {
         Ok(())
     }
 
-    /// Of a room that is not archived only the account's membership is stored.
+    /// Stores only the account's membership, because the room is not archived.
     async fn keep_membership(&mut self, watched: bool) -> Result<(), Error> {
         if self.before.membership.is_pending() && self.update.section == Section::Leave {
             // `/sync` reported the invite or knock instead of an earlier membership, so the account may have
@@ -155,7 +158,8 @@ impl<'a> RoomSync<'a> {
         Ok(())
     }
 
-    /// The room is archived: its row, and walks that were refused while the account was invited or banned.
+    /// Stores the row of an archived room. Reopens walks that were refused while the account was invited or
+    /// banned.
     async fn keep_row(&mut self) -> Result<(), Error> {
         self.room.watched = true;
         if let Some(create) = state_events(self.update).find(|event| event.is_state("m.room.create")) {
@@ -174,7 +178,7 @@ impl<'a> RoomSync<'a> {
     }
 
     /// Stores unreadable parts in quarantine.
-    async fn keep_unread(&mut self) -> Result<(), Error> {
+    async fn keep_unreadable(&mut self) -> Result<(), Error> {
         let (policy, update) = (self.writer.policy(), self.update);
         quarantine::keep(self.connection, policy, &self.room, &update.set_aside).await?;
         let sections = [Some(&update.state), Some(&update.timeline), update.state_after.as_ref()];

@@ -3,7 +3,7 @@
 use super::{super::response::Response, RoomSync};
 use crate::{
     archive::{event::lookup::KnownEvents, room::Room},
-    matrix::{Event, Membership, RoomBatch, Section, room_update::own},
+    matrix::{Event, Membership, RoomUpdate, Section, room_update::own},
 };
 
 /// Whether the account can see more of the room than at its last leave: it rejoined, or left again.
@@ -13,7 +13,7 @@ use crate::{
 pub(super) fn has_rejoined(
     response: &Response<'_>,
     before: &Room,
-    update: &RoomBatch,
+    update: &RoomUpdate,
     known: &KnownEvents,
 ) -> bool {
     if before.membership == Membership::Join {

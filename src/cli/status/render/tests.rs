@@ -26,7 +26,7 @@ fn status() -> Status {
     (walking.rate, walking.eta_s) = (Some(2345.6), Some(840.0));
     let mut stalled =
         room(Some("Operations and everything that has to do with them"), HistoryState::Stalled, 77);
-    stalled.history_reason = Some("the server answers `end` equal to `from`, again and again".to_owned());
+    stalled.history_reason = Some("the server repeatedly returns `end` equal to `from`".to_owned());
     stalled.last_error.clone_from(&stalled.history_reason);
     stalled.gaps.open = 2;
     let mut left = room(None, HistoryState::Truncated, 3);
@@ -71,7 +71,7 @@ General                                               complete      12,345  2021
 Operations and everything that has to do wi…          stalled           77  2021-03-04  2 open                 !50:hs.test
 !11:hs.test                                   leave   truncated          3  2021-03-04
 
-  Operations and everything that has to do wi…: stalled: the server answers `end` equal to `from`, again and again
+  Operations and everything that has to do wi…: stalled: the server repeatedly returns `end` equal to `from`
   !11:hs.test: truncated: purged, or not visible
 
 4 rooms · 1,246,992 events · 1 complete · 1 walking · 1 truncated · 1 stalled · 2 gaps open
@@ -93,8 +93,8 @@ General                           complete      12,345  2021-03-04
 Operations and everythi…          stalled           77  2021-03-04  2 open
 !11:hs.test               leave   truncated          3  2021-03-04
 
-  Operations and everything that has to do wi…: stalled: the server answers
-    `end` equal to `from`, again and again
+  Operations and everything that has to do wi…: stalled: the server repeatedly
+    returns `end` equal to `from`
   !11:hs.test: truncated: purged, or not visible
 
 4 rooms · 1,246,992 events · 1 complete · 1 walking · 1 truncated · 1 stalled
