@@ -60,9 +60,10 @@ pub struct RoomBatch {
     pub(crate) stripped: Vec<Stripped>,
     /// Parts that could not be read, except single events.
     pub(crate) set_aside: Vec<Malformed>,
-    /// Whether these may contain events of the timeline. Their place between `since` and `next_batch` is unknown.
+    /// Whether these, or [too many](Events::is_unread) invalid events, may contain events of the timeline. Their place
+    /// between `since` and `next_batch` is unknown.
     pub timeline_unread: bool,
-    /// Whether these may contain state.
+    /// Whether these, or too many invalid events, may contain state.
     pub state_unread: bool,
 }
 
@@ -194,10 +195,8 @@ impl RoomBatch {
         self.state_after = self.read_state(room, "state_after").or_else(|| self.read_state(room, unstable));
         let stripped = room.get("invite_state").or_else(|| room.get("knock_state"));
         if let Some(stripped) = stripped {
-            match events_of(stripped) {
-                Some(events) => {
-                    self.stripped = events.iter().filter_map(|raw| event::parse_stripped(raw)).collect();
-                }
+            match read_stripped(stripped) {
+                Some(stripped) => self.stripped = stripped,
                 None => self.set_aside.push(Malformed::part(stripped, "stripped state is no list of events")),
             }
         }
@@ -205,9 +204,12 @@ impl RoomBatch {
 
     fn read_timeline(&mut self, timeline: &Object<'_>) {
         if let Some(events) = self.only(timeline, "events", Self::lacks_timeline) {
-            match object::items(events) {
-                Some(events) => self.timeline = Events::read(self.room_id.as_str(), &events),
-                None => self.lacks_timeline(events, "timeline.events is no list"),
+            match Events::read(self.room_id.as_str(), events) {
+                Ok(events) => {
+                    self.miss_timeline(events.is_unread);
+                    self.timeline = events;
+                }
+                Err(_) => self.lacks_timeline(events, "timeline.events is no list"),
             }
         }
         if let Some(limited) = timeline.get("limited") {
@@ -230,11 +232,12 @@ impl RoomBatch {
 
     fn read_state(&mut self, room: &Object<'_>, name: &str) -> Option<Events> {
         let state = self.only(room, name, Self::lacks_state)?;
-        let events = events_of(state);
-        if events.is_none() {
-            self.lacks_state(state, "state is no list of events");
+        let events = read_events(self.room_id.as_str(), state);
+        match &events {
+            Some(events) => self.state_unread |= events.is_unread,
+            None => self.lacks_state(state, "state is no list of events"),
         }
-        Some(Events::read(self.room_id.as_str(), &events?))
+        events
     }
 
     /// The value of that name. Of several the last counts; the others are set aside.
@@ -255,7 +258,11 @@ impl RoomBatch {
 
     fn lacks_timeline(&mut self, raw: &str, reason: &'static str) {
         self.set_aside.push(Malformed::part(raw, reason));
-        if self.section.has_timelines() {
+        self.miss_timeline(true);
+    }
+
+    fn miss_timeline(&mut self, is_unread: bool) {
+        if is_unread && self.section.has_timelines() {
             self.timeline_unread = true;
             self.limited = true;
         }
@@ -268,8 +275,18 @@ impl RoomBatch {
 }
 
 /// The events of a room's section, which may have none. `None`: the section is not valid.
-fn events_of(json: &str) -> Option<Vec<&RawValue>> {
-    Object::read(json)?.get("events").map_or_else(|| Some(Vec::new()), object::items)
+fn read_events(room_id: &str, json: &str) -> Option<Events> {
+    let section = Object::read(json)?;
+    section.get("events").map_or_else(|| Some(Events::default()), |events| Events::read(room_id, events).ok())
+}
+
+/// The same for stripped state.
+fn read_stripped(json: &str) -> Option<Vec<Stripped>> {
+    let mut stripped = Vec::new();
+    if let Some(events) = Object::read(json)?.get("events") {
+        object::read_items(events, |raw| stripped.extend(event::parse_stripped(raw))).ok()?;
+    }
+    Some(stripped)
 }
 
 #[cfg(test)]
@@ -448,6 +465,21 @@ mod tests {
         let invite =
             batch(r#"{"next_batch":"s","rooms":{"invite":{"!r:hs":{"invite_state":{"events":7}}}}}"#);
         assert_eq!(reasons(&invite.rooms[0].set_aside), ["stripped state is no list of events"]);
+    }
+
+    #[test]
+    fn too_many_bad_events_count_as_left_out() {
+        let bad = "7,".repeat(10_001);
+        let flooded = |section: &str| room(&format!(r#"{{"{section}":{{"events":[{bad}{EVENT}]}}}}"#));
+        let timeline = flooded("timeline");
+        assert_eq!((timeline.timeline.events.len(), timeline.timeline.malformed.len()), (1, 1));
+        assert!(timeline.timeline_unread && timeline.limited && !timeline.state_unread);
+        for section in ["state", "state_after", "org.matrix.msc4222.state_after"] {
+            let room = flooded(section);
+            let state = room.state_after.as_ref().unwrap_or(&room.state);
+            assert_eq!((state.events.len(), state.malformed.len()), (1, 1), "{section}");
+            assert!(room.state_unread && !room.timeline_unread && !room.limited, "{section}");
+        }
     }
 
     #[test]
