@@ -173,6 +173,26 @@ async fn a_flood_of_bad_events_is_kept() {
     }
 }
 
+#[tokio::test]
+async fn an_event_that_is_too_large_is_kept() {
+    let stage = Stage::new().await;
+    let room = stage.room(5);
+    let body = "x".repeat(17 << 20);
+    let large = json!({"event_id": "$large:model.test", "type": "m.room.message", "sender": ALICE,
+                       "origin_server_ts": 1, "content": {"body": body}});
+    let bytes = large.to_string();
+    stage.server.append_raw(&room, "$large:model.test", bytes.as_bytes());
+    stage.say(&room, "after it", 5);
+    stage.once().await;
+    assert_eq!(stage.history(&room).await, "complete");
+    let kept = "select length(raw) || ' ' || event_ids[1] || ' ' || reason from archive.quarantine";
+    let expected = format!("{} $large:model.test larger than an event may be", bytes.len());
+    assert_eq!(stage.database.column(kept).await, [expected]);
+    let mut others = stage.server.visible_ids(&room);
+    others.retain(|id| id != "$large:model.test");
+    assert_eq!(stage.timeline(&room).await, others);
+}
+
 /// Two state keys that text columns cannot hold stay two, and so do two types.
 #[tokio::test]
 async fn keys_that_differ_stay_apart() {
