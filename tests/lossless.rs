@@ -4,7 +4,13 @@ mod awful;
 
 use std::collections::BTreeSet;
 
-use crate::support::{archive::updated_rows, homeserver::ALICE, stage::Stage};
+use serde_json::{Value, json};
+
+use crate::support::{
+    archive::updated_rows,
+    homeserver::{ALICE, Fault},
+    stage::Stage,
+};
 use awful::{Awful, Fate, events};
 
 /// Bytes in the archive's quarantine.
@@ -126,6 +132,65 @@ async fn no_event_explodes_on_its_reader() {
             );
         }
     }
+}
+
+/// Invalid events on every page: so many, of which 3,000 differ in more than their age, and one with an odd id.
+fn flood(count: usize) -> Fault {
+    let bad = |number: usize| json!({"event_id": format!("$f{}", number % 3_000), "age": number});
+    let odd = json!({"event_id": r#"${"é",NULL}\ '"#});
+    let flood: Vec<Value> = (0..count).map(bad).chain([odd]).collect();
+    let flood = Fault::change(move |reply| {
+        let mut page: Value = serde_json::from_slice(&reply.body).unwrap();
+        let chunk = page["chunk"].as_array_mut().unwrap();
+        let middle = chunk.len() / 2;
+        chunk.splice(middle..middle, flood.iter().cloned());
+        reply.body = page.to_string().into_bytes();
+    });
+    flood.on("/messages")
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_events_is_kept() {
+    // Up to 10,000 are kept one by one.
+    for (count, parts) in [(9_000, 3_001), (20_000, 1)] {
+        let stage = Stage::new().await;
+        let room = stage.room(15);
+        stage.server.inject(flood(count));
+        let outcome = stage.once().await;
+        stage.is_archived(&room).await;
+        assert_eq!(quarantined(&stage).await.len(), parts, "{count}");
+        let told = format!("\"part_count\":{parts},");
+        assert_eq!(outcome.stderr.matches(&told).count(), 1, "said once: {}", outcome.stderr);
+        let ids = "select count(distinct event_id) from archive.quarantine, unnest(event_ids) as event_id";
+        assert_eq!(stage.database.value(ids).await, "3001");
+        let odd = r#"select count(*) from archive.quarantine where event_ids @> array['${"é",NULL}\ ''']"#;
+        assert_eq!(stage.database.value(odd).await, "1");
+
+        let before = updated_rows(&stage.database).await;
+        let again = stage.backscroll.run(&["backfill", &room]).await;
+        assert!(again.status.success(), "{}", again.stderr);
+        assert_eq!(updated_rows(&stage.database).await, before, "nothing is kept twice");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_is_kept() {
+    let stage = Stage::new().await;
+    let room = stage.room(5);
+    let body = "x".repeat(17 << 20);
+    let large = json!({"event_id": "$large:model.test", "type": "m.room.message", "sender": ALICE,
+                       "origin_server_ts": 1, "content": {"body": body}});
+    let bytes = large.to_string();
+    stage.server.append_raw(&room, "$large:model.test", bytes.as_bytes());
+    stage.say(&room, "after it", 5);
+    stage.once().await;
+    assert_eq!(stage.history(&room).await, "complete");
+    let kept = "select length(raw) || ' ' || event_ids[1] || ' ' || reason from archive.quarantine";
+    let expected = format!("{} $large:model.test larger than an event may be", bytes.len());
+    assert_eq!(stage.database.column(kept).await, [expected]);
+    let mut others = stage.server.visible_ids(&room);
+    others.retain(|id| id != "$large:model.test");
+    assert_eq!(stage.timeline(&room).await, others);
 }
 
 /// Two state keys that text columns cannot hold stay two, and so do two types.

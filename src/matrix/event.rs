@@ -14,6 +14,10 @@ pub(super) const MAX_ID: usize = 255;
 /// The longest type or state key in bytes: 255 code points (P56). Both fit into one index entry (P117).
 const MAX_KEY: usize = 1020;
 
+/// The largest event in bytes. The specification allows 64 KiB ("Size limits"). `jsonb` has at most 256 MiB, and a value
+/// may need six times as much there as its JSON: an array of zeros has two bytes for each, and needs twelve.
+const MAX_EVENT: usize = 16 << 20;
+
 /// An event in the client format (specification, "Room event format"), ready for the archive. Text fields are valid
 /// PostgreSQL text: characters that it cannot store are escaped, see the comment of the column `archive.events.type`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,10 +185,13 @@ fn in_content(room_version: Option<&str>) -> bool {
 /// [`Uncommon::raw`].
 ///
 /// # Errors
-/// [`Malformed`] if `event_id`, `type` or `sender` is missing or cannot be used as a key.
+/// [`Malformed`] if it is too large, or if `event_id`, `type` or `sender` is missing or cannot be used as a key.
 pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     let malformed =
         |reason| Malformed { raw: raw.get().into(), own_sha256: own_sha256(room_id, raw), reason };
+    if raw.get().len() > MAX_EVENT {
+        return Err(malformed("larger than an event may be"));
+    }
     let members = json::members(raw).ok_or_else(|| malformed("not an object"))?;
     let mut fields = Fields::read(&members);
     if fields.room_id.is_some() && fields.room_id.and_then(as_identifier).as_deref() != Some(room_id) {
@@ -290,6 +297,9 @@ pub(crate) struct Stripped {
 
 /// Parses one stripped state event. `None`: it is not valid. It can be dropped, because stripped state is only shown.
 pub(super) fn parse_stripped(raw: &RawValue) -> Option<Stripped> {
+    if raw.get().len() > MAX_EVENT {
+        return None;
+    }
     let members = json::members(raw)?;
     let fields = Fields::read(&members);
     let key = |value| text(value).map(|(text, _)| text).filter(|text| text.len() <= MAX_KEY);
@@ -632,6 +642,27 @@ mod tests {
         assert_eq!(at("1e3"), (Some(1000), true));
         assert_eq!(at("1e300"), (None, true));
         assert_eq!(at(r#""soon""#), (None, true));
+    }
+
+    #[test]
+    fn an_event_may_be_large_but_not_too_large() {
+        let with = |zeros: usize| {
+            let zeros = "0,".repeat(zeros);
+            format!(
+                r#"{{"type":"t","sender":"s","event_id":"$1","state_key":"","content":{{"a":[{zeros}0]}}}}"#
+            )
+        };
+        let most = (MAX_EVENT - with(0).len()) / 2;
+        assert_eq!(read(&with(most)).map(|event| event.event_id), Ok("$1".to_owned()));
+        let larger = with(most + 1);
+        let malformed = read(&larger).expect_err("too large");
+        assert_eq!(malformed.reason, "larger than an event may be");
+        assert!(*malformed.raw == larger, "kept to the byte");
+        let stripped = |text: &str| {
+            let raw: Box<RawValue> = serde_json::from_str(text).expect("well-formed JSON");
+            parse_stripped(&raw)
+        };
+        assert!(stripped(&with(most)).is_some() && stripped(&larger).is_none());
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! Reads a JSON object member by member, so that a member of the wrong type does not affect the others.
 
-use serde_json::value::RawValue;
+use std::fmt;
+
+use serde::{
+    Deserializer as _,
+    de::{SeqAccess, Visitor},
+};
+use serde_json::{Deserializer, value::RawValue};
 
 use super::json::{self, Json, Member, Text};
 
@@ -34,9 +40,32 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The items of an array. `None`: it is not an array.
-pub(super) fn items(json: &str) -> Option<Vec<&RawValue>> {
-    serde_json::from_str(json).ok()
+/// Calls `read` with each item of an array. The items are not collected: a list of them may need eight times the memory
+/// of the array.
+///
+/// # Errors
+/// If it is not an array.
+pub(super) fn read_items<'a>(json: &'a str, read: impl FnMut(&'a RawValue)) -> Result<(), serde_json::Error> {
+    let mut json = Deserializer::from_str(json);
+    json.deserialize_seq(Items(read))?;
+    json.end()
+}
+
+struct Items<F>(F);
+
+impl<'a, F: FnMut(&'a RawValue)> Visitor<'a> for Items<F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element()? {
+            (self.0)(item);
+        }
+        Ok(())
+    }
 }
 
 /// A string. `None`: it is not a string, or PostgreSQL's text cannot store it.

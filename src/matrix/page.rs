@@ -5,20 +5,27 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     Error, Token,
     event::{self, Event, Malformed},
+    event_ids::event_ids,
     object,
 };
+
+/// The most invalid events of a section that are kept one by one. Each needs some hundred bytes, but may have only one.
+const MOST_MALFORMED: usize = 10_000;
 
 /// The events of one section of a response, in the order served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Events {
     /// The valid events.
     pub events: Vec<Event>,
-    /// The invalid events.
+    /// The invalid events. If they are too many, an array of them is one part.
     pub(crate) malformed: Vec<Malformed>,
+    /// Whether they are too many. Then events may be missing from the section, as if a part of it could not be read.
+    pub(crate) has_unreadable_parts: bool,
 }
 
 /// A response to `/messages`, or several consecutive ones. For `dir=b`, newest first.
@@ -38,20 +45,71 @@ pub struct Page {
 }
 
 impl Events {
-    pub(super) fn read(room_id: &str, section: &[&RawValue]) -> Self {
-        let mut events = Self { events: Vec::with_capacity(section.len()), malformed: Vec::new() };
-        for raw in section {
-            match event::parse(room_id, raw) {
-                Ok(event) => events.events.push(event),
-                Err(malformed) => events.malformed.push(malformed),
+    /// Parses the events of an array.
+    ///
+    /// # Errors
+    /// If it is not an array.
+    pub(super) fn read(room_id: &str, section: &str) -> Result<Self, serde_json::Error> {
+        let mut events = Self::default();
+        let mut too_many: Option<TooMany> = None;
+        object::read_items(section, |raw| match event::parse(room_id, raw) {
+            Ok(event) => events.events.push(event),
+            Err(malformed) => {
+                events.malformed.push(malformed);
+                if too_many.is_some() || events.malformed.len() > MOST_MALFORMED {
+                    too_many.get_or_insert_default().extend(events.malformed.drain(..));
+                }
             }
-        }
-        events
+        })?;
+        // The state of a large room is in memory for long.
+        events.events.shrink_to_fit();
+        events.has_unreadable_parts = too_many.is_some();
+        events.malformed.extend(too_many.map(TooMany::into_part));
+        Ok(events)
     }
 
     fn append(&mut self, mut next: Self) {
         self.events.append(&mut next.events);
         self.malformed.append(&mut next.malformed);
+        self.has_unreadable_parts |= next.has_unreadable_parts;
+    }
+}
+
+impl Malformed {
+    /// The event ids in it.
+    pub(crate) fn event_ids(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        // Item by item, because a parsed array may need sixteen times the memory of its text.
+        let read = object::read_items(&self.raw, |item| all.extend(event_ids(item.get())));
+        if read.is_ok() { all } else { event_ids(&self.raw) }
+    }
+}
+
+/// Invalid events that are not kept one by one.
+#[derive(Default)]
+struct TooMany {
+    /// An array of them, without its end.
+    raw: String,
+    /// The hash of their hashes.
+    own_sha256: Sha256,
+}
+
+impl TooMany {
+    fn extend(&mut self, malformed: impl Iterator<Item = Malformed>) {
+        for malformed in malformed {
+            self.raw.push(if self.raw.is_empty() { '[' } else { ',' });
+            self.raw.push_str(&malformed.raw);
+            self.own_sha256.update(malformed.own_sha256);
+        }
+    }
+
+    fn into_part(mut self) -> Malformed {
+        self.raw.push(']');
+        Malformed {
+            raw: self.raw.into(),
+            own_sha256: self.own_sha256.finalize().into(),
+            reason: "too many events of a section are not valid",
+        }
     }
 }
 
@@ -65,7 +123,7 @@ pub(super) fn text(body: &[u8]) -> Cow<'_, str> {
 struct WirePage<'a> {
     // Required, so that a `{}` from a proxy does not count as the end of the room.
     #[serde(borrow)]
-    chunk: Vec<&'a RawValue>,
+    chunk: &'a RawValue,
     #[serde(borrow, default)]
     state: Option<&'a RawValue>,
     // A string or absent, so that no other value counts as the end of the room.
@@ -84,9 +142,10 @@ impl Page {
         let body = text(body);
         let wire: WirePage<'_> =
             serde_json::from_str(&body).map_err(|error| Error::malformed("/messages", &error))?;
+        let chunk = Events::read(room_id, wire.chunk.get());
         Ok(Self {
             bytes,
-            chunk: Events::read(room_id, &wire.chunk),
+            chunk: chunk.map_err(|_| Error::Malformed("/messages: chunk is no list".to_owned()))?,
             state: wire.state.map_or_else(Events::default, |state| read_state(room_id, state)),
             end: Token::served("/messages: `end`", wire.end.unwrap_or_default())?,
             answers: 1,
@@ -104,13 +163,10 @@ impl Page {
 }
 
 fn read_state(room_id: &str, state: &RawValue) -> Events {
-    match object::items(state.get()) {
-        Some(events) => Events::read(room_id, &events),
-        None => Events {
-            malformed: vec![Malformed::part(state.get(), "the state of a page is no list")],
-            ..Events::default()
-        },
-    }
+    Events::read(room_id, state.get()).unwrap_or_else(|_| Events {
+        malformed: vec![Malformed::part(state.get(), "the state of a page is no list")],
+        ..Events::default()
+    })
 }
 
 /// Parses the body of a `/state` response for `room_id`, which is an array of events.
@@ -118,10 +174,7 @@ fn read_state(room_id: &str, state: &RawValue) -> Events {
 /// # Errors
 /// [`Error::Malformed`] if it is not an array.
 pub(super) fn parse_state(room_id: &str, body: &[u8]) -> Result<Events, Error> {
-    let body = text(body);
-    let wire: Vec<&RawValue> =
-        serde_json::from_str(&body).map_err(|error| Error::malformed("/state", &error))?;
-    Ok(Events::read(room_id, &wire))
+    Events::read(room_id, &text(body)).map_err(|error| Error::malformed("/state", &error))
 }
 
 #[cfg(test)]
@@ -157,6 +210,54 @@ mod tests {
         let ids: Vec<_> = page.chunk.events.iter().map(|event| event.event_id.as_str()).collect();
         assert_eq!(ids, ["$1", "$2"]);
         assert_eq!(page.chunk.malformed.len(), 2);
+    }
+
+    /// So many invalid events, and a valid one.
+    fn flood(count: usize, age: usize) -> Events {
+        let bad = |number| format!(r#"{{"event_id":"$bad{number}","age":{age}}},"#);
+        let bad: String = (0..count).map(bad).collect();
+        let section = format!(r#"[{bad}{{"type":"t","sender":"s","event_id":"$1","content":{{}}}}]"#);
+        Events::read("!r:hs", &section).expect("a list")
+    }
+
+    #[test]
+    fn too_many_bad_events_are_one_part() {
+        let most = flood(MOST_MALFORMED, 1);
+        assert_eq!((most.malformed.len(), most.has_unreadable_parts), (MOST_MALFORMED, false));
+        let count = MOST_MALFORMED + 2;
+        let more = flood(count, 1);
+        assert!(more.has_unreadable_parts);
+        assert_eq!(more.events, most.events, "the valid event is there");
+        let [part] = more.malformed.as_slice() else { panic!("one part") };
+        let items: Vec<serde_json::Value> = serde_json::from_str(&part.raw).expect("a list");
+        let expected = |number| serde_json::json!({"event_id": format!("$bad{number}"), "age": 1});
+        assert_eq!(items, (0..count).map(expected).collect::<Vec<_>>());
+        assert_eq!(part.event_ids(), (0..count).map(|number| format!("$bad{number}")).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn copies_of_too_many_bad_events_have_one_hash() {
+        let own = |count, age| flood(count, age).malformed[0].own_sha256;
+        assert_eq!(own(MOST_MALFORMED + 1, 1), own(MOST_MALFORMED + 1, 2));
+        assert_ne!(own(MOST_MALFORMED + 1, 1), own(MOST_MALFORMED + 2, 1));
+    }
+
+    #[test]
+    fn a_state_may_have_too_many_bad_events() {
+        let body = format!("[{}]", vec!["7"; MOST_MALFORMED + 1].join(","));
+        let state = parse_state("!r:hs", body.as_bytes()).expect("a state");
+        assert_eq!((state.malformed.len(), state.has_unreadable_parts), (1, true));
+        assert!(parse_state("!r:hs", b"[7").is_err() && parse_state("!r:hs", b"[] 7").is_err());
+        let page = Page::parse("!r:hs", format!(r#"{{"chunk":[],"state":{body}}}"#).as_bytes());
+        assert_eq!(page.expect("a page").state, state);
+    }
+
+    #[test]
+    fn event_ids_are_found_in_every_kind_of_part() {
+        let ids = |raw: &str| Malformed::part(raw, "no list").event_ids();
+        assert_eq!(ids(r#"{"event_id":"$1","a":[{"event_id":"$2"}]}"#), ["$1", "$2"]);
+        assert_eq!(ids(r#"[{"event_id":"$1"},[[{"event_id":"$2"}],7]]"#), ["$1", "$2"]);
+        assert!(ids("7").is_empty());
     }
 
     #[test]

@@ -60,9 +60,10 @@ pub struct RoomUpdate {
     pub(crate) stripped: Vec<Stripped>,
     /// Parts that could not be read, except single events.
     pub(crate) set_aside: Vec<Malformed>,
-    /// Whether these may contain events of the timeline. Their place between `since` and `next_batch` is unknown.
+    /// Whether these, or [too many](Events::has_unreadable_parts) invalid events, may contain events of the timeline.
+    /// Their place between `since` and `next_batch` is unknown.
     pub timeline_unreadable: bool,
-    /// Whether these may contain state.
+    /// Whether these, or too many invalid events, may contain state.
     pub state_unreadable: bool,
 }
 
@@ -195,10 +196,8 @@ impl RoomUpdate {
         self.state_after = self.read_state(room, "state_after").or_else(|| self.read_state(room, unstable));
         let stripped = room.get("invite_state").or_else(|| room.get("knock_state"));
         if let Some(stripped) = stripped {
-            match events_of(stripped) {
-                Some(events) => {
-                    self.stripped = events.iter().filter_map(|raw| event::parse_stripped(raw)).collect();
-                }
+            match read_stripped(stripped) {
+                Some(stripped) => self.stripped = stripped,
                 None => {
                     self.set_aside.push(Malformed::part(stripped, "stripped state is not a list of events"));
                 }
@@ -208,9 +207,12 @@ impl RoomUpdate {
 
     fn read_timeline(&mut self, timeline: &Object<'_>) {
         if let Some(events) = self.only(timeline, "events", Self::lacks_timeline) {
-            match object::items(events) {
-                Some(events) => self.timeline = Events::read(self.room_id.as_str(), &events),
-                None => self.lacks_timeline(events, "timeline.events is not a list"),
+            match Events::read(self.room_id.as_str(), events) {
+                Ok(events) => {
+                    self.miss_timeline(events.has_unreadable_parts);
+                    self.timeline = events;
+                }
+                Err(_) => self.lacks_timeline(events, "timeline.events is not a list"),
             }
         }
         if let Some(limited) = timeline.get("limited") {
@@ -233,11 +235,12 @@ impl RoomUpdate {
 
     fn read_state(&mut self, room: &Object<'_>, name: &str) -> Option<Events> {
         let state = self.only(room, name, Self::lacks_state)?;
-        let events = events_of(state);
-        if events.is_none() {
-            self.lacks_state(state, "state is not a list of events");
+        let events = read_events(self.room_id.as_str(), state);
+        match &events {
+            Some(events) => self.state_unreadable |= events.has_unreadable_parts,
+            None => self.lacks_state(state, "state is not a list of events"),
         }
-        Some(Events::read(self.room_id.as_str(), &events?))
+        events
     }
 
     /// The value of that name. Of several the last counts; the others are set aside.
@@ -258,7 +261,11 @@ impl RoomUpdate {
 
     fn lacks_timeline(&mut self, raw: &str, reason: &'static str) {
         self.set_aside.push(Malformed::part(raw, reason));
-        if self.section.has_timelines() {
+        self.miss_timeline(true);
+    }
+
+    fn miss_timeline(&mut self, has_unreadable_parts: bool) {
+        if has_unreadable_parts && self.section.has_timelines() {
             self.timeline_unreadable = true;
             self.limited = true;
         }
@@ -271,8 +278,18 @@ impl RoomUpdate {
 }
 
 /// The events of a room's section, which may have none. `None`: the section is not valid.
-fn events_of(json: &str) -> Option<Vec<&RawValue>> {
-    Object::read(json)?.get("events").map_or_else(|| Some(Vec::new()), object::items)
+fn read_events(room_id: &str, json: &str) -> Option<Events> {
+    let section = Object::read(json)?;
+    section.get("events").map_or_else(|| Some(Events::default()), |events| Events::read(room_id, events).ok())
+}
+
+/// The same for stripped state.
+fn read_stripped(json: &str) -> Option<Vec<Stripped>> {
+    let mut stripped = Vec::new();
+    if let Some(events) = Object::read(json)?.get("events") {
+        object::read_items(events, |raw| stripped.extend(event::parse_stripped(raw))).ok()?;
+    }
+    Some(stripped)
 }
 
 #[cfg(test)]
@@ -451,6 +468,21 @@ mod tests {
         let invite =
             batch(r#"{"next_batch":"s","rooms":{"invite":{"!r:hs":{"invite_state":{"events":7}}}}}"#);
         assert_eq!(reasons(&invite.rooms[0].set_aside), ["stripped state is not a list of events"]);
+    }
+
+    #[test]
+    fn too_many_bad_events_count_as_left_out() {
+        let bad = "7,".repeat(10_001);
+        let flooded = |section: &str| room(&format!(r#"{{"{section}":{{"events":[{bad}{EVENT}]}}}}"#));
+        let timeline = flooded("timeline");
+        assert_eq!((timeline.timeline.events.len(), timeline.timeline.malformed.len()), (1, 1));
+        assert!(timeline.timeline_unreadable && timeline.limited && !timeline.state_unreadable);
+        for section in ["state", "state_after", "org.matrix.msc4222.state_after"] {
+            let room = flooded(section);
+            let state = room.state_after.as_ref().unwrap_or(&room.state);
+            assert_eq!((state.events.len(), state.malformed.len()), (1, 1), "{section}");
+            assert!(room.state_unreadable && !room.timeline_unreadable && !room.limited, "{section}");
+        }
     }
 
     #[test]
