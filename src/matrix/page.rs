@@ -145,7 +145,7 @@ impl Page {
         let chunk = Events::read(room_id, wire.chunk.get());
         Ok(Self {
             bytes,
-            chunk: chunk.map_err(|_| Error::Malformed("/messages: chunk is no list".to_owned()))?,
+            chunk: chunk.map_err(|_| Error::Malformed("/messages: chunk is not a list".to_owned()))?,
             state: wire.state.map_or_else(Events::default, |state| read_state(room_id, state)),
             end: Token::served("/messages: `end`", wire.end.unwrap_or_default())?,
             answers: 1,
@@ -164,7 +164,7 @@ impl Page {
 
 fn read_state(room_id: &str, state: &RawValue) -> Events {
     Events::read(room_id, state.get()).unwrap_or_else(|_| Events {
-        malformed: vec![Malformed::part(state.get(), "the state of a page is no list")],
+        malformed: vec![Malformed::part(state.get(), "the state of a page is not a list")],
         ..Events::default()
     })
 }

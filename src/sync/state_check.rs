@@ -252,16 +252,19 @@ async fn check(context: &Context, room: &StaleRoom, is_refused: bool) -> Result<
         Some(Err(error)) => return Ok(Checked::Failed(error)),
     };
     match state {
+        // The server no longer shows the state to this account: keep the stored one.
         None if room.watched => {
             if !context.writer.keep_state(room.room_key, &request).await? {
                 return Ok(Checked::Superseded);
             }
         }
+        // The usual case: replace the stored state.
         Some(state) if room.is_archived() => {
             if !context.writer.reconcile(room.room_key, &request, &state).await? {
                 return Ok(Checked::Superseded);
             }
         }
+        // Nothing of the room is archived: its state decides whether it is wanted.
         state => {
             let rooms = wanted_rooms(context, &mut account).await?;
             let state = state.as_ref();

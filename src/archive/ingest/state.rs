@@ -57,7 +57,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// The same in the caller's transaction.
+    /// Stores the whole state of a room in the caller's transaction, and moves the pointers to it.
     pub(in crate::archive) async fn store_state(
         &self,
         connection: &mut PgConnection,
