@@ -159,8 +159,8 @@ async fn a_flood_of_bad_events_is_kept() {
         let outcome = stage.once().await;
         stage.is_archived(&room).await;
         assert_eq!(quarantined(&stage).await.len(), parts, "{count}");
-        let told = format!("\"part_count\":{parts},");
-        assert_eq!(outcome.stderr.matches(&told).count(), 1, "said once: {}", outcome.stderr);
+        let line = format!("\"part_count\":{parts},");
+        assert_eq!(outcome.stderr.matches(&line).count(), 1, "said once: {}", outcome.stderr);
         let ids = "select count(distinct event_id) from archive.quarantine, unnest(event_ids) as event_id";
         assert_eq!(stage.database.value(ids).await, "3001");
         let odd = r#"select count(*) from archive.quarantine where event_ids @> array['${"é",NULL}\ ''']"#;
