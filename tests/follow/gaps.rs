@@ -160,7 +160,7 @@ async fn an_end_that_is_missing_within_a_gap_leaves_it_open() {
     let mut daemon = stage.follow();
     daemon.until("it is stalled", async || stage.history(&room).await == "stalled").await;
     assert_eq!(stage.database.column("select state from gaps").await, ["open"]);
-    assert!(stage.reason(&room).await.contains("the gap goes on"));
+    assert!(stage.reason(&room).await.contains("the gap continues"));
     daemon.stop().await;
     stage.server.heal();
     let mut daemon = stage.followed(&room).await;
