@@ -107,13 +107,15 @@ async fn a_later_response_that_stalls_holds_no_locks() {
     stage.once().await;
     let padding = "y".repeat(50_000);
     for room in &rooms {
-        stage.server.message(room, ALICE, &padding);
+        for _ in 0..3 {
+            stage.server.message(room, ALICE, &padding);
+        }
     }
     let before = stage.server.requests("/sync").len();
     stage.server.inject(Fault::stall_in_body().on("/sync").times(1));
     let daemon = stage.follow();
     stage.server.has_been_asked("/sync", before + 1).await;
-    // Half of the response, about 1 MiB, would be stored by then.
+    // Half of the response, about 3 MiB, would be stored by then.
     tokio::time::sleep(Duration::from_secs(2)).await;
     stage.database.run("select from archive.rooms for update nowait").await;
     daemon.kill().await;
