@@ -8,10 +8,9 @@
 --   psql -d backscroll -c '\password backscroll_writer' -c '\password backscroll_reader'
 --
 -- Only a superuser may set a reader's defaults and revoke the rights that PostgreSQL grants to everybody,
--- such as those to large objects (migrations/0031_limits_of_roles.sql lists them). A warning names each right
+-- such as those to large objects (migrations/0012_roles.sql lists them). A warning names each right
 -- that could not be revoked. The daemon then runs as backscroll_writer. After each upgrade run
--- `backscroll migrate` as the owner, as above. What each role may do is in migrations/0011_roles.sql, 0030
--- and 0031.
+-- `backscroll migrate` as the owner, as above. What each role may do is in migrations/0012_roles.sql.
 \set ON_ERROR_STOP 1
 begin;
 create role backscroll_owner nologin;

@@ -125,7 +125,7 @@ free = {"per_second": 1e6, "burst_count": 1000000}
 (dir / "homeserver.yaml").write_text(json.dumps({
     "server_name": "localhost",
     "public_baseurl": f"http://127.0.0.1:{port}/",
-    "listeners": [{"port": port, "bind_addresses": ["127.0.0.1"], "type": "http", "resources": [{"names": ["client"]}]}],
+    "listeners": [{"port": port, "bind_addresses": ["127.0.0.1"], "type": "http", "resources": [{"names": ["client", "keys"]}]}],
     "database": {"name": "sqlite3", "args": {"database": str(dir / "homeserver.db")}},
     "signing_key_path": str(dir / "signing.key"),
     "media_store_path": str(dir / "media"),

@@ -139,6 +139,8 @@ pub struct Context {
     pub(crate) walks_opened: Notify,
     /// Wakes the comparison of states: there may be stale rooms.
     pub(crate) states_marked_stale: Notify,
+    /// A `/sync` response was stored, whose messages the search does not know yet.
+    pub(crate) messages_stored: Notify,
     /// How many `/sync` responses were stored in this run.
     pub(crate) responses: watch::Sender<u64>,
     /// How many of the next `/sync` requests ask for an immediate response.

@@ -16,9 +16,17 @@
 //! ([`archive::Writer::take_in`], [`archive::Writer::apply_page`]) → `migrations/`. [`matrix`] contains HTTP and no
 //! SQL, [`archive`] SQL and no HTTP.
 //!
+//! * `archive/derived/`: what follows from the events and is kept for readers: edits, threads, activity, names, and the
+//!   queue of the search. `daemon/fill_search.rs` fills the search behind the writer.
 //! * `schedule`: `/sync` responses are stored before pages; while rooms are active, fewer pages are stored at once.
 //! * [`fetch`]: the size of a page, the pause between requests, and the original content of edited events.
+//! * [`matrix::proof`]: ids, hashes and signatures of single events, and evidence for third parties; `archive/evidence.rs`
+//!   stores what it needs.
 //! * [`backoff`]: when failures are retried, and when a refusal counts as final.
+//! * `verify`: compares the archive with itself and with the homeserver, for `backscroll verify`.
+//!   `verify/seal/` has the hashes over the events of a day, and manifests.
+//! * `transfer`: takes rooms out into files and puts them in again, row for row; `transfer/foreign/` reads files of
+//!   other programs, for `backscroll import --from`, and `archive/import.rs` stores them.
 //! * [`service`]: systemd, the HTTP listener, and whether the loops are alive.
 //! * [`postgres`]: the private server, which is used if no database is configured.
 //!
@@ -31,6 +39,9 @@
 //!   identical to that of a run without one.
 //! * *archive + gaps = room*: if something is missing, a row records it.
 //! * Only the process that holds the lease writes: each transaction checks the lease first (`archive::lease`).
+//! * What a file of another program says changes nothing that the homeserver gave, and gives way to it.
+//! * What is kept for readers follows from the events, in the transaction that stores or changes them. Only the search
+//!   lags behind; what it may no longer find is gone at once.
 //! * A position never changes, except by [`backfill::resequence`]. Only `/sync` and `/state` move the current state.
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the docs are for those who work on the source")]
@@ -52,5 +63,7 @@ pub(crate) mod service;
 pub(crate) mod sync;
 pub mod telemetry;
 pub(crate) mod text;
+pub(crate) mod transfer;
+pub(crate) mod verify;
 
 pub use error::{Error, Exit};

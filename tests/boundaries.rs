@@ -5,10 +5,12 @@ mod imports;
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// The modules at the top of `src/`. Each line may use what the lines below it have, and nothing else.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 15] = [
     &["main"],
     &["cli"],
     &["daemon"],
+    &["transfer"],
+    &["verify"],
     &["sync", "backfill"],
     &["fetch"],
     &["context"],
@@ -23,7 +25,7 @@ const ORDER: [&[&str]; 13] = [
 /// How many imports may run against that order.
 const MOST_AGAINST_THE_ORDER: usize = 6;
 const MOST_CIRCLES: usize = 3;
-const MOST_TOP_MODULES: usize = 18;
+const MOST_TOP_MODULES: usize = 19;
 const MOST_LINES_OF_A_FUNCTION: usize = 90;
 
 /// The files below a folder of the repository, each with its text.

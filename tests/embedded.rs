@@ -518,8 +518,11 @@ async fn an_abandoned_start_leaves_no_process() {
         let start = Server::start(&settings);
         let _ = tokio::time::timeout(Duration::from_millis(delay), start).await;
     }
-    // A start may adopt a server that has not yet read its signal; `ensure_running` is for that.
-    eventually("what was abandoned ends", || !place.postmaster().is_some_and(is_alive));
+    // A start may adopt a server that has not yet read its signal; `ensure_running` is for that. Its processes hold the
+    // lock until they end, also before one has written its `postmaster.pid`.
+    let lock = fs::File::open(place.path().join("postgres.lock")).unwrap();
+    eventually("what was abandoned ends", || lock.try_lock().is_ok());
+    drop(lock);
     let server = place.start().await;
     assert!(!server.adopted());
     server.stop().await.unwrap();

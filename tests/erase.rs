@@ -34,6 +34,8 @@ fn bob_speaks(stage: &Stage, room: &str) {
     let name = format!(r#"{{"membership":"join","displayname":"{SECRET}"}}"#);
     let topic = format!(r#"{{"topic":"{SECRET}"}}"#);
     stage.server.append(room, Event::state("m.room.member", BOB, name).from(BOB));
+    let invite = format!(r#"{{"membership":"invite","displayname":"{SECRET}"}}"#);
+    stage.server.append(room, Event::state("m.room.member", "@invited:model.test", invite).from(BOB));
     stage.server.append(room, Event::message(SECRET).from(BOB));
     stage.server.append(room, Event::message(&format!("{SECRET}\0")).from(BOB));
     stage.server.append(room, Event::state("m.room.topic", "", topic).from(BOB));

@@ -50,7 +50,7 @@ BUGS = {
         let sql = "update archive.walks set events = $2 where walk_id = $1";
         sqlx::query(sql).bind(walk.walk_id).bind(after.events).execute(&mut *connection).await?;
         let new = usize::try_from(after.events - walk.events).unwrap_or_default();
-        room::count_events(connection, walk.room_key, new).await?;"""), (
+        room::count_events(connection, &walk.room_id, new).await?;"""), (
         "        if full && !account::is_up_to_date(&mut transaction, account).await? {\n",
         """        let mut early = writer.begin().await?;
         account::advance(&mut early, account, next_batch.as_str(), None).await?;
@@ -72,11 +72,11 @@ BUGS = {
         "            match room.current.get(key) {\n",
         """            let sql = "select n.origin_server_ts >= o.origin_server_ts
                        from archive.current_state c
-                       join archive.events o using (room_key, event_id)
-                       join archive.events n on n.room_key = c.room_key and n.event_id = $4
-                       where c.room_key = $1 and c.type = $2 and c.state_key = $3";
+                       join archive.events o using (room_id, event_id)
+                       join archive.events n on n.room_id = c.room_id and n.event_id = $4
+                       where c.room_id = $1 and c.type = $2 and c.state_key = $3";
             if let Some(pointer) = room.current.get(key) {
-                let query = sqlx::query_scalar::<_, Option<bool>>(sql).bind(room.room_key).bind(&key.0).bind(&key.1);
+                let query = sqlx::query_scalar::<_, Option<bool>>(sql).bind(&room.room_id).bind(&key.0).bind(&key.1);
                 let is_newer = query.bind(&*pointer.event_id).fetch_optional(&mut *connection).await?;
                 if is_newer.flatten() == Some(false) {
                     continue;
@@ -86,7 +86,7 @@ BUGS = {
 """)],
     "backfill_moves_state": [(
         "        if let Some(last) = events.last() {\n            after.upper_position",
-        """        let mut pointers = crate::archive::room::current_state::Pointers::load(connection, room.room_key).await?;
+        """        let mut pointers = crate::archive::room::current_state::Pointers::load(connection, &room.room_id).await?;
         pointers.point(&page.chunk.events, crate::archive::room::current_state::Cause::State);
         pointers.save(connection).await?;
         if let Some(last) = events.last() {

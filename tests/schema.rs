@@ -1,10 +1,12 @@
 //! The schema explains itself, and migrates.
 
+mod shards;
+
 use std::collections::BTreeSet;
 
 use backscroll::{
     Exit,
-    archive::{Archive, Cause, GapState, HistoryState, WalkKind, WalkState},
+    archive::{Archive, Cause, GapState, HistoryState, ImportSource, WalkKind, WalkState},
     matrix::Membership,
 };
 
@@ -92,6 +94,7 @@ async fn the_columns_admit_the_words_of_their_enums_and_no_other() {
         ("walks", "kind", words(WalkKind::ALL, WalkKind::as_str)),
         ("walks", "state", words(WalkState::ALL, WalkState::as_str)),
         ("state_changes", "cause", words(Cause::ALL, Cause::as_str)),
+        ("imported_events", "source", words(ImportSource::ALL, ImportSource::as_str)),
     ];
     for (table, column, words) in columns {
         assert_eq!(admitted(&database, table, column).await, words, "{table}.{column}");
@@ -115,5 +118,66 @@ async fn a_word_that_its_enum_lacks_is_an_error() {
         let error = archive.room_status().await.unwrap_err();
         assert!(format!("{error:?}").contains("elsewhere"), "{error:?}");
         database.run(&format!("update archive.rooms set {column} = '{word}'")).await;
+    }
+}
+
+/// Tables that belong to the whole archive: on a distributed database each server has a copy.
+const OF_THE_WHOLE: &[&str] = &[
+    "accounts",
+    "erasures",
+    "reader_rooms",
+    "room_choices",
+    "server_keys",
+    "writer_lease",
+    "_sqlx_migrations",
+];
+
+/// So that an archive can be distributed by room (deploy/citus.sql).
+#[tokio::test]
+async fn every_key_of_a_room_begins_with_the_room() {
+    let database = TestDatabase::new().await;
+    let tables =
+        "select c.relname from pg_class c where c.relnamespace = 'archive'::regnamespace and c.relkind = 'r'";
+    let of_rooms: Vec<String> = database
+        .column(&format!("{tables} order by 1"))
+        .await
+        .into_iter()
+        .filter(|table| !OF_THE_WHOLE.contains(&table.as_str()))
+        .collect();
+    assert!(of_rooms.len() > 15, "{of_rooms:?}");
+    let keys = database
+        .rows(
+            "select c.relname, i.indexrelid::regclass::text, a.attname
+             from pg_index i
+             join pg_class c on c.oid = i.indrelid
+             left join pg_attribute a on a.attrelid = c.oid and a.attnum = i.indkey[0]
+             where c.relnamespace = 'archive'::regnamespace and i.indisunique",
+        )
+        .await;
+    for row in &keys {
+        if of_rooms.contains(&row[0]) {
+            assert_eq!(row[2], "room_id", "{row:?}");
+        }
+    }
+    for table in &of_rooms {
+        assert!(keys.iter().any(|row| row[0] == *table), "{table} has no key");
+    }
+    let foreign = "select conname from pg_constraint
+                   where contype = 'f' and connamespace = 'archive'::regnamespace";
+    assert!(database.column(foreign).await.is_empty());
+    let triggers = "select tgname from pg_trigger t join pg_class c on c.oid = t.tgrelid
+                    where c.relnamespace = 'archive'::regnamespace and not t.tgisinternal";
+    assert!(database.column(triggers).await.is_empty());
+    // Citus numbers rows in bigint alone.
+    let numbers = "select format('%s.%s', attrelid::regclass, attname) from pg_attribute
+                   where attidentity <> '' and atttypid <> 'bigint'::regtype";
+    assert_eq!(database.column(numbers).await, [""; 0]);
+    // deploy/citus.sql names every one of them, in its place.
+    let citus = include_str!("../deploy/citus.sql");
+    for table in of_rooms {
+        assert!(citus.contains(&format!("create_distributed_table('archive.{table}', 'room_id'")), "{table}");
+    }
+    for table in OF_THE_WHOLE.iter().filter(|table| !["writer_lease", "_sqlx_migrations"].contains(table)) {
+        assert!(citus.contains(&format!("create_reference_table('archive.{table}')")), "{table}");
     }
 }

@@ -61,7 +61,6 @@ async fn names_that_are_taken_are_found_before_anything_is_made() {
         ("create table public.events (a int)", "table public.events"),
         ("create view public.backfill as select 1", "view public.backfill"),
         ("create type public.members as enum ('a')", "type public.members"),
-        ("create function public.room_key(text) returns int return 1", "function public.room_key"),
         ("create schema room_reader", "schema room_reader"),
     ] {
         let database = TestDatabase::new_empty().await;

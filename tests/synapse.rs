@@ -256,7 +256,7 @@ async fn what_an_invite_or_a_knock_shows_is_kept_apart() {
 
 async fn stripped(database: &TestDatabase, room_id: &str) -> String {
     let query =
-        "select count(*) from archive.stripped_state join archive.rooms using (room_key) where room_id = ";
+        "select count(*) from archive.stripped_state join archive.rooms using (room_id) where room_id = ";
     database.value(&format!("{query}'{room_id}'")).await
 }
 

@@ -6,6 +6,7 @@ mod polls;
 mod reactions;
 mod relations;
 mod rooms;
+mod specification;
 mod synapse;
 
 use serde_json::{Value, json};

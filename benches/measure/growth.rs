@@ -27,13 +27,13 @@ const SETTLED: Duration = Duration::from_secs(45);
 const QUESTIONS: [(&str, &str); 7] = [
     (
         "the newest 50 messages of a room",
-        "select sent_at, sender_name, body from messages where room_key = room_key('{room}')
+        "select sent_at, sender_name, body from messages where room_id = '{room}'
          order by position desc limit 50",
     ),
     (
         "50 messages from the middle on",
-        "select sent_at, sender_name, body from messages where room_key = room_key('{room}') and position >
-         (select (min(position) + max(position)) / 2 from archive.events where room_key = room_key('{room}'))
+        "select sent_at, sender_name, body from messages where room_id = '{room}' and position >
+         (select (min(position) + max(position)) / 2 from archive.events where room_id = '{room}')
          order by position limit 50",
     ),
     ("an event by its id", "select * from events where room_id = '{room}' and event_id = '{event}'"),

@@ -16,7 +16,7 @@ use ruma::OwnedRoomId;
 use serde_json::{Value, json};
 
 use crate::{
-    archiver::Archiver,
+    archiver::{Archiver, wait},
     data::Room,
     database::Database,
     process, say,
@@ -101,15 +101,22 @@ fn script() -> PathBuf {
 /// Fetches what an archive of everything needs, each room's pages one after the other and the rooms side by side.
 /// Returns the events, the time, and Synapse's processor time in it.
 async fn fetch(synapse: &Synapse, token: &str) -> anyhow::Result<(usize, Duration, Duration)> {
-    let (start, cpu) = (Instant::now(), synapse.cpu()?);
-    let client = Client::new(&synapse.url)?;
+    let cpu = synapse.cpu()?;
+    let (events, took) = fetch_from(&synapse.url, token).await?;
+    Ok((events, took, synapse.cpu()?.saturating_sub(cpu)))
+}
+
+/// The same from any homeserver.
+pub(crate) async fn fetch_from(url: &str, token: &str) -> anyhow::Result<(usize, Duration)> {
+    let start = Instant::now();
+    let client = Client::new(url)?;
     client.set_token(token.to_owned().into());
     let answer = client.sync(&SyncRequest { since: None, full_state: true, timeout: Duration::ZERO }).await?;
     let batch = answer.read_all().await?;
     let now = batch.next_batch.as_ref().context("next_batch")?.as_str();
     let rooms = batch.rooms.iter().map(|room| walk(&client, &room.room_id, now));
     let events = try_join_all(rooms).await?.into_iter().sum();
-    Ok((events, start.elapsed(), synapse.cpu()?.saturating_sub(cpu)))
+    Ok((events, start.elapsed()))
 }
 
 async fn walk(client: &Client, room_id: &OwnedRoomId, from: &str) -> anyhow::Result<usize> {
@@ -130,6 +137,30 @@ async fn walk(client: &Client, room_id: &OwnedRoomId, from: &str) -> anyhow::Res
             None => return Ok(events),
         }
     }
+}
+
+/// Fills four rooms with so many messages each, then fetches and verifies them alternately.
+pub(crate) async fn print_proof(database: &Database, events: u64, repetitions: usize) -> anyhow::Result<()> {
+    let synapse = Synapse::start()?;
+    let token = synapse.register().await?;
+    let rooms: Vec<_> = (0..ROOMS).map(|number| Room { number, events, ..Room::default() }).collect();
+    try_join_all(rooms.iter().map(|room| synapse.fill(room))).await?;
+    let archiver = Archiver::with_token(&synapse.url, &token, &database.fresh("archived").await?)?;
+    archiver.once()?;
+    fetch(&synapse, &token).await?;
+    let (mut ratios, mut memory) = (vec![], 0);
+    for _ in 0..repetitions {
+        let (_, only, _) = fetch(&synapse, &token).await?;
+        let run = wait(archiver.start(&["verify"])?, Instant::now())?;
+        say(&format!("  verified in {:.2?}, fetched in {only:.2?}", run.took));
+        ratios.push(run.took.as_secs_f64() / only.as_secs_f64());
+        memory = run.peak_rss_kib.max(memory);
+    }
+    let row = Row::new(format!("{ROOMS} rooms of {events}"))
+        .quartiles(&ratios, 2)
+        .cell(format!("{} MiB", memory / 1024));
+    table::print(&["behind Synapse", "verifying / fetching", "most memory"], &[row]);
+    Ok(())
 }
 
 /// Fills four rooms with so many messages each, then fetches and archives them alternately.

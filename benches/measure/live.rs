@@ -67,7 +67,7 @@ async fn follow(
     while database.number("archived", open).await? > 0 {
         server.conduct("live").await?;
         let event_id = format!("$live{}", seen.len() + 1);
-        let look = format!("select 1 from archive.events where room_key = 1 and event_id = '{event_id}'");
+        let look = format!("select 1 from events where event_id = '{event_id}'");
         let start = Instant::now();
         while sqlx::raw_sql(AssertSqlSafe(look.clone())).fetch_optional(&mut connection).await?.is_none() {
             anyhow::ensure!(start.elapsed() < PATIENCE, "{event_id} was not archived");

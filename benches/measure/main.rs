@@ -11,6 +11,7 @@ mod memory;
 mod network;
 mod peers;
 mod process;
+mod proof;
 mod replay;
 mod rooms;
 mod table;
@@ -83,6 +84,17 @@ enum What {
         #[arg(long, default_value_t = 7)]
         repetitions: usize,
     },
+    /// Verifying, sealing, exporting and importing.
+    Proof {
+        /// Events of the one room.
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+        /// Messages of each of the four rooms of Synapse.
+        #[arg(long, default_value_t = 2_500)]
+        synapse: u64,
+        #[arg(long, default_value_t = 3)]
+        repetitions: usize,
+    },
     /// What the tenth million costs beside the first; then start, questions and idleness on all of them.
     Growth {
         /// Events of each room; four rooms a part.
@@ -150,6 +162,13 @@ async fn run(what: What, set: &[(String, String)]) -> anyhow::Result<()> {
         What::Peers(peers) => with_database(set, async |database| peers::print(database, &peers).await).await,
         What::Growth { events, parts } => {
             with_database(set, async |database| growth::print(database, events, parts).await).await
+        }
+        What::Proof { events, synapse, repetitions } => {
+            with_database(set, async |database| {
+                proof::print(database, events, repetitions).await?;
+                homeserver::print_proof(database, synapse, repetitions).await
+            })
+            .await
         }
         What::Writer { events, repetitions } => {
             with_database(set, async |database| writer::print(database, events, repetitions).await).await

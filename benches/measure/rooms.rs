@@ -218,7 +218,7 @@ async fn watch(daemon: &mut Child, server: &ReplayServer, url: &str, rooms: u64)
 async fn is_visible(connection: &mut PgConnection, number: usize) -> anyhow::Result<bool> {
     let room_id = Room::default().room_id();
     let look = format!(
-        "select count(*) from archive.events join archive.rooms using (room_key)
+        "select count(*) from archive.events join archive.rooms using (room_id)
          where room_id = '{room_id}' and event_id = '$live{number}'"
     );
     Ok(count(connection, &look).await? > 0)

@@ -8,7 +8,7 @@ use super::{Archive, Error, Writer, rollback_probe};
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Internal key.
-    pub(crate) account_key: i32,
+    pub(crate) account_key: i64,
     /// Matrix user id.
     pub(crate) user_id: String,
     /// The device of an earlier login with the password.

@@ -30,6 +30,13 @@ pub enum Error {
         /// Ours.
         known: i64,
     },
+    /// The tables are those of a version before the first release, which no later version can read.
+    #[error(
+        "open the database: its tables were made by a Backscroll from before the first release, which this one cannot \
+         read; archive the rooms anew into another database, or into this one after \
+         `drop schema archive, room_reader, room_reader_tables, room_reader_views cascade` and dropping the old views"
+    )]
+    PreReleaseSchema,
     /// The database lacks migrations, and this role may not apply them.
     #[error(
         "open the database: its schema is of version {found}, this Backscroll needs {known}, and the role {role:?} may \
@@ -176,9 +183,11 @@ impl Error {
             | Self::NotJoined(_)
             | Self::NotWatched(_)
             | Self::ErasedRoom(_) => Exit::Usage,
-            Self::Pooler(_) | Self::Migrate(_) | Self::NewerSchema { .. } | Self::AnotherAccount { .. } => {
-                Exit::Configuration
-            }
+            Self::Pooler(_)
+            | Self::Migrate(_)
+            | Self::NewerSchema { .. }
+            | Self::PreReleaseSchema
+            | Self::AnotherAccount { .. } => Exit::Configuration,
         }
     }
 }

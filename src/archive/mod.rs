@@ -4,9 +4,12 @@
 mod account;
 mod column;
 mod database;
+mod derived;
 mod erasure;
 mod error;
 mod event;
+mod evidence;
+mod import;
 mod ingest;
 mod lease;
 mod redaction;
@@ -14,7 +17,11 @@ mod report;
 mod resequence;
 mod rollback_probe;
 mod room;
+pub(crate) mod seal;
+mod search;
 mod timeline;
+pub(crate) mod transfer;
+pub(crate) mod verification;
 mod walk;
 mod writer;
 
@@ -33,6 +40,7 @@ pub use self::{
     database::{inspect, requirements},
     erasure::{Erased, Subject},
     error::Error,
+    import::ImportSource,
     ingest::sync_response::{Intake, SyncOutcome},
     report::status::{GapCounts, RoomStatus, StaleRoom, Status},
     resequence::{PageRead, Resequence},
@@ -43,6 +51,7 @@ pub use self::{
         history::HistoryState,
         state_order::{StateOrder, StateRequest},
     },
+    search::SearchLag,
     walk::{
         Walk, WalkChoice,
         gap::GapState,
@@ -53,7 +62,11 @@ pub use self::{
 };
 
 use self::database::sessions::Sessions;
-pub(crate) use self::database::{role::WideRole, waits::Wait};
+pub(crate) use self::{
+    database::{role::WideRole, waits::Wait},
+    import::RoomImport,
+    search::{Found, SearchQuery, SearchRanges},
+};
 use crate::config::RedactionPolicy as Policy;
 
 /// How long connecting may take. A database that does not answer is then reported.

@@ -15,8 +15,8 @@ use crate::matrix::Page;
 /// The progress of reading a room's order.
 #[derive(Clone, Debug)]
 pub struct Resequence {
-    /// The room's internal key.
-    pub(crate) room_key: i32,
+    /// The room.
+    pub(crate) room_id: String,
     /// The `from` of the next request.
     pub(crate) cursor: Option<String>,
     /// Pages read.
@@ -44,20 +44,20 @@ impl Writer {
         };
         let stale = sqlx::query!(
             "delete from archive.resequences r using archive.accounts a
-             where r.room_key = $1 and r.since is distinct from a.since",
-            room.room_key
+             where r.room_id = $1 and r.since is distinct from a.since",
+            room.room_id
         )
         .execute(&mut *transaction)
         .await?;
         if stale.rows_affected() > 0 {
-            forget_order(&mut transaction, room.room_key).await?;
+            forget_order(&mut transaction, &room.room_id).await?;
         }
         let resequence = sqlx::query_as!(
             Resequence,
-            "insert into archive.resequences as r (room_key, since) values ($1, (select since from archive.accounts limit 1))
-             on conflict (room_key) do update set since = r.since
-             returning room_key, cursor, pages",
-            room.room_key
+            "insert into archive.resequences as r (room_id, since) values ($1, (select since from archive.accounts limit 1))
+             on conflict (room_id) do update set since = r.since
+             returning room_id, cursor, pages",
+            room.room_id
         )
         .fetch_one(&mut *transaction)
         .await?;
@@ -69,7 +69,7 @@ impl Writer {
     pub(crate) async fn restart_resequence(&self, at: &Resequence) -> Result<Resequence, Error> {
         let mut transaction = self.begin().await?;
         move_cursor(&mut transaction, at, None, 0).await?;
-        forget_order(&mut transaction, at.room_key).await?;
+        forget_order(&mut transaction, &at.room_id).await?;
         transaction.commit().await?;
         Ok(Resequence { cursor: None, pages: 0, ..at.clone() })
     }
@@ -85,19 +85,19 @@ impl Writer {
         page: &Page,
         next: Option<&str>,
     ) -> Result<PageRead, Error> {
-        let mut transaction = self.begin_in_room(at.room_key).await?;
-        let room = room::get(&mut transaction, at.room_key).await?;
+        let mut transaction = self.begin_in_room(&at.room_id).await?;
+        let room = room::get(&mut transaction, &at.room_id).await?;
         for section in [&page.chunk, &page.state] {
             quarantine::keep(&mut transaction, self.policy(), &room, &section.malformed).await?;
             if redaction::state_names_no_target(&mut transaction, &room, section.events.iter()).await? {
-                walk::rewalk_now(&mut transaction, room.room_key).await?;
+                walk::rewalk_now(&mut transaction, &room.room_id).await?;
             }
             self.store_unplaced(&mut transaction, &room, &section.events).await?;
         }
         let added = append_order(&mut transaction, &room, page).await?;
         let next = next.or(at.cursor.as_deref());
         move_cursor(&mut transaction, at, next, at.pages + 1).await?;
-        let create_passed = has_create(&mut transaction, at.room_key).await?;
+        let create_passed = has_create(&mut transaction, &at.room_id).await?;
         transaction.commit().await?;
         let cursor = next.map(str::to_owned);
         (at.cursor, at.pages) = (cursor, at.pages + 1);
@@ -108,17 +108,19 @@ impl Writer {
     /// new position.
     pub(crate) async fn finish_resequence(&self, at: &Resequence) -> Result<u64, Error> {
         let mut transaction = self.begin().await?;
-        lock_room(&mut transaction, at.room_key).await?;
-        merge_unlisted(&mut transaction, at.room_key).await?;
-        let moved = if in_order(&mut transaction, at.room_key).await? {
+        lock_room(&mut transaction, &at.room_id).await?;
+        merge_unlisted(&mut transaction, &at.room_id).await?;
+        let moved = if in_order(&mut transaction, &at.room_id).await? {
             0
         } else {
-            number(&mut transaction, at.room_key).await?;
-            move_edges(&mut transaction, at.room_key).await?;
-            move_events(&mut transaction, at.room_key).await?
+            number(&mut transaction, &at.room_id).await?;
+            move_edges(&mut transaction, &at.room_id).await?;
+            let moved = move_events(&mut transaction, &at.room_id).await?;
+            search_anew(&mut transaction, &at.room_id).await?;
+            moved
         };
-        forget_order(&mut transaction, at.room_key).await?;
-        sqlx::query!("delete from archive.resequences where room_key = $1", at.room_key)
+        forget_order(&mut transaction, &at.room_id).await?;
+        sqlx::query!("delete from archive.resequences where room_id = $1", at.room_id)
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
@@ -134,8 +136,8 @@ async fn move_cursor(
 ) -> Result<(), Error> {
     let moved = sqlx::query!(
         "update archive.resequences set cursor = $4, pages = $5
-         where room_key = $1 and cursor is not distinct from $2 and pages = $3",
-        at.room_key,
+         where room_id = $1 and cursor is not distinct from $2 and pages = $3",
+        at.room_id,
         at.cursor,
         at.pages,
         cursor,
@@ -146,8 +148,8 @@ async fn move_cursor(
     if moved.rows_affected() == 1 { Ok(()) } else { Err(Error::CheckpointMoved) }
 }
 
-async fn forget_order(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
-    sqlx::query!("delete from archive.resequenced_events where room_key = $1", room_key)
+async fn forget_order(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
+    sqlx::query!("delete from archive.resequenced_events where room_id = $1", room_id)
         .execute(connection)
         .await?;
     Ok(())
@@ -157,13 +159,13 @@ async fn forget_order(connection: &mut PgConnection, room_key: i32) -> Result<()
 async fn append_order(connection: &mut PgConnection, room: &Room, page: &Page) -> Result<u64, Error> {
     let event_ids: Vec<String> = page.chunk.events.iter().map(|event| event.event_id.clone()).collect();
     let added = sqlx::query!(
-        "insert into archive.resequenced_events (room_key, event_id, rank)
+        "insert into archive.resequenced_events (room_id, event_id, rank)
          select $1, listed.event_id, listed.place + coalesce(
-                (select max(rank) from archive.resequenced_events where room_key = $1), 0)
+                (select max(rank) from archive.resequenced_events where room_id = $1), 0)
          from unnest($2::text[]) with ordinality as listed (event_id, place)
          order by listed.place
          on conflict do nothing",
-        room.room_key,
+        room.room_id,
         &event_ids
     )
     .execute(connection)
@@ -171,14 +173,14 @@ async fn append_order(connection: &mut PgConnection, room: &Room, page: &Page) -
     Ok(added.rows_affected())
 }
 
-async fn has_create(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
+async fn has_create(connection: &mut PgConnection, room_id: &str) -> Result<bool, Error> {
     let passed = sqlx::query_scalar!(
         r#"select exists (
                select from archive.events e
-               join archive.resequenced_events o using (room_key, event_id)
-               where e.room_key = $1 and e.type = 'm.room.create' and e.state_key = ''
+               join archive.resequenced_events o using (room_id, event_id)
+               where e.room_id = $1 and e.type = 'm.room.create' and e.state_key = ''
            ) as "passed!""#,
-        room_key
+        room_id
     )
     .fetch_one(connection)
     .await?;
@@ -186,14 +188,14 @@ async fn has_create(connection: &mut PgConnection, room_key: i32) -> Result<bool
 }
 
 /// Adds the placed events that the server no longer lists, for example purged ones.
-async fn merge_unlisted(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+async fn merge_unlisted(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
     sqlx::query!(
-        "insert into archive.resequenced_events as o (room_key, event_id, old_position)
-         select e.room_key, e.event_id, e.position
+        "insert into archive.resequenced_events as o (room_id, event_id, old_position)
+         select e.room_id, e.event_id, e.position
          from archive.events e
-         where e.room_key = $1 and e.position is not null
-         on conflict (room_key, event_id) do update set old_position = excluded.old_position",
-        room_key
+         where e.room_id = $1 and e.position is not null
+         on conflict (room_id, event_id) do update set old_position = excluded.old_position",
+        room_id
     )
     .execute(connection)
     .await?;
@@ -202,13 +204,13 @@ async fn merge_unlisted(connection: &mut PgConnection, room_key: i32) -> Result<
 
 /// Numbers the events from the oldest. Listed ones are ordered by rank. Each unlisted one is placed above the event
 /// that was below it.
-async fn number(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+async fn number(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
     sqlx::query!(
         "with grouped as (
              -- An unlisted event is in the group of the last listed one below it.
              select event_id, rank, old_position, count(rank) over (order by old_position) as below
              from archive.resequenced_events
-             where room_key = $1 and old_position is not null
+             where room_id = $1 and old_position is not null
          ), anchored as (
              select event_id, rank, old_position,
                     coalesce(rank, max(rank) over (partition by below)) as anchor
@@ -216,7 +218,7 @@ async fn number(connection: &mut PgConnection, room_key: i32) -> Result<(), Erro
              union all
              select event_id, rank, old_position, rank
              from archive.resequenced_events
-             where room_key = $1 and old_position is null
+             where room_id = $1 and old_position is null
          ), numbered as (
              select event_id,
                     row_number() over (order by anchor desc nulls first, rank is null, old_position)
@@ -227,8 +229,8 @@ async fn number(connection: &mut PgConnection, room_key: i32) -> Result<(), Erro
          -- As a history walk gives them: two to the sixteenth apart, with the newest at zero.
          set new_position = numbered.place << 16
          from numbered
-         where o.room_key = $1 and o.event_id = numbered.event_id",
-        room_key
+         where o.room_id = $1 and o.event_id = numbered.event_id",
+        room_id
     )
     .execute(connection)
     .await?;
@@ -236,16 +238,16 @@ async fn number(connection: &mut PgConnection, room_key: i32) -> Result<(), Erro
 }
 
 /// Whether the room already has the order that was read. Unlisted events then have the same neighbours.
-async fn in_order(connection: &mut PgConnection, room_key: i32) -> Result<bool, Error> {
+async fn in_order(connection: &mut PgConnection, room_id: &str) -> Result<bool, Error> {
     let in_order = sqlx::query_scalar!(
         r#"select coalesce(bool_and(old_position is not null and (above is null or old_position < above)), true)
                   as "in_order!"
            from (
                select old_position, lag(old_position) over (order by rank) as above
                from archive.resequenced_events
-               where room_key = $1 and rank is not null
+               where room_id = $1 and rank is not null
            ) as listed"#,
-        room_key
+        room_id
     )
     .fetch_one(connection)
     .await?;
@@ -254,20 +256,20 @@ async fn in_order(connection: &mut PgConnection, room_key: i32) -> Result<bool, 
 
 /// Moves gaps, so that they are between the same events as before, and open walks, so that they are below the same
 /// event.
-async fn move_edges(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+async fn move_edges(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
     sqlx::query!(
         "update archive.gaps g
          set lower_position = case when g.lower_position is not null then coalesce(
                  (select new_position from archive.resequenced_events
-                  where room_key = $1 and old_position <= g.lower_position order by old_position desc limit 1),
-                 (select min(new_position) from archive.resequenced_events where room_key = $1)) end,
+                  where room_id = $1 and old_position <= g.lower_position order by old_position desc limit 1),
+                 (select min(new_position) from archive.resequenced_events where room_id = $1)) end,
              upper_position = case when g.upper_position is not null then coalesce(
                  (select new_position from archive.resequenced_events
-                  where room_key = $1 and old_position >= g.upper_position order by old_position limit 1),
+                  where room_id = $1 and old_position >= g.upper_position order by old_position limit 1),
                  -- Above all: as far above as it was.
-                 g.upper_position - (select max(old_position) from archive.resequenced_events where room_key = $1)) end
-         where g.room_key = $1 and g.state <> 'closed'",
-        room_key
+                 g.upper_position - (select max(old_position) from archive.resequenced_events where room_id = $1)) end
+         where g.room_id = $1 and g.state <> 'closed'",
+        room_id
     )
     .execute(&mut *connection)
     .await?;
@@ -275,31 +277,37 @@ async fn move_edges(connection: &mut PgConnection, room_key: i32) -> Result<(), 
         "update archive.walks w
          set upper_position = coalesce(
                  (select new_position from archive.resequenced_events
-                  where room_key = $1 and old_position >= w.upper_position order by old_position limit 1),
-                 w.upper_position - (select max(old_position) from archive.resequenced_events where room_key = $1))
-         where w.room_key = $1 and w.state <> 'done' and w.upper_position is not null",
-        room_key
+                  where room_id = $1 and old_position >= w.upper_position order by old_position limit 1),
+                 w.upper_position - (select max(old_position) from archive.resequenced_events where room_id = $1))
+         where w.room_id = $1 and w.state <> 'done' and w.upper_position is not null",
+        room_id
     )
     .execute(connection)
     .await?;
     Ok(())
 }
 
+/// Lets the search read the whole room anew, because it names messages by their positions.
+async fn search_anew(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
+    sqlx::query!("select archive.search_anew($1)", room_id).execute(connection).await?;
+    Ok(())
+}
+
 /// Moves the events. They first get positions far above all others, because two events must never share a position.
-async fn move_events(connection: &mut PgConnection, room_key: i32) -> Result<u64, Error> {
+async fn move_events(connection: &mut PgConnection, room_id: &str) -> Result<u64, Error> {
     sqlx::query!(
         "update archive.events e set position = o.new_position + (1::bigint << 62)
          from archive.resequenced_events o
-         where e.room_key = $1 and o.room_key = $1 and e.event_id = o.event_id",
-        room_key
+         where e.room_id = $1 and o.room_id = $1 and e.event_id = o.event_id",
+        room_id
     )
     .execute(&mut *connection)
     .await?;
     let moved = sqlx::query!(
         "update archive.events e set position = o.new_position
          from archive.resequenced_events o
-         where e.room_key = $1 and o.room_key = $1 and e.event_id = o.event_id",
-        room_key
+         where e.room_id = $1 and o.room_id = $1 and e.event_id = o.event_id",
+        room_id
     )
     .execute(connection)
     .await?;

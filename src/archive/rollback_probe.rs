@@ -43,11 +43,11 @@ impl Archive {
             Anchor,
             "select r.room_id, a.event_id, e.sender, c.event_id as create_event_id
              from archive.anchors a
-             join archive.rooms r using (room_key)
-             join archive.events e using (room_key, event_id)
-             join archive.current_state c on c.room_key = a.room_key and c.type = 'm.room.create' and c.state_key = ''
+             join archive.rooms r using (room_id)
+             join archive.events e using (room_id, event_id)
+             join archive.current_state c on c.room_id = a.room_id and c.type = 'm.room.create' and c.state_key = ''
              where r.membership = 'join' and a.event_id <> c.event_id
-             order by r.room_key"
+             order by r.room_id"
         )
         .fetch_all(&self.pool)
         .await?;
@@ -65,10 +65,10 @@ impl Archive {
                           row_number() over (partition by e.sender = a.sender order by e.position desc) as place,
                           count(*) over (partition by e.sender = a.sender) as oldest
                    from archive.rooms r
-                   join archive.events a using (room_key)
+                   join archive.events a using (room_id)
                    cross join lateral (
                        select event_id, sender, position from archive.events
-                       where room_key = r.room_key and position < a.position and (state_key is null) = (a.state_key is null)
+                       where room_id = r.room_id and position < a.position and (state_key is null) = (a.state_key is null)
                          and redacted_by is null and type <> 'm.room.create'
                        order by position desc
                        limit $3
@@ -89,20 +89,21 @@ impl Archive {
 
 /// The last events of a response, in the rooms with the newest ones.
 #[derive(Debug, Default)]
-pub(super) struct Latest(Vec<(Option<i64>, i32, String)>);
+pub(super) struct Latest(Vec<(Option<i64>, String, String)>);
 
 impl Latest {
     /// Adds the last events of some rooms.
     pub(super) fn add<'b>(&mut self, update: impl Iterator<Item = (&'b Room, &'b RoomUpdate)>) {
         let followed = update.filter(|(room, batch)| room.watched && batch.section == Section::Join);
-        let last = followed.filter_map(|(room, batch)| Some((room.room_key, batch.timeline.events.last()?)));
-        self.0
-            .extend(last.map(|(room_key, event)| (event.origin_server_ts, room_key, event.event_id.clone())));
+        let last = followed.filter_map(|(room, batch)| Some((&room.room_id, batch.timeline.events.last()?)));
+        self.0.extend(
+            last.map(|(room_id, event)| (event.origin_server_ts, room_id.clone(), event.event_id.clone())),
+        );
         // Senders choose `origin_server_ts`, but it only decides which rooms are remembered.
         self.0.sort_by(|(left, ..), (right, ..)| right.cmp(left));
         // A room that is reported twice counts once, with its later event.
         let mut seen = HashSet::new();
-        self.0.retain(|(_, room_key, _)| seen.insert(*room_key));
+        self.0.retain(|(_, room_id, _)| seen.insert(room_id.clone()));
         self.0.truncate(ROOMS);
     }
 
@@ -111,13 +112,13 @@ impl Latest {
         if self.0.is_empty() {
             return Ok(());
         }
-        let (room_keys, event_ids): (Vec<i32>, Vec<String>) =
-            self.0.into_iter().map(|(_, room_key, event_id)| (room_key, event_id)).unzip();
+        let (room_ids, event_ids): (Vec<String>, Vec<String>) =
+            self.0.into_iter().map(|(_, room_id, event_id)| (room_id, event_id)).unzip();
         sqlx::query!(
-            "with forgotten as (delete from archive.anchors where room_key <> all($1))
-             insert into archive.anchors (room_key, event_id) select * from unnest($1::int[], $2::text[])
-             on conflict (room_key) do update set event_id = excluded.event_id",
-            &room_keys,
+            "with forgotten as (delete from archive.anchors where room_id <> all($1))
+             insert into archive.anchors (room_id, event_id) select * from unnest($1::text[], $2::text[])
+             on conflict (room_id) do update set event_id = excluded.event_id",
+            &room_ids,
             &event_ids
         )
         .execute(connection)

@@ -49,7 +49,12 @@ struct Queue {
 impl Queue {
     /// Reads the queue again if it may lack a walk for one of the free `places`. `except`: the keys of rooms in which
     /// no walk may begin.
-    async fn read(&mut self, context: &Context, places: usize, except: &[i32]) -> Result<(), archive::Error> {
+    async fn read(
+        &mut self,
+        context: &Context,
+        places: usize,
+        except: &[String],
+    ) -> Result<(), archive::Error> {
         if places == 0 || (!self.is_outdated && self.due.len() >= places) {
             return Ok(());
         }
@@ -83,7 +88,7 @@ pub(crate) async fn run(context: &Arc<Context>, all_opened: impl Future<Output =
     let mut tasks = JoinSet::new();
     let mut queue = Queue::default();
     let mut active = HashSet::new();
-    let mut put_off: HashMap<i32, WalkPolicy> = HashMap::new();
+    let mut put_off: HashMap<String, WalkPolicy> = HashMap::new();
     let mut given_up = HashSet::new();
     let mut failure = Ok(());
     // A single run does not reopen a walk that stalls.
@@ -100,7 +105,7 @@ pub(crate) async fn run(context: &Arc<Context>, all_opened: impl Future<Output =
             };
         }
         let places = context.config.backfill.concurrency.saturating_sub(tasks.len());
-        let except: Vec<i32> = active.iter().chain(&given_up).copied().collect();
+        let except: Vec<String> = active.iter().chain(&given_up).cloned().collect();
         if let Err(error) = queue.read(context, places, &except).await {
             context.recover(error.into(), &mut backoff).await?;
             continue;
@@ -109,14 +114,14 @@ pub(crate) async fn run(context: &Arc<Context>, all_opened: impl Future<Output =
         while tasks.len() < context.config.backfill.concurrency
             && let Some(walk) = queue.due.pop_front()
         {
-            active.insert(walk.room_key);
-            let mut policy = put_off.remove(&walk.room_key).unwrap_or_else(|| WalkPolicy::new(context));
+            active.insert(walk.room_id.clone());
+            let mut policy = put_off.remove(&walk.room_id).unwrap_or_else(|| WalkPolicy::new(context));
             let context = Arc::clone(context);
             tasks.spawn(async move {
-                let (health, room_key) = (Arc::clone(&context.health), walk.room_key);
+                let (health, room_id) = (Arc::clone(&context.health), walk.room_id.clone());
                 policy.put_off = false;
                 let walked = health.watch("a walk", walk_room(&context, walk, &mut policy)).await;
-                (room_key, policy, walked)
+                (room_id, policy, walked)
             });
         }
         // Without a free place, no walk can begin when it is due.
@@ -135,17 +140,17 @@ pub(crate) async fn run(context: &Arc<Context>, all_opened: impl Future<Output =
             () = context.walks_opened.notified() => queue.is_outdated = true,
             () = tokio::time::sleep(next_due.unwrap_or_default()), if next_due.is_some() => {}
             Some(ended) = tasks.join_next() => {
-                let (room_key, policy, walked) = ended.expect("a walk neither panics nor is aborted");
-                active.remove(&room_key);
+                let (room_id, policy, walked) = ended.expect("a walk neither panics nor is aborted");
+                active.remove(&room_id);
                 if policy.put_off {
-                    put_off.insert(room_key, policy);
+                    put_off.insert(room_id.clone(), policy);
                 }
                 // The walk may have stalled.
                 let look_at = Some(Instant::now() + REOPEN_AFTER).filter(|_| !context.once);
                 reopen_at = reopen_at.into_iter().chain(look_at).min();
                 match walked {
                     Err(error) if context.once && is_of_one_room(context, &error).await => {
-                        given_up.insert(room_key);
+                        given_up.insert(room_id);
                         failure = failure.and(Err(error));
                     }
                     walked => walked?,

@@ -76,7 +76,7 @@ impl Erase {
         }
         if !self.yes && std::io::stdin().is_terminal() && !confirmed(writer, &subject).await? {
             eprintln!("Nothing was erased.");
-            return Ok(Exit::Declined);
+            return Ok(Exit::No);
         }
         let erased = writer.erase(&subject, false).await.map_err(Error::from)?;
         print(&table(&erased, "erased"))?;

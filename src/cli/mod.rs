@@ -4,20 +4,28 @@ mod backfill;
 mod check;
 mod config;
 mod erase;
+mod evidence;
+mod export;
 mod grant;
 mod healthcheck;
+mod import;
 mod login;
 mod manual;
 mod migrate;
+mod progress;
 mod psql;
 mod resequence;
 mod rooms;
 mod run;
+mod seal;
+mod search;
 mod status;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
+use ruma::{RoomAliasId, RoomOrAliasId};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,6 +37,7 @@ use crate::{
     service::http,
     telemetry,
     text::escape,
+    transfer::foreign::{BadInput, Failed},
 };
 
 /// Archives Matrix rooms into PostgreSQL, with every event stored exactly once.
@@ -60,6 +69,8 @@ First steps:
   backscroll login @me:example.org   gets a token and writes it to that file
   backscroll check                   checks the setup and reports problems
   backscroll run                     archives until you stop it
+  backscroll search WORDS            finds messages
+  backscroll verify                  proves that nothing is missing or altered
   backscroll psql                    opens the archive in psql";
 
 #[derive(Debug, Subcommand)]
@@ -67,7 +78,13 @@ enum Command {
     Run(run::Run),
     Backfill(backfill::Backfill),
     Status(status::Status),
+    Verify(verify::Verify),
     Rooms(rooms::Rooms),
+    Search(search::Search),
+    Seal(seal::Seal),
+    Evidence(evidence::Evidence),
+    Export(export::Export),
+    Import(import::Import),
     GrantReader(grant::GrantReader),
     GrantWriter(grant::GrantWriter),
     Check(check::Check),
@@ -84,7 +101,15 @@ enum Command {
 
 impl Command {
     fn is_daemon(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Backfill(_) | Self::Resequence(_) | Self::Config(_))
+        matches!(
+            self,
+            Self::Run(_)
+                | Self::Backfill(_)
+                | Self::Resequence(_)
+                | Self::Export(_)
+                | Self::Import(_)
+                | Self::Config(_)
+        )
     }
 }
 
@@ -117,6 +142,11 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Command::Manual(command) = &arguments.command {
         return Ok(command.write()?.into());
     }
+    if let Command::Evidence(command) = &arguments.command
+        && let Some(file) = command.file_to_check()
+    {
+        return Ok(evidence::check(file)?.into());
+    }
     let mut overrides = Overrides::default();
     // A command's result is its output, so it logs only warnings.
     let quiet = (!arguments.command.is_daemon()).then(|| "warn".to_owned());
@@ -135,10 +165,13 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let exit = match arguments.command {
-            Command::Run(command) => command.run(config, &telemetry).await,
+            Command::Run(command) => Box::pin(command.run(config, &telemetry)).await,
             Command::Backfill(command) => command.run(config, &telemetry).await,
             Command::Status(command) => command.run(&config).await,
+            Command::Verify(command) => Box::pin(command.run(config, &telemetry)).await,
+            Command::Seal(command) => Box::pin(command.run(&config)).await,
             Command::Rooms(command) => command.run(&config).await,
+            Command::Search(command) => command.run(&config).await,
             Command::GrantReader(command) => command.run(&config).await,
             Command::GrantWriter(command) => command.run(&config).await,
             Command::Check(command) => command.run(&config).await,
@@ -148,10 +181,20 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Migrate(command) => command.run(&config).await,
             Command::Login(command) => command.run(&config).await,
             Command::Erase(command) => command.run(&config).await,
+            Command::Evidence(command) => Box::pin(command.run(&config)).await,
+            Command::Export(command) => Box::pin(command.run(&config)).await,
+            Command::Import(command) => Box::pin(command.run(&config)).await,
             Command::Resequence(command) => Box::pin(command.run(config, &telemetry)).await,
         };
         Ok(exit?.into())
     })
+}
+
+/// The id of a room that was named by its id, or by an alias that the archive knows.
+async fn archived_room(archive: &archive::Archive, room: &RoomOrAliasId) -> Result<String, Error> {
+    let Ok(alias) = <&RoomAliasId>::try_from(room.as_str()) else { return Ok(room.as_str().to_owned()) };
+    let room_id = archive.room_called(alias.as_str()).await?;
+    Ok(room_id.ok_or_else(|| archive::Error::NoSuchAlias(alias.to_string()))?)
 }
 
 /// Prints the error, and its root cause if the error's text does not contain it.
@@ -173,6 +216,8 @@ fn exit_code(error: &anyhow::Error) -> Exit {
         .or_else(|| Some(error.downcast_ref::<postgres::Error>()?.exit_code()))
         .or_else(|| Some(error.downcast_ref::<http::Error>()?.exit_code()))
         .or_else(|| Some(error.downcast_ref::<Unmet>()?.exit_code()))
+        .or_else(|| Some(error.downcast_ref::<BadInput>()?.exit_code()))
+        .or_else(|| Some(error.downcast_ref::<Failed>()?.exit_code()))
         .or_else(|| error.downcast_ref::<Stalled>().map(|_| Stalled::EXIT_CODE))
         .or_else(|| error.downcast_ref::<NoArchive>().map(|_| NoArchive::EXIT_CODE))
         .or_else(|| error.downcast_ref::<telemetry::Error>().map(|_| Exit::Configuration))

@@ -63,6 +63,12 @@ pub struct Config {
     pub(crate) backfill: Backfill,
     /// What a redaction does to archived events.
     pub(crate) redactions: RedactionPolicy,
+    /// How often each room is verified. `None`: never.
+    pub(crate) verify_every: Option<Duration>,
+    /// Whether a room is sealed once nothing wrong was found in it.
+    pub(crate) seal_verified: bool,
+    /// Whether signed events and servers' keys are stored.
+    pub(crate) keep_evidence: bool,
     /// What is logged and how.
     pub(crate) log: LogSettings,
     /// The address that serves health and metrics, if any.

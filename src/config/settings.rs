@@ -27,6 +27,8 @@ pub(super) struct Settings {
     pub(super) rooms: RoomsSettings,
     pub(super) backfill: BackfillSettings,
     pub(super) redactions: RedactionsSettings,
+    pub(super) verify: VerifySettings,
+    pub(super) evidence: EvidenceSettings,
     pub(super) log: LogSection,
     pub(super) http: HttpSettings,
 }
@@ -111,6 +113,19 @@ impl Default for BackfillSettings {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RedactionsSettings {
     pub(super) policy: RedactionPolicy,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct VerifySettings {
+    pub(super) every: Option<Span>,
+    pub(super) seal: bool,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct EvidenceSettings {
+    pub(super) keep: bool,
 }
 
 #[derive(Serialize, Deserialize)]

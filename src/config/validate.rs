@@ -27,6 +27,9 @@ const TOKEN_LIKE: [&str; 4] = ["syt_", "mat_", "mct_", "MDAx"];
 /// The longest room id (Matrix, Appendices, identifiers).
 const LONGEST_ID: usize = 255;
 
+/// A year in seconds.
+const YEAR: u64 = 366 * 86_400;
+
 pub(super) fn config(environment: &Environment, layers: &Layers) -> Result<Config, Error> {
     let settings = layers.extract()?;
     let check = Check { environment, layers };
@@ -37,6 +40,9 @@ pub(super) fn config(environment: &Environment, layers: &Layers) -> Result<Confi
         rooms: check.rooms(settings.rooms)?,
         backfill: check.backfill(&settings.backfill, homeserver.patience)?,
         redactions: settings.redactions.policy,
+        verify_every: check.verify_every(settings.verify.every)?,
+        seal_verified: settings.verify.seal,
+        keep_evidence: settings.evidence.keep,
         log: check.log(settings.log)?,
         http_listen: check.listen(settings.http.listen)?,
         postgres_bin: environment.path("BACKSCROLL_POSTGRES_BIN"),
@@ -268,8 +274,11 @@ impl Check<'_> {
         texts.iter().map(parse).collect()
     }
 
+    fn verify_every(&self, every: Option<Span>) -> Result<Option<Duration>, Error> {
+        every.map(|every| self.duration("verify.every", every, YEAR)).transpose()
+    }
+
     fn backfill(&self, set: &BackfillSettings, patience: Duration) -> Result<Backfill, Error> {
-        const YEAR: u64 = 366 * 86_400;
         let whole = |key: &str, value: u32, most: u16| {
             let value = u16::try_from(value).ok();
             let fits = value.filter(|value| (1..=most).contains(value));

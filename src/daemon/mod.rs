@@ -4,10 +4,12 @@
 //! forward loop ([`sync`]) and the backward loop ([`backfill`]) until shutdown. [`walk`] runs only walks, for
 //! `backscroll backfill`.
 
+mod fill_search;
 mod forget_retained;
 mod no_archive;
 mod stalled;
 mod store;
+mod verify_rooms;
 
 use std::{
     convert::Infallible,
@@ -94,9 +96,27 @@ pub async fn run(
             let swept = Box::pin(forget_retained::forget(&context)).await;
             swept.inspect_err(|_| context.shutdown.cancel())
         };
-        let (forward, backward, swept) =
-            tokio::join!(health.watch("following", forward), health.watch("walking", backward), sweep);
-        forward.and(backward).and(swept)?;
+        let loops_ended = CancellationToken::new();
+        let loops = async {
+            let (forward, backward, swept) =
+                tokio::join!(health.watch("following", forward), health.watch("walking", backward), sweep);
+            loops_ended.cancel();
+            forward.and(backward).and(swept)
+        };
+        let search = async {
+            let filled = fill_search::fill(&context, loops_ended.cancelled()).await;
+            filled.inspect_err(|_| context.shutdown.cancel())
+        };
+        let proof = async {
+            if once {
+                return Ok(());
+            }
+            let verified = Box::pin(verify_rooms::verify(&context)).await;
+            verified.inspect_err(|_| context.shutdown.cancel())
+        };
+        // Boxed because the futures are large.
+        let (loops, search, proof) = tokio::join!(Box::pin(loops), Box::pin(search), Box::pin(proof));
+        loops.and(search).and(proof)?;
         if once && !context.shutdown.is_cancelled() {
             Stalled::must_be_none(context.writer.archive()).await?;
         }
@@ -118,7 +138,8 @@ pub async fn walk(
 ) -> anyhow::Result<()> {
     let work = async |context: Arc<Context>, _| {
         first(&context).await?;
-        Ok(backfill::run(&context, std::future::ready(())).await?)
+        backfill::run(&context, std::future::ready(())).await?;
+        Ok(fill_search::fill(&context, std::future::ready(())).await?)
     };
     // Boxed because the future is large.
     Box::pin(with_context(config, telemetry, true, shutdown, work)).await
@@ -174,6 +195,7 @@ async fn with_context(
         sync_is_current: AtomicBool::new(false),
         walks_opened: Notify::new(),
         states_marked_stale: Notify::new(),
+        messages_stored: Notify::new(),
         responses: watch::Sender::default(),
         hurries: AtomicU8::new(0),
         hurried: Notify::new(),

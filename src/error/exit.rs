@@ -9,11 +9,15 @@ use std::process::ExitCode;
 pub enum Exit {
     /// The command is done, or the daemon was stopped by a signal.
     Success = 0,
-    /// `erase`: the operator did not confirm. Nothing was erased.
-    Declined = 1,
+    /// `verify`, `evidence`: something is missing, altered or does not fit. `erase`: the operator did not confirm, and
+    /// nothing was erased.
+    No = 1,
+    /// `verify`: not everything could be compared, so the result is unclear.
+    Unclear = 2,
     /// The command line is wrong, or names a room, user or token that cannot be used (`EX_USAGE`).
     Usage = 64,
-    /// `run --once`: the history of a room has stalled; everything else is archived (`EX_DATAERR`).
+    /// `run --once`: the history of a room has stalled; everything else is archived. `import`: the input is not what it
+    /// should be; nothing was imported (`EX_DATAERR`).
     Stalled = 65,
     /// The database or the homeserver cannot be reached, or the address of `http.listen` is in use (`EX_UNAVAILABLE`).
     /// A retry may help.

@@ -22,12 +22,12 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// For a request that the server answers from memory.
 const SHORT: Duration = Duration::from_secs(60);
 /// For `/messages`: the server may fetch from other servers for minutes (P10).
-const LONG: Duration = Duration::from_secs(180);
+pub(super) const LONG: Duration = Duration::from_secs(180);
 /// For a `/sync` with the state of all rooms, which takes a large server minutes (P32, P43).
 const FULL_SYNC: Duration = Duration::from_secs(600);
 /// How much longer than its requested timeout a `/sync` may take (P42).
 const SYNC_GRACE: Duration = Duration::from_secs(30);
-const STATE_CAP: usize = 512 << 20;
+pub(super) const STATE_CAP: usize = 512 << 20;
 
 /// A homeserver and an account on it. Each method makes one request and never retries.
 #[derive(Debug)]
@@ -157,6 +157,15 @@ impl Client {
 
     /// One page of a room's history, backwards: forwards, the server fetches nothing from others (P46).
     pub async fn messages(&self, request: &MessagesRequest<'_>) -> Result<Page, Error> {
+        let body = self.messages_body(request).await?;
+        let room_id = request.room_id.as_str().to_owned();
+        // Parsed on another thread: it takes milliseconds, in which this task can store the page before.
+        let page = tokio::task::spawn_blocking(move || Page::parse(&room_id, &body));
+        page.await.map_err(|_| Error::Malformed("/messages: reading it failed".to_owned()))?
+    }
+
+    /// The body of a response to `/messages`.
+    pub(super) async fn messages_body(&self, request: &MessagesRequest<'_>) -> Result<Vec<u8>, Error> {
         for token in [request.from, request.to].into_iter().flatten() {
             sendable(token)?;
         }
@@ -167,11 +176,7 @@ impl Client {
         query.extend(request.filter.map(|filter| ("filter", filter)));
         let room_id = request.room_id.as_str();
         let path = ["v3", "rooms", room_id, "messages"];
-        let body = self.get("/messages", &path, &query, LONG, request.most_bytes).await?;
-        let room_id = room_id.to_owned();
-        // Parsed on another thread: it takes milliseconds, in which this task can store the page before.
-        let page = tokio::task::spawn_blocking(move || Page::parse(&room_id, &body));
-        page.await.map_err(|_| Error::Malformed("/messages: reading it failed".to_owned()))?
+        self.get("/messages", &path, &query, LONG, request.most_bytes).await
     }
 
     /// Requests what is new since a token. The response is read as it arrives.
@@ -285,7 +290,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| Error::malformed(what, &error))
     }
 
-    async fn get(
+    pub(super) async fn get(
         &self,
         what: &'static str,
         path: &[&str],
@@ -305,13 +310,37 @@ impl Client {
         }
     }
 
-    /// Percent-encodes every segment: ids, types and keys may contain `/`, `#`, `?` and `%` (P53).
+    /// A request for servers' keys, without the access token: everybody may ask. The server may fetch them from others.
+    pub(super) async fn keys_json<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: Option<&serde_json::Value>,
+    ) -> Result<T, Error> {
+        const WHAT: &str = "/_matrix/key";
+        let url = self.url_under("key", path, &[])?;
+        let request = match body {
+            None => self.http.request(Method::GET, url),
+            Some(body) => self
+                .http
+                .request(Method::POST, url)
+                .header(reqwest::header::CONTENT_TYPE, "application/json")
+                .body(body.to_string()),
+        };
+        let body = send(WHAT, request, LONG, SMALL_CAP).await?;
+        serde_json::from_slice(&body).map_err(|error| Error::malformed(WHAT, &error))
+    }
+
     fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Error> {
+        self.url_under("client", path, query)
+    }
+
+    /// Percent-encodes every segment: ids, types and keys may contain `/`, `#`, `?` and `%` (P53).
+    fn url_under(&self, api: &str, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Error> {
         let mut url = self.base.clone();
         url.path_segments_mut()
             .map_err(|()| Error::Url("it has no host"))?
             .pop_if_empty()
-            .extend(["_matrix", "client"])
+            .extend(["_matrix", api])
             .extend(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);

@@ -6,11 +6,11 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Membership, bundled_edit,
+    identifier::{MAX_ID, identifier},
     json::{self, Json, Member, Text},
+    stable_hash,
 };
 
-/// The longest Matrix identifier in bytes (specification, appendices, "Common Identifier Format").
-pub(super) const MAX_ID: usize = 255;
 /// The longest type or state key in bytes: 255 code points (P56). Both fit into one index entry (P117).
 const MAX_KEY: usize = 1020;
 
@@ -230,6 +230,8 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     let redacts = fields.redacts.and_then(as_identifier);
     let content_redacts = if redaction { content_json.get("redacts").and_then(identifier) } else { None };
     faithful &= redacts.is_some() || fields.redacts.is_none();
+    // There is one column for both.
+    faithful &= redacts.is_none() || content_redacts.is_none() || redacts == content_redacts;
     let (relates_to, rel_type) = relation(&content_json);
     let unsigned = fields.unsigned.and_then(json::members_of).unwrap_or_default();
     let unsigned = Fields::read(&unsigned);
@@ -246,8 +248,8 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
     };
     let relations = unsigned.relations.map(Json::parse);
     let maybe_edited_in_place = relations.is_some_and(|it| bundled_edit::may_stand_in(&content_json, &it));
-    let stable_sha256 =
-        stable_sha256(room_id, &fields, content_json, redacts.as_deref(), content_redacts.as_deref());
+    let (top, inner) = (redacts.as_deref(), content_redacts.as_deref());
+    let stable_sha256 = stable_hash::of(room_id, &fields.hashed(), content_json, top, inner);
 
     let uncommon = Uncommon {
         raw: (!faithful).then(|| stable_text(&members)),
@@ -276,7 +278,7 @@ pub(crate) fn parse(room_id: &str, raw: &RawValue) -> Result<Event, Malformed> {
 }
 
 /// The id and the type of `m.relates_to`.
-fn relation(content: &Json<'_>) -> (Option<String>, Option<String>) {
+pub(crate) fn relation(content: &Json<'_>) -> (Option<String>, Option<String>) {
     let Some(relation) = content.get("m.relates_to") else { return (None, None) };
     let rel_type = relation.get("rel_type").and_then(Json::as_text).map(|text| text.to_column().0);
     (relation.get("event_id").and_then(identifier), rel_type)
@@ -313,50 +315,6 @@ pub(super) fn parse_stripped(raw: &RawValue) -> Option<Stripped> {
     })
 }
 
-/// The SHA-256 hash of the canonical JSON of {content, `event_id`, `origin_server_ts`, redacts, `room_id`, sender,
-/// `state_key`, type}. It is the same for every copy of an event, from any endpoint, for any account and at any time
-/// (P63–P70). A redaction's target is included once, even if the server repeats it (P72).
-fn stable_sha256(
-    room_id: &str,
-    fields: &Fields<'_>,
-    mut content: Json<'_>,
-    redacts: Option<&str>,
-    content_redacts: Option<&str>,
-) -> [u8; 32] {
-    let target = redacts.or(content_redacts);
-    if target.is_some() && content_redacts == target {
-        content.remove("redacts");
-    }
-    let mut text = String::with_capacity(fields.content.map_or(0, str::len) + 512);
-    text.push_str("{\"content\":");
-    content.write_canonical(&mut text);
-    for (name, value) in [("event_id", fields.event_id), ("origin_server_ts", fields.origin_server_ts)] {
-        write_member(&mut text, name, value.map(Json::parse));
-    }
-    write_member(&mut text, "redacts", target.map(quoted).as_deref().map(Json::parse));
-    write_member(&mut text, "room_id", Some(Json::parse(&quoted(room_id))));
-    for (name, value) in
-        [("sender", fields.sender), ("state_key", fields.state_key), ("type", fields.event_type)]
-    {
-        write_member(&mut text, name, value.map(Json::parse));
-    }
-    text.push('}');
-    Sha256::digest(text.as_bytes()).into()
-}
-
-fn write_member(out: &mut String, name: &str, value: Option<Json<'_>>) {
-    if let Some(value) = value {
-        out.push_str(",\"");
-        out.push_str(name);
-        out.push_str("\":");
-        value.write_canonical(out);
-    }
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 /// The members as served, without the derived ones.
 fn stable_text(members: &[Member<'_>]) -> String {
     let kept: Vec<_> =
@@ -370,14 +328,6 @@ fn own_sha256(room_id: &str, raw: &RawValue) -> [u8; 32] {
     let names_room = |value| as_identifier(value).as_deref() == Some(room_id);
     members.retain(|member| !(member.name.is("room_id") && names_room(member.value)));
     Sha256::digest(stable_text(&members)).into()
-}
-
-fn identifier(value: &Json<'_>) -> Option<String> {
-    value
-        .as_text()
-        .and_then(Text::as_str)
-        .filter(|id| !id.is_empty() && id.len() <= MAX_ID)
-        .map(str::to_owned)
 }
 
 fn object(value: &str) -> Option<String> {
@@ -447,6 +397,16 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    fn hashed(&self) -> stable_hash::Members<'a> {
+        stable_hash::Members {
+            event_id: self.event_id,
+            origin_server_ts: self.origin_server_ts,
+            sender: self.sender,
+            state_key: self.state_key,
+            event_type: self.event_type,
+        }
+    }
+
     fn read(members: &[Member<'a>]) -> Self {
         let mut fields = Self { all_known_once: true, ..Self::default() };
         for member in members {

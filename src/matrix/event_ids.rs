@@ -1,7 +1,7 @@
 //! Finds event ids in a part of a response that cannot be parsed as events.
 
 use super::{
-    event::MAX_ID,
+    identifier::MAX_ID,
     json::{Json, Text},
 };
 

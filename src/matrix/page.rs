@@ -44,16 +44,37 @@ pub struct Page {
     pub(crate) answers: usize,
 }
 
+/// A page whose events were asked for in the federation format. A homeserver other than Synapse may ignore that.
+#[derive(Clone, Debug)]
+pub struct FederationPage {
+    /// The page as every walk reads it.
+    pub page: Page,
+    /// The bytes of each event of `page.chunk.events`, in the same order, for [`super::proof::SignedEvent::read`].
+    pub raws: Vec<Box<RawValue>>,
+}
+
 impl Events {
     /// Parses the events of an array.
     ///
     /// # Errors
     /// If it is not an array.
     pub(super) fn read(room_id: &str, section: &str) -> Result<Self, serde_json::Error> {
+        Self::read_each(room_id, section, |_| {})
+    }
+
+    /// The same. Calls `valid` with the bytes of each valid event.
+    fn read_each(
+        room_id: &str,
+        section: &str,
+        mut valid: impl FnMut(&RawValue),
+    ) -> Result<Self, serde_json::Error> {
         let mut events = Self::default();
         let mut too_many: Option<TooMany> = None;
         object::read_items(section, |raw| match event::parse(room_id, raw) {
-            Ok(event) => events.events.push(event),
+            Ok(event) => {
+                events.events.push(event);
+                valid(raw);
+            }
             Err(malformed) => {
                 events.malformed.push(malformed);
                 if too_many.is_some() || events.malformed.len() > MOST_MALFORMED {
@@ -72,6 +93,18 @@ impl Events {
         self.events.append(&mut next.events);
         self.malformed.append(&mut next.malformed);
         self.has_unreadable_parts |= next.has_unreadable_parts;
+    }
+}
+
+impl FederationPage {
+    /// Parses the body of a `/messages` response for `room_id`.
+    ///
+    /// # Errors
+    /// As [`Page::parse`].
+    pub(super) fn parse(room_id: &str, body: &[u8]) -> Result<Self, Error> {
+        let mut raws = Vec::new();
+        let page = Page::parse_each(room_id, body, |raw| raws.push(raw.to_owned()))?;
+        Ok(Self { page, raws })
     }
 }
 
@@ -138,11 +171,15 @@ impl Page {
     /// [`Error::Malformed`] if it is not such a response. An invalid event, or a `state` that is not a list, is not
     /// an error.
     pub fn parse(room_id: &str, body: &[u8]) -> Result<Self, Error> {
+        Self::parse_each(room_id, body, |_| {})
+    }
+
+    fn parse_each(room_id: &str, body: &[u8], valid: impl FnMut(&RawValue)) -> Result<Self, Error> {
         let bytes = body.len();
         let body = text(body);
         let wire: WirePage<'_> =
             serde_json::from_str(&body).map_err(|error| Error::malformed("/messages", &error))?;
-        let chunk = Events::read(room_id, wire.chunk.get());
+        let chunk = Events::read_each(room_id, wire.chunk.get(), valid);
         Ok(Self {
             bytes,
             chunk: chunk.map_err(|_| Error::Malformed("/messages: chunk is not a list".to_owned()))?,
@@ -200,6 +237,20 @@ mod tests {
         {
             assert!(Page::parse("!r:hs", body.as_bytes()).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn each_valid_event_of_a_federation_page_has_its_bytes() {
+        let body = br#"{"chunk":[{"type":"t","sender":"s","event_id":"$1"},{"event_id":7},
+            {"sender":"s","type":"t","event_id":"$2" }]}"#;
+        let page = FederationPage::parse("!r:hs", body).expect("a page");
+        let ids: Vec<_> = page.page.chunk.events.iter().map(|event| event.event_id.as_str()).collect();
+        assert_eq!(ids, ["$1", "$2"]);
+        let raws: Vec<_> = page.raws.iter().map(|raw| raw.get()).collect();
+        assert_eq!(
+            raws,
+            [r#"{"type":"t","sender":"s","event_id":"$1"}"#, r#"{"sender":"s","type":"t","event_id":"$2" }"#]
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use self::{rollback::RollbackCheck, store_response::take_in};
 use crate::{
     Error,
     archive::{Account, SyncOutcome},
-    backoff::Backoff,
+    backoff::{Backoff, Retry},
     config::Rooms,
     context::Context,
     fetch::throttle::{Brought, Pace},
@@ -191,6 +191,10 @@ impl<'c> Follower<'c> {
         match self.context.unless_stopped(self.context.client.sync_is_answered()).await {
             Some(Ok(())) => Ok(true),
             Some(Err(error)) if error.is_logged_out() => Err(error.into()),
+            // The question is asked again. The refusal of `since` alone would end a single run.
+            Some(Err(error)) if matches!(error.retry(), Retry::After(_) | Retry::Backoff) => {
+                Err(error.into())
+            }
             Some(Err(_)) | None => Ok(false),
         }
     }

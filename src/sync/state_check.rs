@@ -60,7 +60,7 @@ struct StateChecks<'c> {
     /// Rate-limited responses in a row.
     limits: u32,
     /// The rooms whose state could not be fetched.
-    postponed: HashMap<i32, Postponed>,
+    postponed: HashMap<String, Postponed>,
     /// Stale rooms that were read but not requested yet.
     queue: VecDeque<StaleRoom>,
 }
@@ -93,12 +93,12 @@ impl StateChecks<'_> {
     async fn run(&mut self) -> Result<(), Error> {
         let context = self.context;
         let mut asked = FuturesUnordered::new();
-        let mut asked_keys = HashSet::new();
+        let mut asked_ids = HashSet::new();
         loop {
             self.forget_no_longer_stale().await?;
-            for room in self.next_rooms(&asked_keys).await? {
-                if asked_keys.insert(room.room_key) {
-                    let postponed = self.postponed.get(&room.room_key);
+            for room in self.next_rooms(&asked_ids).await? {
+                if asked_ids.insert(room.room_id.clone()) {
+                    let postponed = self.postponed.get(&room.room_id);
                     let is_refused = postponed.is_some_and(|it| context.retries.is_believed(&it.refusals));
                     let check = async move {
                         let checked = check(context, &room, is_refused).await;
@@ -108,7 +108,7 @@ impl StateChecks<'_> {
                     asked.push(context.health.watch("a state check", check));
                 }
             }
-            let pause = self.next_due(&asked_keys).map(|due| due.saturating_duration_since(Instant::now()));
+            let pause = self.next_due(&asked_ids).map(|due| due.saturating_duration_since(Instant::now()));
             if context.once && asked.is_empty() && pause.is_none_or(|pause| pause > SOON) {
                 return Ok(());
             }
@@ -117,7 +117,7 @@ impl StateChecks<'_> {
             tokio::select! {
                 () = context.shutdown.cancelled() => return Ok(()),
                 Some((room, checked)) = asked.next(), if !asked.is_empty() => {
-                    asked_keys.remove(&room.room_key);
+                    asked_ids.remove(&room.room_id);
                     self.note(&room, checked?);
                 }
                 () = context.states_marked_stale.notified(), if has_place => {}
@@ -135,39 +135,39 @@ impl StateChecks<'_> {
         if self.postponed.is_empty() {
             return Ok(());
         }
-        let postponed: Vec<i32> = self.postponed.keys().copied().collect();
-        for room_key in self.context.writer.archive().no_longer_stale(&postponed).await? {
-            self.postponed.remove(&room_key);
+        let postponed: Vec<String> = self.postponed.keys().cloned().collect();
+        for room_id in self.context.writer.archive().no_longer_stale(&postponed).await? {
+            self.postponed.remove(&room_id);
         }
         Ok(())
     }
 
-    /// The rooms to request now, besides those of `asked_keys`, which are requested already.
-    async fn next_rooms(&mut self, asked_keys: &HashSet<i32>) -> Result<Vec<StaleRoom>, Error> {
-        let places = AT_ONCE.saturating_sub(asked_keys.len());
+    /// The rooms to request now, besides those of `asked_ids`, which are requested already.
+    async fn next_rooms(&mut self, asked_ids: &HashSet<String>) -> Result<Vec<StaleRoom>, Error> {
+        let places = AT_ONCE.saturating_sub(asked_ids.len());
         if places == 0 || self.is_limited() {
             return Ok(Vec::new());
         }
         if self.queue.len() < places {
-            self.queue = self.read_stale_rooms(asked_keys).await?.into();
+            self.queue = self.read_stale_rooms(asked_ids).await?.into();
         }
         let next = self.queue.len().min(places);
         Ok(self.queue.drain(..next).collect())
     }
 
     /// Reads the next stale rooms, without those that are being requested or wait for a retry.
-    async fn read_stale_rooms(&self, asked_keys: &HashSet<i32>) -> Result<Vec<StaleRoom>, Error> {
+    async fn read_stale_rooms(&self, asked_ids: &HashSet<String>) -> Result<Vec<StaleRoom>, Error> {
         let is_given_up = |room: &Postponed| self.context.once && room.tries > TRIES_ONCE;
         let waits = |room: &Postponed| room.until > Instant::now() || is_given_up(room);
-        let waiting = self.postponed.iter().filter(|(_, room)| waits(room)).map(|(room_key, _)| room_key);
-        let except: Vec<i32> = waiting.chain(asked_keys).copied().collect();
+        let waiting = self.postponed.iter().filter(|(_, room)| waits(room)).map(|(room_id, _)| room_id);
+        let except: Vec<String> = waiting.chain(asked_ids).cloned().collect();
         Ok(self.context.writer.archive().stale_rooms(&except, PORTION).await?)
     }
 
     /// When the next postponed room is due. `None`: no room waits.
-    fn next_due(&self, asked_keys: &HashSet<i32>) -> Option<Instant> {
+    fn next_due(&self, asked_ids: &HashSet<String>) -> Option<Instant> {
         let once = self.context.once;
-        let rooms = self.postponed.iter().filter(|(room_key, _)| !asked_keys.contains(room_key));
+        let rooms = self.postponed.iter().filter(|(room_id, _)| !asked_ids.contains(room_id.as_str()));
         let rooms = rooms.map(|(_, room)| room).filter(|room| !once || room.tries <= TRIES_ONCE);
         let limited = self.limited_until.filter(|until| *until > Instant::now());
         let limited = limited.filter(|_| !once || self.limits <= TRIES_ONCE);
@@ -178,11 +178,11 @@ impl StateChecks<'_> {
         match checked {
             Checked::Done => {
                 self.limits = 0;
-                self.postponed.remove(&room.room_key);
+                self.postponed.remove(&room.room_id);
             }
             Checked::Stopped => {}
             Checked::Superseded => {
-                self.postpone(room.room_key);
+                self.postpone(&room.room_id);
             }
             Checked::Failed(error @ matrix::Error::RateLimited { .. }) => {
                 let pause = if let Retry::After(pause) = error.retry() { pause } else { AGAIN };
@@ -194,8 +194,8 @@ impl StateChecks<'_> {
                 self.limited_until = Some(Instant::now() + pause.max(AGAIN));
             }
             Checked::Refused(error) => {
-                let again = self.postpone(room.room_key);
-                if let Some(postponed) = self.postponed.get_mut(&room.room_key) {
+                let again = self.postpone(&room.room_id);
+                if let Some(postponed) = self.postponed.get_mut(&room.room_id) {
                     postponed.refusals.fail();
                 }
                 tracing::info!(
@@ -204,7 +204,7 @@ impl StateChecks<'_> {
                 );
             }
             Checked::Failed(error) => {
-                let again = self.postpone(room.room_key);
+                let again = self.postpone(&room.room_id);
                 tracing::warn!(
                     room.id = %room.room_id, %error, retry_in_s = again.as_secs(),
                     "failed to compare the current state with the homeserver's"
@@ -214,10 +214,10 @@ impl StateChecks<'_> {
     }
 
     /// Schedules a retry for the room: at once the first time, later with a growing delay. Returns the delay.
-    fn postpone(&mut self, room_key: i32) -> Duration {
+    fn postpone(&mut self, room_id: &str) -> Duration {
         let now = Instant::now();
         let new = || Postponed { until: now, tries: 0, refusals: Backoff::default() };
-        let room = self.postponed.entry(room_key).or_insert_with(new);
+        let room = self.postponed.entry(room_id.to_owned()).or_insert_with(new);
         let pause = room.tries.checked_sub(1).map_or(Duration::ZERO, |times| doubled(AGAIN, times, AT_LAST));
         room.until = now + pause;
         room.tries += 1;
@@ -254,13 +254,13 @@ async fn check(context: &Context, room: &StaleRoom, is_refused: bool) -> Result<
     match state {
         // The server no longer shows the state to this account: keep the stored one.
         None if room.watched => {
-            if !context.writer.keep_state(room.room_key, &request).await? {
+            if !context.writer.keep_state(&room.room_id, &request).await? {
                 return Ok(Checked::Superseded);
             }
         }
         // The usual case: replace the stored state.
         Some(state) if room.is_archived() => {
-            if !context.writer.reconcile(room.room_key, &request, &state).await? {
+            if !context.writer.reconcile(&room.room_id, &request, &state).await? {
                 return Ok(Checked::Superseded);
             }
         }
@@ -268,7 +268,7 @@ async fn check(context: &Context, room: &StaleRoom, is_refused: bool) -> Result<
         state => {
             let rooms = wanted_rooms(context, &mut account).await?;
             let state = state.as_ref();
-            if !context.writer.take_up_left_room(&account, &rooms, room.room_key, &request, state).await? {
+            if !context.writer.take_up_left_room(&account, &rooms, &room.room_id, &request, state).await? {
                 return Ok(Checked::Superseded);
             }
             context.walks_opened.notify_one();

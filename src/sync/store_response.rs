@@ -85,6 +85,7 @@ pub(super) async fn take_in(
         } else {
             context.write_slots.live(store).await?
         };
+        context.messages_stored.notify_one();
         if !outcome.needs_full_state {
             note(&outcome, stored_in + start.elapsed());
             context.active_rooms.mark(active.iter().map(|room_id| &**room_id));

@@ -19,6 +19,10 @@ const REQUEST: &str = "backscroll_request_duration_seconds";
 const COMMIT: &str = "backscroll_commit_duration_seconds";
 const SYNC_AGE: &str = "backscroll_seconds_since_sync";
 const GAPS: &str = "backscroll_open_gaps";
+const SEARCH_QUEUE: &str = "backscroll_search_queued_ranges";
+const SEARCH_LAG: &str = "backscroll_search_lag_seconds";
+const FINDINGS: &str = "backscroll_verification_findings";
+const VERIFIED_AGE: &str = "backscroll_verified_age_seconds";
 const WALKS: &str = "backscroll_walks";
 const ROOMS: &str = "backscroll_rooms";
 const DATABASE_SIZE: &str = "backscroll_database_size_bytes";
@@ -97,6 +101,14 @@ pub(crate) struct Gauges {
     pub(crate) database_bytes: i64,
     /// Gaps that are not filled yet.
     pub(crate) open_gaps: i64,
+    /// Ranges of messages that cannot be searched yet.
+    pub(crate) search_queued: i64,
+    /// The age of the oldest of them in seconds.
+    pub(crate) search_lag_s: f64,
+    /// Findings of the last verification of each room.
+    pub(crate) findings: i64,
+    /// Seconds since the last good verification of the room that has waited longest for the next. 0: none ever was.
+    pub(crate) verified_ago_s: f64,
     /// Walks by state. Every state is reported, so that a count that falls to zero is shown as 0.
     pub(crate) walks: Vec<(&'static str, i64)>,
     /// Watched rooms by the state of their history. Every state is reported.
@@ -160,6 +172,10 @@ fn set(gauges: &Gauges) {
         gauge!(SYNC_AGE).set(age);
     }
     gauge!(GAPS).set(gauges.open_gaps as f64);
+    gauge!(SEARCH_QUEUE).set(gauges.search_queued as f64);
+    gauge!(SEARCH_LAG).set(gauges.search_lag_s);
+    gauge!(FINDINGS).set(gauges.findings as f64);
+    gauge!(VERIFIED_AGE).set(gauges.verified_ago_s);
     gauge!(DATABASE_SIZE).set(gauges.database_bytes as f64);
     for &(state, count) in &gauges.walks {
         gauge!(WALKS, "state" => state).set(count as f64);
@@ -191,6 +207,18 @@ fn describe() {
          up to homeserver.sync_timeout in a quiet account."
     );
     describe_gauge!(GAPS, "Gaps in timelines that are not filled yet.");
+    describe_gauge!(SEARCH_QUEUE, "Ranges of messages that cannot be searched yet.");
+    describe_gauge!(
+        SEARCH_LAG,
+        Unit::Seconds,
+        "Age of the oldest message range that cannot be searched yet."
+    );
+    describe_gauge!(FINDINGS, "Findings of the last recorded verification of each room.");
+    describe_gauge!(
+        VERIFIED_AGE,
+        Unit::Seconds,
+        "Time since the last good verification of the room that has waited longest for the next; 0: none ever was."
+    );
     describe_gauge!(WALKS, "Backward walks by state.");
     describe_gauge!(ROOMS, "Archived rooms by the state of their history.");
     describe_gauge!(DATABASE_SIZE, Unit::Bytes, "Size of the database.");

@@ -28,12 +28,15 @@ pub(crate) fn duration(seconds: u64) -> String {
 
 /// The day, in UTC, of a time in milliseconds. A server may send any number.
 pub(crate) fn day(milliseconds: i64) -> String {
-    let (year, month, day) = civil(milliseconds.div_euclid(86_400_000));
-    if (1970..=9999).contains(&year) {
-        format!("{year:04}-{month:02}-{day:02}")
-    } else {
-        "odd date".to_owned()
-    }
+    let day = milliseconds.div_euclid(86_400_000);
+    let (year, ..) = civil(day);
+    if (1970..=9999).contains(&year) { date(day) } else { "odd date".to_owned() }
+}
+
+/// A day of any year, by its number since 1970-01-01, as PostgreSQL writes it.
+pub(crate) fn date(day: i64) -> String {
+    let (year, month, day) = civil(day);
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// Year, month and day from a number of days since 1970-01-01. Counts years from March, in eras of 400 years.

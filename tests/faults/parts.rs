@@ -46,7 +46,7 @@ async fn inject(stage: &Stage, daemon: &mut Daemon, room: &str, fault: Fault) {
 
 async fn set_aside(stage: &Stage, room: &str) -> Vec<String> {
     let sql = format!(
-        "select reason from archive.quarantine join archive.rooms using (room_key) where room_id = '{room}'"
+        "select reason from archive.quarantine join archive.rooms using (room_id) where room_id = '{room}'"
     );
     stage.database.column(&sql).await
 }
@@ -74,7 +74,8 @@ async fn rooms_without_an_id_cost_the_others_nothing() {
         stage.say(&room, &format!("live {number}"), 2);
         stage.agrees_in_order(&mut daemon, &room).await;
     }
-    let kept = "select count(*) || ' ' || min(reason) || ' ' || count(room_key) from archive.quarantine";
+    let kept =
+        "select count(*) || ' ' || min(reason) || ' ' || count(nullif(room_id, '')) from archive.quarantine";
     assert_eq!(stage.database.value(kept).await, format!("4 {NO_ID} 0"), "each id once");
     let status = stage.backscroll.run(&["status"]).await;
     assert!(status.stdout.contains("4 quarantined"), "{}", status.stdout);
@@ -176,7 +177,7 @@ async fn what_a_section_held_is_fetched_in_every_room() {
         stage.agrees_in_order(&mut daemon, &busy).await;
         stage.agrees_in_order(&mut daemon, &quiet).await;
         assert_eq!(
-            stage.database.value("select count(*) from archive.quarantine where room_key is null").await,
+            stage.database.value("select count(*) from archive.quarantine where room_id = ''").await,
             "1"
         );
         daemon.stop().await;

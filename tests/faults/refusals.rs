@@ -85,7 +85,7 @@ async fn a_passing_refusal_of_a_page_is_asked_again() {
     for (room, what) in rooms {
         assert_eq!(stage.difference(&room).await, None, "{what}");
         let walk = format!(
-            "select restarted, stalls from archive.walks join archive.rooms using (room_key)
+            "select restarted, stalls from archive.walks join archive.rooms using (room_id)
              where room_id = '{room}' and kind = 'history'"
         );
         assert_eq!(stage.database.rows(&walk).await, [["f", "0"]], "{what}");

@@ -275,7 +275,7 @@ async fn an_invite_shows_stripped_state_and_nothing_else() {
     daemon.until("it is invited", async || membership(&stage, &room).await == "invite").await;
     let count = |table: &str| {
         format!(
-            "select count(*) from archive.{table} join archive.rooms using (room_key)
+            "select count(*) from archive.{table} join archive.rooms using (room_id)
              where room_id = '{room}'"
         )
     };

@@ -501,9 +501,9 @@ async fn after_retain_and_back_only_the_originals_stay() {
     stage
         .database
         .run(
-            r"update archive.quarantine set event_ids = null where quarantine_id % 2 = 0;
-              insert into archive.quarantine (room_key, raw, raw_sha256, reason)
-              values (1, '\xff00', '\x00', 'test')",
+            r"update archive.quarantine set event_ids = null where get_byte(raw_sha256, 0) % 2 = 0;
+              insert into archive.quarantine (room_id, raw, raw_sha256, reason)
+              select room_id, '\xff00', '\x00', 'test' from archive.rooms",
         )
         .await;
     let stage = stage.set("redactions.policy", "honour");

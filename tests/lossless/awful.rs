@@ -4,17 +4,17 @@ use crate::support::homeserver::{ALICE, Json};
 
 /// Where an event must end.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     Event,
     Quarantine,
 }
 
 /// An event, and what is awful about it.
-pub(super) struct Awful {
-    pub(super) what: String,
-    pub(super) id: String,
-    pub(super) json: String,
-    pub(super) fate: Fate,
+pub(crate) struct Awful {
+    pub(crate) what: String,
+    pub(crate) id: String,
+    pub(crate) json: String,
+    pub(crate) fate: Fate,
 }
 
 /// An event's members, to be spoilt; the last of a name counts.
@@ -272,7 +272,7 @@ fn members() -> Vec<(&'static str, Fate, Spoil)> {
 }
 
 /// All of them, each with an id of its own; those about ids last.
-pub(super) fn events(room: &str) -> Vec<Awful> {
+pub(crate) fn events(room: &str) -> Vec<Awful> {
     let mut all = Vec::new();
     for (what, content) in contents() {
         let id = format!("$awful{}:model.test", all.len());

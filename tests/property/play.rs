@@ -76,7 +76,7 @@ impl Room {
 
 /// Plays the script, finds what only a whole walk can find, and compares.
 pub(super) async fn play(case: &Case) {
-    let mut play = settled(case).await;
+    let mut play = Box::pin(settled(case)).await;
     play.find_what_was_silent().await;
     oracle::assert_agrees(&play).await;
 }

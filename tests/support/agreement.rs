@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    derived::assert_derived,
     homeserver::{Json, stable_json},
     postgres::rows,
     synapse::{Synapse, User},
@@ -28,7 +29,7 @@ pub(crate) async fn stored(url: &str, room_id: &str, version: &str) -> Vec<Store
     let query = format!(
         "select event_id, position, redacts, redacted_by, replaces_state, type, sender, state_key,
                 origin_server_ts, content::text, encode(raw, 'hex')
-         from archive.events where room_key = (select room_key from archive.rooms where room_id = '{room_id}')
+         from archive.events where room_id = (select room_id from archive.rooms where room_id = '{room_id}')
          order by position nulls last, event_id"
     );
     let rows = rows(url, &query).await;
@@ -71,7 +72,7 @@ pub(crate) async fn assert_settled(url: &str) {
         (
             "walks",
             "select room_id, kind, w.state, last_error from archive.walks w
-             join archive.rooms using (room_key)
+             join archive.rooms using (room_id)
              where w.state <> 'done' and kind <> 'rewalk'",
         ),
         ("gaps", "select room_id, reason from gaps where state <> 'closed'"),
@@ -79,26 +80,27 @@ pub(crate) async fn assert_settled(url: &str) {
         (
             "miscounted rooms",
             "select room_id, event_count, count(event_id)
-             from archive.rooms left join archive.events using (room_key)
+             from archive.rooms left join archive.events using (room_id)
              group by room_id, event_count having event_count <> count(event_id)",
         ),
         (
             "state without its event",
-            "select room_key, type, state_key from archive.current_state s
+            "select room_id, type, state_key from archive.current_state s
              where not exists (select from archive.events e
-                               where e.room_key = s.room_key and e.event_id = s.event_id
+                               where e.room_id = s.room_id and e.event_id = s.event_id
                                  and e.type = s.type and e.state_key = s.state_key)",
         ),
         (
             "redactions not applied",
             "select r.* from archive.redactions r
-             join archive.events e on e.room_key = r.room_key and e.event_id = target_event_id
+             join archive.events e on e.room_id = r.room_id and e.event_id = target_event_id
              where r.state = 'pending'",
         ),
     ] {
         let left = rows(url, query).await;
         assert!(left.is_empty(), "{what}: {left:?}");
     }
+    Box::pin(assert_derived(url)).await;
 }
 
 /// The current state in the archive: type, state key, event id. In the escaped form that text columns have.
@@ -233,7 +235,7 @@ pub(crate) async fn assert_agrees(url: &str, synapse: &Synapse, user: &User, roo
     assert!(stray.is_empty(), "{room_id} {version}: neither in a page nor in force: {stray:?}");
 
     let query = format!(
-        "select count(raw) from archive.events join archive.rooms r using (room_key)
+        "select count(raw) from archive.events join archive.rooms r using (room_id)
                          where r.room_id = '{room_id}'"
     );
     let raw = rows(url, &query).await[0][0].parse().unwrap();

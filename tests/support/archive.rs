@@ -1,5 +1,7 @@
 //! What is compared of an archive.
 
+use std::time::{Duration, Instant};
+
 use super::postgres::{TestDatabase, rows};
 
 /// Everything that a run decides and no clock does: two archives of the same history have the same dump.
@@ -12,12 +14,12 @@ pub(crate) async fn dump(url: &str) -> Vec<String> {
         "select 'event', r.room_id, e.event_id, e.position, e.type, e.sender, e.state_key, e.origin_server_ts,
                 e.content, e.redacts, e.redacted_by, e.replaces_state, e.prev_content, e.relates_to,
                 e.rel_type, e.raw, e.stable_sha256
-         from archive.events e join archive.rooms r using (room_key) order by 2, 3",
+         from archive.events e join archive.rooms r using (room_id) order by 2, 3",
         "select 'state', room_id, type, state_key, event_id from current_state order by 2, 3, 4",
         "select 'redaction', r.room_id, x.target_event_id, x.redaction_event_id, x.state
-         from archive.redactions x join archive.rooms r using (room_key) order by 2, 3, 4",
+         from archive.redactions x join archive.rooms r using (room_id) order by 2, 3, 4",
         "select 'quarantine', r.room_id, q.raw, q.reason
-         from archive.quarantine q join archive.rooms r using (room_key) order by 2, 3",
+         from archive.quarantine q join archive.rooms r using (room_id) order by 2, 3",
     ] {
         dump.extend(rows(url, query).await.into_iter().map(|row| row.join("|")));
     }
@@ -34,9 +36,16 @@ pub(crate) async fn timeline(database: &TestDatabase, room_id: &str) -> Vec<Stri
         .await
 }
 
-/// Rows ever updated in the tables of the archive that hold what was archived.
+/// Rows ever updated in the tables of the archive that hold what was archived. No Backscroll may run: a session counts
+/// what it has done at its end, which may come after the end of its client.
 pub(crate) async fn updated_rows(database: &TestDatabase) -> String {
-    database.run("select pg_stat_force_next_flush()").await;
+    let others = "select count(*) from pg_stat_activity
+                  where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while database.value(others).await != "0" {
+        assert!(Instant::now() < deadline, "another session does not end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     database
         .value(
             "select string_agg(relname || '=' || n_tup_upd || '/' || n_tup_ins || '/' || n_tup_del,

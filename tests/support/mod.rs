@@ -4,6 +4,7 @@ pub(crate) mod agreement;
 pub(crate) mod archive;
 pub(crate) mod cluster;
 pub(crate) mod daemon;
+pub(crate) mod derived;
 pub(crate) mod fill;
 pub(crate) mod homeserver;
 pub(crate) mod postgres;

@@ -1,7 +1,9 @@
-//! A database for each test, on a real PostgreSQL: the one that `TEST_DATABASE_URL` names, else a private server from
-//! this machine's binaries, else a container; with `TEST_POSTGRES=container` the last two in the other order. Never
-//! skipped, and never the second choice in silence.
+//! A database for each test, on a real PostgreSQL: the one that `TEST_DATABASE_URL` names, else a private
+//! server from this machine's binaries, else a container; with `TEST_POSTGRES=container` the last two in the
+//! other order. Never skipped, and never the second choice in silence. With `TEST_CITUS_URL`, the databases
+//! are on that server, and distributed by `deploy/citus.sql`.
 
+mod citus;
 mod container;
 
 use std::{
@@ -29,13 +31,19 @@ struct Shared {
     url: String,
     template: String,
     // Held so that it runs as long as the process.
-    _server: Server,
+    server: Server,
 }
 
 enum Server {
     Given,
-    Private { _server: Box<postgres::Server> },
-    Container { _container: Box<Container> },
+    /// With the extension Citus.
+    Citus,
+    Private {
+        _server: Box<postgres::Server>,
+    },
+    Container {
+        _container: Box<Container>,
+    },
 }
 
 /// An empty database with the archive's schema. Dropped with the value.
@@ -48,6 +56,13 @@ pub(crate) struct TestDatabase {
 impl TestDatabase {
     pub(crate) async fn new() -> Self {
         let shared = SERVER.get_or_init(start).await;
+        if matches!(shared.server, Server::Citus) {
+            // Citus keeps in each database where its tables are, so that a copy of a template would name the
+            // template's.
+            let database = Self::new_empty().await;
+            citus::distribute(database.url()).await;
+            return database;
+        }
         Self::from_template(shared, &shared.template).await
     }
 
@@ -162,18 +177,22 @@ async fn run(connection: &mut PgConnection, sql: &str) {
 }
 
 async fn start() -> Shared {
+    let template = format!("backscroll_test_{}", std::process::id());
+    if let Ok(url) = std::env::var("TEST_CITUS_URL") {
+        citus::check(&url).await;
+        return Shared { url, template, server: Server::Citus };
+    }
     let (url, server) = match std::env::var("TEST_DATABASE_URL") {
         Ok(url) => (url, Server::Given),
         Err(_) => start_server().await,
     };
-    let template = format!("backscroll_test_{}", std::process::id());
     let mut admin = PgConnection::connect(&url).await.expect("connect to the test server");
     run(&mut admin, &format!("create database {template}")).await;
     admin.close().await.unwrap();
     let archive = Archive::connect(&with_database(&url, &template), 1).await.unwrap();
     archive.migrate().await.unwrap();
     archive.close().await;
-    Shared { url, template, _server: server }
+    Shared { url, template, server }
 }
 
 async fn start_server() -> (String, Server) {

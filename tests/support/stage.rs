@@ -159,7 +159,7 @@ impl Stage {
                      and state <> 'closed'
                  union all
                  select format('walk %s is %s', kind, w.state) from archive.walks w
-                     join archive.rooms using (room_key)
+                     join archive.rooms using (room_id)
                  where room_id = '{room}' and w.state <> 'done'
                      and (w.kind <> 'rewalk' or w.not_before <= now())
                  union all

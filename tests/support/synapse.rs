@@ -2,13 +2,14 @@
 //!
 //! [`Synapse::walk`] reads a room without any of Backscroll's code, for an archive to be held against.
 
-mod server;
+pub(crate) mod server;
 
 use std::{
     collections::HashSet,
     fmt::{self, Write as _},
     fs,
     net::TcpListener,
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -19,7 +20,8 @@ use serde_json::{Value, json, value::RawValue};
 use tempfile::TempDir;
 
 use self::server::{
-    Process, configure, copy_database, database_files, fast_directory, federating, make_administrator,
+    Process, configure, copy_database, database_files, export_data, fast_directory, federating,
+    make_administrator,
 };
 
 const TOKEN: &str = "the-application-service-may-act-as-anyone";
@@ -166,6 +168,15 @@ impl Synapse {
             fs::remove_file(file).expect("remove");
         }
         copy_database(backup.path(), self.directory.path());
+        self.restart().await;
+    }
+
+    /// What the admin command `export-data` writes about the user into this directory. The server does not run
+    /// meanwhile; its port stays the same from here on.
+    pub(crate) async fn export_data(&mut self, user: &User, directory: &Path) {
+        self.stop();
+        self.port = Some(port_of(&self.url));
+        export_data(self.directory.path(), &user.user_id, directory);
         self.restart().await;
     }
 

@@ -115,8 +115,8 @@ async fn who_is_gone_keeps_the_last_name() {
     assert_eq!(stage.database.value(&name).await, "Bob");
 }
 
-/// Two members of one name are distinguished by their ids, and only as long as there are two (specification, "Calculating
-/// the display name for a user").
+/// Two members of one name are distinguished by their ids, and only as long as there are two (specification,
+/// "Calculating the display name for a user").
 #[tokio::test]
 async fn equal_names_are_distinguished() {
     let stage = Stage::new().await;

@@ -79,7 +79,8 @@ fn specified() -> Vec<(&'static str, Value, Shown)> {
     cases
 }
 
-/// Extensible events (MSC1767), polls (MSC3381) and locations (MSC3488), by their stable and their older names.
+/// Extensible events (MSC1767), polls (MSC3381) and locations (MSC3488), by their stable and their older
+/// names.
 fn extensible() -> Vec<(&'static str, Value, Shown)> {
     let plain = |body| [NULL, body, NULL, NULL, NULL];
     let poll = json!({
@@ -283,7 +284,7 @@ async fn redacted_and_unstorable_messages_are_rows() {
     let expected: Vec<_> = kinds.iter().map(|kind| vec![kind, NULL, NULL, NULL, NULL, NULL]).collect();
     assert_eq!(stage.database.rows(redacted).await, expected);
     let odd = "select m.body, octet_length(e.raw) > 0 from messages m
-        join archive.events e using (room_key, event_id)
+        join archive.events e using (room_id, event_id)
                where not m.redacted order by m.event_id";
     assert_eq!(stage.database.rows(odd).await, [["a\u{fffd}b", "t"], ["a\u{fffd}b", "t"]]);
     stage.is_archived(&room).await;

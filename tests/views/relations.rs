@@ -13,8 +13,8 @@ async fn column(stage: &Stage, column: &str, event_id: &str) -> String {
     stage.database.rows(&sql).await.into_iter().map(|row| row.join(" | ")).collect()
 }
 
-/// Each breaks one requirement (specification, "Validity of replacement events"); the original stays, and the edit is no
-/// message of its own.
+/// Each breaks one requirement (specification, "Validity of replacement events"); the original stays, and the
+/// edit is no message of its own.
 #[tokio::test]
 async fn an_invalid_edit_changes_nothing() {
     let stage = Stage::new().await;
@@ -101,9 +101,15 @@ async fn the_latest_valid_edit_is_shown_and_keeps_the_relation() {
     assert_eq!(stage.database.rows(columns).await, expected);
     let edited_at = column(&stage, "extract(epoch from edited_at)::bigint", &original).await;
     assert_eq!(edited_at, "9000000000", "by origin_server_ts, not by arrival");
+    let versions = format!(
+        "select version, is_shown, body from message_versions where event_id = '{original}' order by version"
+    );
+    let expected = [["1", "f", "first"], ["2", "f", "older"], ["3", "t", "> my own quotation\n\nlast"]];
+    assert_eq!(stage.database.rows(&versions).await, expected);
 }
 
-/// Of edits of the same time the one with the largest id counts; a redacted edit, or one of a redacted message, does not.
+/// Of edits of the same time the one with the largest id counts; a redacted edit, or one of a redacted
+/// message, does not.
 #[tokio::test]
 async fn redactions_take_edits_back() {
     let stage = Stage::new().await;

@@ -75,7 +75,8 @@ async fn a_real_room_shows_as_in_a_client() {
     assert_eq!(database.rows(messages).await, expected);
     let reactions = "select sender_name, key from reactions order by position";
     assert_eq!(database.rows(reactions).await, [["Bob", "👍"], [&*alice.user_id, "👍"]]);
-    let votes = "select question, answer, sender_name from polls join poll_votes using (poll_id)";
+    let votes =
+        "select question, answer, v.sender_name from polls p join poll_votes v using (room_id, poll_id)";
     assert_eq!(database.rows(votes).await, [["Lunch?", "no", "Bob"]]);
     let members = "select membership, display_name, shown_name, power_level from members order by user_id";
     let [archiver, alice] = [&archiver, &alice].map(|user| &*user.user_id);

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::inspect::{Access, ConnectionLimit, FEWEST_CONNECTIONS, Inspection, Limited};
+use super::inspect::{Access, ConnectionLimit, FEWEST_CONNECTIONS, Inspection, Limited, Schema};
 use crate::{Exit, archive, text::escape};
 
 /// The subject of a finding.
@@ -197,6 +197,9 @@ fn schema(found: &Inspection) -> Option<Problem> {
             problem(Exit::Configuration, SCHEMA, text, ["use another database, or rename that schema"])
         });
     };
+    if schema.is_pre_release {
+        return Some(of_error(&archive::Error::PreReleaseSchema));
+    }
     if schema.found > schema.known {
         let error = archive::Error::NewerSchema { found: schema.found, known: schema.known };
         return Some(of_error(&error));
@@ -227,13 +230,14 @@ fn taken(found: &Inspection) -> Option<Problem> {
 }
 
 fn rights(found: &Inspection) -> Option<Problem> {
-    let lacking = found.schema.as_ref().filter(|schema| schema.missing > 0 && schema.found <= schema.known);
+    let is_ours = |schema: &&Schema| schema.found <= schema.known && !schema.is_pre_release;
+    let lacking = found.schema.as_ref().filter(is_ours).filter(|schema| schema.missing > 0);
     if let (Some(schema), Some(owner)) = (lacking, &found.foreign_owner) {
         let (role, owner) = (found.role.clone(), owner.clone());
         let error = archive::Error::OlderSchema { found: schema.found, known: schema.known, role, owner };
         return Some(of_error(&error));
     }
-    if found.permitted || found.schema.as_ref().is_some_and(|schema| schema.found > schema.known) {
+    if found.permitted || found.schema.as_ref().is_some_and(|schema| !is_ours(&schema)) {
         return None;
     }
     let (role, database) = (&found.role, &found.database);
@@ -294,7 +298,6 @@ pub(crate) fn unreachable(error: &archive::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::database::inspect::Schema;
 
     fn found() -> Inspection {
         Inspection {
@@ -313,13 +316,14 @@ mod tests {
             permitted: true,
             writer: None,
             wide_roles: Vec::new(),
+            search_is_limited: false,
             account: None,
         }
     }
 
     fn of(found: usize, known: usize, missing: usize, broken: Option<i64>) -> Schema {
         let version = |number| i64::try_from(number).unwrap();
-        Schema { found: version(found), known: version(known), missing, broken }
+        Schema { found: version(found), known: version(known), missing, broken, is_pre_release: false }
     }
 
     #[test]
@@ -377,6 +381,16 @@ mod tests {
                 },
                 Exit::Refused,
                 "run `backscroll migrate` as the owner, \"o\"",
+            ),
+            (
+                Inspection {
+                    schema: Some(Schema { is_pre_release: true, ..of(40, 9, 9, Some(1)) }),
+                    taken: vec!["table archive.rooms".to_owned()],
+                    permitted: false,
+                    ..found()
+                },
+                Exit::Configuration,
+                "from before the first release",
             ),
             (Inspection { permitted: false, ..found() }, Exit::Refused, "may not create"),
             (

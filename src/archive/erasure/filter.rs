@@ -27,7 +27,7 @@ impl<'u> Tombstones<'u> {
         Self { users: erased_users.iter().map(AsRef::as_ref).collect() }
     }
 
-    pub(in crate::archive) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 

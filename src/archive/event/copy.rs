@@ -94,10 +94,6 @@ impl Rows {
         self.buffer.extend(columns.to_be_bytes());
     }
 
-    pub(in crate::archive) fn int4(&mut self, value: i32) {
-        self.field(&[&value.to_be_bytes()]);
-    }
-
     pub(in crate::archive) fn int8(&mut self, value: Option<i64>) {
         match value {
             Some(value) => self.field(&[&value.to_be_bytes()]),

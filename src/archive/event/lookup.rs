@@ -1,6 +1,6 @@
 //! Looks up which events of a response are stored already, before it is stored.
 
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 use sqlx::PgConnection;
 
 use crate::{
@@ -39,6 +39,8 @@ pub(in crate::archive) struct Lookup {
     /// The recorded redactions of the events, and of the events that they edit or whose content they repeat. It may
     /// contain others.
     pub(in crate::archive) redactions: Redactions,
+    /// Messages of which an edit is stored, but not the message itself. It may contain others.
+    pub(in crate::archive) waiting_edits: HashSet<String>,
     /// The neighbour below the requested position.
     pub(in crate::archive) below: Option<Below>,
 }
@@ -89,7 +91,7 @@ impl LookupScope {
 /// `upper`, in one round trip. The transaction must hold the room's lock.
 pub(in crate::archive) async fn look_up(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     events: &[&Event],
     which: LookupScope,
     upper: Option<i64>,
@@ -108,11 +110,11 @@ pub(in crate::archive) async fn look_up(
         most_waiting: if is_many { FEW_WAITING } else { 0 },
         most_near: if which == LookupScope::NearPosition { events.len() } else { 0 },
     };
-    let row = look_up_row(&mut *connection, room_key, &asked, upper).await?;
+    let row = look_up_row(&mut *connection, room_id, &asked, upper).await?;
     let mut redactions: Redactions = row.waiting_targets.into_iter().zip(row.waiting_redactions).collect();
     if is_many && redactions.len() >= FEW_WAITING {
         let ids: Vec<&str> = ids().collect();
-        redactions = recorded(connection, room_key, &ids).await?;
+        redactions = recorded(connection, room_id, &ids).await?;
     }
     redactions.extend(row.targets.into_iter().zip(row.redactions));
     let mut known = KnownEvents::with_capacity(row.event_ids.len());
@@ -124,7 +126,25 @@ pub(in crate::archive) async fn look_up(
         known.insert(event_id, Known { position, has_prev_content, stable_sha256 });
     }
     let below = upper.map(|upper| Below { upper, position: row.below });
-    Ok(Lookup { known, redactions, below })
+    let mut waiting_edits: HashSet<String> = row.waiting_edits.into_iter().collect();
+    if waiting_edits.len() >= FEW_WAITING {
+        waiting_edits = edited_among(connection, room_id, &ids().collect::<Vec<_>>()).await?;
+    }
+    Ok(Lookup { known, redactions, waiting_edits, below })
+}
+
+/// Those of these messages for which an edit waits.
+async fn edited_among(
+    connection: &mut PgConnection,
+    room_id: &str,
+    event_ids: &[&str],
+) -> Result<HashSet<String>, Error> {
+    let edited = sqlx::query_scalar!(
+        "select message_id from archive.waiting_edits where room_id = $1 and message_id = any($2)",
+        room_id,
+        event_ids as &[&str]
+    );
+    Ok(edited.fetch_all(connection).await?.into_iter().collect())
 }
 
 /// What is looked up about the events of a page.
@@ -150,6 +170,7 @@ struct LookupRow {
     redactions: Vec<String>,
     waiting_targets: Vec<String>,
     waiting_redactions: Vec<String>,
+    waiting_edits: Vec<String>,
     below: Option<i64>,
 }
 
@@ -161,7 +182,7 @@ struct LookupRow {
 /// ordered so that the first comes last.
 async fn look_up_row(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     asked: &Asked<'_>,
     upper: Option<i64>,
 ) -> Result<LookupRow, Error> {
@@ -170,7 +191,7 @@ async fn look_up_row(
         r#"with near as materialized (
                select e.event_id, e.position, e.prev_content is not null as has_prev_content, e.stable_sha256, e.redacted_by
                from archive.events e
-               where e.room_key = $1 and e.position < $5
+               where e.room_id = $1 and e.position < $5
                order by e.position desc
                limit $6
            )
@@ -179,8 +200,9 @@ async fn look_up_row(
                   known.redactions as "known_redactions!: Vec<Option<String>>",
                   unstored.targets as "targets!", unstored.redactions as "redactions!",
                   waiting.targets as "waiting_targets!", waiting.redactions as "waiting_redactions!",
+                  array(select w.message_id from archive.waiting_edits w where w.room_id = $1 limit $7) as "waiting_edits!",
                   (select e.position from archive.events e
-                   where e.room_key = $1 and e.position < $5
+                   where e.room_id = $1 and e.position < $5
                    order by e.position desc limit 1) as below
            from (
                select coalesce(array_agg(stored.event_id), '{}') as event_ids,
@@ -189,7 +211,7 @@ async fn look_up_row(
                       coalesce(array_agg(stored.stable_sha256), '{}') as stable_sha256,
                       coalesce(array_agg(case when stored.redacted_by is not null then
                           (select r.redaction_event_id from archive.redactions r
-                           where r.room_key = $1 and r.target_event_id = stored.event_id and r.state <> 'refused'
+                           where r.room_id = $1 and r.target_event_id = stored.event_id and r.state <> 'refused'
                            order by r.recorded_at, r.redaction_event_id limit 1)
                       end), '{}') as redactions
                from (
@@ -200,7 +222,7 @@ async fn look_up_row(
                    cross join lateral (
                        select e.event_id, e.position, e.prev_content is not null, e.stable_sha256, e.redacted_by
                        from archive.events e
-                       where e.room_key = $1 and e.event_id = asked.event_id
+                       where e.room_id = $1 and e.event_id = asked.event_id
                        limit 1
                    ) as elsewhere
                    where asked.event_id not in (select event_id from near)
@@ -212,7 +234,7 @@ async fn look_up_row(
                from unnest($3::text[]) as asked (event_id)
                cross join lateral (
                    select r.target_event_id, r.redaction_event_id from archive.redactions r
-                   where r.room_key = $1 and r.target_event_id = asked.event_id and r.state <> 'refused'
+                   where r.room_id = $1 and r.target_event_id = asked.event_id and r.state <> 'refused'
                    order by r.recorded_at, r.redaction_event_id
                    limit 1
                ) as link
@@ -222,17 +244,18 @@ async fn look_up_row(
                       coalesce(array_agg(few.redaction_event_id), '{}') as redactions
                from (
                    select target_event_id, redaction_event_id from archive.redactions
-                   where room_key = $1 and state = 'pending'
+                   where room_id = $1 and state = 'pending'
                    order by recorded_at desc, redaction_event_id desc
                    limit $4
                ) as few
            ) as waiting"#,
-        room_key,
+        room_id,
         &asked.events as &[&str],
         &asked.unstored as &[&str],
         i64::try_from(asked.most_waiting).unwrap_or(i64::MAX),
         upper,
-        i64::try_from(asked.most_near).unwrap_or(i64::MAX)
+        i64::try_from(asked.most_near).unwrap_or(i64::MAX),
+        i64::try_from(FEW_WAITING).unwrap_or(i64::MAX)
     );
     Ok(row.fetch_one(connection).await?)
 }
@@ -241,62 +264,76 @@ async fn look_up_row(
 /// the rooms' locks.
 pub(in crate::archive) async fn look_up_rooms<'e>(
     connection: &mut PgConnection,
-    events: impl Iterator<Item = (i32, &'e Event)>,
-) -> Result<HashMap<i32, Lookup>, Error> {
-    let (mut room_keys, mut event_ids, mut are_stored) = (Vec::new(), Vec::new(), Vec::new());
-    for (room_key, event) in events {
+    events: impl Iterator<Item = (&'e str, &'e Event)>,
+) -> Result<HashMap<String, Lookup>, Error> {
+    let (mut room_ids, mut event_ids, mut are_stored) = (Vec::new(), Vec::new(), Vec::new());
+    for (room_id, event) in events {
         let concerned = concerned(event).map(|event_id| (event_id, true));
         let originals = event.replaced().into_iter().chain(redact::edited(event));
         for (event_id, may_be_stored) in concerned.chain(originals.map(|event_id| (event_id, false))) {
-            room_keys.push(room_key);
+            room_ids.push(room_id);
             event_ids.push(event_id);
             are_stored.push(may_be_stored);
         }
     }
-    let mut found: HashMap<i32, Lookup> = HashMap::new();
-    if room_keys.is_empty() {
+    let mut found: HashMap<String, Lookup> = HashMap::new();
+    if room_ids.is_empty() {
         return Ok(found);
     }
     // Lateral with a limit, for the same reason as in `look_up`.
     let stored = sqlx::query!(
-        r#"select asked.room_key as "room_key!", stored.event_id, stored.position,
+        r#"select asked.room_id as "room_id!", stored.event_id, stored.position,
                   stored.has_prev_content as "has_prev_content!", stored.stable_sha256
-           from unnest($1::int[], $2::text[], $3::boolean[]) as asked (room_key, event_id, may_be_stored)
+           from unnest($1::text[], $2::text[], $3::boolean[]) as asked (room_id, event_id, may_be_stored)
            cross join lateral (
                select e.event_id, e.position, e.prev_content is not null as has_prev_content, e.stable_sha256
                from archive.events e
-               where e.room_key = asked.room_key and e.event_id = asked.event_id
+               where e.room_id = asked.room_id and e.event_id = asked.event_id
                limit 1
            ) as stored
            where asked.may_be_stored"#,
-        &room_keys,
+        &room_ids as &[&str],
         &event_ids as &[&str],
         &are_stored
     )
     .fetch_all(&mut *connection)
     .await?;
     for row in stored {
-        let Lookup { known, .. } = found.entry(row.room_key).or_default();
+        let Lookup { known, .. } = found.entry(row.room_id).or_default();
         let (position, has_prev_content) = (row.position, row.has_prev_content);
         known.insert(row.event_id, Known { position, has_prev_content, stable_sha256: row.stable_sha256 });
     }
     let redactions = sqlx::query!(
-        r#"select asked.room_key as "room_key!", link.target_event_id, link.redaction_event_id
-           from unnest($1::int[], $2::text[]) as asked (room_key, event_id)
+        r#"select asked.room_id as "room_id!", link.target_event_id, link.redaction_event_id
+           from unnest($1::text[], $2::text[]) as asked (room_id, event_id)
            cross join lateral (
                select r.target_event_id, r.redaction_event_id from archive.redactions r
-               where r.room_key = asked.room_key and r.target_event_id = asked.event_id and r.state <> 'refused'
+               where r.room_id = asked.room_id and r.target_event_id = asked.event_id and r.state <> 'refused'
                order by r.recorded_at, r.redaction_event_id
                limit 1
            ) as link"#,
-        &room_keys,
+        &room_ids as &[&str],
+        &event_ids as &[&str]
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in redactions {
+        let Lookup { redactions, .. } = found.entry(row.room_id).or_default();
+        redactions.insert(row.target_event_id, row.redaction_event_id);
+    }
+    let edited = sqlx::query!(
+        r#"select asked.room_id as "room_id!", asked.event_id as "event_id!"
+           from unnest($1::text[], $2::text[]) as asked (room_id, event_id)
+           where exists (
+               select from archive.waiting_edits w
+               where w.room_id = asked.room_id and w.message_id = asked.event_id)"#,
+        &room_ids as &[&str],
         &event_ids as &[&str]
     )
     .fetch_all(connection)
     .await?;
-    for row in redactions {
-        let Lookup { redactions, .. } = found.entry(row.room_key).or_default();
-        redactions.insert(row.target_event_id, row.redaction_event_id);
+    for row in edited {
+        found.entry(row.room_id).or_default().waiting_edits.insert(row.event_id);
     }
     Ok(found)
 }
@@ -319,7 +356,7 @@ pub(in crate::archive) fn places(events: &[&Event], known: &KnownEvents) -> Vec<
 /// The recorded redactions of these events. Of several the first counts.
 pub(in crate::archive) async fn recorded(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     event_ids: &[&str],
 ) -> Result<Redactions, Error> {
     if event_ids.is_empty() {
@@ -332,11 +369,11 @@ pub(in crate::archive) async fn recorded(
          cross join lateral (
              select r.target_event_id, r.redaction_event_id
              from archive.redactions r
-             where r.room_key = $1 and r.target_event_id = asked.event_id and r.state <> 'refused'
+             where r.room_id = $1 and r.target_event_id = asked.event_id and r.state <> 'refused'
              order by r.recorded_at, r.redaction_event_id
              limit 1
          ) as link",
-        room_key,
+        room_id,
         event_ids as &[&str]
     )
     .fetch_all(connection)

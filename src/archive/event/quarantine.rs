@@ -40,13 +40,13 @@ pub(in crate::archive) async fn keep(
         let mut parts: Vec<_> = portion.into_iter().map(Part::of).collect();
         if policy == Policy::Honour {
             let all: Vec<&str> = parts.iter().flat_map(|part| &part.event_ids).map(String::as_str).collect();
-            let redactions = lookup::recorded(connection, room.room_key, &all).await?;
+            let redactions = lookup::recorded(connection, &room.room_id, &all).await?;
             parts.retain(|part| !part.event_ids.iter().any(|event_id| redactions.contains_key(event_id)));
         }
         parts.retain(|part| !tombstones.mentioned(&part.malformed.raw));
-        reasons.extend(insert(connection, Some(room.room_key), &parts).await?);
+        reasons.extend(insert(connection, &room.room_id, &parts).await?);
     }
-    warn(Some(room.room_key), &reasons);
+    warn(&room.room_id, &reasons);
     Ok(())
 }
 
@@ -67,9 +67,9 @@ pub(in crate::archive) async fn keep_roomless(
     for portion in portions(malformed) {
         let kept = portion.into_iter().filter(|bad| !tombstones.mentioned(&bad.raw));
         let parts: Vec<_> = kept.map(Part::of).collect();
-        reasons.extend(insert(connection, None, &parts).await?);
+        reasons.extend(insert(connection, NO_ROOM, &parts).await?);
     }
-    warn(None, &reasons);
+    warn(NO_ROOM, &reasons);
     Ok(())
 }
 
@@ -91,10 +91,13 @@ fn portions(malformed: &[Malformed]) -> Vec<Vec<&Malformed>> {
     portions
 }
 
+/// The room of parts that belong to no room.
+const NO_ROOM: &str = "";
+
 /// Returns the reasons of those that were not stored before.
 async fn insert(
     connection: &mut PgConnection,
-    room_key: Option<i32>,
+    room_id: &str,
     parts: &[Part<'_>],
 ) -> Result<Vec<String>, Error> {
     if parts.is_empty() {
@@ -107,12 +110,12 @@ async fn insert(
     let event_ids: Vec<String> =
         parts.iter().map(|part| serde_json::Value::from(part.event_ids.as_slice()).to_string()).collect();
     let reasons = sqlx::query_scalar!(
-        "insert into archive.quarantine (room_key, raw, raw_sha256, reason, event_ids)
+        "insert into archive.quarantine (room_id, raw, raw_sha256, reason, event_ids)
          select $1, part.raw, part.raw_sha256, part.reason, array(select json_array_elements_text(part.event_ids::json))
          from unnest($2::bytea[], $3::bytea[], $4::text[], $5::text[]) as part (raw, raw_sha256, reason, event_ids)
          on conflict do nothing
          returning reason",
-        room_key,
+        room_id,
         &raws as &[&[u8]],
         &hashes as &[&[u8]],
         &reasons as &[&str],
@@ -123,10 +126,10 @@ async fn insert(
     Ok(reasons)
 }
 
-fn warn(room_key: Option<i32>, reasons: &[String]) {
+fn warn(room_id: &str, reasons: &[String]) {
     if let Some(reason) = reasons.first() {
         tracing::warn!(
-            room.key = room_key,
+            room.id = Some(room_id).filter(|room_id| *room_id != NO_ROOM),
             part_count = reasons.len(),
             reason,
             "parts of a response could not be read; quarantined"

@@ -8,7 +8,7 @@ use super::{
     row::Placed,
 };
 use crate::{
-    archive::{Error, room::Room},
+    archive::{Error, derived::Derived, room::Room},
     matrix::{Event, redact},
 };
 
@@ -20,29 +20,34 @@ pub(in crate::archive) async fn replace_poorer(
     copies: &[&Placed<'_>],
     known: &KnownEvents,
     redactions: &Redactions,
+    derived: &mut Derived,
 ) -> Result<(), Error> {
     for event in copies.iter().map(|placed| placed.event) {
         let Some(stored) = known.get(&event.event_id) else { continue };
         // A copy that does not show its redaction is not a better one.
-        if event.uncommon().redacted_by.is_none()
-            && !redactions.contains_key(&event.event_id)
-            && event.stable_sha256.as_slice() != stored.stable_sha256
-            && redact::pruned(&room.room_id, room.room_version.as_deref(), event).stable_sha256.as_slice()
-                == stored.stable_sha256
+        if event.uncommon().redacted_by.is_some()
+            || redactions.contains_key(&event.event_id)
+            || event.stable_sha256.as_slice() == stored.stable_sha256
         {
-            replace(connection, room.room_key, event).await?;
+            continue;
+        }
+        let pruned = redact::pruned(&room.room_id, room.room_version.as_deref(), event);
+        if pruned.stable_sha256.as_slice() == stored.stable_sha256 {
+            replace(connection, &room.room_id, event).await?;
+            derived.note_changed(room, &pruned, event);
         }
     }
     Ok(())
 }
 
-async fn replace(connection: &mut PgConnection, room_key: i32, copy: &Event) -> Result<(), Error> {
+async fn replace(connection: &mut PgConnection, room_id: &str, copy: &Event) -> Result<(), Error> {
     let uncommon = copy.uncommon();
     sqlx::query!(
         "update archive.events
-         set content = $3::text::jsonb, stable_sha256 = $4, relates_to = $5, rel_type = $6, raw = $7
-         where room_key = $1 and event_id = $2 and redacted_by is null",
-        room_key,
+         set content = $3::text::jsonb, stable_sha256 = $4, relates_to = $5, rel_type = $6, raw = $7,
+             thread_root = case when $6 = 'm.thread' then $5 end
+         where room_id = $1 and event_id = $2 and redacted_by is null",
+        room_id,
         copy.event_id,
         copy.content,
         copy.stable_sha256.as_slice(),

@@ -13,6 +13,7 @@ pub(in crate::archive) struct StoredEvent {
     pub(in crate::archive) state_key: Option<String>,
     pub(in crate::archive) origin_server_ts: Option<i64>,
     pub(in crate::archive) redacts: Option<String>,
+    pub(in crate::archive) redacted_by: Option<String>,
     pub(in crate::archive) relates_to: Option<String>,
     pub(in crate::archive) rel_type: Option<String>,
     pub(in crate::archive) content: String,
@@ -30,7 +31,8 @@ impl StoredEvent {
             ..Event::default()
         };
         event.with_uncommon(|it| {
-            (it.redacts, it.relates_to, it.rel_type) = (self.redacts, self.relates_to, self.rel_type);
+            (it.redacts, it.redacted_by) = (self.redacts, self.redacted_by);
+            (it.relates_to, it.rel_type) = (self.relates_to, self.rel_type);
         })
     }
 }

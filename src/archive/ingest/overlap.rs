@@ -59,12 +59,12 @@ impl Overlap {
     pub(in crate::archive) async fn place(
         &self,
         connection: &mut PgConnection,
-        room_key: i32,
+        room_id: &str,
         places: &[Place],
     ) -> Result<Vec<Option<i64>>, Error> {
         let reported: Vec<Place> = self.counted(places).rev().copied().collect();
         let (newest_first, is_reported) = self.with_passed(&reported);
-        let placement = walk_down(connection, room_key, i64::MAX, &newest_first, None).await?;
+        let placement = walk_down(connection, room_id, i64::MAX, &newest_first, None).await?;
         let given = placement.positions.into_iter().zip(is_reported).rev();
         let mut given = given.filter(|(_, is_reported)| *is_reported).map(|(position, _)| position);
         let places = places.iter().zip(&self.counts);
@@ -102,7 +102,7 @@ impl Overlap {
 /// ones. Returns the overlap, and the newest event from before the walk.
 pub(in crate::archive) async fn ahead(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     newest: Option<EventPosition>,
     events: &[&Event],
     places: &[Place],
@@ -111,9 +111,9 @@ pub(in crate::archive) async fn ahead(
     if !events.iter().any(is_newest) {
         return Ok((None, newest));
     }
-    let before = neighbours::newest_before(connection, room_key, events).await?;
+    let before = neighbours::newest_before(connection, room_id, events).await?;
     let floor = before.as_ref().map(|(_, position)| *position);
-    let passed = walk::passed_from_newest(connection, room_key, floor).await?;
+    let passed = walk::passed_from_newest(connection, room_id, floor).await?;
     Ok((Some(Overlap::above(floor, places, passed)), before))
 }
 

@@ -68,7 +68,7 @@ impl Writer {
 
     async fn try_page(&self, fetched: FetchedPage<'_>, asked: LookupScope) -> Result<Walk, Error> {
         let walk = fetched.walk;
-        let mut transaction = self.begin_in_room(walk.room_key).await?;
+        let mut transaction = self.begin_in_room(&walk.room_id).await?;
         let after = match self.store_page(&mut transaction, fetched, asked).await {
             Ok(after) => after,
             Err(error) => {
@@ -91,7 +91,7 @@ impl Writer {
         asked: LookupScope,
     ) -> Result<Walk, Error> {
         let FetchedPage { walk, page, busy, settings } = fetched;
-        let mut room = room::get(connection, walk.room_key).await?;
+        let mut room = room::get(connection, &walk.room_id).await?;
         if !room.watched {
             return Err(Error::Unwatched);
         }
@@ -106,7 +106,7 @@ impl Writer {
 
         let mut after = walk.clone();
         let events = event::row::distinct(&page.chunk.events);
-        let mut found = look_up(connection, room.room_key, &events, asked, walk.upper_position).await?;
+        let mut found = look_up(connection, &room.room_id, &events, asked, walk.upper_position).await?;
         let known = lookup::places(&events, &found.known);
         let placement = place_page(connection, walk, &known, found.below).await?;
         let positions = placement.as_ref().map_or(&[][..], |placement| &placement.positions);
@@ -120,7 +120,7 @@ impl Writer {
         // A walk through the whole history meets the redacted events themselves.
         let whole = matches!(walk.kind, WalkKind::History | WalkKind::Rewalk);
         if !whole && redaction::names_no_target(&room, &events, &found.known) {
-            walk::rewalk_now(connection, room.room_key).await?;
+            walk::rewalk_now(connection, &room.room_id).await?;
         }
         let passed = Passed {
             end: page.end.as_ref(),
@@ -156,7 +156,7 @@ async fn place_page(
             None => return Ok(None),
         },
     };
-    let placement = go_down(connection, walk.room_key, upper, places, below).await?;
+    let placement = go_down(connection, &walk.room_id, upper, places, below).await?;
     let unplaced = placement.positions.iter().filter(|position| position.is_none()).count();
     if unplaced > 0 {
         tracing::warn!(
@@ -173,19 +173,19 @@ async fn place_page(
 /// different events, so the two never use the same space between neighbours.
 async fn go_down(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     upper: i64,
     places: &[Place],
     below: Option<Below>,
 ) -> Result<position::Placement, Error> {
     let Some((count, known)) = position::repeated(upper, places) else {
-        return walk_down(connection, room_key, upper, places, below).await;
+        return walk_down(connection, room_id, upper, places, below).await;
     };
-    let above = neighbours::above(connection, room_key, known).await?;
-    let again = walk_down(connection, room_key, above, &places[..count], None).await?;
+    let above = neighbours::above(connection, room_id, known).await?;
+    let again = walk_down(connection, room_id, above, &places[..count], None).await?;
     // `again.upper` is lower than `upper` if the walk has begun just below an event of the page, and the page has known
     // events above that.
-    let mut placement = walk_down(connection, room_key, again.upper, &places[count..], None).await?;
+    let mut placement = walk_down(connection, room_id, again.upper, &places[count..], None).await?;
     placement.positions.splice(..0, again.positions);
     Ok(placement)
 }
@@ -205,18 +205,18 @@ async fn edge_above(
     places: &[Place],
 ) -> Result<Option<i64>, Error> {
     if let Some(position) = places.iter().find_map(|place| place.position()) {
-        return neighbours::above(connection, walk.room_key, position).await.map(Some);
+        return neighbours::above(connection, &walk.room_id, position).await.map(Some);
     }
     if let Some(edge) = gap::edge_at(connection, walk).await? {
         return Ok(Some(edge));
     }
     let from_top = walk.cursor.is_none() || walk.kind != WalkKind::Operator;
-    let Top { newest, upper_edge, .. } = gap::top(connection, walk.room_key).await?;
+    let Top { newest, upper_edge, .. } = gap::top(connection, &walk.room_id).await?;
     match newest {
-        Some((_, newest)) if from_top => neighbours::above(connection, walk.room_key, newest).await.map(Some),
+        Some((_, newest)) if from_top => neighbours::above(connection, &walk.room_id, newest).await.map(Some),
         Some(_) if upper_edge.is_some() => Ok(None),
-        Some(_) if neighbours::create_position(connection, walk.room_key).await?.is_some() => Ok(None),
-        _ => neighbours::lowest(connection, walk.room_key).await.map(Some),
+        Some(_) if neighbours::create_position(connection, &walk.room_id).await?.is_some() => Ok(None),
+        _ => neighbours::lowest(connection, &walk.room_id).await.map(Some),
     }
 }
 
@@ -235,11 +235,13 @@ async fn bottom_passed(
         return Ok(true);
     }
     let Some(upper) = upper else { return Ok(false) };
-    if neighbours::create_position(connection, walk.room_key).await?.is_some_and(|create| create >= upper) {
+    if neighbours::create_position(connection, &walk.room_id).await?.is_some_and(|create| create >= upper) {
         return Ok(true);
     }
-    let Some(gap_id) = walk.gap_id else { return Ok(false) };
-    gap::is_passed(connection, gap_id, upper).await
+    if walk.gap_id.is_none() {
+        return Ok(false);
+    }
+    gap::is_passed(connection, walk, upper).await
 }
 
 /// Whether a gap's walk has reached the events below the gap, or a walk through the whole history has reached events
@@ -253,7 +255,7 @@ async fn lower_passed(
     if walk.kind == WalkKind::History {
         return Ok(known.iter().any(|place| place.position().is_some()));
     }
-    let (Some(gap_id), Some(upper)) = (walk.gap_id, upper) else { return Ok(false) };
-    let lower = gap::lower_position(connection, gap_id, walk.kind).await?;
+    let (Some(_), Some(upper)) = (walk.gap_id, upper) else { return Ok(false) };
+    let lower = gap::lower_position(connection, walk).await?;
     Ok(lower.is_some_and(|lower| upper <= lower))
 }

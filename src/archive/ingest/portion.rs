@@ -28,9 +28,9 @@ use crate::{
 /// once.
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Portion {
-    found: foldhash::HashMap<i32, Lookup>,
-    tops: HashMap<i32, Top>,
-    pointers: HashMap<i32, Pointers>,
+    found: foldhash::HashMap<String, Lookup>,
+    tops: HashMap<String, Top>,
+    pointers: HashMap<String, Pointers>,
     rows: NewRows,
     pub(in crate::archive) changes: Changes,
     moved: Vec<Pointers>,
@@ -41,37 +41,38 @@ impl Portion {
     pub(in crate::archive) async fn load(
         connection: &mut PgConnection,
         update: &[(Room, &RoomUpdate)],
-        made: &HashSet<i32>,
+        made: &HashSet<&str>,
     ) -> Result<Self, Error> {
-        let old = || update.iter().filter(|(room, _)| !made.contains(&room.room_key));
-        let events =
-            || old().flat_map(|(room, update)| state_events(update).map(|event| (room.room_key, event)));
+        let old = || update.iter().filter(|(room, _)| !made.contains(room.room_id.as_str()));
+        let events = || {
+            old().flat_map(|(room, update)| state_events(update).map(|event| (room.room_id.as_str(), event)))
+        };
         let found = look_up_rooms(connection, events()).await?;
         let pointers = Pointers::load_for(connection, events()).await?;
-        let room_keys: Vec<i32> = old().map(|(room, _)| room.room_key).collect();
+        let room_ids: Vec<&str> = old().map(|(room, _)| room.room_id.as_str()).collect();
         let tops =
-            if room_keys.is_empty() { HashMap::new() } else { gap::tops(connection, &room_keys).await? };
+            if room_ids.is_empty() { HashMap::new() } else { gap::tops(connection, &room_ids).await? };
         Ok(Self { found, tops, pointers, ..Self::default() })
     }
 
     /// The look-up of the room's events in the response, including those that were stored meanwhile.
-    pub(in crate::archive) fn found(&mut self, room_key: i32) -> &mut Lookup {
-        self.found.entry(room_key).or_default()
+    pub(in crate::archive) fn found(&mut self, room_id: &str) -> &mut Lookup {
+        self.found.entry(room_id.to_owned()).or_default()
     }
 
     /// The stored events among them.
-    pub(in crate::archive) fn known(&mut self, room_key: i32) -> &KnownEvents {
-        &self.found(room_key).known
+    pub(in crate::archive) fn known(&mut self, room_id: &str) -> &KnownEvents {
+        &self.found(room_id).known
     }
 
     /// The end of the room's timeline before the response.
-    pub(in crate::archive) fn top(&mut self, room_key: i32) -> Top {
-        self.tops.remove(&room_key).unwrap_or_default()
+    pub(in crate::archive) fn top(&mut self, room_id: &str) -> Top {
+        self.tops.remove(room_id).unwrap_or_default()
     }
 
     /// The pointers of the state keys that the response contains.
-    pub(in crate::archive) fn pointers(&mut self, room_key: i32) -> Pointers {
-        self.pointers.remove(&room_key).unwrap_or_else(|| Pointers::none(room_key))
+    pub(in crate::archive) fn pointers(&mut self, room_id: &str) -> Pointers {
+        self.pointers.remove(room_id).unwrap_or_else(|| Pointers::none(room_id))
     }
 
     /// Collects the moves of the pointers.
@@ -83,7 +84,7 @@ impl Portion {
 
     /// Writes the collected changes.
     pub(in crate::archive) async fn write(mut self, connection: &mut PgConnection) -> Result<(), Error> {
-        self.rows.write(connection).await?;
+        self.rows.finish(connection).await?;
         current_state::save_all(connection, &self.moved).await?;
         self.changes.write(connection).await
     }
@@ -99,7 +100,7 @@ impl Writer {
         events: &[&Event],
         positions: &[Option<i64>],
     ) -> Result<usize, Error> {
-        let found = portion.found.entry(room.room_key).or_default();
+        let found = portion.found.entry(room.room_id.clone()).or_default();
         let placed = with_positions(events, positions);
         let new = event::gather(connection, self.policy(), room, &placed, found, &mut portion.rows).await?;
         portion.changes.count(room, new);

@@ -19,13 +19,13 @@ pub(in crate::archive) struct Response<'a> {
 #[derive(Debug, Default)]
 pub(in crate::archive) struct Afterwards {
     /// Rooms whose whole state is stored, and whose history walks begin at `next_batch`.
-    pub(in crate::archive) begun: Vec<i32>,
+    pub(in crate::archive) begun: Vec<String>,
     /// The same, for rooms where the operator has set the token to begin at.
     pub(in crate::archive) begun_by_operator: Vec<Room>,
     /// The rooms among these in which the operator has begun a walk.
-    pub(in crate::archive) handed_over: Vec<i32>,
+    pub(in crate::archive) handed_over: Vec<String>,
     /// Rooms with a truncated or partial history, which is walked again.
-    pub(in crate::archive) partial: Vec<i32>,
+    pub(in crate::archive) partial: Vec<String>,
 }
 
 impl Response<'_> {

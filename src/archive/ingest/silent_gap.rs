@@ -24,7 +24,7 @@ pub(in crate::archive) const REASON: &str = "the server left events out of the s
 /// An event that is no longer visible opens a gap only once, for the first new event that replaced it.
 pub(in crate::archive) async fn is_shown(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     update: &RoomUpdate,
 ) -> Result<bool, Error> {
     let in_timeline: HashSet<&str> =
@@ -52,7 +52,7 @@ pub(in crate::archive) async fn is_shown(
     let is_shown = sqlx::query_scalar!(
         r#"with known as not materialized (
                select event_id, type, state_key, replaces_state from archive.events
-               where room_key = $1
+               where room_id = $1
                  and (position is not null or received_at <= (select max(synced_at) from archive.accounts))
            )
            select exists (
@@ -63,7 +63,7 @@ pub(in crate::archive) async fn is_shown(
                                  where known.type = hint.type and known.state_key = hint.state_key
                                    and known.replaces_state = hint.replaced)
            ) as "is_shown!""#,
-        room_key,
+        room_id,
         &event_ids as &[&str],
         &types as &[&str],
         &state_keys as &[&str],

@@ -30,13 +30,13 @@ impl Writer {
     /// changed, because a `/sync` response has reported the state since the request.
     pub(crate) async fn reconcile(
         &self,
-        room_key: i32,
+        room_id: &str,
         request: &StateRequest<'_>,
         state: &Events,
     ) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
-        lock_room(&mut transaction, room_key).await?;
-        let room = room::get(&mut transaction, room_key).await?;
+        lock_room(&mut transaction, room_id).await?;
+        let room = room::get(&mut transaction, room_id).await?;
         if !room.watched {
             // The room was paused or removed during the request.
             transaction.undo(None).await;
@@ -52,7 +52,7 @@ impl Writer {
         known.room_version = room.room_version.clone().or_else(|| create.map(room_state::declared_version));
         room::update(&mut transaction, &room, &known).await?;
         self.store_state(&mut transaction, &known, state, Cause::Reconcile).await?;
-        room::set_stale(&mut transaction, room_key, false).await?;
+        room::set_stale(&mut transaction, room_id, false).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -81,9 +81,9 @@ impl Writer {
             self.store_unplaced(connection, room, &events).await?;
         }
         if names_no_target {
-            walk::rewalk_now(connection, room.room_key).await?;
+            walk::rewalk_now(connection, &room.room_id).await?;
         }
-        let mut pointers = Pointers::load(connection, room.room_key).await?;
+        let mut pointers = Pointers::load(connection, &room.room_id).await?;
         pointers.point(&state.events, cause);
         // An event that could not be read may be the current one of any key.
         if state.malformed.is_empty() {
@@ -94,14 +94,14 @@ impl Writer {
 
     /// Keeps a room's current state, because the server no longer returns it to this account. Returns false if a
     /// `/sync` response has reported the state since the request.
-    pub(crate) async fn keep_state(&self, room_key: i32, request: &StateRequest<'_>) -> Result<bool, Error> {
+    pub(crate) async fn keep_state(&self, room_id: &str, request: &StateRequest<'_>) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
-        lock_room(&mut transaction, room_key).await?;
+        lock_room(&mut transaction, room_id).await?;
         if request.is_outdated() {
             transaction.undo(None).await;
             return Ok(false);
         }
-        room::set_stale(&mut transaction, room_key, false).await?;
+        room::set_stale(&mut transaction, room_id, false).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -114,10 +114,10 @@ impl Writer {
         events: impl IntoIterator<Item = &Event>,
     ) -> Result<usize, Error> {
         let events = event::row::distinct(events);
-        let mut found = look_up(connection, room.room_key, &events, LookupScope::All, None).await?;
+        let mut found = look_up(connection, &room.room_id, &events, LookupScope::All, None).await?;
         let unplaced = with_positions(&events, &[]);
         let new = event::store(connection, self.policy(), room, &unplaced, &mut found).await?;
-        room::count_events(connection, room.room_key, new).await?;
+        room::count_events(connection, &room.room_id, new).await?;
         Ok(new)
     }
 }

@@ -132,7 +132,7 @@ impl Intake<'_> {
             }
             portion.write(connection).await?;
             if let Some((room, _)) = rest.first_mut().filter(|_| again) {
-                *room = room::get(connection, room.room_key).await?;
+                *room = room::get(connection, &room.room_id).await?;
             }
         }
         Ok(())
@@ -181,24 +181,28 @@ async fn follow_up(
     next_batch: &str,
 ) -> Result<(), Error> {
     let Afterwards { begun, begun_by_operator, handed_over, partial } = afterwards;
-    for room_key in handed_over {
-        operator::hand_over(connection, *room_key, next_batch).await?;
+    for room_id in handed_over {
+        operator::hand_over(connection, room_id, next_batch).await?;
     }
-    let by_operator: Vec<i32> = begun_by_operator.iter().map(|room| room.room_key).collect();
-    for room_keys in [begun, &by_operator] {
-        if !room_keys.is_empty() {
-            room::mark_bootstrapped(connection, room_keys).await?;
+    let by_operator: Vec<&str> = begun_by_operator.iter().map(|room| room.room_id.as_str()).collect();
+    for room_ids in [&ids(begun), &by_operator] {
+        if !room_ids.is_empty() {
+            room::mark_bootstrapped(connection, room_ids).await?;
         }
     }
     for room in begun_by_operator {
         history::begin(connection, rooms, room, next_batch).await?;
     }
-    for room_keys in [begun, partial] {
-        if !room_keys.is_empty() {
-            history::open_all(connection, room_keys, next_batch).await?;
+    for room_ids in [&ids(begun), &ids(partial)] {
+        if !room_ids.is_empty() {
+            history::open_all(connection, room_ids, next_batch).await?;
         }
     }
     Ok(())
+}
+
+fn ids(rooms: &[String]) -> Vec<&str> {
+    rooms.iter().map(String::as_str).collect()
 }
 
 type Updates<'b> = Vec<(Room, &'b RoomUpdate)>;
@@ -206,7 +210,7 @@ type Updates<'b> = Vec<(Room, &'b RoomUpdate)>;
 /// Takes rooms from `rest`, which is ordered by room, until a room would be taken twice. Returns whether that is the
 /// reason why it stopped.
 fn take_each_once<'b>(rest: &mut Updates<'b>) -> (Updates<'b>, bool) {
-    let is_same = |pair: &[(Room, &RoomUpdate)]| matches!(pair, [(left, _), (right, _)] if left.room_key == right.room_key);
+    let is_same = |pair: &[(Room, &RoomUpdate)]| matches!(pair, [(left, _), (right, _)] if left.room_id == right.room_id);
     let again = rest.windows(2).position(is_same).map(|last| last + 1);
     let most = ROOMS.min(rest.len());
     let len = again.map_or(most, |again| again.min(most));

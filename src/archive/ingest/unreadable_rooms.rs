@@ -23,30 +23,31 @@ pub(in crate::archive) async fn open_gaps_everywhere(
     next_batch: &str,
 ) -> Result<(), Error> {
     let Some(since) = account.since.as_deref() else { return Ok(()) };
-    let room_keys = sqlx::query_scalar!(
-        "select room_key from archive.rooms
-         where watched and bootstrapped and membership = 'join' order by room_key"
+    let room_ids = sqlx::query_scalar!(
+        "select room_id from archive.rooms
+         where watched and bootstrapped and membership = 'join' order by room_id"
     )
     .fetch_all(&mut *connection)
     .await?;
-    lock_rooms(connection, &room_keys).await?;
-    for room_keys in room_keys.chunks(TOGETHER) {
-        let mut tops = gap::tops(connection, room_keys).await?;
-        for room_key in room_keys {
-            let top = tops.remove(room_key).unwrap_or_default();
-            if !lengthen(connection, *room_key, &top, next_batch).await? {
-                open(connection, *room_key, top, since, next_batch).await?;
+    let room_ids: Vec<&str> = room_ids.iter().map(String::as_str).collect();
+    lock_rooms(connection, &room_ids).await?;
+    for room_ids in room_ids.chunks(TOGETHER) {
+        let mut tops = gap::tops(connection, room_ids).await?;
+        for room_id in room_ids {
+            let top = tops.remove(*room_id).unwrap_or_default();
+            if !lengthen(connection, room_id, &top, next_batch).await? {
+                open(connection, room_id, top, since, next_batch).await?;
             }
         }
     }
     room::mark_states_stale(connection).await?;
-    tracing::warn!(room_count = room_keys.len(), "{REASON}: their messages are fetched one room at a time");
+    tracing::warn!(room_count = room_ids.len(), "{REASON}: their messages are fetched one room at a time");
     Ok(())
 }
 
 async fn lengthen(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     top: &Top,
     next_batch: &str,
 ) -> Result<bool, Error> {
@@ -55,12 +56,12 @@ async fn lengthen(
         "with unbegun as (
              update archive.walks w set from_token = $2, cursor = $2
              from archive.gaps g
-             where g.room_key = $1 and g.state = 'open' and g.reason = $3 and g.lower_event_id is not distinct from $4
-               and w.gap_id = g.gap_id and w.kind = 'gap_since' and w.state = 'open' and w.pages = 0
+             where g.room_id = $1 and g.state = 'open' and g.reason = $3 and g.lower_event_id is not distinct from $4
+               and w.room_id = $1 and w.gap_id = g.gap_id and w.kind = 'gap_since' and w.state = 'open' and w.pages = 0
              returning w.gap_id
          )
-         update archive.gaps g set upper_token = $2 from unbegun where g.gap_id = unbegun.gap_id",
-        room_key,
+         update archive.gaps g set upper_token = $2 from unbegun where g.room_id = $1 and g.gap_id = unbegun.gap_id",
+        room_id,
         next_batch,
         REASON,
         newest
@@ -72,13 +73,13 @@ async fn lengthen(
 
 async fn open(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     top: Top,
     since: &str,
     next_batch: &str,
 ) -> Result<(), Error> {
     let gap = NewGap {
-        room_key,
+        room_id,
         reason: REASON,
         upper_token: Some(next_batch),
         lower_token: Some(since),

@@ -14,7 +14,7 @@ use crate::{
 /// with the redaction, and adds it to `redactions`.
 pub(in crate::archive) async fn edits(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     events: &[&Event],
     links: &[(&str, &str)],
     redactions: &mut Redactions,
@@ -34,7 +34,7 @@ pub(in crate::archive) async fn edits(
     let mut all = Vec::new();
     // An edit may itself have been edited, by a client that breaks the rules.
     while !originals.is_empty() {
-        let stored = stored(connection, room_key, &originals, &mut senders).await?;
+        let stored = stored(connection, room_id, &originals, &mut senders).await?;
         let served = events.iter().filter_map(|event| {
             let original =
                 redact::edited(event).filter(|id| originals.iter().any(|original| original == id))?;
@@ -70,7 +70,7 @@ struct Edit {
 /// The stored edits of `originals`, by any sender. Adds the senders of stored originals to `senders`.
 async fn stored(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     originals: &[String],
     senders: &mut HashMap<String, String>,
 ) -> Result<Vec<Edit>, Error> {
@@ -81,16 +81,16 @@ async fn stored(
            from unnest($2::text[]) as original (event_id)
            left join lateral (
                select e.sender from archive.events e
-               where e.room_key = $1 and e.event_id = original.event_id
+               where e.room_id = $1 and e.event_id = original.event_id
                limit 1
            ) as o on true
            left join lateral (
                select e.event_id, e.sender from archive.events e
-               where e.room_key = $1 and e.relates_to = original.event_id and e.rel_type = 'm.replace' and e.state_key is null
+               where e.room_id = $1 and e.relates_to = original.event_id and e.rel_type = 'm.replace' and e.state_key is null
                  and e.redacted_by is null
                offset 0
            ) as edit on true"#,
-        room_key,
+        room_id,
         originals
     )
     .fetch_all(connection)

@@ -14,10 +14,12 @@ pub(super) use self::{
 };
 use super::{
     Error,
+    derived::Derived,
     event::{
         lookup::{KnownEvents, LookupScope, look_up},
         row::StoredEvent,
     },
+    evidence,
     room::Room,
 };
 use crate::{
@@ -56,6 +58,7 @@ pub(super) async fn record(
         return Ok(());
     }
     let (targets, redactions): (Vec<&str>, Vec<&str>) = links.iter().copied().unzip();
+    evidence::redact(connection, policy, room, &targets).await?;
     let quarantined = sqlx::query!(
         "with stored as (
              select e.event_id,
@@ -63,11 +66,11 @@ pub(super) async fn record(
              from unnest($4::text[]) as settled (event_id)
              cross join lateral (
                  select event_id, type, redacted_by from archive.events
-                 where room_key = $1 and event_id = settled.event_id
+                 where room_id = $1 and event_id = settled.event_id
                  limit 1
              ) as e
          ), recorded as (
-             insert into archive.redactions (room_key, target_event_id, redaction_event_id, state)
+             insert into archive.redactions (room_id, target_event_id, redaction_event_id, state)
              select $1, link.target, link.redaction, coalesce(stored.state, 'pending')
              from unnest($2::text[], $3::text[]) as link (target, redaction)
              left join stored on stored.event_id = link.target
@@ -75,12 +78,12 @@ pub(super) async fn record(
          ), settled as (
              update archive.redactions r set state = stored.state
              from stored
-             where r.room_key = $1 and r.target_event_id = stored.event_id and r.state = 'pending'
+             where r.room_id = $1 and r.target_event_id = stored.event_id and r.state = 'pending'
                and stored.state is not null
          )
-         select quarantine_id, raw, event_ids from archive.quarantine
-         where room_key = $1 and $5 and (event_ids && $2::text[] or event_ids is null)",
-        room.room_key,
+         select raw_sha256, raw, event_ids from archive.quarantine
+         where room_id = $1 and $5 and (event_ids && $2::text[] or event_ids is null)",
+        room.room_id,
         &targets as &[&str],
         &redactions as &[&str],
         settled,
@@ -92,15 +95,19 @@ pub(super) async fn record(
         let event_ids = str::from_utf8(raw).map(event_ids::event_ids).unwrap_or_default();
         event_ids.iter().any(|event_id| targets.contains(&event_id.as_str()))
     };
-    let theirs: Vec<i64> = quarantined
+    let theirs: Vec<Vec<u8>> = quarantined
         .into_iter()
         .filter(|row| row.event_ids.is_some() || is_target(&row.raw))
-        .map(|row| row.quarantine_id)
+        .map(|row| row.raw_sha256)
         .collect();
     if !theirs.is_empty() {
-        sqlx::query!("delete from archive.quarantine where quarantine_id = any($1)", &theirs)
-            .execute(connection)
-            .await?;
+        sqlx::query!(
+            "delete from archive.quarantine where room_id = $1 and raw_sha256 = any($2)",
+            room.room_id,
+            &theirs
+        )
+        .execute(connection)
+        .await?;
     }
     Ok(())
 }
@@ -124,7 +131,7 @@ pub(super) async fn state_names_no_target<'e>(
     state: impl Iterator<Item = &'e Event>,
 ) -> Result<bool, Error> {
     let removals = removals(state);
-    let known = look_up(connection, room.room_key, &removals, LookupScope::All, None).await?.known;
+    let known = look_up(connection, &room.room_id, &removals, LookupScope::All, None).await?.known;
     Ok(names_no_target(room, &removals, &known))
 }
 
@@ -163,6 +170,7 @@ pub(super) async fn apply(
     targets: &[String],
     served: &HashMap<&str, &Event>,
     redactions: &Redactions,
+    derived: &mut Derived,
 ) -> Result<Vec<String>, Error> {
     if targets.is_empty() {
         return Ok(Vec::new());
@@ -171,12 +179,12 @@ pub(super) async fn apply(
     let better: Vec<&str> = if by_rules { Vec::new() } else { served.keys().copied().collect() };
     let full = sqlx::query_as!(
         StoredEvent,
-        r#"select event_id, type as event_type, sender, state_key, origin_server_ts, redacts, relates_to, rel_type,
+        r#"select event_id, type as event_type, sender, state_key, origin_server_ts, redacts, redacted_by, relates_to, rel_type,
                   content::text as "content!"
            from archive.events
-           where room_key = $1 and event_id = any($2) and (redacted_by is null or event_id = any($3))
+           where room_id = $1 and event_id = any($2) and (redacted_by is null or event_id = any($3))
              and type <> 'm.room.create'"#,
-        room.room_key,
+        room.room_id,
         targets,
         &better as &[&str]
     )
@@ -190,7 +198,8 @@ pub(super) async fn apply(
             None => redacted_copy(room, &stored, redactions),
         };
         if let Some(copy) = copy {
-            overwrite(connection, policy, room.room_key, &copy).await?;
+            overwrite(connection, policy, &room.room_id, &copy).await?;
+            derived.note_changed(room, &stored, &copy);
             if copy.state_key.is_some() {
                 pruned.push(copy.event_id);
             }
@@ -203,16 +212,16 @@ pub(super) async fn apply(
 async fn overwrite(
     connection: &mut PgConnection,
     policy: Policy,
-    room_key: i32,
+    room_id: &str,
     copy: &Event,
 ) -> Result<(), Error> {
     if policy == Policy::Retain {
         sqlx::query!(
-            "insert into archive.originals (room_key, event_id, content, raw)
-             select room_key, event_id, content, raw from archive.events
-             where room_key = $1 and event_id = $2 and redacted_by is null
+            "insert into archive.originals (room_id, event_id, content, raw)
+             select room_id, event_id, content, raw from archive.events
+             where room_id = $1 and event_id = $2 and redacted_by is null
              on conflict do nothing",
-            room_key,
+            room_id,
             copy.event_id
         )
         .execute(&mut *connection)
@@ -220,15 +229,18 @@ async fn overwrite(
     }
     sqlx::query!(
         "update archive.events
-         set content = $3::text::jsonb, redacted_by = $4, stable_sha256 = $5, relates_to = $6, rel_type = $7, raw = null
-         where room_key = $1 and event_id = $2 and (redacted_by is null or stable_sha256 <> $5)",
-        room_key,
+         set content = $3::text::jsonb, redacted_by = $4, stable_sha256 = $5, relates_to = $6, rel_type = $7, raw = $8,
+             thread_root = case when $7 = 'm.thread' then $6 end, edited_by = null, edited_at = null, edit_count = null,
+             edited_content = null
+         where room_id = $1 and event_id = $2 and (redacted_by is null or stable_sha256 <> $5)",
+        room_id,
         copy.event_id,
         copy.content,
         copy.uncommon().redacted_by,
         copy.stable_sha256.as_slice(),
         copy.uncommon().relates_to,
-        copy.uncommon().rel_type
+        copy.uncommon().rel_type,
+        copy.uncommon().raw.as_deref().map(str::as_bytes)
     )
     .execute(connection)
     .await?;

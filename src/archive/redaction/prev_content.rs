@@ -4,7 +4,7 @@
 use sqlx::PgConnection;
 
 use crate::{
-    archive::{Error, room::Room},
+    archive::{Error, derived::Derived, room::Room},
     matrix::{Event, redact},
 };
 
@@ -15,38 +15,41 @@ pub(in crate::archive) async fn prune_repeats(
     connection: &mut PgConnection,
     room: &Room,
     targets: &[String],
+    derived: &mut Derived,
 ) -> Result<(), Error> {
     if targets.is_empty() {
         return Ok(());
     }
-    forget_unnamed(connection, room.room_key, targets).await?;
+    forget_unnamed(connection, &room.room_id, targets).await?;
     // Lateral with an offset, for the same reason as in `lookup::look_up`.
     let repeats = sqlx::query!(
-        r#"select repeat.event_id as "event_id!", repeat.type as "event_type!", repeat.prev_content::text as "prev_content!",
+        r#"select repeat.event_id as "event_id!", repeat.type as "event_type!", repeat.state_key as "state_key?",
+                  repeat.prev_content::text as "prev_content!",
                   t.content::text as "content?"
            from unnest($2::text[]) as target (event_id)
            cross join lateral (
-               select s.event_id, s.type, s.prev_content
+               select s.event_id, s.type, s.state_key, s.prev_content
                from archive.events s
-               where s.room_key = $1 and s.replaces_state = target.event_id and s.prev_content is not null
+               where s.room_id = $1 and s.replaces_state = target.event_id and s.prev_content is not null
                offset 0
            ) as repeat
-           left join archive.events t on t.room_key = $1 and t.event_id = target.event_id
+           left join archive.events t on t.room_id = $1 and t.event_id = target.event_id
            where (t.event_id is null or t.redacted_by is not null) and repeat.prev_content is distinct from t.content"#,
-        room.room_key,
+        room.room_id,
         targets
     )
     .fetch_all(&mut *connection)
     .await?;
     for repeat in repeats {
+        derived.note_member(room, &repeat.event_type, repeat.state_key.as_deref());
         let version = room.room_version.as_deref();
         let left = repeat
             .content
             .unwrap_or_else(|| redact::content(version, &repeat.event_type, &repeat.prev_content));
         sqlx::query!(
             "update archive.events set prev_content = $3::text::jsonb
-             where room_key = $1 and event_id = $2 and prev_content is distinct from $3::text::jsonb",
-            room.room_key,
+             where room_id = $1 and event_id = $2 and prev_content is distinct from $3::text::jsonb",
+            room.room_id,
             repeat.event_id,
             left
         )
@@ -75,17 +78,17 @@ pub(in crate::archive) async fn keep_unnamed(
     let contents: Vec<&str> = with.iter().map(|(_, prev)| prev.content.as_str()).collect();
     let sources: Vec<&str> = with.iter().map(|(_, prev)| prev.source).collect();
     sqlx::query!(
-        "insert into archive.unnamed_prev_content (room_key, event_id, prev_content, source)
+        "insert into archive.unnamed_prev_content (room_id, event_id, prev_content, source)
          select $1, reported.event_id, reported.content::jsonb, reported.source
          from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
              as reported (event_id, type, state_key, content, source)
          where not exists (
                    select from archive.events e
-                   where e.room_key = $1 and e.type = reported.type and e.state_key = reported.state_key
+                   where e.room_id = $1 and e.type = reported.type and e.state_key = reported.state_key
                      and e.event_id <> reported.event_id and e.redacted_by is not null)
-           and not exists (select from archive.redactions r where r.room_key = $1 and r.state = 'pending')
+           and not exists (select from archive.redactions r where r.room_id = $1 and r.state = 'pending')
          on conflict do nothing",
-        room.room_key,
+        room.room_id,
         &event_ids as &[&str],
         &types as &[&str],
         &state_keys as &[&str],
@@ -100,19 +103,19 @@ pub(in crate::archive) async fn keep_unnamed(
 /// Removes stored replaced content that may be that of one of `targets`.
 async fn forget_unnamed(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     targets: &[String],
 ) -> Result<(), Error> {
     sqlx::query!(
         "delete from archive.unnamed_prev_content u
          using archive.events e
-         where u.room_key = $1 and e.room_key = $1 and e.event_id = u.event_id
+         where u.room_id = $1 and e.room_id = $1 and e.event_id = u.event_id
            and exists (
                select from unnest($2::text[]) as target (event_id)
-               left join archive.events t on t.room_key = $1 and t.event_id = target.event_id
+               left join archive.events t on t.room_id = $1 and t.event_id = target.event_id
                where t.event_id is null
                   or (t.type = e.type and t.state_key = e.state_key and t.redacted_by is not null))",
-        room_key,
+        room_id,
         targets
     )
     .execute(connection)

@@ -18,7 +18,7 @@ impl Writer {
         }
         let mut transaction = self.begin().await?;
         let unread = sqlx::query!(
-            "select quarantine_id, raw from archive.quarantine where event_ids is null order by quarantine_id limit $1",
+            "select room_id, raw_sha256, raw from archive.quarantine where event_ids is null limit $1",
             BATCH
         )
         .fetch_all(&mut *transaction)
@@ -27,8 +27,9 @@ impl Writer {
             for row in unread {
                 let event_ids = str::from_utf8(&row.raw).map(event_ids::event_ids).unwrap_or_default();
                 sqlx::query!(
-                    "update archive.quarantine set event_ids = $2 where quarantine_id = $1",
-                    row.quarantine_id,
+                    "update archive.quarantine set event_ids = $3 where room_id = $1 and raw_sha256 = $2",
+                    row.room_id,
+                    row.raw_sha256,
                     &event_ids
                 )
                 .execute(&mut *transaction)
@@ -39,11 +40,11 @@ impl Writer {
         }
         let gone = sqlx::query!(
             "delete from archive.quarantine
-             where quarantine_id in (
-                 select q.quarantine_id from archive.quarantine q
+             where (room_id, raw_sha256) in (
+                 select q.room_id, q.raw_sha256 from archive.quarantine q
                  where exists (
                      select from unnest(q.event_ids) as named (event_id)
-                     join archive.redactions r on r.room_key = q.room_key and r.target_event_id = named.event_id
+                     join archive.redactions r on r.room_id = q.room_id and r.target_event_id = named.event_id
                      where r.state <> 'refused')
                  limit $1)",
             BATCH

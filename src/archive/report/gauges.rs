@@ -11,10 +11,16 @@ impl Archive {
         let whole = sqlx::query!(
             r#"select (select extract(epoch from now() - synced_at)::float8 from archive.accounts limit 1) as synced_ago_s,
                       pg_database_size(current_database()) as "database_bytes!",
-                      (select count(*) from archive.gaps where state = 'open') as "open_gaps!""#
+                      (select count(*) from archive.gaps where state = 'open') as "open_gaps!",
+                      (select coalesce(sum(l.finding_count), 0)::bigint
+                       from (select distinct on (v.room_id) v.finding_count from archive.verifications v
+                             order by v.room_id, v.ended_at desc) l) as "findings!",
+                      (select extract(epoch from now() - min(r.verified_at))::float8 from archive.rooms r
+                       where r.watched and r.membership = 'join') as verified_ago_s"#
         )
         .fetch_one(&self.pool)
         .await?;
+        let search = self.search_lag().await?;
         let walks = sqlx::query!(
             r#"select state as "state: WalkState", count(*) as "count!" from archive.walks group by state"#
         )
@@ -32,6 +38,10 @@ impl Archive {
             synced_ago_s: whole.synced_ago_s,
             database_bytes: whole.database_bytes,
             open_gaps: whole.open_gaps,
+            findings: whole.findings,
+            verified_ago_s: whole.verified_ago_s.unwrap_or(0.0),
+            search_queued: search.queued,
+            search_lag_s: search.oldest_s.unwrap_or(0.0),
             walks: counts(WalkState::ALL, WalkState::as_str, &walks),
             rooms: counts(HistoryState::ALL, HistoryState::as_str, &rooms),
         })

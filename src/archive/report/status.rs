@@ -1,7 +1,7 @@
 //! The status of the archive, for `backscroll status` and for the loops.
 
 use crate::{
-    archive::{Archive, Error, HistoryState, Wait, database::inspect},
+    archive::{Archive, Error, HistoryState, SearchLag, Wait, database::inspect},
     matrix::Membership,
 };
 
@@ -30,6 +30,10 @@ pub struct Status {
     pub quarantined: i64,
     /// Redacted events whose originals are kept.
     pub originals: i64,
+    /// Events that the homeserver lists no more, as the last verifications found.
+    pub only_here: i64,
+    /// How far the search is behind.
+    pub search: SearchLag,
     /// The archived rooms, including paused ones, ordered by name.
     pub rooms: Vec<RoomStatus>,
 }
@@ -81,8 +85,6 @@ pub struct RoomStatus {
 /// A room whose state must be requested.
 #[derive(Clone, Debug)]
 pub struct StaleRoom {
-    /// Internal key.
-    pub(crate) room_key: i32,
     /// Room id.
     pub(crate) room_id: String,
     /// Whether it is archived, or will be if there is something to archive.
@@ -100,7 +102,11 @@ impl StaleRoom {
 
 impl Archive {
     /// Whether there is an archive in the database, which was migrated at least once.
+    ///
+    /// # Errors
+    /// [`Error::PreReleaseSchema`], besides those of the database.
     pub(crate) async fn exists(&self) -> Result<bool, Error> {
+        inspect::must_not_be_pre_release(&mut *self.pool.acquire().await?).await?;
         let exists = sqlx::query_scalar!(
             r#"select exists(select from pg_class c join pg_namespace n on n.oid = c.relnamespace
                              where n.nspname = 'archive' and c.relname = 'accounts') as "exists!""#
@@ -122,7 +128,8 @@ impl Archive {
                        from archive.accounts limit 1) as homeserver_failing_s,
                       pg_database_size(current_database()) as "database_bytes!",
                       (select count(*) from archive.quarantine) as "quarantined!",
-                      (select count(*) from archive.originals) as "originals!""#
+                      (select count(*) from archive.originals) as "originals!",
+                      (select count(*) from archive.only_here) as "only_here!""#
         )
         .fetch_one(&self.pool)
         .await?;
@@ -139,18 +146,20 @@ impl Archive {
             database_bytes: whole.database_bytes,
             quarantined: whole.quarantined,
             originals: whole.originals,
+            only_here: whole.only_here,
+            search: self.search_lag().await?,
             rooms: self.room_status().await?,
         })
     }
 
     /// Stale rooms: their state must be compared with the server's, or shows whether a room that the account has left
-    /// is wanted. At most `limit` rooms, without those with the keys `except`.
-    pub(crate) async fn stale_rooms(&self, except: &[i32], limit: usize) -> Result<Vec<StaleRoom>, Error> {
+    /// is wanted. At most `limit` rooms, without those in `except`.
+    pub(crate) async fn stale_rooms(&self, except: &[String], limit: usize) -> Result<Vec<StaleRoom>, Error> {
         let rooms = sqlx::query_as!(
             StaleRoom,
-            "select room_key, room_id, watched, bootstrapped from archive.rooms
-             where state_suspect and (watched or membership in ('leave', 'ban')) and room_key <> all ($1)
-             order by room_key limit $2",
+            "select room_id, watched, bootstrapped from archive.rooms
+             where state_suspect and (watched or membership in ('leave', 'ban')) and room_id <> all ($1)
+             order by room_id limit $2",
             except,
             i64::try_from(limit).unwrap_or(i64::MAX)
         );
@@ -158,14 +167,14 @@ impl Archive {
     }
 
     /// Those of these rooms that are no longer stale.
-    pub(crate) async fn no_longer_stale(&self, room_keys: &[i32]) -> Result<Vec<i32>, Error> {
+    pub(crate) async fn no_longer_stale(&self, room_ids: &[String]) -> Result<Vec<String>, Error> {
         let rooms = sqlx::query_scalar!(
-            r#"select key as "key!" from unnest($1::int[]) as asked (key)
+            r#"select asked.room_id as "room_id!" from unnest($1::text[]) as asked (room_id)
                where not exists (
                    select from archive.rooms r
-                   where r.room_key = key and r.state_suspect and (r.watched or r.membership in ('leave', 'ban'))
+                   where r.room_id = asked.room_id and r.state_suspect and (r.watched or r.membership in ('leave', 'ban'))
                )"#,
-            room_keys
+            room_ids
         );
         Ok(rooms.fetch_all(&self.pool).await?)
     }
@@ -190,10 +199,10 @@ impl Archive {
                       w.last_error, coalesce(x.paused, false) as "paused!",
                       v.newest_ts, v.oldest_ts as room_oldest_ts,
                       (select e.origin_server_ts from archive.current_state c
-                       join archive.events e on e.room_key = c.room_key and e.event_id = c.event_id
-                       where c.room_key = r.room_key and c.type = 'm.room.create' and c.state_key = '') as created_ts,
-                      (select count(*) from archive.gaps g where g.room_key = r.room_key and g.state = 'open') as "open!",
-                      (select count(*) from archive.gaps g where g.room_key = r.room_key and g.state = 'skipped')
+                       join archive.events e on e.room_id = c.room_id and e.event_id = c.event_id
+                       where c.room_id = r.room_id and c.type = 'm.room.create' and c.state_key = '') as created_ts,
+                      (select count(*) from archive.gaps g where g.room_id = r.room_id and g.state = 'open') as "open!",
+                      (select count(*) from archive.gaps g where g.room_id = r.room_id and g.state = 'skipped')
                           as "skipped!"
                from public.rooms v
                join archive.rooms r on r.room_id = v.room_id
@@ -201,7 +210,7 @@ impl Archive {
                left join lateral (
                    select y.pages, y.busy_ms, y.events, y.oldest_ts, y.last_error
                    from archive.walks y
-                   where y.room_key = r.room_key
+                   where y.room_id = r.room_id
                    order by (y.state <> 'done' and y.kind <> 'rewalk') desc, (y.kind = 'history') desc, y.walk_id desc
                    limit 1
                ) w on true

@@ -71,7 +71,7 @@ pub struct ChosenRoom {
 
 impl Archive {
     /// The choices, and the account's `rooms_filter` at the same moment.
-    pub(crate) async fn choices(&self, account_key: i32) -> Result<(Choices, Option<String>), Error> {
+    pub(crate) async fn choices(&self, account_key: i64) -> Result<(Choices, Option<String>), Error> {
         let rows = sqlx::query!(
             r#"select a.rooms_filter, c.room_id as "room_id?", c.wanted as "wanted?", c.paused as "paused?"
                from archive.accounts a
@@ -141,8 +141,8 @@ impl Archive {
         let room_id = sqlx::query_scalar!(
             r#"select r.room_id
                from archive.current_state s
-               join archive.rooms r using (room_key)
-               join archive.events e on e.room_key = s.room_key and e.event_id = s.event_id
+               join archive.rooms r on r.room_id = s.room_id
+               join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
                where s.type = 'm.room.canonical_alias' and s.state_key = '' and e.content ->> 'alias' = $1
                limit 1"#,
             alias
@@ -173,16 +173,16 @@ impl Writer {
     /// [`Writer::take_up_left_room`] stores it.
     pub(crate) async fn mark_left_rooms_stale(&self, rooms: &Rooms) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
-        let left = sqlx::query!(
-            "select room_key, room_id from archive.rooms
+        let left = sqlx::query_scalar!(
+            "select room_id from archive.rooms
              where (not watched or not bootstrapped) and membership in ('leave', 'ban')
-             order by room_key"
+             order by room_id"
         )
         .fetch_all(&mut *transaction)
         .await?;
         // In ascending order, as other transactions lock several rooms.
-        for row in left {
-            mark_left_room_stale(&mut transaction, rooms, row.room_key, &row.room_id).await?;
+        for room_id in left {
+            mark_left_room_stale(&mut transaction, rooms, &room_id).await?;
         }
         transaction.commit().await
     }
@@ -195,13 +195,13 @@ impl Writer {
         &self,
         account: &Account,
         rooms: &Rooms,
-        room_key: i32,
+        room_id: &str,
         request: &StateRequest<'_>,
         state: Option<&Events>,
     ) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
-        lock_room(&mut transaction, room_key).await?;
-        let room = room::get(&mut transaction, room_key).await?;
+        lock_room(&mut transaction, room_id).await?;
+        let room = room::get(&mut transaction, room_id).await?;
         // Otherwise the room stays stale, and is checked again with the newest choice.
         if (room.watched && room.bootstrapped)
             || request.is_outdated()
@@ -216,10 +216,10 @@ impl Writer {
             transaction.undo(None).await;
             return Ok(false);
         };
-        room::set_stale(&mut transaction, room_key, false).await?;
+        room::set_stale(&mut transaction, room_id, false).await?;
         let alias = match state {
             Some(state) => room_state::alias_contents(&state.events).last().map(str::to_owned),
-            None => known_alias(&mut transaction, room_key).await?,
+            None => known_alias(&mut transaction, room_id).await?,
         };
         let is_left = room.membership.is_out();
         if is_left && room::is_wanted(rooms, &room.room_id, alias.as_deref().into_iter()) {
@@ -253,10 +253,10 @@ impl Writer {
         if is_new {
             return history::begin(connection, rooms, &room, since).await;
         }
-        let top = gap::top(connection, room.room_key).await?;
+        let top = gap::top(connection, &room.room_id).await?;
         let (top, newest) = (top.position(), top.newest);
         let gap = NewGap {
-            room_key: room.room_key,
+            room_id: &room.room_id,
             reason: gap::NOT_WATCHED,
             upper_token: Some(since),
             lower_token: None,
@@ -274,24 +274,23 @@ impl Writer {
 pub(in crate::archive) async fn mark_left_room_stale(
     connection: &mut PgConnection,
     rooms: &Rooms,
-    room_key: i32,
     room_id: &str,
 ) -> Result<(), Error> {
-    let alias = known_alias(connection, room_key).await?;
+    let alias = known_alias(connection, room_id).await?;
     if room::is_wanted(rooms, room_id, alias.as_deref().into_iter()) {
-        room::set_stale(connection, room_key, true).await?;
+        room::set_stale(connection, room_id, true).await?;
     }
     Ok(())
 }
 
 /// The content of the room's canonical alias in the archive.
-async fn known_alias(connection: &mut PgConnection, room_key: i32) -> Result<Option<String>, Error> {
+async fn known_alias(connection: &mut PgConnection, room_id: &str) -> Result<Option<String>, Error> {
     let alias = sqlx::query_scalar!(
         "select e.content::text
          from archive.current_state s
-         join archive.events e on e.room_key = s.room_key and e.event_id = s.event_id
-         where s.room_key = $1 and s.type = 'm.room.canonical_alias' and s.state_key = ''",
-        room_key
+         join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
+         where s.room_id = $1 and s.type = 'm.room.canonical_alias' and s.state_key = ''",
+        room_id
     );
     Ok(alias.fetch_optional(connection).await?.flatten())
 }
@@ -331,8 +330,8 @@ async fn save(connection: &mut PgConnection, room_id: &str, choice: Choice) -> R
 /// Under the room's lock: a response that is being stored now is stored first, but not the next one.
 async fn unwatch(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
     let Some(room) = room::find(connection, room_id).await? else { return Ok(()) };
-    lock_room(connection, room.room_key).await?;
-    sqlx::query!("update archive.rooms set watched = false where room_key = $1", room.room_key)
+    lock_room(connection, &room.room_id).await?;
+    sqlx::query!("update archive.rooms set watched = false where room_id = $1", room.room_id)
         .execute(connection)
         .await?;
     Ok(())

@@ -11,6 +11,7 @@ use std::{
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
+use super::members;
 use crate::{
     archive::{Error, column::text_column},
     matrix::Event,
@@ -63,7 +64,7 @@ text_column!(Cause {
 /// The pointers of a room that a response may move, and the moves so far.
 #[derive(Debug)]
 pub(in crate::archive) struct Pointers {
-    room_key: i32,
+    room_id: String,
     current: BTreeMap<Key, Pointer>,
     moves: Vec<Move>,
     needs_comparison: bool,
@@ -81,49 +82,49 @@ impl Pointers {
     /// Loads all pointers of the room.
     pub(in crate::archive) async fn load(
         connection: &mut PgConnection,
-        room_key: i32,
+        room_id: &str,
     ) -> Result<Self, Error> {
         let mut rows = sqlx::query!(
-            "select type as event_type, state_key, event_id from archive.current_state where room_key = $1",
-            room_key
+            "select type as event_type, state_key, event_id from archive.current_state where room_id = $1",
+            room_id
         )
         .fetch(connection);
         let mut current = BTreeMap::new();
         while let Some(row) = rows.try_next().await? {
             current.insert(Arc::new((row.event_type, row.state_key)), Pointer::stored(row.event_id, None));
         }
-        Ok(Self::new(room_key, current))
+        Ok(Self::new(room_id, current))
     }
 
     /// Loads the pointers that the events of a response may move, for each room.
     pub(in crate::archive) async fn load_for<'e>(
         connection: &mut PgConnection,
-        events: impl Iterator<Item = (i32, &'e Event)>,
-    ) -> Result<HashMap<i32, Self>, Error> {
-        let named: BTreeSet<(i32, &str, &str)> = events
-            .filter_map(|(room_key, event)| {
-                Some((room_key, event.event_type.as_str(), event.state_key.as_deref()?))
+        events: impl Iterator<Item = (&'e str, &'e Event)>,
+    ) -> Result<HashMap<String, Self>, Error> {
+        let named: BTreeSet<(&str, &str, &str)> = events
+            .filter_map(|(room_id, event)| {
+                Some((room_id, event.event_type.as_str(), event.state_key.as_deref()?))
             })
             .collect();
-        let mut rooms: HashMap<i32, Self> = HashMap::new();
+        let mut rooms: HashMap<String, Self> = HashMap::new();
         if named.is_empty() {
             return Ok(rooms);
         }
-        let room_keys: Vec<i32> = named.iter().map(|(room_key, ..)| *room_key).collect();
+        let room_ids: Vec<&str> = named.iter().map(|(room_id, ..)| *room_id).collect();
         let types: Vec<&str> = named.iter().map(|(_, event_type, _)| *event_type).collect();
         let state_keys: Vec<&str> = named.iter().map(|(.., state_key)| *state_key).collect();
         // Lateral with a limit, for the same reason as in `lookup::look_up`.
         let rows = sqlx::query!(
-            r#"select named.room_key as "room_key!", c.type as event_type, c.state_key, c.event_id,
+            r#"select named.room_id as "room_id!", c.type as event_type, c.state_key, c.event_id,
                       (select e.origin_server_ts from archive.events e
-                       where e.room_key = named.room_key and e.event_id = c.event_id) as origin_server_ts
-               from unnest($1::int[], $2::text[], $3::text[]) as named (room_key, type, state_key)
+                       where e.room_id = named.room_id and e.event_id = c.event_id) as origin_server_ts
+               from unnest($1::text[], $2::text[], $3::text[]) as named (room_id, type, state_key)
                cross join lateral (
                    select s.type, s.state_key, s.event_id from archive.current_state s
-                   where s.room_key = named.room_key and s.type = named.type and s.state_key = named.state_key
+                   where s.room_id = named.room_id and s.type = named.type and s.state_key = named.state_key
                    limit 1
                ) as c"#,
-            &room_keys,
+            &room_ids as &[&str],
             &types as &[&str],
             &state_keys as &[&str]
         )
@@ -131,19 +132,19 @@ impl Pointers {
         .await?;
         for row in rows {
             let pointer = Pointer::stored(row.event_id, row.origin_server_ts);
-            let room = rooms.entry(row.room_key).or_insert_with(|| Self::none(row.room_key));
+            let room = rooms.entry(row.room_id).or_insert_with_key(|room_id| Self::none(room_id));
             room.current.insert(Arc::new((row.event_type, row.state_key)), pointer);
         }
         Ok(rooms)
     }
 
     /// A room without any pointers.
-    pub(in crate::archive) fn none(room_key: i32) -> Self {
-        Self::new(room_key, BTreeMap::new())
+    pub(in crate::archive) fn none(room_id: &str) -> Self {
+        Self::new(room_id, BTreeMap::new())
     }
 
-    fn new(room_key: i32, current: BTreeMap<Key, Pointer>) -> Self {
-        Self { room_key, current, moves: Vec::new(), needs_comparison: false }
+    fn new(room_id: &str, current: BTreeMap<Key, Pointer>) -> Self {
+        Self { room_id: room_id.to_owned(), current, moves: Vec::new(), needs_comparison: false }
     }
 
     /// Moves the pointers to the state events, in order.
@@ -237,8 +238,8 @@ pub(in crate::archive) async fn save_all(
     if !rooms.iter().any(Pointers::have_moved) {
         return Ok(());
     }
-    let moves = rooms.iter().flat_map(|room| room.moves.iter().map(|change| (room.room_key, change)));
-    let moves: Vec<(i32, &Move)> = moves.collect();
+    let moves = rooms.iter().flat_map(|room| room.moves.iter().map(|change| (room.room_id.as_str(), change)));
+    let moves: Vec<(&str, &Move)> = moves.collect();
     for moves in moves.chunks(ROWS_AT_ONCE) {
         log(connection, moves).await?;
     }
@@ -247,8 +248,8 @@ pub(in crate::archive) async fn save_all(
         let keys: BTreeSet<&Key> = room.moves.iter().map(|change| &change.key).collect();
         for key in keys {
             match room.current.get(key) {
-                Some(pointer) => set.push((room.room_key, key, &*pointer.event_id)),
-                None => gone.push((room.room_key, key)),
+                Some(pointer) => set.push((room.room_id.as_str(), key, &*pointer.event_id)),
+                None => gone.push((room.room_id.as_str(), key)),
             }
         }
     }
@@ -258,18 +259,28 @@ pub(in crate::archive) async fn save_all(
     for set in set.chunks(ROWS_AT_ONCE) {
         upsert(connection, set).await?;
     }
+    for room in rooms {
+        let members: BTreeSet<&str> = room
+            .moves
+            .iter()
+            .filter(|change| change.key.0 == "m.room.member")
+            .map(|change| change.key.1.as_str())
+            .collect();
+        let members: Vec<&str> = members.into_iter().collect();
+        members::refresh(connection, &room.room_id, &members).await?;
+    }
     Ok(())
 }
 
-async fn delete(connection: &mut PgConnection, gone: &[(i32, &Key)]) -> Result<(), Error> {
-    let room_keys: Vec<i32> = gone.iter().map(|(room_key, _)| *room_key).collect();
+async fn delete(connection: &mut PgConnection, gone: &[(&str, &Key)]) -> Result<(), Error> {
+    let room_ids: Vec<&str> = gone.iter().map(|(room_id, _)| *room_id).collect();
     let types: Vec<&str> = gone.iter().map(|(_, key)| key.0.as_str()).collect();
     let state_keys: Vec<&str> = gone.iter().map(|(_, key)| key.1.as_str()).collect();
     sqlx::query!(
         "delete from archive.current_state c
-         using unnest($1::int[], $2::text[], $3::text[]) as gone (room_key, type, state_key)
-         where c.room_key = gone.room_key and c.type = gone.type and c.state_key = gone.state_key",
-        &room_keys,
+         using unnest($1::text[], $2::text[], $3::text[]) as gone (room_id, type, state_key)
+         where c.room_id = gone.room_id and c.type = gone.type and c.state_key = gone.state_key",
+        &room_ids as &[&str],
         &types as &[&str],
         &state_keys as &[&str]
     )
@@ -278,18 +289,18 @@ async fn delete(connection: &mut PgConnection, gone: &[(i32, &Key)]) -> Result<(
     Ok(())
 }
 
-async fn upsert(connection: &mut PgConnection, set: &[(i32, &Key, &str)]) -> Result<(), Error> {
-    let room_keys: Vec<i32> = set.iter().map(|(room_key, ..)| *room_key).collect();
+async fn upsert(connection: &mut PgConnection, set: &[(&str, &Key, &str)]) -> Result<(), Error> {
+    let room_ids: Vec<&str> = set.iter().map(|(room_id, ..)| *room_id).collect();
     let types: Vec<&str> = set.iter().map(|(_, key, _)| key.0.as_str()).collect();
     let state_keys: Vec<&str> = set.iter().map(|(_, key, _)| key.1.as_str()).collect();
     let event_ids: Vec<&str> = set.iter().map(|(.., event_id)| *event_id).collect();
     sqlx::query!(
-        "insert into archive.current_state as c (room_key, type, state_key, event_id)
-         select * from unnest($1::int[], $2::text[], $3::text[], $4::text[])
-         on conflict (room_key, type, state_key) do update
-             set event_id = excluded.event_id, changed_at = now()
+        "insert into archive.current_state as c (room_id, type, state_key, event_id)
+         select * from unnest($1::text[], $2::text[], $3::text[], $4::text[])
+         on conflict (room_id, type, state_key) do update
+             set event_id = excluded.event_id, changed_at = excluded.changed_at
              where c.event_id <> excluded.event_id",
-        &room_keys,
+        &room_ids as &[&str],
         &types as &[&str],
         &state_keys as &[&str],
         &event_ids as &[&str]
@@ -299,20 +310,20 @@ async fn upsert(connection: &mut PgConnection, set: &[(i32, &Key, &str)]) -> Res
     Ok(())
 }
 
-async fn log(connection: &mut PgConnection, moves: &[(i32, &Move)]) -> Result<(), Error> {
-    let room_keys: Vec<i32> = moves.iter().map(|(room_key, _)| *room_key).collect();
+async fn log(connection: &mut PgConnection, moves: &[(&str, &Move)]) -> Result<(), Error> {
+    let room_ids: Vec<&str> = moves.iter().map(|(room_id, _)| *room_id).collect();
     let types: Vec<&str> = moves.iter().map(|(_, change)| change.key.0.as_str()).collect();
     let state_keys: Vec<&str> = moves.iter().map(|(_, change)| change.key.1.as_str()).collect();
     let old: Vec<Option<&str>> = moves.iter().map(|(_, change)| change.old.as_deref()).collect();
     let new: Vec<Option<&str>> = moves.iter().map(|(_, change)| change.new.as_deref()).collect();
     let causes: Vec<Cause> = moves.iter().map(|(_, change)| change.cause).collect();
     sqlx::query!(
-        "insert into archive.state_changes (room_key, type, state_key, old_event_id, new_event_id, cause)
-         select change.room_key, change.type, change.state_key, change.old, change.new, change.cause
-         from unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
-             with ordinality as change (room_key, type, state_key, old, new, cause, place)
+        "insert into archive.state_changes (room_id, type, state_key, old_event_id, new_event_id, cause)
+         select change.room_id, change.type, change.state_key, change.old, change.new, change.cause
+         from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+             with ordinality as change (room_id, type, state_key, old, new, cause, place)
          order by change.place",
-        &room_keys,
+        &room_ids as &[&str],
         &types as &[&str],
         &state_keys as &[&str],
         old.as_slice() as &[Option<&str>],
@@ -358,7 +369,7 @@ mod tests {
     fn pointers(event_id: &str) -> Pointers {
         let key = Arc::new(("m.room.topic".to_owned(), String::new()));
         let pointer = Pointer::stored(event_id.to_owned(), Some(1));
-        Pointers::new(1, BTreeMap::from([(key, pointer)]))
+        Pointers::new("!r:hs", BTreeMap::from([(key, pointer)]))
     }
 
     #[test]

@@ -40,14 +40,14 @@ impl HistoryState {
 /// Sets how much of the room's history is archived. `reason`: why not more.
 pub(in crate::archive) async fn set(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     state: HistoryState,
     reason: Option<&str>,
 ) -> Result<(), Error> {
     sqlx::query!(
         "update archive.rooms set history_state = $2, history_reason = $3
-         where room_key = $1 and (history_state, history_reason) is distinct from ($2, $3)",
-        room_key,
+         where room_id = $1 and (history_state, history_reason) is distinct from ($2, $3)",
+        room_id,
         state as _,
         reason
     )

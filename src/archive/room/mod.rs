@@ -3,6 +3,7 @@
 pub(super) mod choice;
 pub(super) mod current_state;
 pub(super) mod history;
+pub(super) mod members;
 pub(super) mod state_order;
 pub(super) mod stripped;
 
@@ -23,7 +24,6 @@ use crate::{
 /// A row of `archive.rooms`, with the columns that the writer needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Room {
-    pub(super) room_key: i32,
     pub(super) room_id: String,
     pub(super) room_version: Option<String>,
     /// The account's membership.
@@ -37,39 +37,37 @@ pub(super) struct Room {
     pub(super) history_state: HistoryState,
     /// The erased users, which are the same for every room.
     pub(super) erased_users: Vec<String>,
+    /// Whether it has imported events, which give way to the homeserver's copies.
+    pub(super) has_imports: bool,
 }
 
 /// The room's row, if there is one.
 pub(super) async fn find(connection: &mut PgConnection, room_id: &str) -> Result<Option<Room>, Error> {
-    let room_key = sqlx::query_scalar!("select room_key from archive.rooms where room_id = $1", room_id)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(room_key) = room_key else { return Ok(None) };
-    Ok(get_all(connection, &[room_key]).await?.remove(&room_key))
+    Ok(get_all(connection, &[room_id]).await?.remove(room_id))
 }
 
 /// The room's row, which must exist.
-pub(super) async fn get(connection: &mut PgConnection, room_key: i32) -> Result<Room, Error> {
-    let room = get_all(connection, &[room_key]).await?.remove(&room_key);
-    Ok(room.ok_or(sqlx::Error::RowNotFound)?)
+pub(super) async fn get(connection: &mut PgConnection, room_id: &str) -> Result<Room, Error> {
+    find(connection, room_id).await?.ok_or_else(|| sqlx::Error::RowNotFound.into())
 }
 
-/// The rows of rooms that exist, by key.
+/// The rows of rooms that exist, by room id.
 pub(super) async fn get_all(
     connection: &mut PgConnection,
-    room_keys: &[i32],
-) -> Result<HashMap<i32, Room>, Error> {
+    room_ids: &[&str],
+) -> Result<HashMap<String, Room>, Error> {
     let rooms = sqlx::query_as!(
         Room,
-        r#"select room_key, room_id, room_version, membership as "membership: Membership", watched, bootstrapped, left_since,
+        r#"select room_id, room_version, membership as "membership: Membership", watched, bootstrapped, left_since,
                   history_state as "history_state: HistoryState",
-                  array(select user_id from archive.erasures where user_id is not null) as "erased_users!"
-           from archive.rooms where room_key = any($1)"#,
-        room_keys
+                  array(select user_id from archive.erasures where user_id is not null) as "erased_users!",
+                  exists (select from archive.imported_events i where i.room_id = r.room_id) as "has_imports!"
+           from archive.rooms r where room_id = any($1)"#,
+        room_ids as &[&str]
     )
     .fetch_all(connection)
     .await?;
-    Ok(rooms.into_iter().map(|room| (room.room_key, room)).collect())
+    Ok(rooms.into_iter().map(|room| (room.room_id.clone(), room)).collect())
 }
 
 /// Creates the row of a room that has none.
@@ -78,45 +76,44 @@ pub(super) async fn create(
     room_id: &str,
     membership: Membership,
 ) -> Result<Room, Error> {
-    let made = create_all(connection, &[room_id], &[membership]).await?;
-    get(connection, made[room_id]).await
+    create_all(connection, &[room_id], &[membership]).await?;
+    get(connection, room_id).await
 }
 
-/// Inserts the rows of new rooms, with ids and memberships. Returns their keys.
+/// Inserts the rows of new rooms, with ids and memberships.
 pub(super) async fn create_all(
     connection: &mut PgConnection,
     room_ids: &[&str],
     memberships: &[Membership],
-) -> Result<HashMap<String, i32>, Error> {
+) -> Result<(), Error> {
     if room_ids.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(());
     }
-    let rows = sqlx::query!(
-        "insert into archive.rooms (room_id, membership) select * from unnest($1::text[], $2::text[])
-         returning room_id, room_key",
+    sqlx::query!(
+        "insert into archive.rooms (room_id, membership) select * from unnest($1::text[], $2::text[])",
         room_ids as &[&str],
         memberships as &[Membership]
     )
-    .fetch_all(connection)
+    .execute(connection)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.room_id, row.room_key)).collect())
+    Ok(())
 }
 
-/// The keys of these rooms, without erased ones. `None`: the room has no row yet.
-pub(super) async fn keys(
+/// Whether each of these rooms has a row. Erased rooms are left out.
+pub(super) async fn have_rows(
     connection: &mut PgConnection,
-    room_ids: &[String],
-) -> Result<HashMap<String, Option<i32>>, Error> {
+    room_ids: &[&str],
+) -> Result<HashMap<String, bool>, Error> {
     let rooms = sqlx::query!(
-        r#"select asked.room_id as "room_id!", r.room_key as "room_key?"
+        r#"select asked.room_id as "room_id!", r.room_id is not null as "has_row!"
            from unnest($1::text[]) as asked (room_id)
            left join archive.rooms r on r.room_id = asked.room_id
            where not exists (select from archive.erasures e where e.room_id = asked.room_id)"#,
-        room_ids
+        room_ids as &[&str]
     )
     .fetch_all(connection)
     .await?;
-    Ok(rooms.into_iter().map(|row| (row.room_id, row.room_key)).collect())
+    Ok(rooms.into_iter().map(|row| (row.room_id, row.has_row)).collect())
 }
 
 /// Writes the changes of the room's row since `before`, under the room's lock.
@@ -127,8 +124,8 @@ pub(super) async fn update(connection: &mut PgConnection, before: &Room, room: &
     sqlx::query!(
         "update archive.rooms
          set room_version = $2, membership = $3, watched = $4, bootstrapped = $5, left_since = $6
-         where room_key = $1",
-        room.room_key,
+         where room_id = $1",
+        room.room_id,
         room.room_version,
         room.membership as _,
         room.watched,
@@ -142,7 +139,7 @@ pub(super) async fn update(connection: &mut PgConnection, before: &Room, room: &
 
 /// Collected changes to the rows of rooms, whose locks the transaction holds.
 #[derive(Debug, Default)]
-pub(super) struct Changes(BTreeMap<i32, Change>);
+pub(super) struct Changes(BTreeMap<String, Change>);
 
 #[derive(Debug)]
 struct Change {
@@ -169,7 +166,8 @@ impl Changes {
     }
 
     fn of(&mut self, room: &Room) -> &mut Change {
-        self.0.entry(room.room_key).or_insert_with(|| Change { room: room.clone(), new: 0, is_stale: false })
+        let change = || Change { room: room.clone(), new: 0, is_stale: false };
+        self.0.entry(room.room_id.clone()).or_insert_with(change)
     }
 
     /// Writes the changes.
@@ -178,7 +176,7 @@ impl Changes {
             return Ok(());
         }
         let rooms = || self.0.values().map(|change| &change.room);
-        let room_keys: Vec<i32> = self.0.keys().copied().collect();
+        let room_ids: Vec<&str> = self.0.keys().map(String::as_str).collect();
         let versions: Vec<Option<&str>> = rooms().map(|room| room.room_version.as_deref()).collect();
         let memberships: Vec<Membership> = rooms().map(|room| room.membership).collect();
         let watched: Vec<bool> = rooms().map(|room| room.watched).collect();
@@ -191,14 +189,14 @@ impl Changes {
              set room_version = c.room_version, membership = c.membership, watched = c.watched,
                  bootstrapped = c.bootstrapped, left_since = c.left_since, event_count = r.event_count + c.new,
                  state_suspect = r.state_suspect or c.suspect
-             from unnest($1::int[], $2::text[], $3::text[], $4::boolean[], $5::boolean[], $6::text[], $7::bigint[],
+             from unnest($1::text[], $2::text[], $3::text[], $4::boolean[], $5::boolean[], $6::text[], $7::bigint[],
                          $8::boolean[])
-                 as c (room_key, room_version, membership, watched, bootstrapped, left_since, new, suspect)
-             where r.room_key = c.room_key
+                 as c (room_id, room_version, membership, watched, bootstrapped, left_since, new, suspect)
+             where r.room_id = c.room_id
                and ((r.room_version, r.membership, r.watched, r.bootstrapped, r.left_since)
                     is distinct from (c.room_version, c.membership, c.watched, c.bootstrapped, c.left_since)
                     or c.new > 0 or (c.suspect and not r.state_suspect))",
-            &room_keys,
+            &room_ids as &[&str],
             versions.as_slice() as &[Option<&str>],
             &memberships as &[Membership],
             &watched,
@@ -215,11 +213,11 @@ impl Changes {
 
 /// Records for these watched rooms that all of a first response is stored, including their whole states. Their states
 /// are marked as stale, and their histories are to be walked.
-pub(super) async fn mark_bootstrapped(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
+pub(super) async fn mark_bootstrapped(connection: &mut PgConnection, room_ids: &[&str]) -> Result<(), Error> {
     sqlx::query!(
         "update archive.rooms set bootstrapped = true, state_suspect = true
-         where room_key = any($1) and watched and not bootstrapped",
-        room_keys
+         where room_id = any($1) and watched and not bootstrapped",
+        room_ids as &[&str]
     )
     .execute(connection)
     .await?;
@@ -229,12 +227,12 @@ pub(super) async fn mark_bootstrapped(connection: &mut PgConnection, room_keys: 
 /// Sets whether the room's state is stale.
 pub(super) async fn set_stale(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     stale: bool,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "update archive.rooms set state_suspect = $2 where room_key = $1 and state_suspect <> $2",
-        room_key,
+        "update archive.rooms set state_suspect = $2 where room_id = $1 and state_suspect <> $2",
+        room_id,
         stale
     )
     .execute(connection)
@@ -247,11 +245,11 @@ pub(super) async fn mark_states_stale(connection: &mut PgConnection) -> Result<(
     // Ordered as in other transactions that lock several rooms.
     sqlx::query!(
         "with marked as (
-             select room_key from archive.rooms
+             select room_id from archive.rooms
              where watched and bootstrapped and membership = 'join' and not state_suspect
-             order by room_key for no key update
+             order by room_id for no key update
          )
-         update archive.rooms r set state_suspect = true from marked where r.room_key = marked.room_key"
+         update archive.rooms r set state_suspect = true from marked where r.room_id = marked.room_id"
     )
     .execute(connection)
     .await?;
@@ -262,7 +260,7 @@ impl Archive {
     /// The rooms that the account is in, according to the responses so far.
     pub(crate) async fn joined_rooms(&self) -> Result<Vec<String>, Error> {
         let rooms = sqlx::query_scalar!(
-            "select room_id from archive.rooms where membership = 'join' order by room_key"
+            "select room_id from archive.rooms where membership = 'join' order by room_id"
         )
         .fetch_all(&self.pool)
         .await?;
@@ -284,7 +282,7 @@ impl Writer {
             transaction.undo(None).await;
             return Ok(false);
         };
-        lock_room(&mut transaction, room.room_key).await?;
+        lock_room(&mut transaction, &room.room_id).await?;
         if request.is_outdated() {
             transaction.undo(None).await;
             return Ok(false);
@@ -311,14 +309,14 @@ impl Writer {
 
 pub(super) async fn count_events(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     new: usize,
 ) -> Result<(), Error> {
     if new > 0 {
         let new = i64::try_from(new).expect("an answer holds fewer events than that");
         sqlx::query!(
-            "update archive.rooms set event_count = event_count + $2 where room_key = $1",
-            room_key,
+            "update archive.rooms set event_count = event_count + $2 where room_id = $1",
+            room_id,
             new
         )
         .execute(connection)

@@ -14,7 +14,7 @@ pub(in crate::archive) async fn set_stripped(
     room: &Room,
     stripped: &[Stripped],
 ) -> Result<(), Error> {
-    sqlx::query!("delete from archive.stripped_state where room_key = $1", room.room_key)
+    sqlx::query!("delete from archive.stripped_state where room_id = $1", room.room_id)
         .execute(&mut *connection)
         .await?;
     if stripped.is_empty() {
@@ -29,11 +29,11 @@ pub(in crate::archive) async fn set_stripped(
     let senders: Vec<&str> = shown.iter().map(|state| state.sender.as_str()).collect();
     let contents: Vec<&str> = shown.iter().map(|state| state.content.as_str()).collect();
     sqlx::query!(
-        "insert into archive.stripped_state (room_key, type, state_key, sender, content)
+        "insert into archive.stripped_state (room_id, type, state_key, sender, content)
          select $1, s.type, s.state_key, s.sender, s.content::jsonb
          from unnest($2::text[], $3::text[], $4::text[], $5::text[]) as s (type, state_key, sender, content)
          on conflict do nothing",
-        room.room_key,
+        room.room_id,
         &types as &[&str],
         &state_keys as &[&str],
         &senders as &[&str],

@@ -52,7 +52,7 @@ pub(in crate::archive) async fn after_page(
     if passed.new > 0 && walk.stalls > 0 {
         walk.stalls = 0;
         if walk.kind == WalkKind::History {
-            history::set(connection, walk.room_key, HistoryState::Walking, None).await?;
+            history::set(connection, &walk.room_id, HistoryState::Walking, None).await?;
         }
     }
     walk.known_pages = if passed.new == 0 && passed.events > 0 { walk.known_pages + 1 } else { 0 };
@@ -111,7 +111,7 @@ async fn no_more(
     let reason = "the server returns no older events, but the room's start was not reached: they are purged or not visible";
     // Events that the server has purged since an earlier walk are in the archive.
     let is_archived = walk.kind == WalkKind::History
-        && neighbours::create_position(connection, walk.room_key).await?.is_some();
+        && neighbours::create_position(connection, &walk.room_id).await?.is_some();
     finish(connection, walk, Some(reason).filter(|_| !is_archived), settings).await?;
     Ok(0.0)
 }
@@ -127,17 +127,17 @@ async fn finish(
     if walk.kind == WalkKind::GapWhole {
         gap::close_skipped(connection, walk, true).await?;
     }
-    if let Some(gap_id) = walk.gap_id {
-        return gap::after_pass(connection, gap_id, walk.kind, settings.recheck_after.as_secs_f64()).await;
+    if walk.gap_id.is_some() {
+        return gap::after_pass(connection, walk, settings.recheck_after.as_secs_f64()).await;
     }
     // If the room's start is hidden from the account, a re-walk may end above a gap.
     gap::close_skipped(connection, walk, walk.kind != WalkKind::Rewalk || truncated.is_none()).await?;
     if walk.kind == WalkKind::History {
         let state = if truncated.is_some() { HistoryState::Truncated } else { HistoryState::Complete };
-        history::set(connection, walk.room_key, state, truncated).await?;
+        history::set(connection, &walk.room_id, state, truncated).await?;
     } else if walk.kind == WalkKind::Rewalk && truncated.is_none() {
         // Events that were not visible at that time may be visible now.
-        history::set(connection, walk.room_key, HistoryState::Complete, None).await?;
+        history::set(connection, &walk.room_id, HistoryState::Complete, None).await?;
     }
     if matches!(walk.kind, WalkKind::History | WalkKind::Rewalk) {
         schedule_rewalk(connection, walk, &settings.rewalk_after).await?;
@@ -156,7 +156,7 @@ pub(in crate::archive) async fn stall(
     walk.last_error = Some(reason.to_owned());
     walk.stalls = walk.stalls.saturating_add(1);
     if walk.kind == WalkKind::History {
-        history::set(connection, walk.room_key, HistoryState::Stalled, Some(reason)).await?;
+        history::set(connection, &walk.room_id, HistoryState::Stalled, Some(reason)).await?;
     }
     Ok(try_again_in(walk.stalls, settings.stalled_after).as_secs_f64())
 }

@@ -11,7 +11,7 @@ use crate::archive::{Error, Walk, WalkKind, WalkState, column::text_column, walk
 /// A gap to open.
 #[derive(Debug)]
 pub(in crate::archive) struct NewGap<'a> {
-    pub(in crate::archive) room_key: i32,
+    pub(in crate::archive) room_id: &'a str,
     pub(in crate::archive) reason: &'a str,
     /// The token above, at which the walks begin.
     pub(in crate::archive) upper_token: Option<&'a str>,
@@ -46,8 +46,8 @@ text_column!(GapState { Open = "open", Skipped = "skipped", Closed = "closed" })
 /// of them: events that arrived in the newer gap may belong in an older one, and would be placed without their
 /// neighbours there.
 pub(in crate::archive) async fn open(connection: &mut PgConnection, gap: &NewGap<'_>) -> Result<(), Error> {
-    let (gap_id, room_id) = insert(connection, gap, GapState::Open).await?;
-    tracing::info!(room.id = %room_id, gap.id = gap_id, reason = gap.reason, "a gap was opened");
+    let gap_id = insert(connection, gap, GapState::Open).await?;
+    tracing::info!(room.id = gap.room_id, gap.id = gap_id, reason = gap.reason, "a gap was opened");
     Ok(())
 }
 
@@ -57,35 +57,31 @@ pub(in crate::archive) async fn skip(connection: &mut PgConnection, gap: &NewGap
     Ok(())
 }
 
-/// Inserts the gap's row and, if it is open, its first walk. Returns the gap's key and the room's id.
-async fn insert(
-    connection: &mut PgConnection,
-    gap: &NewGap<'_>,
-    state: GapState,
-) -> Result<(i64, String), Error> {
+/// Inserts the gap's row and, if it is open, its first walk. Returns the gap's id.
+async fn insert(connection: &mut PgConnection, gap: &NewGap<'_>, state: GapState) -> Result<i64, Error> {
     let (kind, from_position) = match gap.lower_token {
         Some(_) => (WalkKind::GapSince, gap.from_position.or(gap.upper_position)),
         None => (WalkKind::GapWhole, None),
     };
     let (lower_event_id, lower_position) = gap.lower.clone().unzip();
-    let inserted = sqlx::query!(
+    let gap_id = sqlx::query_scalar!(
         r#"with lowest as (
-               select g.lower_token from archive.walks w join archive.gaps g using (gap_id)
-               where w.room_key = $1 and w.kind = 'gap_since' and w.state <> 'done'
+               select g.lower_token from archive.walks w join archive.gaps g using (room_id, gap_id)
+               where w.room_id = $1 and w.kind = 'gap_since' and w.state <> 'done'
                order by g.gap_id limit 1
            ), gap as (
-               insert into archive.gaps (room_key, reason, upper_token, lower_token, upper_event_id, lower_event_id,
+               insert into archive.gaps (room_id, reason, upper_token, lower_token, upper_event_id, lower_event_id,
                                          upper_position, lower_position, state)
                values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
                returning gap_id, state
            ), walk as (
-               insert into archive.walks (room_key, gap_id, kind, from_token, to_token, cursor, upper_position)
+               insert into archive.walks (room_id, gap_id, kind, from_token, to_token, cursor, upper_position)
                select $1, gap.gap_id, $10, $3, case when $4::text is not null then coalesce((select lower_token from lowest), $4) end,
                       $3, $11
                from gap where gap.state = 'open'
            )
-           select gap_id as "gap_id!", (select room_id from archive.rooms where room_key = $1) as "room_id!" from gap"#,
-        gap.room_key,
+           select gap_id as "gap_id!" from gap"#,
+        gap.room_id,
         gap.reason,
         gap.upper_token,
         gap.lower_token,
@@ -99,7 +95,7 @@ async fn insert(
     )
     .fetch_one(connection)
     .await?;
-    Ok((inserted.gap_id, inserted.room_id))
+    Ok(gap_id)
 }
 
 /// The reason of a gap in a room that is archived again.
@@ -124,32 +120,32 @@ impl Top {
 }
 
 /// The current end of the room's timeline.
-pub(in crate::archive) async fn top(connection: &mut PgConnection, room_key: i32) -> Result<Top, Error> {
-    Ok(tops(connection, &[room_key]).await?.remove(&room_key).unwrap_or_default())
+pub(in crate::archive) async fn top(connection: &mut PgConnection, room_id: &str) -> Result<Top, Error> {
+    Ok(tops(connection, &[room_id]).await?.remove(room_id).unwrap_or_default())
 }
 
 /// The same for several rooms.
 pub(in crate::archive) async fn tops(
     connection: &mut PgConnection,
-    room_keys: &[i32],
-) -> Result<HashMap<i32, Top>, Error> {
+    room_ids: &[&str],
+) -> Result<HashMap<String, Top>, Error> {
     let rows = sqlx::query!(
-        r#"select room.room_key as "room_key!", newest.event_id as "event_id?", newest.position as "position?",
+        r#"select room.room_id as "room_id!", newest.event_id as "event_id?", newest.position as "position?",
                   (select max(g.upper_position) from archive.gaps g
-                   where g.room_key = room.room_key and g.state <> 'closed') as upper_edge,
+                   where g.room_id = room.room_id and g.state <> 'closed') as upper_edge,
                   exists (
                       select from archive.walks w
-                      where w.room_key = room.room_key and w.kind = 'gap_whole' and w.state = 'open'
+                      where w.room_id = room.room_id and w.kind = 'gap_whole' and w.state = 'open'
                         and w.pages = 0 and w.upper_position is null
                   ) as "awaits_walk!"
-           from unnest($1::int[]) as room (room_key)
+           from unnest($1::text[]) as room (room_id)
            left join lateral (
                select e.event_id, e.position from archive.events e
-               where e.room_key = room.room_key and e.position is not null
+               where e.room_id = room.room_id and e.position is not null
                order by e.position desc
                limit 1
            ) as newest on true"#,
-        room_keys
+        room_ids as &[&str]
     )
     .fetch_all(connection)
     .await?;
@@ -160,7 +156,7 @@ pub(in crate::archive) async fn tops(
     };
     Ok(rows
         .into_iter()
-        .map(|row| (row.room_key, top(row.event_id, row.position, row.upper_edge, row.awaits_walk)))
+        .map(|row| (row.room_id, top(row.event_id, row.position, row.upper_edge, row.awaits_walk)))
         .collect())
 }
 
@@ -171,8 +167,8 @@ pub(in crate::archive) async fn edge_at(
 ) -> Result<Option<i64>, Error> {
     let edge = sqlx::query_scalar!(
         "select upper_position from archive.gaps
-         where room_key = $1 and state = 'skipped' and (upper_token = $2 or lower_token = $3)",
-        walk.room_key,
+         where room_id = $1 and state = 'skipped' and (upper_token = $2 or lower_token = $3)",
+        walk.room_id,
         walk.cursor,
         walk.to_token
     )
@@ -184,13 +180,13 @@ pub(in crate::archive) async fn edge_at(
 /// Sets the upper token of the skipped gap at the top of a room. It is walked from `token`.
 pub(in crate::archive) async fn begin_at(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     token: &str,
 ) -> Result<(), Error> {
     sqlx::query!(
         "update archive.gaps set upper_token = $2
-         where room_key = $1 and state = 'skipped' and upper_token is null",
-        room_key,
+         where room_id = $1 and state = 'skipped' and upper_token is null",
+        room_id,
         token
     )
     .execute(connection)
@@ -209,7 +205,7 @@ pub(in crate::archive) async fn close_skipped(
     sqlx::query!(
         "update archive.gaps g set state = $4, closed_at = now()
          from archive.walks w
-         where w.walk_id = $1 and g.room_key = w.room_key and g.state = 'skipped'
+         where w.room_id = $5 and w.walk_id = $1 and g.room_id = $5 and g.state = 'skipped'
            -- A history walk begins above all of them, unless it begins at the operator's token (the gap's lower one).
            and (w.kind in ('rewalk', 'gap_whole') or w.from_token is null or w.from_token = g.upper_token
                 or (w.kind = 'history' and w.from_token is distinct from g.lower_token))
@@ -219,42 +215,46 @@ pub(in crate::archive) async fn close_skipped(
         walk.walk_id,
         all,
         walk.upper_position,
-        GapState::Closed as _
+        GapState::Closed as _,
+        walk.room_id
     )
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// The position at which a walk of this kind has passed the gap. `None`: it continues until the server returns no
+/// The position at which a gap's walk of this kind has passed the gap. `None`: it continues until the server returns no
 /// more events.
 ///
 /// With `to`, the end may be far below the gap, because late events may belong among events that other walks have
 /// placed. Without a token below the gap, it is unknown how far down late events have arrived.
 pub(in crate::archive) async fn lower_position(
     connection: &mut PgConnection,
-    gap_id: i64,
-    kind: WalkKind,
+    walk: &Walk,
 ) -> Result<Option<i64>, Error> {
-    if !matches!(kind, WalkKind::GapKnown | WalkKind::GapRecheck) {
+    if !matches!(walk.kind, WalkKind::GapKnown | WalkKind::GapRecheck) {
         return Ok(None);
     }
-    let position = sqlx::query_scalar!("select lower_position from archive.gaps where gap_id = $1", gap_id)
-        .fetch_one(connection)
-        .await?;
-    Ok(position)
+    let position = sqlx::query_scalar!(
+        "select lower_position from archive.gaps where room_id = $1 and gap_id = $2",
+        walk.room_id,
+        walk.gap_id
+    );
+    Ok(position.fetch_one(connection).await?)
 }
 
 /// Whether a walk that has come down to `upper` has passed the gap: it has reached the events that were archived
 /// below the gap when it was opened, if there were any.
 pub(in crate::archive) async fn is_passed(
     connection: &mut PgConnection,
-    gap_id: i64,
+    walk: &Walk,
     upper: i64,
 ) -> Result<bool, Error> {
     let passed = sqlx::query_scalar!(
-        r#"select coalesce(lower_position >= $2, true) as "passed!" from archive.gaps where gap_id = $1"#,
-        gap_id,
+        r#"select coalesce(lower_position >= $3, true) as "passed!"
+           from archive.gaps where room_id = $1 and gap_id = $2"#,
+        walk.room_id,
+        walk.gap_id,
         upper
     )
     .fetch_one(connection)
@@ -278,9 +278,9 @@ pub(in crate::archive) async fn yields_to_newer_gap(
     let yields_to_newer_gap = sqlx::query_scalar!(
         r#"select exists (
                select from archive.walks
-               where room_key = $1 and state = $2 and kind in ('gap_since', 'gap_whole') and gap_id > coalesce($3::bigint, 0)
+               where room_id = $1 and state = $2 and kind in ('gap_since', 'gap_whole') and gap_id > coalesce($3::bigint, 0)
            ) as "yields!""#,
-        walk.room_key,
+        walk.room_id,
         WalkState::Open as _,
         newer_than
     )
@@ -292,11 +292,10 @@ pub(in crate::archive) async fn yields_to_newer_gap(
 /// Opens the next pass after a gap's finished walk, or closes the gap after the last one.
 pub(in crate::archive) async fn after_pass(
     connection: &mut PgConnection,
-    gap_id: i64,
-    kind: WalkKind,
+    walk: &Walk,
     recheck_after_s: f64,
 ) -> Result<(), Error> {
-    let next = match kind {
+    let next = match walk.kind {
         WalkKind::GapSince => Some((WalkKind::GapKnown, 0.0)),
         // The server may have fetched events from other servers meanwhile (P16).
         WalkKind::GapWhole | WalkKind::GapKnown => Some((WalkKind::GapRecheck, recheck_after_s)),
@@ -304,23 +303,27 @@ pub(in crate::archive) async fn after_pass(
     };
     let Some((kind, delay_s)) = next else {
         sqlx::query!(
-            "update archive.gaps set state = $2, closed_at = now() where gap_id = $1",
-            gap_id,
+            "update archive.gaps set state = $3, closed_at = now() where room_id = $1 and gap_id = $2",
+            walk.room_id,
+            walk.gap_id,
             GapState::Closed as _
         )
         .execute(connection)
         .await?;
-        tracing::info!(gap.id = gap_id, "a gap was closed");
+        tracing::info!(room.id = walk.room_id, gap.id = walk.gap_id, "a gap was closed");
         return Ok(());
     };
-    let gap = sqlx::query!("select room_key, upper_token from archive.gaps where gap_id = $1", gap_id)
-        .fetch_one(&mut *connection)
-        .await?;
+    let upper_token = sqlx::query_scalar!(
+        "select upper_token from archive.gaps where room_id = $1 and gap_id = $2",
+        walk.room_id,
+        walk.gap_id
+    );
+    let upper_token = upper_token.fetch_one(&mut *connection).await?;
     let walk = NewWalk {
-        room_key: gap.room_key,
-        gap_id: Some(gap_id),
+        room_id: &walk.room_id,
+        gap_id: walk.gap_id,
         kind,
-        from_token: gap.upper_token.as_deref(),
+        from_token: upper_token.as_deref(),
         to_token: None,
         upper_position: None,
         delay_s,

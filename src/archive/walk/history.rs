@@ -27,7 +27,7 @@ pub(in crate::archive) async fn begin(
     let from_token = operator.unwrap_or(now);
     if let Some(prev_batch) = operator {
         let hole = NewGap {
-            room_key: room.room_key,
+            room_id: &room.room_id,
             reason: "the operator's prev_batch: what is newer, up to the first sync, was not asked for",
             upper_token: Some(now),
             lower_token: Some(prev_batch),
@@ -63,7 +63,7 @@ pub(in crate::archive) async fn open(
     upper_position: Option<i64>,
 ) -> Result<(), Error> {
     let walk = NewWalk {
-        room_key: room.room_key,
+        room_id: &room.room_id,
         gap_id: None,
         kind: WalkKind::History,
         from_token: Some(from_token),
@@ -72,23 +72,23 @@ pub(in crate::archive) async fn open(
         delay_s: 0.0,
     };
     walk::open(connection, &walk).await?;
-    history::set(connection, room.room_key, HistoryState::Walking, None).await
+    history::set(connection, &room.room_id, HistoryState::Walking, None).await
 }
 
 /// Opens the history walks of these rooms. `now`: the token of their state, at which they begin.
 pub(in crate::archive) async fn open_all(
     connection: &mut PgConnection,
-    room_keys: &[i32],
+    room_ids: &[&str],
     now: &str,
 ) -> Result<(), Error> {
     sqlx::query!(
         "with walked as (
              update archive.rooms set history_state = 'walking', history_reason = null
-             where room_key = any($1) and watched returning room_key
+             where room_id = any($1) and watched returning room_id
          )
-         insert into archive.walks (room_key, kind, from_token, cursor)
-         select room_key, $3, $2, $2 from walked order by room_key",
-        room_keys,
+         insert into archive.walks (room_id, kind, from_token, cursor)
+         select room_id, $3, $2, $2 from walked order by room_id",
+        room_ids as &[&str],
         now,
         WalkKind::History as _
     )

@@ -20,7 +20,9 @@ impl Writer {
     pub(crate) async fn note_failure(&self, walk: &Walk, error: &str) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         sqlx::query!(
-            "update archive.walks set last_error = $2 where walk_id = $1 and last_error is distinct from $2",
+            "update archive.walks set last_error = $3
+             where room_id = $1 and walk_id = $2 and last_error is distinct from $3",
+            walk.room_id,
             walk.walk_id,
             error
         )
@@ -33,7 +35,9 @@ impl Writer {
     pub(crate) async fn put_off(&self, walk: &Walk, pause: Duration) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
         sqlx::query!(
-            "update archive.walks set not_before = now() + make_interval(secs => $2) where walk_id = $1",
+            "update archive.walks set not_before = now() + make_interval(secs => $3)
+             where room_id = $1 and walk_id = $2",
+            walk.room_id,
             walk.walk_id,
             pause.as_secs_f64()
         )
@@ -52,14 +56,15 @@ impl Writer {
                    cursor = coalesce(a.since, w.cursor), known_pages = 0,
                    lower_reached = false, ends = 0, repeats = 0, landmark = null
                from (select since from archive.accounts order by account_key limit 1) a
-               where w.walk_id = $1 and w.pages = $2 and w.upper_position is null and w.state = 'open'
+               where w.room_id = $3 and w.walk_id = $1 and w.pages = $2 and w.upper_position is null and w.state = 'open'
                returning w.cursor, a.since is not null as "at_since!",
-                         (select r.membership = 'join' from archive.rooms r where r.room_key = w.room_key) as "is_joined!",
-                         (select max(e.position) from archive.events e where e.room_key = w.room_key) as newest,
+                         (select r.membership = 'join' from archive.rooms r where r.room_id = w.room_id) as "is_joined!",
+                         (select max(e.position) from archive.events e where e.room_id = w.room_id) as newest,
                          (select max(g.upper_position) from archive.gaps g
-                          where g.room_key = w.room_key and g.state <> 'closed') as upper_edge"#,
+                          where g.room_id = w.room_id and g.state <> 'closed') as upper_edge"#,
             walk.walk_id,
-            walk.pages
+            walk.pages,
+            walk.room_id
         )
         .fetch_optional(&mut *transaction)
         .await?;
@@ -90,10 +95,11 @@ impl Writer {
             "update archive.walks
              set cursor = null, from_token = null, to_token = null, restarted = true, upper_position = null, landmark = null,
                  lower_reached = lower_reached and kind <> 'history', ends = 0, repeats = 0
-             where walk_id = $1 and pages = $2 and cursor is not distinct from $3 and state = 'open'",
+             where room_id = $4 and walk_id = $1 and pages = $2 and cursor is not distinct from $3 and state = 'open'",
             walk.walk_id,
             walk.pages,
-            walk.cursor
+            walk.cursor,
+            walk.room_id
         )
         .execute(&mut *transaction)
         .await?;
@@ -114,8 +120,8 @@ impl Writer {
         proven: bool,
     ) -> Result<Option<Walk>, Error> {
         let mut transaction = self.begin().await?;
-        lock_room(&mut transaction, walk.room_key).await?;
-        let membership = room::get(&mut transaction, walk.room_key).await?.membership;
+        lock_room(&mut transaction, &walk.room_id).await?;
+        let membership = room::get(&mut transaction, &walk.room_id).await?.membership;
         if !proven && (membership == Membership::Join || membership != walk.membership) {
             transaction.undo(None).await;
             return Ok(Some(Walk { membership, ..walk.clone() }));
@@ -129,7 +135,7 @@ impl Writer {
             pause_s = advance::stall(&mut transaction, &mut refused, reason, settings).await?;
         }
         if walk.kind == WalkKind::History {
-            history::set(&mut transaction, walk.room_key, HistoryState::Truncated, Some(reason)).await?;
+            history::set(&mut transaction, &walk.room_id, HistoryState::Truncated, Some(reason)).await?;
         }
         save(&mut transaction, walk, &refused, Duration::ZERO, pause_s).await?;
         if refused.state == WalkState::Done {
@@ -148,7 +154,7 @@ impl Writer {
         settings: &Backfill,
     ) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
-        lock_room(&mut transaction, walk.room_key).await?;
+        lock_room(&mut transaction, &walk.room_id).await?;
         let mut stalled = walk.clone();
         let pause_s = advance::stall(&mut transaction, &mut stalled, reason, settings).await?;
         save(&mut transaction, walk, &stalled, Duration::ZERO, pause_s).await?;

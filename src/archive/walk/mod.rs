@@ -23,8 +23,6 @@ const BEGIN_ANEW: i64 = 32;
 pub struct Walk {
     /// Internal key.
     pub(crate) walk_id: i64,
-    /// The room's internal key.
-    pub(crate) room_key: i32,
     /// The room.
     pub(crate) room_id: String,
     /// The account's membership when the walk was read.
@@ -117,8 +115,8 @@ pub struct WalkChoice<'a> {
     /// Whether to include later passes through gaps, and walks that have yet to [begin](Walk::begins_at_since) at
     /// `since`.
     pub(crate) sync_is_current: bool,
-    /// Internal keys of rooms to leave out.
-    pub(crate) except: &'a [i32],
+    /// Rooms to leave out.
+    pub(crate) except: &'a [String],
     /// Leaves out later passes that are not due within this time, and re-walks that are not due.
     pub(crate) only_within: Option<Duration>,
 }
@@ -126,7 +124,7 @@ pub struct WalkChoice<'a> {
 /// A walk to open.
 #[derive(Debug)]
 pub(super) struct NewWalk<'a> {
-    pub(super) room_key: i32,
+    pub(super) room_id: &'a str,
     pub(super) gap_id: Option<i64>,
     pub(super) kind: WalkKind,
     pub(super) from_token: Option<&'a str>,
@@ -137,9 +135,9 @@ pub(super) struct NewWalk<'a> {
 
 pub(super) async fn open(connection: &mut PgConnection, walk: &NewWalk<'_>) -> Result<(), Error> {
     sqlx::query!(
-        "insert into archive.walks (room_key, gap_id, kind, from_token, to_token, cursor, upper_position, not_before)
+        "insert into archive.walks (room_id, gap_id, kind, from_token, to_token, cursor, upper_position, not_before)
          values ($1, $2, $3, $4, $5, $4, $6, now() + make_interval(secs => $7))",
-        walk.room_key,
+        walk.room_id,
         walk.gap_id,
         walk.kind as _,
         walk.from_token,
@@ -165,13 +163,13 @@ pub(super) async fn schedule_rewalk(
     let interval = intervals.get(usize::try_from(round).unwrap_or_default()).or(intervals.last());
     let Some(interval) = interval else { return Ok(()) };
     sqlx::query!(
-        "insert into archive.walks (room_key, kind, round, not_before)
+        "insert into archive.walks (room_id, kind, round, not_before)
          select $1, 'rewalk', $2, now() + make_interval(secs => $3)
          where not exists (
              select from archive.walks
-             where room_key = $1 and kind = 'rewalk' and state <> 'done' and walk_id <> $4
+             where room_id = $1 and kind = 'rewalk' and state <> 'done' and walk_id <> $4
          )",
-        walk.room_key,
+        walk.room_id,
         round,
         interval.as_secs_f64(),
         walk.walk_id
@@ -182,40 +180,40 @@ pub(super) async fn schedule_rewalk(
 }
 
 /// Opens a re-walk that is due now, because something was reported that only the room's events can show.
-pub(super) async fn rewalk_now(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+pub(super) async fn rewalk_now(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
     let hurried = sqlx::query!(
         "update archive.walks set not_before = now()
-         where room_key = $1 and kind = 'rewalk' and state = 'open' and pages = 0 and cursor is null",
-        room_key
+         where room_id = $1 and kind = 'rewalk' and state = 'open' and pages = 0 and cursor is null",
+        room_id
     )
     .execute(&mut *connection)
     .await?;
     if hurried.rows_affected() == 0 {
-        sqlx::query!("insert into archive.walks (room_key, kind) values ($1, 'rewalk')", room_key)
+        sqlx::query!("insert into archive.walks (room_id, kind) values ($1, 'rewalk')", room_id)
             .execute(connection)
             .await?;
     }
     Ok(())
 }
 
-/// Reopens stalled walks: in `room_key`, after `/sync` has reported something that may help; `None`: in all rooms. Each
+/// Reopens stalled walks: in `room_id`, after `/sync` has reported something that may help; `None`: in all rooms. Each
 /// may begin anew once more if the server refuses its token. Returns their number.
 pub(super) async fn reopen_stalled(
     connection: &mut PgConnection,
-    room_key: Option<i32>,
+    room_id: Option<&str>,
 ) -> Result<usize, Error> {
     let reopened = sqlx::query!(
         "with reopened as (
              update archive.walks
              set state = 'open', restarted = false, repeats = 0, ends = 0, landmark = null, not_before = now(),
-                 stalls = case when $1::int is null then stalls else 0 end
-             where state = 'stalled' and room_key = coalesce($1, room_key) returning room_key, kind
+                 stalls = case when $1::text is null then stalls else 0 end
+             where state = 'stalled' and room_id = coalesce($1, room_id) returning room_id, kind
          ), rooms as (
              update archive.rooms set history_state = 'walking', history_reason = null
-             where room_key in (select room_key from reopened where kind = 'history') and history_state = 'stalled'
+             where room_id in (select room_id from reopened where kind = 'history') and history_state = 'stalled'
          )
-         select room_key from reopened",
-        room_key
+         select room_id from reopened",
+        room_id
     )
     .fetch_all(connection)
     .await?;
@@ -223,11 +221,11 @@ pub(super) async fn reopen_stalled(
 }
 
 /// Ends the walks through a room's history, because another walk will pass all of their events.
-pub(super) async fn finish_all(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
+pub(super) async fn finish_all(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
     sqlx::query!(
         "update archive.walks set state = 'done', updated_at = now()
-         where room_key = $1 and state <> 'done' and kind in ('history', 'operator')",
-        room_key
+         where room_id = $1 and state <> 'done' and kind in ('history', 'operator')",
+        room_id
     )
     .execute(connection)
     .await?;
@@ -237,14 +235,14 @@ pub(super) async fn finish_all(connection: &mut PgConnection, room_key: i32) -> 
 /// The positions, above `floor`, to which unfinished walks from the newest event have come down.
 pub(super) async fn passed_from_newest(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     floor: Option<i64>,
 ) -> Result<Vec<i64>, Error> {
     let passed = sqlx::query_scalar!(
         r#"select upper_position as "upper_position!" from archive.walks
-           where room_key = $1 and state <> 'done' and from_token is null
+           where room_id = $1 and state <> 'done' and from_token is null
              and upper_position is not null and ($2::bigint is null or upper_position > $2)"#,
-        room_key,
+        room_id,
         floor
     )
     .fetch_all(connection)
@@ -265,28 +263,28 @@ impl Archive {
             Walk,
             // Each value of a room is one index look-up. For a join with the views, the planner might read the whole
             // archive as long as it has no statistics.
-            r#"select f.walk_id, f.room_key, f.room_id, f.membership as "membership: Membership", f.gap_id, f.kind as "kind: WalkKind", f.to_token, f.cursor, f.upper_position,
-                      (select g.upper_position from archive.gaps g where g.gap_id = f.gap_id) as gap_upper_position,
+            r#"select f.walk_id, f.room_id, f.membership as "membership: Membership", f.gap_id, f.kind as "kind: WalkKind", f.to_token, f.cursor, f.upper_position,
+                      (select g.upper_position from archive.gaps g where g.room_id = f.room_id and g.gap_id = f.gap_id) as gap_upper_position,
                       f.pages, f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark as cycle_marker, f.restarted,
                       f.state as "state: WalkState", f.round, f.stalls, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
                       coalesce(shown.name, shown.alias) as name,
                       (select e.origin_server_ts from archive.events e
-                       where f.not_before <= now() and e.room_key = f.room_key and e.position is not null
+                       where f.not_before <= now() and e.room_id = f.room_id and e.position is not null
                        order by e.position desc limit 1) as newest_ts,
                       shown.created_ts as "created_ts?"
                from (
                    select * from (
-                       select distinct on (w.room_key) w.*, r.room_id, r.membership
+                       select distinct on (w.room_id) w.*, r.membership
                        from archive.walks w
-                       join archive.rooms r using (room_key)
-                       where w.state = $1 and r.watched and w.room_key <> all ($3::int[])
+                       join archive.rooms r using (room_id)
+                       where w.state = $1 and r.watched and w.room_id <> all ($3::text[])
                          and ($2 or case
                              when w.kind in ('gap_known', 'gap_recheck') then false
                              when w.kind = 'rewalk' then w.upper_position is not null
                              when w.kind = 'history' then w.upper_position is not null or w.cursor is null
                              else true
                          end)
-                       order by w.room_key,
+                       order by w.room_id,
                                 w.kind = 'history' and w.from_token is null and w.upper_position is not null
                                     and not w.lower_reached desc,
                                 case when w.kind in ('gap_since', 'gap_whole') then w.gap_id end desc nulls last,
@@ -309,11 +307,11 @@ impl Archive {
                    from archive.current_state s
                    cross join lateral (
                        select i.content, i.origin_server_ts from archive.events i
-                       where i.room_key = s.room_key and i.event_id = s.event_id
+                       where i.room_id = s.room_id and i.event_id = s.event_id
                        limit 1
                    ) e
                    -- Of a walk that is not due, only the time is of interest.
-                   where f.not_before <= now() and s.room_key = f.room_key and s.state_key = ''
+                   where f.not_before <= now() and s.room_id = f.room_id and s.state_key = ''
                      and s.type in ('m.room.name', 'm.room.canonical_alias', 'm.room.create')
                ) shown on true
                order by f.not_before, f.walk_id"#,
@@ -340,13 +338,13 @@ impl Writer {
             "update archive.walks w
              set state = 'open', restarted = false, repeats = 0, ends = 0, landmark = null
              from archive.rooms r
-             where w.state = 'stalled' and w.not_before <= now() and r.room_key = w.room_key and r.watched"
+             where w.state = 'stalled' and w.not_before <= now() and r.room_id = w.room_id and r.watched"
         )
         .execute(&mut *transaction)
         .await?;
         let next_s = sqlx::query_scalar!(
             r#"select extract(epoch from min(w.not_before) - now())::float8 from archive.walks w
-               join archive.rooms r using (room_key)
+               join archive.rooms r using (room_id)
                where w.state = 'stalled' and r.watched"#
         )
         .fetch_one(&mut *transaction)
@@ -358,11 +356,12 @@ impl Writer {
     /// Reopens all stalled walks, when the daemon starts.
     pub(crate) async fn reopen_stalled(&self) -> Result<usize, Error> {
         let mut transaction = self.begin().await?;
-        let room_keys =
-            sqlx::query_scalar!("select distinct room_key from archive.walks where state = 'stalled'")
+        let room_ids =
+            sqlx::query_scalar!("select distinct room_id from archive.walks where state = 'stalled'")
                 .fetch_all(&mut *transaction)
                 .await?;
-        lock_rooms(&mut transaction, &room_keys).await?;
+        let room_ids: Vec<&str> = room_ids.iter().map(String::as_str).collect();
+        lock_rooms(&mut transaction, &room_ids).await?;
         let reopened = reopen_stalled(&mut transaction, None).await?;
         transaction.commit().await?;
         Ok(reopened)
@@ -387,14 +386,14 @@ pub(super) async fn save(
     let place = after.upper_position.filter(|_| has_passed || after.pages >= BEGIN_ANEW);
     let moved = sqlx::query!(
         "with counted as (
-             update archive.rooms set event_count = event_count + $18 where room_key = $19 and $18::bigint > 0
+             update archive.rooms set event_count = event_count + $18 where room_id = $19 and $18::bigint > 0
          )
          update archive.walks
          set cursor = $4, upper_position = coalesce($5, upper_position), pages = $6, events = $7,
              busy_ms = busy_ms + $8, oldest_ts = $9, known_pages = $10, lower_reached = $11, ends = $12, repeats = $13,
              landmark = $14, state = $15, last_error = $16, not_before = now() + make_interval(secs => $17),
              updated_at = now(), stalls = $20
-         where walk_id = $1 and cursor is not distinct from $2 and pages = $3 and state = 'open'",
+         where room_id = $19 and walk_id = $1 and cursor is not distinct from $2 and pages = $3 and state = 'open'",
         before.walk_id,
         before.cursor,
         before.pages,
@@ -413,7 +412,7 @@ pub(super) async fn save(
         after.last_error,
         pause_s,
         after.events - before.events,
-        before.room_key,
+        before.room_id,
         after.stalls
     )
     .execute(connection)

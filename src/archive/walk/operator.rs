@@ -107,7 +107,7 @@ impl Writer {
         mut room: Room,
         shown: Shown<'_>,
     ) -> Result<Room, Error> {
-        lock_room(connection, room.room_key).await?;
+        lock_room(connection, &room.room_id).await?;
         let Some(state) = shown.state else { return Ok(room) };
         let before = room.clone();
         let create = state.events.iter().find(|event| event.is_state("m.room.create"));
@@ -141,20 +141,20 @@ async fn create(
 }
 
 async fn open_walk(connection: &mut PgConnection, room: &Room, span: Span<'_>) -> Result<(), Error> {
-    let top = gap::top(connection, room.room_key).await?;
+    let top = gap::top(connection, &room.room_id).await?;
     let is_new = top.position().is_none() && room.history_state == HistoryState::None;
     let is_below = is_new && span.from.is_some();
     if let Some(from) = span.from.filter(|_| is_below) {
         let hole = NewGap {
             reason: "`backscroll backfill` began at a token: what is newer was not asked for",
             lower_token: Some(from.as_str()),
-            ..hole(room.room_key, None)
+            ..hole(&room.room_id, None)
         };
         gap::skip(connection, &hole).await?;
     }
     let is_history = span.is_whole() || (is_below && span.to.is_none());
     let walk = NewWalk {
-        room_key: room.room_key,
+        room_id: &room.room_id,
         gap_id: None,
         kind: if is_history { WalkKind::History } else { WalkKind::Operator },
         from_token: span.from.map(Token::as_str),
@@ -164,16 +164,16 @@ async fn open_walk(connection: &mut PgConnection, room: &Room, span: Span<'_>) -
     };
     walk::open(connection, &walk).await?;
     if is_history {
-        history::set(connection, room.room_key, HistoryState::Walking, None).await?;
+        history::set(connection, &room.room_id, HistoryState::Walking, None).await?;
     }
     Ok(())
 }
 
 /// A gap above all events of the operator's walk, with space for all events that may be missing.
-fn hole(room_key: i32, newest: Option<(String, i64)>) -> NewGap<'static> {
+fn hole(room_id: &str, newest: Option<(String, i64)>) -> NewGap<'_> {
     let position = newest.as_ref().map(|(_, position)| *position);
     NewGap {
-        room_key,
+        room_id,
         reason: "`backscroll backfill` archived the room before it was followed: what is newer, up to the first sync",
         upper_token: None,
         lower_token: None,
@@ -188,17 +188,17 @@ fn hole(room_key: i32, newest: Option<(String, i64)>) -> NewGap<'static> {
 /// That walk passes the gap above the archived events, and everything that an unfinished walk has yet to pass.
 pub(in crate::archive) async fn hand_over(
     connection: &mut PgConnection,
-    room_key: i32,
+    room_id: &str,
     now: &str,
 ) -> Result<(), Error> {
-    let top = gap::top(connection, room_key).await?;
+    let top = gap::top(connection, room_id).await?;
     if top.position().is_none() {
         return Ok(());
     }
-    walk::finish_all(connection, room_key).await?;
+    walk::finish_all(connection, room_id).await?;
     if top.upper_edge.is_none() {
-        let hole = NewGap { upper_token: Some(now), ..hole(room_key, top.newest) };
+        let hole = NewGap { upper_token: Some(now), ..hole(room_id, top.newest) };
         return gap::skip(connection, &hole).await;
     }
-    gap::begin_at(connection, room_key, now).await
+    gap::begin_at(connection, room_id, now).await
 }

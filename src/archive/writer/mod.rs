@@ -142,17 +142,17 @@ async fn answers(connection: &mut PgConnection) -> bool {
 ///
 /// It is the lock of the room's row. Every role that can connect could take an advisory lock, but only a role that
 /// may write to the room can take this one.
-pub(super) async fn lock_room(connection: &mut PgConnection, room_key: i32) -> Result<(), Error> {
-    lock_rooms(connection, &[room_key]).await
+pub(super) async fn lock_room(connection: &mut PgConnection, room_id: &str) -> Result<(), Error> {
+    lock_rooms(connection, &[room_id]).await
 }
 
 /// The same for several rooms at once. Call it before any other room is locked.
-pub(super) async fn lock_rooms(connection: &mut PgConnection, room_keys: &[i32]) -> Result<(), Error> {
+pub(super) async fn lock_rooms(connection: &mut PgConnection, room_ids: &[&str]) -> Result<(), Error> {
     // PostgreSQL locks the rows in the order in which they leave the sort.
     sqlx::query!(
-        r#"select room_key as "room_key!" from archive.rooms where room_key = any($1)
-           order by room_key for no key update"#,
-        room_keys
+        r#"select room_id as "room_id!" from archive.rooms where room_id = any($1)
+           order by room_id for no key update"#,
+        room_ids as &[&str]
     )
     .fetch_all(connection)
     .await?;

@@ -1,6 +1,7 @@
 //! A transaction that writes, under the writer's lease.
 
 use std::{
+    fmt::Write as _,
     ops::{Deref, DerefMut},
     sync::Arc,
     time::{Duration, Instant},
@@ -129,11 +130,12 @@ impl Writer {
     /// table has statistics, PostgreSQL would assume that a room is small, and sort all of it.
     pub(in crate::archive) async fn begin_in_room(
         &self,
-        room_key: i32,
+        room_id: &str,
     ) -> Result<WriteTransaction<'_>, Error> {
         let lock = format!(
             "; set local synchronous_commit = off; set local enable_bitmapscan = off;
-             select from archive.rooms where room_key = {room_key} for no key update"
+             select from archive.rooms where room_id = {} for no key update",
+            literal(room_id)
         );
         self.begin_with(true, &lock).await
     }
@@ -151,7 +153,7 @@ impl Writer {
             let begin = format!(
                 "begin isolation level read committed; select archive.begin_writing({epoch}){statements}"
             );
-            // The text contains only numbers, so it cannot be an injection.
+            // The text contains only numbers and literals of hexadecimal digits, so it cannot be an injection.
             let error = match transaction.execute(AssertSqlSafe(begin)).await {
                 Ok(_) => return Ok(transaction),
                 Err(error) => Error::from(error),
@@ -176,4 +178,15 @@ impl Writer {
         let (connection, made) = self.page_connections.take(self.archive()).await?;
         Ok(Session::Page { connection, made, kept_in: &self.page_connections })
     }
+}
+
+/// An SQL expression for a text, in hexadecimal digits.
+pub(in crate::archive) fn literal(text: &str) -> String {
+    let mut literal = String::with_capacity(text.len() * 2 + 40);
+    literal.push_str("convert_from(decode('");
+    for byte in text.bytes() {
+        let _ = write!(literal, "{byte:02x}");
+    }
+    literal.push_str(r#"', 'hex'), 'UTF8') collate "C""#);
+    literal
 }

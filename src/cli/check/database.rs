@@ -12,6 +12,7 @@ use crate::{
 };
 
 const ROLES: &str = "roles";
+const SEARCH: &str = "search";
 
 /// Returns the account of the archive in it, if there is one.
 pub(super) async fn check(config: &Config, report: &mut Report) -> Option<String> {
@@ -91,6 +92,15 @@ async fn inspect(url: &str, place: &str, walks: usize, report: &mut Report) -> O
     }
     if problems.iter().all(|problem| problem.subject != SCHEMA) {
         report.ok(SCHEMA, &schema(found.schema.as_ref()));
+    }
+    if found.search_is_limited {
+        let text = "the server has no ICU, and the database has locale C: search finds capital letters of other scripts \
+                    than Latin, Greek and Cyrillic only as they are written";
+        report.warn(
+            SEARCH,
+            text,
+            &["use a server with ICU, or a database of a UTF-8 locale such as C.UTF-8"],
+        );
     }
     roles(&found.wide_roles, report);
     match &found.writer {

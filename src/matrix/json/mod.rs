@@ -174,6 +174,14 @@ impl<'a> Json<'a> {
     }
 }
 
+/// Appends a string as canonical JSON.
+pub(crate) fn write_canonical_text(text: &str, out: &mut String) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        return Text::Decoded(text.as_bytes().to_vec()).write_canonical(out);
+    }
+    Text::Plain(text).write_canonical(out);
+}
+
 impl Text<'_> {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {

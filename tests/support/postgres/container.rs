@@ -1,5 +1,5 @@
-//! PostgreSQL in a container, by testcontainers. The image is the one of the compose project; where it cannot be pulled,
-//! `deploy/base-images.sh postgres` makes it.
+//! PostgreSQL in a container, by testcontainers. The image is the one of the compose project; where it cannot
+//! be pulled, `deploy/base-images.sh postgres` makes it.
 
 use std::process::{Command, Stdio};
 
@@ -51,8 +51,8 @@ fn is_want(error: &TestcontainersError) -> bool {
     )
 }
 
-/// All tests share the container, so that no test may drop it, and a process that is killed drops nothing. So another
-/// process waits for the end of this one, which it hears from its standard input, and removes it.
+/// All tests share the container, so that no test may drop it, and a process that is killed drops nothing. So
+/// another process waits for the end of this one, which it hears from its standard input, and removes it.
 fn remove_at_the_end(id: &str) {
     let script = "trap '' HUP INT TERM; read _; exec docker rm --force --volumes \"$0\"";
     let remover = Command::new("sh")

@@ -22,7 +22,7 @@ pub(super) fn fast_directory() -> PathBuf {
 }
 
 /// The interpreter of the environment that `deploy/synapse.sh install` makes.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let installed = || {
         let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
@@ -61,7 +61,7 @@ pub(super) fn configure(directory: &Path, port: u16, settings: &Value) {
         "public_baseurl": format!("http://127.0.0.1:{port}/"),
         "listeners": [{
             "port": port, "bind_addresses": ["127.0.0.1"], "type": "http",
-            "resources": [{ "names": ["client"] }],
+            "resources": [{ "names": ["client", "keys"] }],
         }],
         "database": { "name": "sqlite3", "args": { "database": path("homeserver.db") } },
         "signing_key_path": path("signing.key"),
@@ -98,6 +98,18 @@ pub(super) fn configure(directory: &Path, port: u16, settings: &Value) {
     }
     // JSON is YAML.
     write("homeserver.yaml", &config.to_string());
+}
+
+/// Runs the admin command `export-data` of a server that does not run.
+pub(super) fn export_data(directory: &Path, user_id: &str, output: &Path) {
+    let done = Command::new(python())
+        .args(["-m", "synapse.app.admin_cmd", "-c", "homeserver.yaml", "export-data", user_id])
+        .arg("--output-directory")
+        .arg(output)
+        .current_dir(directory)
+        .output()
+        .expect("the admin command");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Settings of a server that federates over loopback on this port, and is quick to try again.

@@ -58,6 +58,9 @@ pub(crate) struct Inspection {
     pub(crate) permitted: bool,
     /// The running Backscroll: the process id of its database backend, and since when.
     pub(crate) writer: Option<(i32, String)>,
+    /// Whether search tells capital letters from small ones outside Latin, Greek and Cyrillic: neither the server nor the
+    /// database knows the others.
+    pub(crate) search_is_limited: bool,
     /// The account of the archive.
     pub(crate) account: Option<String>,
     /// The readers and writers with more rights than they need.
@@ -86,6 +89,8 @@ pub(crate) struct Schema {
     pub(crate) missing: usize,
     /// A migration that differs from ours of the same version, or was not finished.
     pub(crate) broken: Option<i64>,
+    /// Whether a version from before the first release made it. Its tables have another key.
+    pub(crate) is_pre_release: bool,
 }
 
 impl Archive {
@@ -164,7 +169,7 @@ async fn inspect(connection: &mut PgConnection, no_second: Option<String>) -> Re
     .await?;
     let migrated = is_migrated(connection).await?;
     let schema = if migrated { Some(schema(connection).await?) } else { None };
-    let current = schema.as_ref().is_some_and(|schema| schema.missing == 0);
+    let current = schema.as_ref().is_some_and(|schema| schema.missing == 0 && !schema.is_pre_release);
     let applied = if migrated { applied(connection).await? } else { Vec::new() };
     let migrator = migrator();
     let text_of = |is_applied: bool| {
@@ -185,6 +190,7 @@ async fn inspect(connection: &mut PgConnection, no_second: Option<String>) -> Re
         foreign_schema: server.has_schema && !migrated && has_tables(connection).await?,
         permitted: permitted(connection, current).await?,
         writer: writer(connection).await?,
+        search_is_limited: current && search_is_limited(connection).await?,
         account: if current { account(connection).await? } else { None },
         wide_roles: if current { role::wide_roles(connection).await? } else { Vec::new() },
         server_version: server.version.split(" (").next().unwrap_or_default().to_owned(),
@@ -199,12 +205,15 @@ async fn inspect(connection: &mut PgConnection, no_second: Option<String>) -> Re
 /// Whether the schema is that of this Backscroll. If not, the role may migrate it.
 ///
 /// # Errors
-/// [`Error::NewerSchema`], or [`Error::OlderSchema`] if the tables belong to another role.
+/// [`Error::PreReleaseSchema`], [`Error::NewerSchema`], or [`Error::OlderSchema`] if the tables belong to another role.
 pub(in crate::archive) async fn is_up_to_date(connection: &mut PgConnection) -> Result<bool, Error> {
     if !is_migrated(connection).await? {
         return Ok(false);
     }
-    let Schema { found, known, missing, broken } = schema(connection).await?;
+    let Schema { found, known, missing, broken, is_pre_release } = schema(connection).await?;
+    if is_pre_release {
+        return Err(Error::PreReleaseSchema);
+    }
     if found > known {
         return Err(Error::NewerSchema { found, known });
     }
@@ -256,7 +265,25 @@ async fn schema(connection: &mut PgConnection) -> Result<Schema, Error> {
         known: migrator.iter().map(|migration| migration.version).max().unwrap_or_default(),
         missing: migrator.iter().filter(|migration| !is_applied(migration.version)).count(),
         broken: unfinished.or(altered.map(|applied| applied.version)),
+        is_pre_release: is_pre_release(connection).await?,
     })
+}
+
+/// Whether the tables have the key that they had before the first release.
+async fn is_pre_release(connection: &mut PgConnection) -> Result<bool, Error> {
+    let is_pre_release = sqlx::query_scalar!(
+        r#"select exists(select from pg_attribute a
+                         join pg_class c on c.oid = a.attrelid
+                         join pg_namespace n on n.oid = c.relnamespace
+                         where n.nspname = 'archive' and c.relname = 'rooms' and a.attname = 'room_key') as "is_pre_release!""#
+    );
+    Ok(is_pre_release.fetch_one(connection).await?)
+}
+
+/// # Errors
+/// [`Error::PreReleaseSchema`] if the tables are of a version from before the first release.
+pub(in crate::archive) async fn must_not_be_pre_release(connection: &mut PgConnection) -> Result<(), Error> {
+    if is_pre_release(connection).await? { Err(Error::PreReleaseSchema) } else { Ok(()) }
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
@@ -296,6 +323,15 @@ async fn permitted(connection: &mut PgConnection, current: bool) -> Result<bool,
     .fetch_one(connection)
     .await?;
     Ok(permitted == Some(true))
+}
+
+async fn search_is_limited(connection: &mut PgConnection) -> Result<bool, Error> {
+    let limited = sqlx::query_scalar!(r#"select archive.lower_case_source() = 'table' as "limited!""#);
+    match limited.fetch_one(connection).await {
+        // The role may not read it, which `permitted` reports.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => Ok(false),
+        result => Ok(result?),
+    }
 }
 
 async fn account(connection: &mut PgConnection) -> Result<Option<String>, Error> {

@@ -121,10 +121,10 @@ mod tests {
     fn what_a_migration_makes_is_read_from_it() {
         let migration = "-- create table archive.comment (\n\
              create schema if not exists archive;\ncreate schema room_reader;\n\
-             create table archive.rooms (\n room_key int,\n created_at timestamptz);\n\
+             create table archive.rooms (\n room_id text,\n created_at timestamptz);\n\
              create or replace view public.rooms as select 1;\n\
              create unique index rooms_id on archive.rooms (room_id);\n\
-             CREATE FUNCTION public.room_key(room_id text) returns int as $$ ... $$;\n\
+             CREATE FUNCTION public.replies(room_id text) returns int as $$ ... $$;\n\
              do $$ begin execute format('create view room_reader.%1$I with (x)'); end $$;";
         let made = made(migration);
         let found: Vec<_> =
@@ -136,7 +136,7 @@ mod tests {
                 "Relation archive.rooms",
                 "Relation public.rooms",
                 "Relation archive.rooms_id",
-                "Function public.room_key",
+                "Function public.replies",
             ]
         );
     }

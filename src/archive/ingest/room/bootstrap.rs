@@ -14,14 +14,14 @@ impl RoomSync<'_> {
     /// Stores the events without positions, and opens the history walk, which will place them. Returns how many
     /// events were new.
     pub(super) async fn bootstrap(&mut self) -> Result<usize, Error> {
-        let (room_key, response) = (self.room.room_key, self.response);
+        let (room_id, response) = (&self.room.room_id.clone(), self.response);
         let events = distinct(state_events(self.update));
         let new = self.gather(&events, &[]).await?;
         // `backscroll backfill` has stored events of the room already.
-        if self.portion.top(room_key).position().is_some() {
+        if self.portion.top(room_id).position().is_some() {
             match response.next_batch {
-                Some(next_batch) => operator::hand_over(self.connection, room_key, next_batch).await?,
-                None => self.afterwards.handed_over.push(room_key),
+                Some(next_batch) => operator::hand_over(self.connection, room_id, next_batch).await?,
+                None => self.afterwards.handed_over.push(room_id.clone()),
             }
         }
         // The walk begins at next_batch, not at prev_batch. Late events that sort early are neither below
@@ -33,7 +33,7 @@ impl RoomSync<'_> {
             None if response.rooms.prev_batch(&self.room.room_id).is_some() => {
                 self.afterwards.begun_by_operator.push(self.room.clone());
             }
-            None => self.afterwards.begun.push(room_key),
+            None => self.afterwards.begun.push(room_id.clone()),
         }
         Ok(new)
     }

@@ -13,7 +13,7 @@ impl RoomSync<'_> {
     /// Moves the current state according to the response. Marks it as stale if it must be compared with
     /// the server's.
     pub(super) fn move_state(&mut self) {
-        let mut pointers = self.portion.pointers(self.room.room_key);
+        let mut pointers = self.portion.pointers(&self.room.room_id);
         let has_changed = self.point(&mut pointers);
         let is_stale = has_changed || self.state_is_partial();
         self.portion.moved(pointers);

@@ -51,7 +51,7 @@ impl RoomSync<'_> {
             return Ok(Some(Hole { reason, is_silent: false }));
         }
         let is_silent =
-            !is_first && silent_gap::is_shown(self.connection, self.room.room_key, self.update).await?;
+            !is_first && silent_gap::is_shown(self.connection, &self.room.room_id, self.update).await?;
         Ok(is_silent.then_some(Hole { reason: silent_gap::REASON, is_silent }))
     }
 
@@ -73,7 +73,7 @@ impl RoomSync<'_> {
         // The room's highest position, including the timeline.
         let end = timeline.positions.iter().copied().flatten().max().or(top.position());
         let new_gap = NewGap {
-            room_key: before.room_key,
+            room_id: &before.room_id,
             reason: hole.reason,
             upper_token: prev_batch.map_or(response.next_batch, |token| Some(token.as_str())),
             lower_token,
@@ -92,7 +92,7 @@ impl RoomSync<'_> {
         };
         if response.account.since.is_some() && may_repeat {
             // Redactions sent meanwhile may be hidden from the account. Only the redacted events show them.
-            walk::rewalk_now(connection, before.room_key).await?;
+            walk::rewalk_now(connection, &before.room_id).await?;
         }
         gap::open(connection, &new_gap).await
     }
@@ -106,7 +106,7 @@ impl RoomSync<'_> {
             Some(next_batch) if has_hole && was_out => {
                 history::reopen(connection, before, next_batch).await?;
             }
-            None if before.history_state.is_partial() => afterwards.partial.push(before.room_key),
+            None if before.history_state.is_partial() => afterwards.partial.push(before.room_id.clone()),
             _ => {}
         }
         Ok(())

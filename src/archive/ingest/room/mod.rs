@@ -76,7 +76,7 @@ impl<'a> RoomSync<'a> {
         (before, update): (Room, &'a RoomUpdate),
         afterwards: &'a mut Afterwards,
     ) -> Self {
-        let rejoined = has_rejoined(response, &before, update, portion.known(before.room_key));
+        let rejoined = has_rejoined(response, &before, update, portion.known(&before.room_id));
         let mut room = before.clone();
         room.membership = membership(update, &response.account.user_id);
         if room.membership == Membership::Join {
@@ -151,7 +151,7 @@ impl<'a> RoomSync<'a> {
             // `/sync` reported the invite or knock instead of an earlier membership, so the account may have
             // been in the room before. Only the room's state and history show it.
             let (rooms, room) = (self.response.rooms, &self.room);
-            choice::mark_left_room_stale(self.connection, rooms, room.room_key, &room.room_id).await?;
+            choice::mark_left_room_stale(self.connection, rooms, &room.room_id).await?;
         }
         self.room.watched = watched;
         self.portion.changes.set(&self.room);
@@ -172,7 +172,7 @@ impl<'a> RoomSync<'a> {
         if was_refused && self.room.membership == Membership::Leave {
             // The server refuses the history to an invited or banned account. One that has left may read it
             // again.
-            walk::reopen_stalled(self.connection, Some(self.room.room_key)).await?;
+            walk::reopen_stalled(self.connection, Some(&self.room.room_id)).await?;
         }
         Ok(())
     }

@@ -41,7 +41,7 @@ impl RoomSync<'_> {
         let returns = own(self.update, &self.response.account.user_id, Membership::Join);
         self.response.is_first()
             || self.rejoined
-            || has_unknown(self.portion.known(self.room.room_key), returns)
+            || has_unknown(self.portion.known(&self.room.room_id), returns)
     }
 }
 

@@ -29,18 +29,18 @@ impl<'a> RoomSync<'a> {
     /// Gives the timeline's events their positions. The part that overlaps with the archive goes
     /// between the known events, the rest on top.
     pub(super) async fn place_timeline(&mut self, top: &Top, has_hole: bool) -> Result<Timeline<'a>, Error> {
-        let room_key = self.room.room_key;
+        let room_id = &self.room.room_id;
         let events = distinct(&self.update.timeline.events);
-        let places = lookup::places(&events, self.portion.known(room_key));
+        let places = lookup::places(&events, self.portion.known(room_id));
         let newest = top.newest.clone();
         let (overlap, newest_before) = if self.has_graph_order() {
             (Some(Overlap::of_all(&places)), newest)
         } else {
-            overlap::ahead(self.connection, room_key, newest, &events, &places).await?
+            overlap::ahead(self.connection, room_id, newest, &events, &places).await?
         };
         let (again, fresh) = places.split_at(overlap.as_ref().map_or(0, |overlap| overlap.len));
         let mut positions = match &overlap {
-            Some(overlap) => overlap.place(self.connection, room_key, again).await?,
+            Some(overlap) => overlap.place(self.connection, room_id, again).await?,
             None => Vec::new(),
         };
         let lowest = overlap.and_then(|overlap| overlap.lowest(&positions));

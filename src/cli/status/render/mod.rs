@@ -55,6 +55,9 @@ pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
     page + &totals(&status.rooms, canvas)
 }
 
+/// The search is shown as behind after this many seconds.
+const SEARCH_LAGS: f64 = 10.0;
+
 /// The account, the homeserver, and the state of the archive.
 fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
     let user = status.user_id.as_deref().unwrap_or("no account yet");
@@ -74,6 +77,12 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
         facts.push((format!("redactions retain, {} kept", originals(status)), "33"));
     } else if status.originals > 0 {
         facts.push((format!("{} kept from earlier", originals(status)), "33"));
+    }
+    if status.only_here > 0 {
+        facts.push((format!("{} only here", count(status.only_here, "event")), "33"));
+    }
+    if let Some(lag) = status.search.oldest_s.filter(|lag| *lag >= SEARCH_LAGS) {
+        facts.push((format!("search {} behind", duration(whole(lag))), "33"));
     }
     if status.quarantined > 0 {
         facts.push((format!("{} quarantined", thousands(status.quarantined)), "33"));

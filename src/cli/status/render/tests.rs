@@ -1,5 +1,5 @@
 use super::*;
-use crate::archive::GapCounts;
+use crate::archive::{GapCounts, SearchLag};
 
 fn room(name: Option<&str>, state: HistoryState, event_count: i64) -> RoomStatus {
     RoomStatus {
@@ -44,6 +44,8 @@ fn status() -> Status {
         database_bytes: 1_234_567_890,
         quarantined: 0,
         originals: 0,
+        only_here: 0,
+        search: SearchLag::default(),
         rooms: vec![room(Some("General"), HistoryState::Complete, 12_345), walking, stalled, left],
     }
 }
@@ -170,6 +172,8 @@ fn kept_originals_are_named() {
     assert!(header(&status, true, canvas).contains("redactions retain, 0 originals kept"));
     status.originals = 1;
     assert!(header(&status, false, canvas).contains("1 original kept from earlier"));
+    status.only_here = 1200;
+    assert!(header(&status, false, canvas).contains("1,200 events only here"));
 }
 
 #[test]
