@@ -8,19 +8,14 @@ mod systemd;
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
 };
 
-use crate::support::{daemon::Daemon, stage::Stage};
-
-/// An address that nobody listens at, for the moment.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use crate::support::{daemon::Daemon, port::free_port, stage::Stage};
 
 /// A stage whose daemon listens.
 pub(crate) async fn listening() -> (Stage, SocketAddr) {
-    let address = free_address();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     (Stage::new().await.set("http.listen", &address.to_string()), address)
 }
 

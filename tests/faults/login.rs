@@ -6,6 +6,7 @@ use crate::support::{
     archive::mentions,
     daemon::Backscroll,
     homeserver::{ALICE, Event, Fault, PASSWORD},
+    port::free_port,
     stage::Stage,
 };
 
@@ -145,10 +146,7 @@ async fn a_token_that_works_no_more_ends_with_77() {
 #[tokio::test]
 async fn a_homeserver_that_is_away_ends_a_single_run_with_69() {
     let stage = Stage::new().await;
-    let nowhere = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
-    };
+    let nowhere = format!("http://127.0.0.1:{}", free_port());
     let backscroll = Backscroll::new(&nowhere, "token", Some(stage.database.url()));
     let outcome = backscroll.run(&["run", "--once"]).await;
     assert_eq!(outcome.status.code(), Some(69), "{}", outcome.stderr);

@@ -7,6 +7,7 @@ pub(crate) mod daemon;
 pub(crate) mod derived;
 pub(crate) mod fill;
 pub(crate) mod homeserver;
+pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod random;
 pub(crate) mod stage;

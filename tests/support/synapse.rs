@@ -8,7 +8,6 @@ use std::{
     collections::HashSet,
     fmt::{self, Write as _},
     fs,
-    net::TcpListener,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -23,6 +22,7 @@ use self::server::{
     Process, configure, copy_database, database_files, export_data, fast_directory, federating,
     make_administrator,
 };
+use super::port::free_port;
 
 const TOKEN: &str = "the-application-service-may-act-as-anyone";
 
@@ -126,7 +126,7 @@ impl Synapse {
     /// Starts it, again with the same data if it had run. Its port may change.
     pub(crate) async fn restart(&mut self) {
         self.stop();
-        // Somebody may take the port between its choice and its use.
+        // Another test run may take the port between its choice and its use.
         for _ in 0..3 {
             let port = self.port.unwrap_or_else(free_port);
             self.url = format!("http://127.0.0.1:{port}");
@@ -438,10 +438,6 @@ impl Synapse {
     fn next_transaction(&self) -> u64 {
         self.transaction.fetch_add(1, Ordering::Relaxed)
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port()
 }
 
 fn port_of(url: &str) -> u16 {
