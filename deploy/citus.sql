@@ -20,6 +20,7 @@ select create_distributed_table('archive.rooms', 'room_id');
 select create_distributed_table('archive.events', 'room_id', colocate_with => 'archive.rooms');
 select create_distributed_table('archive.waiting_edits', 'room_id', colocate_with => 'archive.rooms');
 select create_distributed_table('archive.redactions', 'room_id', colocate_with => 'archive.rooms');
+select create_distributed_table('archive.replaced_copies', 'room_id', colocate_with => 'archive.rooms');
 select create_distributed_table('archive.originals', 'room_id', colocate_with => 'archive.rooms');
 select create_distributed_table('archive.quarantine', 'room_id', colocate_with => 'archive.rooms');
 select create_distributed_table('archive.unnamed_prev_content', 'room_id', colocate_with => 'archive.rooms');

@@ -147,6 +147,19 @@ comment on column archive.redactions.recorded_at is 'When the archive learnt of 
 create index redactions_waiting on archive.redactions (room_id, recorded_at, redaction_event_id) where state = 'pending';
 comment on index archive.redactions_waiting is 'The redactions of a room whose targets are not archived yet, for the writer.';
 
+create table archive.replaced_copies (
+    room_id text collate "C" not null,
+    event_id text collate "C" not null,
+    received_at timestamptz not null,
+    replaced_at timestamptz not null default now(),
+    primary key (room_id, event_id, replaced_at)
+);
+comment on table archive.replaced_copies is 'Which events were stored anew, because the homeserver gave a better copy: in full what it had served without its content, or at all what was known from a file only. `verify` then knows why the hash of such an event is another one than when its day was sealed.';
+comment on column archive.replaced_copies.room_id is 'Room.';
+comment on column archive.replaced_copies.event_id is 'The event, a row of archive.events.';
+comment on column archive.replaced_copies.received_at is 'When the copy was stored that was replaced.';
+comment on column archive.replaced_copies.replaced_at is 'When it was replaced.';
+
 create table archive.originals (
     room_id text collate "C" not null,
     event_id text collate "C" not null,

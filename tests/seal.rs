@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{
     daemon::Outcome,
-    homeserver::{ALICE, BOB, Event},
+    homeserver::{ALICE, BOB, Event, Fault},
     postgres::TestDatabase,
     stage::Stage,
 };
@@ -83,6 +83,39 @@ async fn what_has_a_record_is_no_finding() {
     // The old rows are there, and the chain goes through all.
     let rows = "select count(*) > count(distinct day), count(distinct chain) = count(*) from seals";
     assert_eq!(stage.database.rows(rows).await, [["t", "t"]]);
+}
+
+/// A copy in full replaces one that was served without its content, and one that came from a file.
+#[tokio::test]
+async fn a_better_copy_has_a_record() {
+    let stage = Stage::new().await;
+    let room = stage.server.create_room("10");
+    stage.say(&room, "full", 15);
+    stage.server.inject(Fault::emptied_messages().on("/messages"));
+    stage.once().await;
+    stage.server.heal();
+    let imported = "insert into archive.imported_events (room_id, event_id, source)
+                    select room_id, event_id, 'element-json' from archive.events where type = 'm.room.power_levels';
+                    update archive.events set content = '{}', stable_sha256 = sha256('a file') where type = 'm.room.power_levels'";
+    stage.database.run(imported).await;
+    age(&stage.database).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = manifest(&directory);
+    assert!(seal(&stage, &["--output", file.to_str().unwrap()]).await.status.success());
+
+    let walked = stage.backscroll.run(&["backfill", &room]).await;
+    assert!(walked.status.success(), "{}", walked.stderr);
+    assert_eq!(stage.database.value("select count(*) from messages where body like 'full %'").await, "15");
+    // One message came in full, through `/sync`.
+    assert_eq!(stage.database.value("select count(*) from archive.replaced_copies").await, "15");
+    for arguments in [&["--offline"][..], &["--manifest", file.to_str().unwrap()]] {
+        assert_eq!(found(&stage, arguments).await, (Some(0), vec![]));
+    }
+    // Without its record, the same is an alteration.
+    stage.database.run("delete from archive.replaced_copies").await;
+    for arguments in [&["--offline"][..], &["--manifest", file.to_str().unwrap()]] {
+        assert_eq!(found(&stage, arguments).await.0, Some(1));
+    }
 }
 
 /// An alteration: the statement, whose `{N}` are messages, and what is found with the seals, and with a manifest.

@@ -25,12 +25,12 @@ pub(crate) struct EventOfDay {
     pub(crate) stable_sha256: Vec<u8>,
     pub(crate) position: Option<i64>,
     pub(crate) event_before: Option<String>,
-    /// It was stored since, or by a transaction that may have been under way.
+    /// Its first copy was stored since, or by a transaction that may have been under way.
     pub(crate) may_be_new: bool,
-    /// It was stored since.
+    /// Its first copy was stored since.
     pub(crate) is_new: bool,
-    /// It was redacted or erased since.
-    pub(crate) is_pruned: bool,
+    /// It was redacted or erased since, or a better copy of it replaced the one that was there.
+    pub(crate) is_changed: bool,
 }
 
 /// A row of `archive.seals`.
@@ -83,7 +83,7 @@ impl Archive {
             EventOfDay,
             r#"with asked as (select $3::text::timestamptz as since, nullif($2, '')::timestamp at time zone 'UTC' as day_start)
                select e.event_id, e.stable_sha256, e.position, previous.event_id as "event_before?",
-                      e.received_at >= a.since - $4::text::interval as "may_be_new!", e.received_at >= a.since as "is_new!",
+                      f.received_at >= a.since - $4::text::interval as "may_be_new!", f.received_at >= a.since as "is_new!",
                       (exists (select from archive.redactions r
                                where r.room_id = $1 and r.target_event_id = e.event_id and r.recorded_at >= a.since)
                        or e.redacted_by is not null
@@ -92,8 +92,8 @@ impl Archive {
                                         and r.recorded_at >= a.since)
                        or exists (select from archive.erasures u
                                   where u.erased_at >= a.since
-                                    and (u.user_id = e.sender or e.type = 'm.room.member' and u.user_id = e.state_key)))
-                      as "is_pruned!"
+                                    and (u.user_id = e.sender or e.type = 'm.room.member' and u.user_id = e.state_key))
+                       or f.replaced_at >= a.since) is true as "is_changed!"
                from asked a
                join archive.events e on case when a.day_start is null then e.sent_at is null
                                              else e.sent_at >= a.day_start and e.sent_at < a.day_start + interval '24 hours' end
@@ -101,6 +101,10 @@ impl Archive {
                    select p.event_id from archive.events p
                    where p.room_id = $1 and p.position < e.position
                    order by p.position desc limit 1) previous on true
+               cross join lateral (
+                   select least(e.received_at, min(c.received_at)) as received_at, max(c.replaced_at) as replaced_at
+                   from archive.replaced_copies c
+                   where c.room_id = $1 and c.event_id = e.event_id) f
                where e.room_id = $1
                order by e.position, e.event_id"#,
             room_id,

@@ -182,6 +182,8 @@ async fn write(connection: &mut PgConnection, room: &Room, copied: &[Copied]) ->
     fn column<'c, T>(copied: &'c [Copied], of: impl Fn(&'c Event) -> T) -> Vec<T> {
         copied.iter().map(|copied| of(&copied.after)).collect()
     }
+    let event_ids = column(copied, |it| it.event_id.as_str());
+    super::replaced::record(connection, &room.room_id, &event_ids).await?;
     let version = room.room_version.as_deref();
     let targets = column(copied, |it| it.redaction_target(version).or(it.uncommon().redacts.as_deref()));
     let raws = column(copied, |it| it.uncommon().raw.as_deref().map(str::as_bytes));
@@ -203,7 +205,7 @@ async fn write(connection: &mut PgConnection, room: &Room, copied: &[Copied]) ->
                    prev_content, relates_to, rel_type, raw, stable_sha256, changed, unplaced)
          where e.room_id = $1 and e.event_id = c.event_id",
         room.room_id,
-        &column(copied, |it| it.event_id.as_str()) as &[&str],
+        &event_ids as &[&str],
         &column(copied, |it| it.event_type.as_str()) as &[&str],
         &column(copied, |it| it.sender.as_str()) as &[&str],
         &column(copied, |it| it.state_key.as_deref()) as &[Option<&str>],

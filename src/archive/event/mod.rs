@@ -5,6 +5,7 @@ mod imported;
 pub(super) mod lookup;
 pub(super) mod quarantine;
 mod refill;
+mod replaced;
 pub(super) mod row;
 
 use std::borrow::Cow;

@@ -41,6 +41,7 @@ pub(in crate::archive) async fn replace_poorer(
 }
 
 async fn replace(connection: &mut PgConnection, room_id: &str, copy: &Event) -> Result<(), Error> {
+    super::replaced::record(connection, room_id, &[&copy.event_id]).await?;
     let uncommon = copy.uncommon();
     sqlx::query!(
         "update archive.events

@@ -31,7 +31,7 @@ const fn of_period(table: Table, condition: &'static str) -> Table {
 const OF_EVENTS: &str = "exists (select from archive.events e where e.room_id = t.room_id and e.event_id = t.event_id and {period})";
 
 /// The tables, beside `archive.events`, in the order in which they are written.
-pub(crate) const TABLES: [Table; 17] = [
+pub(crate) const TABLES: [Table; 18] = [
     table("rooms", "t.room_id"),
     table("anchors", "t.event_id"),
     table("stripped_state", "t.type, t.state_key"),
@@ -39,6 +39,7 @@ pub(crate) const TABLES: [Table; 17] = [
     table("state_changes", "t.change_id"),
     table("redactions", "t.target_event_id, t.redaction_event_id"),
     of_period(table("imported_events", "t.event_id"), OF_EVENTS),
+    of_period(table("replaced_copies", "t.event_id, t.replaced_at"), OF_EVENTS),
     of_period(table("originals", "t.event_id"), OF_EVENTS),
     // Derived anew from the events of a period.
     of_period(table("waiting_edits", "t.message_id, t.edit_id"), "false"),

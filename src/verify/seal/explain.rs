@@ -78,7 +78,8 @@ impl Leaves {
         Self { left, changed: 0 }
     }
 
-    /// Whether an event is as it was sealed, or differs because it was stored, placed, redacted or erased since.
+    /// Whether an event is as it was sealed, or differs because it was stored, placed, redacted, erased or
+    /// replaced by a better copy since.
     fn meet(&mut self, event: &EventOfDay) -> bool {
         let before = event.event_before.as_deref();
         let is_placed = event.position.is_some();
@@ -87,10 +88,10 @@ impl Leaves {
         {
             return true;
         }
-        if event.is_pruned && !event.is_new {
+        if event.is_changed && !event.is_new {
             self.changed += 1;
         }
-        event.is_new || event.is_pruned
+        event.is_new || event.is_changed
     }
 
     /// Whether an event is as it was sealed, but events were stored or placed before it since. Each of them is compared

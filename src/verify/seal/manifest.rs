@@ -321,7 +321,7 @@ pub(crate) async fn compare<R: BufRead + Seek>(
         let mut report = Report::new(&known.unwrap_or_else(|| VerifiedRoom::unknown(&room_id)));
         report.level = Level::Manifest;
         let sum = if is_known {
-            let room = Room { archive, room_id: &room_id, report: &mut report, added: 0, pruned: 0 };
+            let room = Room { archive, room_id: &room_id, report: &mut report, added: 0, changed: 0 };
             room.compare(manifest).await?
         } else {
             report.find(Finding { kind: "room is not archived".to_owned(), event_id: None, detail: None });
@@ -341,8 +341,8 @@ struct Room<'a> {
     report: &'a mut Report,
     /// Events that the manifest does not have.
     added: u64,
-    /// Events that were redacted or erased, and that the manifest has otherwise.
-    pruned: u64,
+    /// Events that were redacted, erased or replaced by a better copy, and that the manifest has otherwise.
+    changed: u64,
 }
 
 impl Room<'_> {
@@ -373,10 +373,11 @@ impl Room<'_> {
         if self.added > 0 {
             self.report.note(format!("{} came after the manifest", count(self.added, "event")));
         }
-        if self.pruned > 0 {
-            let pruned = count(self.pruned, "event");
-            self.report
-                .note(format!("{pruned} of the manifest were redacted or erased: their records are here"));
+        if self.changed > 0 {
+            let changed = count(self.changed, "event");
+            self.report.note(format!(
+                "{changed} of the manifest were redacted or erased, or replaced by a better copy: their records are here"
+            ));
         }
         Ok(sum)
     }
@@ -428,8 +429,8 @@ impl Room<'_> {
 
     async fn compare_event(&mut self, day: &str, event: &EventOfDay, leaf: &Leaf) -> anyhow::Result<()> {
         if event.stable_sha256 != leaf.stable_sha256 {
-            if event.is_pruned {
-                self.pruned += 1;
+            if event.is_changed {
+                self.changed += 1;
             } else {
                 self.find("content differs from the manifest", &event.event_id, day);
             }

@@ -217,6 +217,20 @@ impl Fault {
     pub(crate) fn change(change: impl Fn(&mut Reply) + Send + Sync + 'static) -> Self {
         Self::new(Effect::Change(std::sync::Arc::new(change)))
     }
+
+    /// A page whose messages have lost their content, without a redaction.
+    pub(crate) fn emptied_messages() -> Self {
+        Self::change(|reply| {
+            let page = Json::from_bytes(&reply.body).expect("JSON");
+            let Some(Json::Array(events)) = page.get("chunk").cloned() else { return };
+            let is_message =
+                |event: &Json| event.get("type").and_then(Json::text).as_deref() == Some("m.room.message");
+            let emptied = events.into_iter().map(|event| {
+                if is_message(&event) { event.with("content", Json::parse("{}").expect("JSON")) } else { event }
+            });
+            reply.body = page.with("chunk", Json::Array(emptied.collect())).write().into_bytes();
+        })
+    }
 }
 
 /// On which requests, and how often.
