@@ -23,6 +23,7 @@ use crate::{
     context::{self, RetryPolicy},
     daemon::{self, Store},
     matrix::Identity,
+    sync,
     telemetry::Telemetry,
     text::{Canvas, count, duration, escape, print, thousands},
     verify::{
@@ -51,8 +52,8 @@ pub(super) struct Verify {
     /// Also check the signatures, with the keys of the senders' servers
     #[arg(long, conflicts_with = "offline")]
     signatures: bool,
-    /// Fetch what is missing, derive anew what follows from the events, and verify again; no other Backscroll may write
-    /// meanwhile
+    /// Fetch what is missing and the current state, derive anew what follows from the events, and verify again; no other
+    /// Backscroll may write meanwhile
     #[arg(long, conflicts_with = "offline")]
     repair: bool,
     /// Only events sent at this time or later, such as 2026-01-31; what the tables say of the room is compared anyhow
@@ -154,6 +155,8 @@ struct Repair {
     room_id: OwnedRoomId,
     /// The homeserver has events that the archive lacks.
     is_lacking: bool,
+    /// The current state is wrong, or may be.
+    has_wrong_state: bool,
 }
 
 impl Repair {
@@ -161,17 +164,21 @@ impl Repair {
     fn of(report: &Report) -> Option<Self> {
         let has =
             |kinds: &[&str]| report.findings.iter().any(|finding| kinds.contains(&finding.kind.as_str()));
-        let is_lacking = has(&verify::LACKING);
+        let (is_lacking, has_wrong_state) = (has(&verify::LACKING), has(&verify::STATE));
         let room_id = OwnedRoomId::try_from(report.room_id.as_str()).ok()?;
-        (is_lacking || has(&DERIVED)).then_some(Self { room_id, is_lacking })
+        let can_repair = is_lacking || has_wrong_state || has(&DERIVED);
+        can_repair.then_some(Self { room_id, is_lacking, has_wrong_state })
     }
 }
 
 /// Walks the rooms that lack events from their newest events down, as `backscroll backfill` does: what the archive has
-/// stays as it is, and what it lacks gets its place. What follows from the events is derived anew, after the walks of the
-/// round before.
+/// stays as it is, and what it lacks gets its place. A wrong state becomes the homeserver's. What follows from the events is
+/// derived anew, after the walks of the round before.
 async fn repair(config: Config, telemetry: &Telemetry, rooms: &[Repair]) -> anyhow::Result<()> {
     let begin = async |context: &context::Context| {
+        let wrong = rooms.iter().filter(|room| room.has_wrong_state);
+        let wrong: Vec<&str> = wrong.map(|room| room.room_id.as_str()).collect();
+        Box::pin(sync::repair_states(context, &wrong)).await?;
         for room in rooms {
             context.writer.derive_anew(room.room_id.as_str()).await?;
             if room.is_lacking {

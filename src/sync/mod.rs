@@ -69,6 +69,17 @@ pub(crate) async fn once(context: &Context, account: Account) -> Result<(), Erro
     state_check::run(context).await
 }
 
+/// Makes the current state of these rooms the homeserver's, where that gives it.
+///
+/// # Errors
+/// An error that a retry cannot fix.
+pub(crate) async fn repair_states(context: &Context, room_ids: &[&str]) -> Result<(), Error> {
+    for room_id in room_ids {
+        context.writer.mark_state_stale(room_id).await?;
+    }
+    if room_ids.is_empty() { Ok(()) } else { state_check::run(context).await }
+}
+
 /// The state of the forward loop.
 struct Follower<'c> {
     context: &'c Context,

@@ -21,4 +21,5 @@ pub(crate) use self::{
     report::{Level, Report, Verdict},
     room::{Verifier, online},
     signatures::Signatures,
+    state::STATE,
 };

@@ -16,6 +16,11 @@ use crate::{
 /// How long a running daemon may take to store what is new.
 const SOON: Duration = Duration::from_secs(3);
 
+const DIFFERS: &str = "state differs";
+
+/// The findings that mean that the current state is wrong, or may be.
+pub(crate) const STATE: [&str; 3] = [DIFFERS, "state without event", "state moved without record"];
+
 type Key = (String, String);
 
 /// Where the two differ: the archive's event and the homeserver's.
@@ -49,7 +54,7 @@ pub(super) async fn compare(
         let key = if state_key.is_empty() { event_type } else { format!("{event_type} {state_key}") };
         let theirs = theirs.map_or_else(|| "none".to_owned(), |event_id| format!("event {event_id}"));
         report.find(Finding {
-            kind: "state differs".to_owned(),
+            kind: DIFFERS.to_owned(),
             event_id: ours,
             detail: Some(format!("{key}: the homeserver has {theirs}")),
         });

@@ -214,3 +214,19 @@ async fn each_damage_is_named() {
     }
     assert_eq!(verdict(&backscroll, &[]).await, good("proved"), "all is as it was");
 }
+
+/// `--repair` makes the current state the homeserver's, whatever is wrong with it.
+#[tokio::test]
+async fn a_wrong_state_is_repaired() {
+    let synapse = Synapse::start().await;
+    let (_alice, _room, database, backscroll) = archived(&synapse, "11").await;
+    let state = "select string_agg(concat_ws(' ', type, state_key, event_id), ', ' order by type, state_key) from current_state";
+    let intact = database.value(state).await;
+    let damages = DAMAGES.iter().filter(|damage| damage.sql.contains("archive.current_state"));
+    for Damage { sql, .. } in damages {
+        database.run(sql).await;
+        assert_ne!(database.value(state).await, intact, "{sql}");
+        assert_eq!(verdict(&backscroll, &["--repair"]).await, good("proved"), "{sql}");
+        assert_eq!(database.value(state).await, intact, "{sql}");
+    }
+}

@@ -299,6 +299,13 @@ impl Writer {
         Ok(lost.rows_affected() > 0)
     }
 
+    /// Marks the state of a room as stale, so that it is compared with the server's.
+    pub(crate) async fn mark_state_stale(&self, room_id: &str) -> Result<(), Error> {
+        let mut transaction = self.begin_in_room(room_id).await?;
+        set_stale(&mut transaction, room_id, true).await?;
+        transaction.commit().await
+    }
+
     /// Marks the state of every room that the account is in as stale, so that it is compared with the server's.
     pub(crate) async fn mark_states_stale(&self) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
