@@ -1,4 +1,5 @@
-//! Goal 6: from a `/sync` answer's last byte to the row visible in SQL, while a backfill runs at full speed.
+//! Goal 6: from a `/sync` answer's last byte to the row visible in SQL, and to the message found by the search, while a
+//! backfill runs at full speed.
 
 use std::{
     collections::HashMap,
@@ -37,25 +38,41 @@ pub(crate) async fn print(database: &Database, events: u64) -> anyhow::Result<()
     daemon.wait()?;
     let handed: Vec<(String, u128)> = serde_json::from_str(&server.conduct("handed").await?)?;
     let handed: HashMap<_, _> = handed.into_iter().collect();
-    let mut took: Vec<f64> = Vec::new();
-    for (event_id, seen) in seen.with_context(|| archiver.read_log())? {
+    let (mut visible, mut found) = (Vec::new(), Vec::new());
+    for Seen { event_id, visible_us, found_us } in seen.with_context(|| archiver.read_log())? {
         let handed = handed.get(&event_id).context("every message was handed out")?;
-        took.push(Duration::from_micros(u64::try_from(seen.saturating_sub(*handed))?).as_secs_f64() * 1e3);
+        for (took, at) in [(&mut visible, visible_us), (&mut found, found_us)] {
+            let after = Duration::from_micros(u64::try_from(at.saturating_sub(*handed))?);
+            took.push(after.as_secs_f64() * 1e3);
+        }
     }
-    took.sort_by(f64::total_cmp);
-    let row = [0.5, 0.95, 0.99, 1.0].iter().fold(Row::new("until visible, ms"), |row, share| {
-        row.cell(format!("{:.1}", table::quantile(&took, *share)))
-    });
-    table::print(&[&format!("{} live messages", took.len()), "p50", "p95", "p99", "most"], &[row]);
+    let count = visible.len();
+    let row = |name: &str, mut took: Vec<f64>| {
+        took.sort_by(f64::total_cmp);
+        [0.5, 0.95, 0.99, 1.0]
+            .iter()
+            .fold(Row::new(name), |row, share| row.cell(format!("{:.1}", table::quantile(&took, *share))))
+    };
+    table::print(
+        &[&format!("{count} live messages"), "p50", "p95", "p99", "most"],
+        &[row("until visible, ms", visible), row("until found by search(), ms", found)],
+    );
     Ok(())
 }
 
-/// Sends messages until no walk is open any more; returns when each was visible.
+/// When a message was seen, in microseconds since 1970.
+struct Seen {
+    event_id: String,
+    visible_us: u128,
+    found_us: u128,
+}
+
+/// Sends messages until no walk is open any more; returns when each was visible and found.
 async fn follow(
     database: &Database,
     url: &str,
     server: &ReplayServer,
-) -> anyhow::Result<Vec<(String, u128)>> {
+) -> anyhow::Result<Vec<Seen>> {
     let open = "select count(*)::text from archive.walks where state = 'open' and kind = 'history'";
     let start = Instant::now();
     while database.number("archived", open).await? == 0 {
@@ -66,14 +83,22 @@ async fn follow(
     let mut seen = Vec::new();
     while database.number("archived", open).await? > 0 {
         server.conduct("live").await?;
-        let event_id = format!("$live{}", seen.len() + 1);
-        let look = format!("select 1 from events where event_id = '{event_id}'");
-        let start = Instant::now();
-        while sqlx::raw_sql(AssertSqlSafe(look.clone())).fetch_optional(&mut connection).await?.is_none() {
-            anyhow::ensure!(start.elapsed() < PATIENCE, "{event_id} was not archived");
-            tokio::time::sleep(LOOK).await;
+        let number = seen.len() + 1;
+        let event_id = format!("$live{number}");
+        let is_visible = format!("select 1 from events where event_id = '{event_id}'");
+        let is_found = format!("select 1 from search('\"live {number}\"') where event_id = '{event_id}'");
+        let mut times = [0; 2];
+        for (time, look) in times.iter_mut().zip([is_visible, is_found]) {
+            let start = Instant::now();
+            while sqlx::raw_sql(AssertSqlSafe(look.clone())).fetch_optional(&mut connection).await?.is_none()
+            {
+                anyhow::ensure!(start.elapsed() < PATIENCE, "{event_id} was not seen: {look}");
+                tokio::time::sleep(LOOK).await;
+            }
+            *time = process::now_us();
         }
-        seen.push((event_id, process::now_us()));
+        let [visible_us, found_us] = times;
+        seen.push(Seen { event_id, visible_us, found_us });
         tokio::time::sleep(PAUSE).await;
     }
     connection.close().await?;

@@ -7,6 +7,8 @@ use std::{
     io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::mpsc::{self, SyncSender},
+    thread::{self, JoinHandle},
 };
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,10 @@ use crate::{text::escape, verify::seal::tree::hex};
 
 /// The longest line in bytes. An event has at most 16 MiB, and each byte may need six.
 const LONGEST_LINE: u64 = 256 << 20;
+/// How many bytes are written at once.
+const BUFFER: usize = 256 << 10;
+/// How many times as many bytes may wait to be written.
+const QUEUED: usize = 4;
 /// The longest name of a directory that every file system has.
 const LONGEST_NAME: usize = 200;
 
@@ -65,7 +71,7 @@ pub(super) fn make_dir(path: &Path) -> Result<(), Bad> {
 /// Writes lines, and knows their hash at the end.
 pub(super) struct Lines {
     path: PathBuf,
-    to: BufWriter<Hashing<File>>,
+    to: BufWriter<InThread>,
     lines: u64,
 }
 
@@ -86,12 +92,58 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
+/// Hashes and writes in a thread of its own: that takes as long as reading the database and making the lines.
+struct InThread {
+    to: Option<SyncSender<Vec<u8>>>,
+    /// `None`: it was waited for.
+    thread: Option<JoinHandle<io::Result<Hashing<File>>>>,
+}
+
+impl InThread {
+    fn start(file: File) -> io::Result<Self> {
+        let (to, from) = mpsc::sync_channel::<Vec<u8>>(QUEUED);
+        let write = move || {
+            let mut to = Hashing { to: file, hasher: Sha256::new() };
+            from.into_iter().try_for_each(|bytes| to.write_all(&bytes))?;
+            to.to.sync_all()?;
+            Ok(to)
+        };
+        let thread = thread::Builder::new().name("export".to_owned()).spawn(write)?;
+        Ok(Self { to: Some(to), thread: Some(thread) })
+    }
+
+    /// Waits until everything is on the disk. Returns the hash.
+    fn finish(&mut self) -> io::Result<String> {
+        self.to = None;
+        let written = self.thread.take().map(JoinHandle::join);
+        let Some(Ok(written)) = written else {
+            return Err(io::Error::other("the thread that writes failed"));
+        };
+        Ok(hex(&written?.hasher.finalize()))
+    }
+}
+
+impl Write for InThread {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.to.as_ref().is_some_and(|to| to.send(bytes.to_vec()).is_ok());
+        if sent {
+            return Ok(bytes.len());
+        }
+        // The thread ends early only with an error.
+        Err(self.finish().err().unwrap_or_else(|| io::Error::other("the thread that writes has ended")))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Lines {
     pub(super) fn create(dir: &Path, name: &str) -> Result<Self, Bad> {
         let path = dir.join(format!("{name}.jsonl"));
         let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let to = Hashing { to: file.map_err(io_error(&path))?, hasher: Sha256::new() };
-        Ok(Self { path, to: BufWriter::with_capacity(256 << 10, to), lines: 0 })
+        let to = file.and_then(InThread::start).map_err(io_error(&path))?;
+        Ok(Self { path, to: BufWriter::with_capacity(BUFFER, to), lines: 0 })
     }
 
     /// Writes one line.
@@ -102,15 +154,15 @@ impl Lines {
     }
 
     /// Writes the file to the disk. `None`: it had no line, and was removed.
-    pub(super) fn finish(self) -> Result<Option<Described>, Bad> {
+    pub(super) fn finish(mut self) -> Result<Option<Described>, Bad> {
         let path = self.path;
-        let to = self.to.into_inner().map_err(|error| io_error(&path)(error.into_error()))?;
-        to.to.sync_all().map_err(io_error(&path))?;
+        let written = self.to.flush().and_then(|()| self.to.get_mut().finish());
+        let sha256 = written.map_err(io_error(&path))?;
         if self.lines == 0 {
             fs::remove_file(&path).map_err(io_error(&path))?;
             return Ok(None);
         }
-        Ok(Some(Described { lines: self.lines, sha256: hex(&to.hasher.finalize()) }))
+        Ok(Some(Described { lines: self.lines, sha256 }))
     }
 
     pub(super) fn writer(&mut self) -> Counting<'_> {
@@ -145,7 +197,7 @@ impl Reader {
     pub(super) fn open(dir: &Path, name: &str) -> Result<Self, Bad> {
         let path = dir.join(format!("{name}.jsonl"));
         let file = File::open(&path).map_err(io_error(&path))?;
-        Ok(Self { path, from: BufReader::with_capacity(256 << 10, file), line: 0, text: Vec::new() })
+        Ok(Self { path, from: BufReader::with_capacity(BUFFER, file), line: 0, text: Vec::new() })
     }
 
     /// The next line, without its end.
@@ -198,4 +250,26 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Bad>
 pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Bad> {
     let text = fs::read(path).map_err(io_error(path))?;
     serde_json::from_slice(&text).map_err(|error| Bad::File { file: named(path), problem: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let full =
+            || File::options().write(true).open("/dev/full").and_then(InThread::start).expect("a thread");
+        let line = [b'x'; 1000];
+        // Early, while lines are written, and late, with the last of them.
+        for lines in [10_000, 1] {
+            let to = BufWriter::with_capacity(BUFFER, full());
+            let mut lines_of = Lines { path: PathBuf::from("/dev/full"), to, lines: 0 };
+            let written = (0..lines).try_for_each(|_| lines_of.line(&line));
+            assert_eq!(written.is_err(), lines > 1);
+            let finished = written.and_then(|()| lines_of.finish().map(drop));
+            let Err(Bad::Io { source, .. }) = finished else { panic!("{finished:?}") };
+            assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+        }
+    }
 }

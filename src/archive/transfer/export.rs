@@ -68,6 +68,10 @@ pub(crate) struct RoomToExport {
     pub(crate) event_count: i64,
 }
 
+/// How a room is read in its order. PostgreSQL would read it in the table's order and sort it on the disk, which takes
+/// twice as long: it takes the rows for more scattered than a room's rows are.
+const BY_POSITION: &str = "set local enable_seqscan = off; set local enable_bitmapscan = off";
+
 /// A room at one moment: all that is read from it is of the same transaction.
 pub(crate) struct Snapshot {
     connection: PoolConnection<Postgres>,
@@ -81,12 +85,11 @@ impl Archive {
         let mut connection = self.pool.acquire().await?;
         // If the snapshot is dropped halfway, the pool must not get the transaction.
         connection.close_on_drop();
-        connection
-            .execute(
-                "begin isolation level repeatable read read only; set local timezone = 'UTC'; \
-                 set local datestyle = 'ISO'; set local extra_float_digits = 1",
-            )
-            .await?;
+        let begin = format!(
+            "begin isolation level repeatable read read only; set local timezone = 'UTC'; \
+             set local datestyle = 'ISO'; set local extra_float_digits = 1; {BY_POSITION}"
+        );
+        connection.execute(AssertSqlSafe(begin)).await?;
         Ok(Snapshot { connection, room_id: room_id.to_owned(), period: period.clone() })
     }
 
@@ -97,8 +100,9 @@ impl Archive {
             .await?;
         let mut connection = self.pool.acquire().await?;
         connection.close_on_drop();
-        let begin =
-            format!("begin isolation level repeatable read read only; set transaction snapshot '{name}'");
+        let begin = format!(
+            "begin isolation level repeatable read read only; set transaction snapshot '{name}'; {BY_POSITION}"
+        );
         // The name is the server's own, and has digits and hyphens only.
         connection.execute(AssertSqlSafe(begin)).await?;
         Ok(Snapshot { connection, room_id: other.room_id.clone(), period: other.period.clone() })

@@ -226,7 +226,11 @@ impl Fault {
             let is_message =
                 |event: &Json| event.get("type").and_then(Json::text).as_deref() == Some("m.room.message");
             let emptied = events.into_iter().map(|event| {
-                if is_message(&event) { event.with("content", Json::parse("{}").expect("JSON")) } else { event }
+                if is_message(&event) {
+                    event.with("content", Json::parse("{}").expect("JSON"))
+                } else {
+                    event
+                }
             });
             reply.body = page.with("chunk", Json::Array(emptied.collect())).write().into_bytes();
         })
