@@ -68,11 +68,7 @@ struct Seen {
 }
 
 /// Sends messages until no walk is open any more; returns when each was visible and found.
-async fn follow(
-    database: &Database,
-    url: &str,
-    server: &ReplayServer,
-) -> anyhow::Result<Vec<Seen>> {
+async fn follow(database: &Database, url: &str, server: &ReplayServer) -> anyhow::Result<Vec<Seen>> {
     let open = "select count(*)::text from archive.walks where state = 'open' and kind = 'history'";
     let start = Instant::now();
     while database.number("archived", open).await? == 0 {

@@ -19,7 +19,7 @@ use crate::{
         Archive,
         transfer::{Period, Snapshot, TABLES, Table},
     },
-    verify::seal::manifest,
+    verify::seal::manifest::{self, InOrder},
 };
 
 /// What happened to a room.
@@ -67,19 +67,12 @@ pub(crate) async fn export(
         _ => make_dir(&draft)?,
     }
     let mut snapshot = archive.snapshot(room_id, period).await.map_err(Error::from)?;
-    let mut files = RoomFiles::new();
-    if period.is_all() {
-        let mut same = archive.same_snapshot(&mut snapshot).await.map_err(Error::from)?;
-        // Side by side: the database sorts the events for the manifest.
-        let (described, manifest) = tokio::try_join!(
-            write_tables(&mut snapshot, room_id, &draft, progress),
-            write_manifest(&mut same, room_id, &draft)
-        )?;
-        files.extend(described);
-        files.extend(manifest.map(|described| (MANIFEST.to_owned(), described)));
-        same.close().await.map_err(Error::from)?;
-    } else {
-        files.extend(write_tables(&mut snapshot, room_id, &draft, progress).await?);
+    // A part of a room is not what its seals are about.
+    let mut manifest = period.is_all().then(|| InOrder::new(draft.join("manifest.sorting")));
+    let mut files = write_tables(&mut snapshot, room_id, &draft, manifest.as_mut(), progress).await?;
+    if let Some(manifest) = manifest {
+        let written = write_manifest(manifest, room_id, &draft)?;
+        files.extend(written.map(|described| (MANIFEST.to_owned(), described)));
     }
     snapshot.close().await.map_err(Error::from)?;
     write_json(&draft.join(FILES), &files)?;
@@ -93,10 +86,11 @@ async fn write_tables(
     snapshot: &mut Snapshot,
     room_id: &str,
     draft: &Path,
+    manifest: Option<&mut InOrder>,
     progress: impl Fn(u64),
 ) -> anyhow::Result<RoomFiles> {
     let mut files = RoomFiles::new();
-    let events = write_events(snapshot, room_id, draft, progress).await?;
+    let events = write_events(snapshot, room_id, draft, manifest, progress).await?;
     files.extend(events.map(|described| (EVENTS.to_owned(), described)));
     for table in &TABLES {
         let rows = write_rows(snapshot, table, draft).await?;
@@ -105,21 +99,19 @@ async fn write_tables(
     Ok(files)
 }
 
-async fn write_manifest(
-    snapshot: &mut Snapshot,
-    room_id: &str,
-    draft: &Path,
-) -> anyhow::Result<Option<Described>> {
+fn write_manifest(manifest: InOrder, room_id: &str, draft: &Path) -> Result<Option<Described>, Bad> {
     let mut lines = Lines::create(draft, MANIFEST)?;
-    manifest::begin(&mut lines.writer()).map_err(io_error(draft))?;
-    manifest::write_room(snapshot.sealed_events(), room_id, &mut lines.writer()).await?;
-    Ok(lines.finish()?)
+    let mut to = lines.writer();
+    let written = manifest::begin(&mut to).and_then(|()| manifest.write(room_id, &mut to));
+    written.map_err(io_error(draft))?;
+    lines.finish()
 }
 
 async fn write_events(
     snapshot: &mut Snapshot,
     room_id: &str,
     draft: &Path,
+    mut manifest: Option<&mut InOrder>,
     progress: impl Fn(u64),
 ) -> anyhow::Result<Option<Described>> {
     let mut lines = Lines::create(draft, EVENTS)?;
@@ -128,6 +120,11 @@ async fn write_events(
     while let Some(event) = events.try_next().await.map_err(Error::from)? {
         line::write(room_id, &event, &mut text);
         lines.line(text.as_bytes())?;
+        if let Some(manifest) = &mut manifest {
+            let added =
+                manifest.add(event.day(), &event.event_id, &event.stable_sha256, event.position.is_some());
+            added.map_err(io_error(draft))?;
+        }
         written += 1;
         if written % 1024 == 0 {
             progress(written);

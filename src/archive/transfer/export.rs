@@ -4,11 +4,7 @@ use futures_util::{Stream, TryStreamExt as _};
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _, pool::PoolConnection};
 
 use super::Table;
-use crate::archive::{
-    Archive, Error,
-    seal::{SealedEvent, sealed_events},
-    writer::transaction::literal,
-};
+use crate::archive::{Archive, Error, writer::transaction::literal};
 
 /// From when until when the events were sent that are exported, as PostgreSQL reads times. State events are exported
 /// whenever they were sent, because the state of the room needs them.
@@ -44,6 +40,8 @@ pub(crate) struct ExportedEvent {
     pub(crate) sender: String,
     pub(crate) state_key: Option<String>,
     pub(crate) origin_server_ts: Option<i64>,
+    /// Whether PostgreSQL can represent that time.
+    pub(crate) is_dated: bool,
     /// JSON.
     pub(crate) content: String,
     pub(crate) redacts: Option<String>,
@@ -59,6 +57,13 @@ pub(crate) struct ExportedEvent {
     pub(crate) position: Option<i64>,
     /// Microseconds since 1970.
     pub(crate) received_at: i64,
+}
+
+impl ExportedEvent {
+    /// Days since 1970 by the sender's clock, in UTC. `None`: PostgreSQL cannot represent the time.
+    pub(crate) fn day(&self) -> Option<i64> {
+        self.origin_server_ts.filter(|_| self.is_dated).map(|ms| ms.div_euclid(86_400_000))
+    }
 }
 
 /// A room, and how much of it there is.
@@ -91,21 +96,6 @@ impl Archive {
         );
         connection.execute(AssertSqlSafe(begin)).await?;
         Ok(Snapshot { connection, room_id: room_id.to_owned(), period: period.clone() })
-    }
-
-    /// Opens the same moment once more, so that two queries can run side by side.
-    pub(crate) async fn same_snapshot(&self, other: &mut Snapshot) -> Result<Snapshot, Error> {
-        let name = sqlx::query_scalar!(r#"select pg_export_snapshot() as "name!""#)
-            .fetch_one(&mut *other.connection)
-            .await?;
-        let mut connection = self.pool.acquire().await?;
-        connection.close_on_drop();
-        let begin = format!(
-            "begin isolation level repeatable read read only; set transaction snapshot '{name}'; {BY_POSITION}"
-        );
-        // The name is the server's own, and has digits and hyphens only.
-        connection.execute(AssertSqlSafe(begin)).await?;
-        Ok(Snapshot { connection, room_id: other.room_id.clone(), period: other.period.clone() })
     }
 
     /// The keys of homeservers as JSON objects.
@@ -177,8 +167,8 @@ impl Snapshot {
         let Period { since, until } = &self.period;
         let events = sqlx::query_as!(
             ExportedEvent,
-            r#"select e.event_id, e.type as event_type, e.sender, e.state_key, e.origin_server_ts, e.content::text as "content!",
-                      e.redacts, e.redacted_by, e.replaces_state, e.prev_content::text as prev_content, e.relates_to,
+            r#"select e.event_id, e.type as event_type, e.sender, e.state_key, e.origin_server_ts, e.sent_at is not null as "is_dated!",
+                      e.content::text as "content!", e.redacts, e.redacted_by, e.replaces_state, e.prev_content::text as prev_content, e.relates_to,
                       e.rel_type, e.raw, e.stable_sha256, e.position,
                       -- Not `extract`, whose numeric is slow. A double has enough digits.
                       round(date_part('epoch', e.received_at) * 1000000)::bigint as "received_at!"
@@ -223,11 +213,6 @@ impl Snapshot {
             .fetch(&mut *self.connection)
             .map_err(Error::from)
             .and_then(async |row| Ok(row.try_get(0)?))
-    }
-
-    /// The events in the order of the room's seals.
-    pub(crate) fn sealed_events(&mut self) -> impl Stream<Item = Result<SealedEvent, Error>> + '_ {
-        sealed_events(&mut *self.connection, &self.room_id)
     }
 
     /// Ends the transaction.

@@ -4,19 +4,20 @@
 //! day, and continues the room's [chain]. A day whose events have changed since gets another seal, if each
 //! change is explained: the event was stored since, or redacted, or erased, or the event before it was stored since.
 
+mod by_day;
 mod explain;
 pub(crate) mod manifest;
 pub(crate) mod tree;
 
 use std::{collections::BTreeMap, pin::pin};
 
-use futures_util::TryStreamExt as _;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use self::tree::{Hash, Tree, chain};
 use crate::{
     Error,
     archive::{
-        Archive, Writer,
+        self, Archive, Writer,
         seal::{NewSeal, Seal, SealedEvent},
         verification::Finding,
     },
@@ -46,12 +47,10 @@ pub(crate) struct Days {
 }
 
 impl Days {
-    /// Adds the next event of a room. Returns the day before it, if it is the first of its day.
-    pub(crate) fn add(&mut self, event: &SealedEvent) -> Option<Day> {
-        let done = if self.day == event.day { None } else { self.finish() };
-        self.day = event.day;
-        let leaf =
-            leaf_of(event.is_placed, event.event_before.as_deref(), &event.event_id, &event.stable_sha256);
+    /// Adds the leaf of the next event of a room. Returns the day before it, if it is the first of its day.
+    pub(crate) fn add(&mut self, day: Option<i64>, leaf: Hash) -> Option<Day> {
+        let done = if self.day == day { None } else { self.finish() };
+        self.day = day;
         self.leaves.extend(tree::fingerprint(&leaf).to_be_bytes());
         self.tree.add(leaf);
         done
@@ -67,6 +66,23 @@ impl Days {
         let leaves = std::mem::take(&mut self.leaves);
         Some(Day { day, events: tree.leaves(), root: tree.root(), leaves })
     }
+}
+
+/// The days of a room. `events`: the room's, in the order of its seals.
+fn days(
+    events: impl Stream<Item = Result<SealedEvent, archive::Error>>,
+) -> impl Stream<Item = Result<Day, archive::Error>> {
+    let state = (Box::pin(events.fuse()), Days::default());
+    stream::try_unfold(state, async |(mut events, mut days)| {
+        while let Some(event) = events.try_next().await? {
+            let before = event.event_before.as_deref();
+            let leaf = leaf_of(event.is_placed, before, &event.event_id, &event.stable_sha256);
+            if let Some(day) = days.add(event.day, leaf) {
+                return Ok(Some((day, (events, days))));
+            }
+        }
+        Ok(days.finish().map(|day| (day, (events, days))))
+    })
 }
 
 fn leaf_of(is_placed: bool, before: Option<&str>, event_id: &str, stable_sha256: &[u8]) -> Hash {
@@ -124,17 +140,8 @@ impl<'a> Room<'a> {
     }
 
     async fn walk(mut self, mut sealer: Option<Sealer<'_>>) -> Result<Sealed, Error> {
-        let mut days = Days::default();
-        {
-            let (archive, room_id) = (self.archive, self.room_id);
-            let mut events = pin!(archive.sealed_events(room_id));
-            while let Some(event) = events.try_next().await? {
-                if let Some(day) = days.add(&event) {
-                    self.meet(day, sealer.as_mut()).await?;
-                }
-            }
-        }
-        if let Some(day) = days.finish() {
+        let mut days = pin!(days(self.archive.sealed_events(self.room_id)));
+        while let Some(day) = days.try_next().await? {
             self.meet(day, sealer.as_mut()).await?;
         }
         for (day, seal) in std::mem::take(&mut self.newest) {
