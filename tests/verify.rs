@@ -96,6 +96,26 @@ async fn signed_events_are_kept() {
     let backscroll = backscroll.set("BACKSCROLL_EVIDENCE__KEEP", "true");
     assert_eq!(verdict(&backscroll, &["--repair", "--signatures"]).await, good("proved"));
     assert_eq!(database.rows(kept).await, [["t", "t"]]);
+    assert_eq!(verdict(&backscroll, &["--offline"]).await, good("consistent"));
+    database.run("create table saved as table archive.evidence").await;
+    for damage in [
+        "signed = convert_to(replace(convert_from(signed, 'UTF8'), 'word 7', 'word 8'), 'UTF8')",
+        "signed = (select signed from saved where event_id <> e.event_id limit 1)",
+        "signed = substr(signed, 2)",
+        "sender = '@mallory:localhost'",
+    ] {
+        let one = "(select event_id from events where content ->> 'body' = 'word 7')";
+        database.run(&format!("update archive.evidence e set {damage} where event_id = {one}")).await;
+        let (code, answer, _) = verify(&backscroll, &["--offline"]).await;
+        let finding = &answer["rooms"][0]["findings"][0];
+        assert_eq!(
+            (code, finding["kind"].as_str()),
+            (Some(1), Some("evidence does not fit the event")),
+            "{answer}"
+        );
+        assert_eq!(finding["event_id"], json!(database.value(&format!("select {one}")).await), "{damage}");
+        database.run("truncate archive.evidence; insert into archive.evidence table saved").await;
+    }
 }
 
 /// `verify.every`: the daemon verifies, and says so where something is wrong.

@@ -56,7 +56,13 @@ pub(crate) async fn offline(
         }
     };
     // Side by side: the database compares the tables, and this process the hashes.
-    tokio::try_join!(archive.find_inconsistencies(asked, &find), archive.check_events(asked, since, check))?;
+    tokio::try_join!(
+        async {
+            archive.find_inconsistencies(asked, &find).await?;
+            archive.check_evidence(asked, &find).await
+        },
+        archive.check_events(asked, since, check)
+    )?;
     progress(checked);
     check_seals(archive, &mut reports).await?;
     for (report, room) in reports.iter_mut().zip(rooms) {

@@ -1,6 +1,7 @@
 //! What `backscroll verify` reads in the archive. Nothing here changes an event, its state or a checkpoint; only
 //! `verify --repair` [derives](Writer::derive_anew) anew what follows from the events, and records its results.
 
+mod evidence;
 mod offline;
 mod record;
 mod repair;

@@ -10,10 +10,12 @@ use std::{
     path::PathBuf,
 };
 
-/// How many bytes of records are sorted in memory.
-const RUN: usize = 8 << 20;
+/// How many bytes of records are sorted in memory at first: few, so that they stay in the processor's cache.
+const FIRST_RUN: usize = 512 << 10;
+/// And at most: after each 64 runs twice as many, so that runs do not become too many to be merged.
+const LONGEST_RUN: usize = 8 << 20;
 /// How many bytes of a run are read at once.
-const READ: usize = 64 << 10;
+const READ: usize = 32 << 10;
 /// The key of records without a day, which come first. No day has this number.
 const NO_DAY: i64 = i64::MIN;
 
@@ -22,8 +24,8 @@ pub(crate) struct ByDay {
     path: PathBuf,
     /// `None`: no run was written yet.
     file: Option<File>,
-    /// Where each run of the file ends.
-    runs: Vec<u64>,
+    /// Where each run of the file ends, and its last day.
+    runs: Vec<(u64, i64)>,
     /// The records since then: the day and the length of each, followed by its bytes.
     bytes: Vec<u8>,
     /// Their days, and where they begin.
@@ -47,7 +49,9 @@ impl ByDay {
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
-        if self.bytes.len() < RUN { Ok(()) } else { self.write_run() }
+        let many = FIRST_RUN.checked_shl(u32::try_from(self.runs.len() / 64).unwrap_or(u32::MAX));
+        let many = many.map_or(LONGEST_RUN, |many| many.min(LONGEST_RUN));
+        if self.bytes.len() < many { Ok(()) } else { self.write_run() }
     }
 
     /// Calls `each` with the records by their days, those without one first. Those of a day come in the order in which
@@ -94,7 +98,15 @@ impl ByDay {
         if let Some(file) = &mut self.file {
             file.write_all(&self.bytes)?;
         }
-        self.runs.push(self.runs.last().unwrap_or(&0) + self.bytes.len() as u64);
+        let end = self.runs.last().map_or(0, |(end, _)| *end) + self.bytes.len() as u64;
+        let days = self.records.iter().map(|(day, _)| *day);
+        if let (Some(first), Some(last)) = (days.clone().min(), days.max()) {
+            match self.runs.last_mut() {
+                // It goes on where the run before it ended.
+                Some(run) if run.1 <= first => *run = (end, last),
+                _ => self.runs.push((end, last)),
+            }
+        }
         self.bytes.clear();
         self.records.clear();
         Ok(())
@@ -129,11 +141,13 @@ impl<'f> Run<'f> {
         Self { from, left, length: 0 }
     }
 
-    fn all(file: &'f File, ends: &[u64]) -> Vec<Self> {
-        let begins = std::iter::once(&0).chain(ends);
-        let runs = begins.zip(ends).map(|(begin, end)| {
-            let from = BufReader::with_capacity(READ, At { file, offset: *begin });
-            Self::new(Box::new(from), end - begin)
+    fn all(file: &'f File, runs: &[(u64, i64)]) -> Vec<Self> {
+        let mut offset = 0;
+        let runs = runs.iter().map(|(end, _)| {
+            let from = BufReader::with_capacity(READ, At { file, offset });
+            let run = Self::new(Box::new(from), end - offset);
+            offset = *end;
+            run
         });
         runs.collect()
     }
@@ -176,22 +190,29 @@ impl Read for At<'_> {
 mod tests {
     use super::*;
 
-    /// Records of 1 MiB, so that there are several runs, or of a byte.
+    /// Records of 100 KiB, so that there are several runs, or of a byte; by day, and not.
     #[test]
     fn records_come_by_day_in_their_order() {
-        for size in [1, 1 << 20] {
+        for (size, is_sorted) in [(1, false), (100 << 10, false), (100 << 10, true)] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("sorted");
             let mut random = fastrand::Rng::with_seed(7);
             let mut by_day = ByDay::new(path.clone());
             let mut wanted = Vec::new();
             for number in 0..50_u8 {
-                let day = random.i64(-2..3);
+                let day = if is_sorted { i64::from(number / 10) } else { random.i64(-2..3) };
                 let day = (day > -2).then_some(day);
                 by_day.push(day, &[&[number], &vec![number; size - 1]]).unwrap();
                 wanted.push((day, number));
             }
-            assert_eq!(by_day.runs.len() > 3, size > 1);
+            let runs = if size == 1 {
+                0..1
+            } else if is_sorted {
+                1..2
+            } else {
+                4..50
+            };
+            assert!(runs.contains(&by_day.runs.len()), "{} runs", by_day.runs.len());
             assert!(!path.exists(), "the file has no name");
             wanted.sort_by_key(|(day, _)| *day);
             let mut read = Vec::new();
