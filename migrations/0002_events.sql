@@ -116,9 +116,9 @@ comment on index archive.events_reply is 'The replies to a message.';
 comment on index archive.events_state is 'All values of a state key in order, and a room''s state at a position.';
 comment on index archive.events_repeating is 'The events whose prev_content is the content of a given one, for redactions: the server repeats it also of a redacted event that the account may not see.';
 
--- A reaction has the type, the relation and no state key. PostgreSQL takes these for independent of each other, expects a
--- thousandth of the reactions that there are, and does not read them in parallel.
-create statistics archive.events_kinds (mcv) on type, rel_type, state_key from archive.events;
+-- A reaction has a type and a relation. PostgreSQL takes these for independent of each other, expects a hundredth of
+-- the reactions that there are, and does not read them in parallel.
+create statistics archive.events_kinds (mcv) on type, rel_type from archive.events;
 comment on statistics archive.events_kinds is 'Which types of events have which relations, so that queries of reactions, edits and votes are planned well.';
 
 -- Edits whose message is not archived yet: in a backward walk, an edit comes before its message. Few wait at any time.
