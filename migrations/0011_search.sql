@@ -340,13 +340,13 @@ end
 $$;
 comment on function archive.build_search_blocks(text, bigint, bigint, int) is 'Builds the rows of archive.search_blocks for a range of positions in a room anew, at most for so many events from its upper end. Returns the position from which on downwards the rest begins, or null. The caller holds archive.lock_search().';
 
-create function archive.next_search_ranges(with_failed boolean, out room_id text, out ranges bigint[])
+create function archive.next_search_ranges(with_failed boolean, out room_id text, out is_live boolean, out ranges bigint[])
     language sql stable set search_path = pg_catalog, pg_temp as $$
     with next as (
         select q.room_id, q.is_live, q.tries from archive.search_queue q
         where q.tries < 2 or with_failed
         order by q.tries, q.is_live desc, q.id limit 1)
-    select n.room_id, array(select q.id from archive.search_queue q
+    select n.room_id, n.is_live, array(select q.id from archive.search_queue q
                             where q.room_id = n.room_id and q.is_live = n.is_live and q.tries = n.tries
                             order by q.id limit case n.tries when 0 then 50 else 1 end)
     from next n

@@ -97,6 +97,8 @@ impl Archive {
 #[derive(Clone, Debug)]
 pub(crate) struct SearchRanges {
     room_id: String,
+    /// Whether they are new messages or edits.
+    pub(crate) is_live: bool,
     /// Their ids in `archive.search_queue`.
     ranges: Vec<i64>,
 }
@@ -106,7 +108,7 @@ impl Writer {
     pub(crate) async fn next_search_ranges(&self, with_failed: bool) -> Result<Option<SearchRanges>, Error> {
         let next = sqlx::query_as!(
             SearchRanges,
-            r#"select room_id as "room_id!", ranges as "ranges!" from archive.next_search_ranges($1)
+            r#"select room_id as "room_id!", is_live as "is_live!", ranges as "ranges!" from archive.next_search_ranges($1)
                where room_id is not null"#,
             with_failed
         );
