@@ -11,13 +11,16 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, Executor as _, PgConnection,
+    ConnectOptions as _, Connection as _, Executor as _, PgConnection,
     pool::PoolConnectionMetadata,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 
 use super::nodelay;
 use crate::archive::{CONNECT, FRESH, lock};
+
+/// Statements that take longer are logged at the level `debug`.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// The state that the sessions of an archive share.
 #[derive(Debug, Default)]
@@ -47,6 +50,8 @@ impl Sessions {
     /// second test.
     pub(in crate::archive) fn pool(self: &Arc<Self>, options: PgConnectOptions, connections: u32) -> PgPool {
         let (made, taken) = (Arc::clone(self), Arc::clone(self));
+        // At `warn`, which is the default, it would alarm whoever verifies or exports a large room.
+        let options = options.log_slow_statements(log::LevelFilter::Debug, SLOW);
         PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(CONNECT)
