@@ -8,6 +8,7 @@ mod evidence;
 mod export;
 mod grant;
 mod healthcheck;
+mod hidden;
 mod import;
 mod login;
 mod manual;

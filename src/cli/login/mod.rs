@@ -8,12 +8,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use console::Term;
 use secrecy::SecretString;
 
 use self::token_file::TokenFile;
 use crate::{
-    Error, Exit, child,
+    Error, Exit,
+    cli::hidden,
     config::{Config, Credentials, Origin},
     matrix::{self, Client, Session},
     text::{Printable, escape, print},
@@ -68,7 +68,7 @@ impl Login {
             return Ok(source.read()?);
         }
         let password = if std::io::stdin().is_terminal() {
-            ask(&format!("Password of {}: ", Printable(&self.user))).await?
+            hidden::ask("password", &format!("Password of {}: ", Printable(&self.user))).await?
         } else {
             let mut line = String::new();
             std::io::stdin()
@@ -115,26 +115,6 @@ fn configured_file(config: &Config) -> Option<PathBuf> {
     match source.origin() {
         Origin::File { path, .. } => Some(path.clone()),
         _ => None,
-    }
-}
-
-/// Reads the password from the terminal with the echo off. Ctrl-C switches it on again.
-async fn ask(prompt: &str) -> anyhow::Result<String> {
-    let terminal = [Term::stderr(), Term::stdout()].into_iter().find(Term::is_term);
-    let terminal =
-        terminal.context("failed to ask for the password: neither stderr nor stdout is a terminal")?;
-    terminal.write_str(prompt)?;
-    // The handler is registered before the echo is switched off.
-    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-    let line = tokio::task::spawn_blocking(move || terminal.read_secure_line());
-    tokio::select! {
-        line = line => Ok(line??),
-        _ = interrupt.recv() => {
-            // The thread that reads cannot be cancelled, so this ends the process.
-            let _ = child::command("stty").arg("echo").status();
-            eprintln!();
-            Exit::Interrupted.now();
-        }
     }
 }
 
