@@ -45,6 +45,9 @@ select create_distributed_table('archive.verifications', 'room_id', colocate_wit
 select create_distributed_table('archive.seals', 'room_id', colocate_with => 'archive.rooms');
 select create_distributed_table('archive.only_here', 'room_id', colocate_with => 'archive.rooms');
 select create_distributed_table('archive.imported_events', 'room_id', colocate_with => 'archive.rooms');
+select create_distributed_table('archive.megolm_sessions', 'room_id', colocate_with => 'archive.rooms');
+select create_distributed_table('archive.decrypted_events', 'room_id', colocate_with => 'archive.rooms');
+select create_distributed_table('archive.decryption_queue', 'room_id', colocate_with => 'archive.rooms');
 
 -- Of the whole archive: few rows, of which every server has a copy.
 select create_reference_table('archive.accounts');
@@ -52,6 +55,7 @@ select create_reference_table('archive.erasures');
 select create_reference_table('archive.room_choices');
 select create_reference_table('archive.reader_rooms');
 select create_reference_table('archive.server_keys');
+select create_reference_table('archive.encryption_settings');
 
 -- archive.writer_lease stays on the coordinator, which is the only one that Backscroll connects to.
 commit;

@@ -25,6 +25,8 @@
 //! * [`backoff`]: when failures are retried, and when a refusal counts as final.
 //! * `verify`: compares the archive with itself and with the homeserver, for `backscroll verify`.
 //!   `verify/seal/` has the hashes over the events of a day, and manifests.
+//! * `encryption`: Megolm, by vodozemac: reads key files, decrypts events. `archive/encryption/` stores sessions and
+//!   plaintexts, `daemon/decrypt.rs` decrypts behind the writer.
 //! * `transfer`: takes rooms out into files and puts them in again, row for row; `transfer/foreign/` reads files of
 //!   other programs, for `backscroll import --from`, and `archive/import.rs` stores them.
 //! * [`service`]: systemd, the HTTP listener, and whether the loops are alive.
@@ -38,10 +40,11 @@
 //! * The checkpoint is never ahead of the rows: it moves in their transaction. After any crash, the archive ends
 //!   identical to that of a run without one.
 //! * *archive + gaps = room*: if something is missing, a row records it.
-//! * Only the process that holds the lease writes: each transaction checks the lease first (`archive::lease`).
+//! * Only the process that holds the lease writes: each transaction checks the lease first (`archive::lease`). The choice
+//!   of rooms and the keys of encrypted messages are the operator's, and come without it.
 //! * What a file of another program says changes nothing that the homeserver gave, and gives way to it.
 //! * What is kept for readers follows from the events, in the transaction that stores or changes them. Only the search
-//!   lags behind; what it may no longer find is gone at once.
+//!   and late decrypting lag behind; what may no longer be found or read is gone at once.
 //! * A position never changes, except by [`backfill::resequence`]. Only `/sync` and `/state` move the current state.
 
 #![allow(rustdoc::private_intra_doc_links, reason = "the docs are for those who work on the source")]
@@ -54,6 +57,7 @@ pub mod cli;
 pub mod config;
 pub mod context;
 pub mod daemon;
+pub(crate) mod encryption;
 pub(crate) mod error;
 pub mod fetch;
 pub mod matrix;

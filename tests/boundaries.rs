@@ -5,7 +5,7 @@ mod imports;
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// The modules at the top of `src/`. Each line may use what the lines below it have, and nothing else.
-const ORDER: [&[&str]; 15] = [
+const ORDER: [&[&str]; 16] = [
     &["main"],
     &["cli"],
     &["daemon"],
@@ -17,6 +17,7 @@ const ORDER: [&[&str]; 15] = [
     &["schedule", "service"],
     &["error"],
     &["archive"],
+    &["encryption"],
     &["matrix"],
     &["telemetry", "postgres"],
     &["config"],
@@ -25,7 +26,7 @@ const ORDER: [&[&str]; 15] = [
 /// How many imports may run against that order.
 const MOST_AGAINST_THE_ORDER: usize = 6;
 const MOST_CIRCLES: usize = 3;
-const MOST_TOP_MODULES: usize = 19;
+const MOST_TOP_MODULES: usize = 20;
 const MOST_LINES_OF_A_FUNCTION: usize = 90;
 
 /// The files below a folder of the repository, each with its text.

@@ -21,9 +21,14 @@ use crate::{
 };
 
 /// Tables whose rows are not exported, because they follow from others, or are of a work under way.
-const NOT_EXPORTED: [&str; 13] = [
+const NOT_EXPORTED: [&str; 16] = [
     "activity",
+    // Decrypted anew where the keys are imported, which an export must not carry.
+    "decrypted_events",
+    "decryption_queue",
     "erasures",
+    // Secrets.
+    "megolm_sessions",
     "members",
     "reader_rooms",
     "resequenced_events",

@@ -5,6 +5,7 @@ mod account;
 mod column;
 mod database;
 mod derived;
+mod encryption;
 mod erasure;
 mod error;
 mod event;
@@ -38,6 +39,7 @@ use sqlx::{
 pub use self::{
     account::Account,
     database::{inspect, requirements},
+    encryption::EncryptionStatus,
     erasure::{Erased, Subject},
     error::Error,
     import::ImportSource,
@@ -64,6 +66,7 @@ pub use self::{
 use self::database::sessions::Sessions;
 pub(crate) use self::{
     database::{role::WideRole, waits::Wait},
+    encryption::{ImportedSessions, QueuedSessions},
     import::RoomImport,
     search::{Found, SearchQuery, SearchRanges},
 };

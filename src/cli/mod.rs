@@ -10,6 +10,7 @@ mod grant;
 mod healthcheck;
 mod hidden;
 mod import;
+mod keys;
 mod login;
 mod manual;
 mod migrate;
@@ -86,6 +87,7 @@ enum Command {
     Evidence(evidence::Evidence),
     Export(export::Export),
     Import(import::Import),
+    Keys(keys::Keys),
     GrantReader(grant::GrantReader),
     GrantWriter(grant::GrantWriter),
     Check(check::Check),
@@ -185,6 +187,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Evidence(command) => Box::pin(command.run(&config)).await,
             Command::Export(command) => Box::pin(command.run(&config)).await,
             Command::Import(command) => Box::pin(command.run(&config)).await,
+            Command::Keys(command) => Box::pin(command.run(&config)).await,
             Command::Resequence(command) => Box::pin(command.run(config, &telemetry)).await,
         };
         Ok(exit?.into())

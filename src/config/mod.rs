@@ -69,6 +69,8 @@ pub struct Config {
     pub(crate) seal_verified: bool,
     /// Whether signed events and servers' keys are stored.
     pub(crate) keep_evidence: bool,
+    /// How encrypted messages are read.
+    pub(crate) encryption: Encryption,
     /// What is logged and how.
     pub(crate) log: LogSettings,
     /// The address that serves health and metrics, if any.
@@ -153,6 +155,17 @@ pub(crate) struct Backfill {
     pub(crate) rewalk_after: Vec<Duration>,
     /// First retry delay after a walk has stalled. It doubles each time the walk stalls again.
     pub(crate) stalled_after: Duration,
+}
+
+/// How encrypted messages are read.
+#[derive(Clone, Debug)]
+pub(crate) struct Encryption {
+    /// Files with exported sessions, which are read at start and when they have changed.
+    pub(crate) key_files: Vec<PathBuf>,
+    /// Their passphrase. It is there if there are files.
+    pub(crate) passphrase: Option<SecretSource>,
+    /// Whether what was decrypted is stored.
+    pub(crate) keep_plaintext: bool,
 }
 
 /// What a redaction does to archived events.

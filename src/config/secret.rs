@@ -22,6 +22,8 @@ pub(super) enum Kind {
     AccessToken,
     /// Any characters except control characters.
     Password,
+    /// Any characters except control characters.
+    Passphrase,
     /// A connection string, which is checked further when it is parsed.
     DatabaseUrl,
 }
@@ -31,6 +33,7 @@ impl Kind {
         match self {
             Self::AccessToken => "access token",
             Self::Password => "password",
+            Self::Passphrase => "passphrase",
             Self::DatabaseUrl => "database URL",
         }
     }
@@ -38,7 +41,7 @@ impl Kind {
     fn allows(self, c: char) -> bool {
         match self {
             Self::AccessToken => c.is_ascii_graphic(),
-            Self::Password | Self::DatabaseUrl => !c.is_control(),
+            Self::Password | Self::Passphrase | Self::DatabaseUrl => !c.is_control(),
         }
     }
 }
@@ -70,6 +73,12 @@ impl SecretSource {
         let origin = Origin::File { path: path.clone(), line: None };
         let guarded = credentials.into_iter().chain([PathBuf::from(GUARDED)]);
         Self { kind, origin, place: Place::File(path, guarded.collect()) }
+    }
+
+    /// A file with the passphrase of key files.
+    pub(crate) fn passphrase_file(path: PathBuf) -> Self {
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        Self::file(Kind::Passphrase, path, credentials)
     }
 
     /// A value from the environment or from a configuration file. It is checked at once.

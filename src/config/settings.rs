@@ -29,6 +29,7 @@ pub(super) struct Settings {
     pub(super) redactions: RedactionsSettings,
     pub(super) verify: VerifySettings,
     pub(super) evidence: EvidenceSettings,
+    pub(super) encryption: EncryptionSettings,
     pub(super) log: LogSection,
     pub(super) http: HttpSettings,
 }
@@ -126,6 +127,20 @@ pub(super) struct VerifySettings {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct EvidenceSettings {
     pub(super) keep: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct EncryptionSettings {
+    pub(super) key_files: Vec<String>,
+    pub(super) passphrase_file: Option<String>,
+    pub(super) keep_plaintext: bool,
+}
+
+impl Default for EncryptionSettings {
+    fn default() -> Self {
+        Self { key_files: Vec::new(), passphrase_file: None, keep_plaintext: true }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -8,14 +8,14 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::{
-    Backfill, Config, Database, Error, Homeserver, LogSettings, Origin, Rooms,
+    Backfill, Config, Database, Encryption, Error, Homeserver, LogSettings, Origin, Rooms,
     database::DatabaseUrl,
     environment::Environment,
     is_loopback,
     layers::{DATABASE_URL, Layers},
     rooms::Pattern,
     secret::{Kind, SecretSource},
-    settings::{BackfillSettings, HomeserverSettings, LogSection, RoomsSettings},
+    settings::{BackfillSettings, EncryptionSettings, HomeserverSettings, LogSection, RoomsSettings},
     show,
     span::Span,
 };
@@ -43,6 +43,7 @@ pub(super) fn config(environment: &Environment, layers: &Layers) -> Result<Confi
         verify_every: check.verify_every(settings.verify.every)?,
         seal_verified: settings.verify.seal,
         keep_evidence: settings.evidence.keep,
+        encryption: check.encryption(settings.encryption)?,
         log: check.log(settings.log)?,
         http_listen: check.listen(settings.http.listen)?,
         postgres_bin: environment.path("BACKSCROLL_POSTGRES_BIN"),
@@ -292,6 +293,24 @@ impl Check<'_> {
             recheck_after: self.duration("backfill.recheck_after", set.recheck_after, YEAR)?,
             rewalk_after: rewalks.map(|span| self.duration(rewalk, *span, YEAR)).collect::<Result<_, _>>()?,
             stalled_after: patience,
+        })
+    }
+
+    fn encryption(&self, set: EncryptionSettings) -> Result<Encryption, Error> {
+        const FILES: &str = "encryption.key_files";
+        const PASSPHRASE: &str = "encryption.passphrase_file";
+        if !set.key_files.is_empty() && set.passphrase_file.is_none() {
+            return Err(
+                self.invalid(FILES, format!("needs {PASSPHRASE}, a file with the passphrase of the export"))
+            );
+        }
+        let key_files = set.key_files.iter().map(|text| self.path(FILES, text));
+        let passphrase =
+            set.passphrase_file.map(|path| self.secret_file(Kind::Passphrase, PASSPHRASE, &path));
+        Ok(Encryption {
+            key_files: key_files.collect::<Result<_, _>>()?,
+            passphrase: passphrase.transpose()?,
+            keep_plaintext: set.keep_plaintext,
         })
     }
 

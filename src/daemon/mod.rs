@@ -4,6 +4,7 @@
 //! forward loop ([`sync`]) and the backward loop ([`backfill`]) until shutdown. [`walk`] runs only walks, for
 //! `backscroll backfill`.
 
+mod decrypt;
 mod fill_search;
 mod forget_retained;
 mod no_archive;
@@ -103,8 +104,14 @@ pub async fn run(
             loops_ended.cancel();
             forward.and(backward).and(swept)
         };
+        let all_decrypted = CancellationToken::new();
+        let decryption = async {
+            let decrypted = Box::pin(decrypt::decrypt(&context, loops_ended.cancelled())).await;
+            all_decrypted.cancel();
+            decrypted.inspect_err(|_| context.shutdown.cancel())
+        };
         let search = async {
-            let filled = fill_search::fill(&context, loops_ended.cancelled()).await;
+            let filled = fill_search::fill(&context, all_decrypted.cancelled()).await;
             filled.inspect_err(|_| context.shutdown.cancel())
         };
         let proof = async {
@@ -115,8 +122,9 @@ pub async fn run(
             verified.inspect_err(|_| context.shutdown.cancel())
         };
         // Boxed because the futures are large.
-        let (loops, search, proof) = tokio::join!(Box::pin(loops), Box::pin(search), Box::pin(proof));
-        loops.and(search).and(proof)?;
+        let (loops, decryption, search, proof) =
+            tokio::join!(Box::pin(loops), Box::pin(decryption), Box::pin(search), Box::pin(proof));
+        loops.and(decryption).and(search).and(proof)?;
         if once && !context.shutdown.is_cancelled() {
             Stalled::must_be_none(context.writer.archive()).await?;
         }
@@ -139,6 +147,7 @@ pub async fn walk(
     let work = async |context: Arc<Context>, _| {
         first(&context).await?;
         backfill::run(&context, std::future::ready(())).await?;
+        Box::pin(decrypt::decrypt(&context, std::future::ready(()))).await?;
         Ok(fill_search::fill(&context, std::future::ready(())).await?)
     };
     // Boxed because the future is large.

@@ -16,8 +16,8 @@ pub enum Exit {
     Unclear = 2,
     /// The command line is wrong, or names a room, user or token that cannot be used (`EX_USAGE`).
     Usage = 64,
-    /// `run --once`: the history of a room has stalled; everything else is archived. `import`: the input is not what it
-    /// should be; nothing was imported (`EX_DATAERR`).
+    /// `run --once`: the history of a room has stalled; everything else is archived. `import`, `keys import`: the input
+    /// is not what it should be; nothing was imported (`EX_DATAERR`).
     Stalled = 65,
     /// The database or the homeserver cannot be reached, or the address of `http.listen` is in use (`EX_UNAVAILABLE`).
     /// A retry may help.

@@ -21,6 +21,10 @@ const SYNC_AGE: &str = "backscroll_seconds_since_sync";
 const GAPS: &str = "backscroll_open_gaps";
 const SEARCH_QUEUE: &str = "backscroll_search_queued_ranges";
 const SEARCH_LAG: &str = "backscroll_search_lag_seconds";
+const ENCRYPTED: &str = "backscroll_encrypted_messages";
+const UNDECRYPTABLE: &str = "backscroll_undecryptable_messages";
+const SESSION_KEYS: &str = "backscroll_session_keys";
+const DECRYPTION_LAG: &str = "backscroll_decryption_lag_seconds";
 const FINDINGS: &str = "backscroll_verification_findings";
 const VERIFIED_AGE: &str = "backscroll_verified_age_seconds";
 const WALKS: &str = "backscroll_walks";
@@ -105,6 +109,14 @@ pub(crate) struct Gauges {
     pub(crate) search_queued: i64,
     /// The age of the oldest of them in seconds.
     pub(crate) search_lag_s: f64,
+    /// Encrypted messages that were not redacted.
+    pub(crate) encrypted: i64,
+    /// Those of them that cannot be read.
+    pub(crate) undecryptable: i64,
+    /// Keys of sessions.
+    pub(crate) session_keys: i64,
+    /// The age in seconds of the oldest session whose messages were not looked at yet.
+    pub(crate) decryption_lag_s: f64,
     /// Findings of the last verification of each room.
     pub(crate) findings: i64,
     /// Seconds since the last good verification of the room that has waited longest for the next. 0: none ever was.
@@ -174,6 +186,10 @@ fn set(gauges: &Gauges) {
     gauge!(GAPS).set(gauges.open_gaps as f64);
     gauge!(SEARCH_QUEUE).set(gauges.search_queued as f64);
     gauge!(SEARCH_LAG).set(gauges.search_lag_s);
+    gauge!(ENCRYPTED).set(gauges.encrypted as f64);
+    gauge!(UNDECRYPTABLE).set(gauges.undecryptable as f64);
+    gauge!(SESSION_KEYS).set(gauges.session_keys as f64);
+    gauge!(DECRYPTION_LAG).set(gauges.decryption_lag_s);
     gauge!(FINDINGS).set(gauges.findings as f64);
     gauge!(VERIFIED_AGE).set(gauges.verified_ago_s);
     gauge!(DATABASE_SIZE).set(gauges.database_bytes as f64);
@@ -212,6 +228,14 @@ fn describe() {
         SEARCH_LAG,
         Unit::Seconds,
         "Age of the oldest message range that cannot be searched yet."
+    );
+    describe_gauge!(ENCRYPTED, "Encrypted messages that were not redacted.");
+    describe_gauge!(UNDECRYPTABLE, "Encrypted messages that cannot be read.");
+    describe_gauge!(SESSION_KEYS, "Keys of sessions, which decrypt messages.");
+    describe_gauge!(
+        DECRYPTION_LAG,
+        Unit::Seconds,
+        "Age of the oldest session with a known key whose messages are not decrypted yet."
     );
     describe_gauge!(FINDINGS, "Findings of the last recorded verification of each room.");
     describe_gauge!(

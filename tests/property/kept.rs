@@ -194,7 +194,7 @@ async fn what_the_server_fetched_into_a_gap() {
         room(0).message(),
         room(0).burst(),
     ]);
-    let play = settled(&case).await;
+    let play = Box::pin(settled(&case)).await;
     let archived = play.database.column("select event_id from events").await;
     assert!(play.rooms[0].learnt.iter().all(|event_id| archived.contains(event_id)));
 }

@@ -85,7 +85,7 @@ pub(super) async fn play(case: &Case) {
 pub(super) async fn settled(case: &Case) -> Play<'_> {
     let mut play = Play::new(case).await;
     for step in &case.steps {
-        play.step(*step).await;
+        Box::pin(play.step(*step)).await;
     }
     for index in 0..play.rooms.len() {
         // What a room shows to those who are banned from it or invited is nothing to compare with.
@@ -205,7 +205,7 @@ impl<'a> Play<'a> {
                     () = self.moment(requests, ms) => {}
                 }
             }
-            Step::Kill(requests, ms) => self.kill(requests, ms).await,
+            Step::Kill(requests, ms) => Box::pin(self.kill(requests, ms)).await,
             Step::Fault(wrong, place, after) => self.fault(wrong, place, after),
         }
     }

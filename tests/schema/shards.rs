@@ -112,8 +112,33 @@ fn read_names(node: &Value, equal: &mut Equal) {
             }
         }
     }
+    if is_append(node) {
+        read_alternatives(node, equal);
+    }
     for child in children(node) {
         read_names(child, equal);
+    }
+}
+
+fn is_append(node: &Value) -> bool {
+    matches!(node["Node Type"].as_str(), Some("Append" | "Merge Append"))
+}
+
+/// What reads a `union all` names its columns as those of the first alternative, and joins by them whichever it is. No set
+/// of joined tables has two alternatives.
+fn read_alternatives(node: &Value, equal: &mut Equal) {
+    let outputs = |node: &Value| -> Vec<String> {
+        let outputs = node["Output"].as_array().into_iter().flatten();
+        outputs.filter_map(Value::as_str).map(term).collect()
+    };
+    let mut alternatives = children(node).iter().map(outputs);
+    let first = alternatives.next().unwrap_or_default();
+    for other in alternatives {
+        for (one, other) in first.iter().zip(&other) {
+            if one.ends_with(".room_id") && other.ends_with(".room_id") {
+                equal.put(one, other);
+            }
+        }
     }
 }
 
@@ -145,7 +170,7 @@ fn joined(
         .filter(|table| of_rooms.contains(*table) && node["Schema"] == "archive");
     let own = own.filter(|_| node["Node Type"] != "ModifyTable").and_then(|_| node["Alias"].as_str());
     let mut sets = vec![own.map(str::to_owned).into_iter().collect::<BTreeSet<String>>()];
-    let is_append = matches!(node["Node Type"].as_str(), Some("Append" | "Merge Append"));
+    let is_append = is_append(node);
     let mut alternatives = Vec::new();
     for child in children(node) {
         let inner = joined(child, of_rooms, others);

@@ -46,10 +46,14 @@ $$;
 with searched as materialized (
     select e.room_id, e.position, w.words
     from archive.events e
+    left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
+    left join archive.decrypted_events x on x.room_id = e.room_id and x.event_id = e.edited_by and x.type = d.type
     cross join lateral archive.search_words(archive.searched_text(
-        e.type, e.content, e.edited_content, e.in_reply_to, true)) as w (words)
+        coalesce(d.type, e.type), coalesce(d.content, e.content),
+        coalesce(x.content -> 'm.new_content', e.edited_content), e.in_reply_to, true)) as w (words)
     where e.position is not null and w.words <> ' '
-      and archive.is_searched(e.type, e.state_key, e.rel_type, e.relates_to, e.redacted_by, e.content)
+      and archive.is_searched(coalesce(d.type, e.type), e.state_key, e.rel_type, e.relates_to, e.redacted_by,
+                              coalesce(d.content, e.content))
 ), in_blocks as materialized (
     select b.room_id, b.first_position + o.value as position, b.tokens, o.number
     from archive.search_blocks b cross join unnest(b.message_offsets) with ordinality o (value, number)

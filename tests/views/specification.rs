@@ -59,6 +59,8 @@ const OF_THE_ARCHIVE: &[&str] = &[
     "seals",
     "imported_events",
     "search_status",
+    "undecryptable",
+    "encryption_status",
     "status",
 ];
 

@@ -10,6 +10,7 @@ use self::filter::Tombstones;
 use super::{
     Error, Writer,
     derived::activity,
+    encryption,
     event::row::StoredEvent,
     evidence,
     room::{self, Room, members},
@@ -90,7 +91,11 @@ async fn erase_user_in(
     let members = with_their_names(connection, &room, user_id).await?;
     // This runs before the events lose their content, with which copies are recognised.
     count(erased, "events (prev_content)", prune_successors(connection, &room, user_id).await?);
+    // What encrypted messages say, and their sessions, which only the content names.
+    let sessions = encryption::sessions_of_user(connection, room_id, user_id).await?;
+    count(erased, "decrypted_events", encryption::forget_user(connection, room_id, user_id).await?);
     count(erased, "events", prune_events(connection, &room, user_id).await?);
+    count(erased, "megolm_sessions", encryption::erase_unneeded(connection, room_id, &sessions).await?);
     activity::recount(connection, room_id, user_id).await?;
     forget_searched(connection, &room, user_id).await?;
     let members: Vec<&str> = members.iter().map(String::as_str).collect();

@@ -21,6 +21,7 @@ impl Archive {
         .fetch_one(&self.pool)
         .await?;
         let search = self.search_lag().await?;
+        let encryption = self.encryption_status().await?;
         let walks = sqlx::query!(
             r#"select state as "state: WalkState", count(*) as "count!" from archive.walks group by state"#
         )
@@ -42,6 +43,10 @@ impl Archive {
             verified_ago_s: whole.verified_ago_s.unwrap_or(0.0),
             search_queued: search.queued,
             search_lag_s: search.oldest_s.unwrap_or(0.0),
+            encrypted: encryption.encrypted,
+            undecryptable: encryption.undecryptable(),
+            session_keys: encryption.session_keys,
+            decryption_lag_s: encryption.oldest_s.unwrap_or(0.0),
             walks: counts(WalkState::ALL, WalkState::as_str, &walks),
             rooms: counts(HistoryState::ALL, HistoryState::as_str, &rooms),
         })

@@ -1,7 +1,7 @@
 //! The status of the archive, for `backscroll status` and for the loops.
 
 use crate::{
-    archive::{Archive, Error, HistoryState, SearchLag, Wait, database::inspect},
+    archive::{Archive, EncryptionStatus, Error, HistoryState, SearchLag, Wait, database::inspect},
     matrix::Membership,
 };
 
@@ -34,6 +34,8 @@ pub struct Status {
     pub only_here: i64,
     /// How far the search is behind.
     pub search: SearchLag,
+    /// How much of the encrypted messages can be read.
+    pub encryption: EncryptionStatus,
     /// The archived rooms, including paused ones, ordered by name.
     pub rooms: Vec<RoomStatus>,
 }
@@ -148,6 +150,7 @@ impl Archive {
             originals: whole.originals,
             only_here: whole.only_here,
             search: self.search_lag().await?,
+            encryption: self.encryption_status().await?,
             rooms: self.room_status().await?,
         })
     }

@@ -9,7 +9,8 @@ pub(crate) use self::{
 };
 
 /// A table whose rows of a room are transferred as they are. What follows from other rows is derived anew instead:
-/// `members`, `activity`, `search_*`; what is under way (`resequences`, `verified_*`) begins anew.
+/// `members`, `activity`, `search_*`; what is under way (`resequences`, `verified_*`) begins anew. Keys
+/// of encrypted messages and what these say (`megolm_sessions`, `decrypted_events`) stay here: an export is no place for secrets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Table {
     /// Its name in the schema `archive`.

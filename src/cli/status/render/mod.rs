@@ -55,7 +55,7 @@ pub(super) fn page(status: &Status, retain: bool, canvas: Canvas) -> String {
     page + &totals(&status.rooms, canvas)
 }
 
-/// The search is shown as behind after this many seconds.
+/// The search, or decrypting, is shown as behind after this many seconds.
 const SEARCH_LAGS: f64 = 10.0;
 
 /// The account, the homeserver, and the state of the archive.
@@ -83,6 +83,13 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
     }
     if let Some(lag) = status.search.oldest_s.filter(|lag| *lag >= SEARCH_LAGS) {
         facts.push((format!("search {} behind", duration(whole(lag))), "33"));
+    }
+    if status.encryption.undecryptable() > 0 {
+        let (unread, all) = (status.encryption.undecryptable(), status.encryption.encrypted);
+        facts.push((format!("{} of {} encrypted unreadable", thousands(unread), thousands(all)), "33"));
+    }
+    if let Some(lag) = status.encryption.oldest_s.filter(|lag| *lag >= SEARCH_LAGS) {
+        facts.push((format!("decrypting {} behind", duration(whole(lag))), "33"));
     }
     if status.quarantined > 0 {
         facts.push((format!("{} quarantined", thousands(status.quarantined)), "33"));

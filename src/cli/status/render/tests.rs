@@ -1,5 +1,5 @@
 use super::*;
-use crate::archive::{GapCounts, SearchLag};
+use crate::archive::{EncryptionStatus, GapCounts, SearchLag};
 
 fn room(name: Option<&str>, state: HistoryState, event_count: i64) -> RoomStatus {
     RoomStatus {
@@ -46,6 +46,7 @@ fn status() -> Status {
         originals: 0,
         only_here: 0,
         search: SearchLag::default(),
+        encryption: EncryptionStatus::default(),
         rooms: vec![room(Some("General"), HistoryState::Complete, 12_345), walking, stalled, left],
     }
 }
@@ -129,11 +130,14 @@ fn rooms_without_trouble_have_a_small_table() {
     status.at_work = false;
     status.synced_ago_s = None;
     status.quarantined = 2;
+    status.encryption =
+        EncryptionStatus { encrypted: 1200, readable: 1100, oldest_s: Some(90.0), ..Default::default() };
     assert_eq!(
         drawn(&status, 100),
         "\
 @archive:hs.test on https://hs.test
-not running · never synced · database 1.2 GB · 2 quarantined
+not running · never synced · database 1.2 GB · 100 of 1,200 encrypted unreadable
+decrypting 90s behind · 2 quarantined
 
 Room     History   Events  Back to     Room id
 General  complete  12,345  2021-03-04  !7:hs.test

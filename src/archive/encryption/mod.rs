@@ -1,0 +1,85 @@
+//! Sessions of encrypted rooms, and what their messages say.
+//!
+//! Sessions come by [`Archive::import_sessions`]. Which messages are to be decrypted is in `archive.decryption_queue`:
+//! new sessions and new messages queue their session. `daemon/decrypt.rs` empties the queue behind the writer; live
+//! messages are decrypted in the transaction that stores them, before listeners are told of them.
+
+pub(super) mod decrypt;
+mod erase;
+mod sessions;
+
+pub(super) use self::erase::{erase_unneeded, forget_user, sessions_of_user};
+pub(crate) use self::{decrypt::QueuedSessions, sessions::ImportedSessions};
+
+use super::{Archive, Error, Writer, writer::lock_rooms};
+
+/// How much of the encrypted messages can be read.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct EncryptionStatus {
+    /// Keys of sessions.
+    pub(crate) session_keys: i64,
+    /// Sessions with messages that were not looked at yet.
+    pub(crate) queued: i64,
+    /// The age of the one that has waited longest, in seconds.
+    pub(crate) oldest_s: Option<f64>,
+    /// Encrypted messages that were not redacted.
+    pub(crate) encrypted: i64,
+    /// Those of them that were decrypted.
+    pub(crate) readable: i64,
+}
+
+impl EncryptionStatus {
+    /// How many encrypted messages cannot be read.
+    pub(crate) fn undecryptable(&self) -> i64 {
+        self.encrypted.saturating_sub(self.readable).max(0)
+    }
+}
+
+impl Archive {
+    /// How much of the encrypted messages can be read. Counts them by indexes that only they are in.
+    pub(crate) async fn encryption_status(&self) -> Result<EncryptionStatus, Error> {
+        let status = sqlx::query_as!(
+            EncryptionStatus,
+            r#"select (select count(*) from archive.megolm_sessions) as "session_keys!",
+                      (select count(*) from archive.decryption_queue q
+                       where exists (select from archive.rooms r where r.room_id = q.room_id)) as "queued!",
+                      (select extract(epoch from now() - min(q.queued_at))::float8 from archive.decryption_queue q
+                       where exists (select from archive.rooms r where r.room_id = q.room_id)) as oldest_s,
+                      (select count(*) from archive.events e
+                       where e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null
+                         and e.content ? 'ciphertext') as "encrypted!",
+                      (select count(*) from archive.decrypted_events where state = 'ok') as "readable!""#
+        );
+        Ok(status.fetch_one(&self.pool).await?)
+    }
+}
+
+impl Writer {
+    /// Applies `encryption.keep_plaintext` to what is stored. Returns whether it has changed.
+    pub(crate) async fn keep_plaintext(&self, wanted: bool) -> Result<bool, Error> {
+        let mut transaction = self.begin().await?;
+        let changed = sqlx::query!(
+            "update archive.encryption_settings set keep_plaintext = $1 where keep_plaintext <> $1",
+            wanted
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if changed.rows_affected() == 0 {
+            transaction.undo(None).await;
+            return Ok(false);
+        }
+        let rooms = sqlx::query_scalar!(
+            "select d.room_id from archive.decrypted_events d where d.state = 'ok' group by d.room_id order by d.room_id"
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        lock_rooms(&mut transaction, &rooms.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        for room_id in rooms {
+            sqlx::query!("select archive.keep_plaintext($1, $2)", room_id, wanted)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(true)
+    }
+}

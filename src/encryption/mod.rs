@@ -1,0 +1,14 @@
+//! Megolm, without SQL and without HTTP: reads key files, and decrypts `m.room.encrypted` events
+//! (specification, "Messaging Algorithms", `m.megolm.v1.aes-sha2`). The cryptography is vodozemac's.
+//!
+//! `archive/encryption/` stores sessions and plaintexts, and `daemon/decrypt.rs` decrypts behind the writer.
+
+mod event;
+mod key_file;
+mod session;
+
+pub(crate) use self::{
+    event::{Batch, Decryption, EncryptedEvent, Plaintext, SessionCopy},
+    key_file::{Error as KeyFileError, KeyFile},
+    session::{Origin, Session, is_better, session_id_of},
+};
