@@ -5,6 +5,7 @@ mod administration;
 mod backfill;
 mod boundaries;
 mod embedded;
+mod encryption;
 mod erase;
 mod evidence;
 mod faults;

@@ -67,6 +67,10 @@ if [ -z "${BACKSCROLL_TEST_SYNAPSE:-}" ]; then
     export BACKSCROLL_TEST_SYNAPSE
 fi
 
+if [ -z "${BACKSCROLL_TEST_NIO:-}" ]; then
+    deploy/nio.sh install
+fi
+
 # Not nextest: the tests share one PostgreSQL server, which a process for each test would start anew.
 output=$(mktemp)
 run() {

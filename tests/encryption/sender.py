@@ -1,0 +1,61 @@
+"""A Matrix client that sends encrypted messages: matrix-nio, with vodozemac.
+
+It reads commands from standard input, one JSON object on each line, and answers each with one.
+"""
+import asyncio, json, sys
+
+from nio import AsyncClient, AsyncClientConfig, RoomSendResponse
+
+
+async def act(client, command):
+    what = command["do"]
+    if what == "send":
+        sent = await client.room_send(command["room"], command["type"], command["content"],
+                                      ignore_unverified_devices=True)
+        assert isinstance(sent, RoomSendResponse), sent
+        return {"event_id": sent.event_id}
+    if what == "encrypt":
+        # What it would send; nobody gets it from here.
+        await client.joined_members(command["room"])
+        if client.olm.should_share_group_session(command["room"]):
+            await client.share_group_session(command["room"], ignore_unverified_devices=True)
+        kind, content = client.encrypt(command["room"], command["type"], command["content"])
+        return {"type": kind, "content": content}
+    if what == "rotate":
+        client.invalidate_outbound_session(command["room"])
+        return {}
+    if what == "sync":
+        await client.sync(timeout=0, full_state=True)
+        return {}
+    if what == "export":
+        await client.export_keys(command["file"], command["passphrase"], count=1000)
+        return {}
+    if what == "read":
+        # What this client itself can read of a room, oldest first.
+        await client.sync(timeout=0)
+        bodies, token = [], client.next_batch
+        while token:
+            page = await client.room_messages(command["room"], token, limit=200)
+            bodies += [event.body for event in page.chunk if hasattr(event, "body")]
+            token = page.end if page.chunk else None
+        return {"bodies": bodies[::-1]}
+    raise ValueError(what)
+
+
+async def main():
+    homeserver, user, password, store = sys.argv[1:]
+    config = AsyncClientConfig(encryption_enabled=True, store_sync_tokens=False)
+    client = AsyncClient(homeserver, user, store_path=store, config=config)
+    client.trust_env = False
+    await client.login(password, device_name="sender")
+    await client.sync(timeout=0, full_state=True)
+    if client.should_upload_keys:
+        await client.keys_upload()
+    print("{}", flush=True)
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        print(json.dumps(await act(client, json.loads(line))), flush=True)
+    await client.close()
+
+
+asyncio.run(main())

@@ -1,0 +1,114 @@
+//! A client that sends encrypted messages: matrix-nio in `sender.py`.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+use crate::support::synapse::{Synapse, User};
+
+const VERSION: &str = "0.26.0";
+const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/encryption/sender.py");
+pub(crate) const PASSPHRASE: &str = "correct horse";
+
+/// The running client of a user.
+pub(crate) struct Sender {
+    _child: Child,
+    stdin: ChildStdin,
+    stdout: Lines<BufReader<ChildStdout>>,
+    _store: tempfile::TempDir,
+}
+
+fn python() -> PathBuf {
+    let installed = || {
+        let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
+        cache.unwrap_or_default().join("backscroll").join(format!("nio-{VERSION}"))
+    };
+    let place = env::var_os("BACKSCROLL_TEST_NIO").map_or_else(installed, PathBuf::from);
+    let python = place.join("bin/python");
+    assert!(
+        python.exists(),
+        "this test needs matrix-nio in {}: run ./deploy/nio.sh install",
+        place.display()
+    );
+    python
+}
+
+impl Sender {
+    /// Logs in. The password of a user is its name.
+    pub(crate) async fn start(synapse: &Synapse, user: &User) -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let name = user.user_id.trim_start_matches('@').split(':').next().unwrap();
+        let mut child = Command::new(python())
+            .args([PROGRAM, synapse.url(), &user.user_id, name])
+            .arg(store.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let stdout = BufReader::new(stdout).lines();
+        let mut sender = Self { _child: child, stdin, stdout, _store: store };
+        sender.answer().await;
+        sender
+    }
+
+    async fn answer(&mut self) -> Value {
+        let line = self.stdout.next_line().await.unwrap().expect("the client has ended");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    async fn call(&mut self, command: Value) -> Value {
+        self.stdin.write_all(format!("{command}\n").as_bytes()).await.unwrap();
+        self.stdin.flush().await.unwrap();
+        self.answer().await
+    }
+
+    /// Sends an event, encrypted if the room is. Returns its id.
+    pub(crate) async fn send(&mut self, room: &str, kind: &str, content: Value) -> String {
+        let sent = self.call(json!({ "do": "send", "room": room, "type": kind, "content": content })).await;
+        sent["event_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Sends a message.
+    pub(crate) async fn say(&mut self, room: &str, body: &str) -> String {
+        self.send(room, "m.room.message", json!({ "msgtype": "m.text", "body": body })).await
+    }
+
+    /// The content of an encrypted event, which it does not send.
+    pub(crate) async fn encrypt(&mut self, room: &str, body: &str) -> Value {
+        let content = json!({ "msgtype": "m.text", "body": body });
+        let command = json!({ "do": "encrypt", "room": room, "type": "m.room.message", "content": content });
+        self.call(command).await["content"].take()
+    }
+
+    /// Begins a new session with the next message.
+    pub(crate) async fn rotate(&mut self, room: &str) {
+        self.call(json!({ "do": "rotate", "room": room })).await;
+    }
+
+    /// Learns of new rooms.
+    pub(crate) async fn sync(&mut self) {
+        self.call(json!({ "do": "sync" })).await;
+    }
+
+    /// Exports all its sessions.
+    pub(crate) async fn export(&mut self, file: &Path) {
+        self.call(json!({ "do": "export", "file": file, "passphrase": PASSPHRASE })).await;
+    }
+
+    /// The texts of a room as this client reads them.
+    pub(crate) async fn read(&mut self, room: &str) -> Vec<String> {
+        serde_json::from_value(self.call(json!({ "do": "read", "room": room })).await["bodies"].take())
+            .unwrap()
+    }
+}
