@@ -114,6 +114,11 @@ impl TestDatabase {
     }
 }
 
+/// Whether the databases are distributed. Then a row lock is for one room, and plans and statistics are of parts of tables.
+pub(crate) fn on_citus() -> bool {
+    std::env::var_os("TEST_CITUS_URL").is_some()
+}
+
 /// The rows of a query on any database, as [`TestDatabase::rows`] gives them.
 pub(crate) async fn rows(url: &str, sql: &str) -> Vec<Vec<String>> {
     try_rows(url, sql).await.unwrap()
