@@ -195,3 +195,184 @@ comment on column archive.seals.root is 'Root of the Merkle tree (RFC 9162, sect
 comment on column archive.seals.chain is 'SHA-256 over the room''s previous seal and this one.';
 comment on column archive.seals.leaves is 'The first eight bytes of each leaf of the tree, to name the event that has changed.';
 comment on column archive.seals.sealed_at is 'When the events were read.';
+
+-- What is asked of several rooms at once. Each query below names one room, so that a distributed database (deploy/citus.sql)
+-- can send it to the room's server.
+create function archive.lock_rooms(room_ids text[]) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    locked text;
+begin
+    for locked in select asked.room_id from unnest(room_ids) as asked (room_id) order by asked.room_id collate "C" loop
+        perform from archive.rooms r where r.room_id = locked for no key update;
+    end loop;
+end
+$$;
+comment on function archive.lock_rooms(text[]) is 'Locks the rows of these rooms in archive.rooms, in ascending order.';
+
+create function archive.tops(
+    room_ids text[], out room_id text, out event_id text, out "position" bigint, out upper_edge bigint, out awaits_walk boolean
+) returns setof record
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+    foreach room_id in array room_ids loop
+        event_id := null;
+        position := null;
+        select e.event_id, e.position into event_id, position from archive.events e
+            where e.room_id = tops.room_id and e.position is not null
+            order by e.position desc limit 1;
+        select max(g.upper_position) into upper_edge from archive.gaps g
+            where g.room_id = tops.room_id and g.state <> 'closed';
+        awaits_walk := exists (
+            select from archive.walks w
+            where w.room_id = tops.room_id and w.kind = 'gap_whole' and w.state = 'open'
+              and w.pages = 0 and w.upper_position is null);
+        return next;
+    end loop;
+end
+$$;
+comment on function archive.tops(text[]) is 'The current ends of the timelines of rooms: the newest event, the upper edge of the highest gap that is not closed, and whether the walk of such a gap has not begun.';
+
+create function archive.surroundings(
+    room_ids text[], gap_ids bigint[], out gap_upper_position bigint, out name text, out newest_ts bigint, out created_ts bigint
+) returns setof record
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    alias text;
+begin
+    for place in 1 .. cardinality(room_ids) loop
+        gap_upper_position := null;
+        select g.upper_position into gap_upper_position from archive.gaps g
+            where g.room_id = room_ids[place] and g.gap_id = gap_ids[place];
+        newest_ts := null;
+        select e.origin_server_ts into newest_ts from archive.events e
+            where e.room_id = room_ids[place] and e.position is not null
+            order by e.position desc limit 1;
+        select max(e.content ->> 'name') filter (where s.type = 'm.room.name'),
+               max(e.content ->> 'alias') filter (where s.type = 'm.room.canonical_alias'),
+               max(e.origin_server_ts) filter (where s.type = 'm.room.create')
+            into name, alias, created_ts
+            from archive.current_state s
+            cross join lateral (
+                select i.content, i.origin_server_ts from archive.events i
+                where i.room_id = s.room_id and i.event_id = s.event_id
+                limit 1
+            ) e
+            where s.room_id = room_ids[place] and s.state_key = ''
+              and s.type in ('m.room.name', 'm.room.canonical_alias', 'm.room.create');
+        name := coalesce(name, alias);
+        return next;
+    end loop;
+end
+$$;
+comment on function archive.surroundings(text[], bigint[]) is 'Of each of these rooms, in their order: where its gap of that id ends, its name, and the times of its newest event and of its creation.';
+
+create function archive.stored_of(
+    room_ids text[], event_ids text[],
+    out room_id text, out event_id text, out "position" bigint, out has_prev_content boolean, out stable_sha256 bytea
+) returns setof record
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    room record;
+begin
+    for room in select a.room_id, array_agg(a.event_id) as event_ids
+                from unnest(room_ids, event_ids) as a (room_id, event_id) group by a.room_id loop
+        return query
+            select room.room_id, stored.*
+            from unnest(room.event_ids) as asked (event_id)
+            -- Lateral with a limit: one look-up in the primary key for each id, whatever the statistics are.
+            cross join lateral (
+                select e.event_id, e.position, e.prev_content is not null, e.stable_sha256
+                from archive.events e
+                where e.room_id = room.room_id and e.event_id = asked.event_id
+                limit 1
+            ) as stored;
+    end loop;
+end
+$$;
+comment on function archive.stored_of(text[], text[]) is 'What archive.events has of these events, each given by its room and its id.';
+
+create function archive.redactions_of(
+    room_ids text[], event_ids text[], out room_id text, out target_event_id text, out redaction_event_id text
+) returns setof record
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    room record;
+begin
+    for room in select a.room_id, array_agg(a.event_id) as event_ids
+                from unnest(room_ids, event_ids) as a (room_id, event_id) group by a.room_id loop
+        return query
+            select room.room_id, link.*
+            from unnest(room.event_ids) as asked (event_id)
+            cross join lateral (
+                select r.target_event_id, r.redaction_event_id from archive.redactions r
+                where r.room_id = room.room_id and r.target_event_id = asked.event_id and r.state <> 'refused'
+                order by r.recorded_at, r.redaction_event_id
+                limit 1
+            ) as link;
+    end loop;
+end
+$$;
+comment on function archive.redactions_of(text[], text[]) is 'The redactions of these events, each given by its room and its id: of each event the first that counts.';
+
+create function archive.awaited_of(room_ids text[], event_ids text[], out room_id text, out event_id text) returns setof record
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    room record;
+begin
+    for room in select a.room_id, array_agg(a.event_id) as event_ids
+                from unnest(room_ids, event_ids) as a (room_id, event_id) group by a.room_id loop
+        return query
+            select distinct room.room_id, w.message_id from archive.waiting_edits w
+            where w.room_id = room.room_id and w.message_id = any (room.event_ids);
+    end loop;
+end
+$$;
+comment on function archive.awaited_of(text[], text[]) is 'Those of these events, each given by its room and its id, that edits wait for.';
+
+create function archive.pointers_of(
+    room_ids text[], types text[], state_keys text[],
+    out room_id text, out type text, out state_key text, out event_id text, out origin_server_ts bigint
+) returns setof record
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    room record;
+begin
+    for room in select a.room_id, array_agg(a.type) as types, array_agg(a.state_key) as state_keys
+                from unnest(room_ids, types, state_keys) as a (room_id, type, state_key) group by a.room_id loop
+        return query
+            select room.room_id, c.type, c.state_key, c.event_id,
+                   (select e.origin_server_ts from archive.events e
+                    where e.room_id = room.room_id and e.event_id = c.event_id)
+            from unnest(room.types, room.state_keys) as named (type, state_key)
+            cross join lateral (
+                select s.type, s.state_key, s.event_id from archive.current_state s
+                where s.room_id = room.room_id and s.type = named.type and s.state_key = named.state_key
+                limit 1
+            ) as c;
+    end loop;
+end
+$$;
+comment on function archive.pointers_of(text[], text[], text[]) is 'What archive.current_state has of these rooms, types and state keys.';
+
+create function archive.users_in(user_ids text[], room_ids text[]) returns setof text
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    asked text;
+begin
+    foreach asked in array user_ids loop
+        if exists (select from archive.events e
+                   where e.sender = asked and archive.any_room(e.origin_server_ts)
+                     and (room_ids is null or e.room_id = any (room_ids)))
+            or exists (select from archive.members m where m.room_id = any (room_ids) and m.user_id = asked) then
+            return next asked;
+        end if;
+    end loop;
+end
+$$;
+comment on function archive.users_in(text[], text[]) is 'Those of these users who have sent events to these rooms or are members there; room_ids is null: who have sent events to any room.';

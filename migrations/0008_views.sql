@@ -359,8 +359,11 @@ cross join lateral (
                 from archive.current_state s
                 join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
                 where s.room_id = r.room_id and s.type = 'm.room.avatar' and s.state_key = '')) as avatar
+    -- A distributed database needs a table here that has the room.
+    from archive.rooms own
+    where own.room_id = r.room_id
     -- It keeps PostgreSQL from looking each of them up several times, once for every use.
-    offset 0
+    limit 1
 ) shown
 left join lateral (
     select found.state, found.reason

@@ -341,15 +341,23 @@ $$;
 comment on function archive.build_search_blocks(text, bigint, bigint, int) is 'Builds the rows of archive.search_blocks for a range of positions in a room anew, at most for so many events from its upper end. Returns the position from which on downwards the rest begins, or null. The caller holds archive.lock_search().';
 
 create function archive.next_search_ranges(with_failed boolean, out room_id text, out is_live boolean, out ranges bigint[])
-    language sql stable set search_path = pg_catalog, pg_temp as $$
-    with next as (
-        select q.room_id, q.is_live, q.tries from archive.search_queue q
+    language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    next record;
+    most int;
+begin
+    select q.room_id, q.is_live, q.tries into next from archive.search_queue q
         where q.tries < 2 or with_failed
-        order by q.tries, q.is_live desc, q.id limit 1)
-    select n.room_id, n.is_live, array(select q.id from archive.search_queue q
-                            where q.room_id = n.room_id and q.is_live = n.is_live and q.tries = n.tries
-                            order by q.id limit case n.tries when 0 then 50 else 1 end)
-    from next n
+        order by q.tries, q.is_live desc, q.id limit 1;
+    if found then
+        room_id := next.room_id;
+        is_live := next.is_live;
+        most := case next.tries when 0 then 50 else 1 end;
+        ranges := array(select q.id from archive.search_queue q
+                        where q.room_id = next.room_id and q.is_live = next.is_live and q.tries = next.tries
+                        order by q.id limit most);
+    end if;
+end
 $$;
 comment on function archive.next_search_ranges(boolean) is 'What archive.search_queue has next: up to 50 ranges of one room. Where they have failed together before, one alone. with_failed: also those that have failed alone. null: none is left.';
 
@@ -719,15 +727,18 @@ comment on column public.search_status.lower_case_source is 'What makes small le
 
 create function archive.forget_searched_events(room_id text, event_ids text[]) returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    positions bigint[];
 begin
-    perform archive.forget_search(forget_searched_events.room_id, array(
-        select event.position
-        from unnest(event_ids) as asked (event_id)
-        cross join lateral (
-            select e.position from archive.events e
-            where e.room_id = forget_searched_events.room_id and e.event_id = asked.event_id and e.position is not null
-            limit 1
-        ) event));
+    -- Apart from the call: a distributed database would call the function on the room's server.
+    select array_agg(event.position) into positions
+    from unnest(event_ids) as asked (event_id)
+    cross join lateral (
+        select e.position from archive.events e
+        where e.room_id = forget_searched_events.room_id and e.event_id = asked.event_id and e.position is not null
+        limit 1
+    ) event;
+    perform archive.forget_search(forget_searched_events.room_id, coalesce(positions, '{}'));
 end
 $$;
 comment on function archive.forget_searched_events(text, text[]) is 'As archive.forget_search(), for some events of a room.';

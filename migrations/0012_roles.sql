@@ -73,8 +73,7 @@ $$;
 comment on function archive.room_flags_of(name) is 'An object with the ids of the rooms that a role may see as keys.';
 
 create function archive.grantees(out role name, out kind text) returns setof record
-    language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
+    language sql stable set search_path = pg_catalog, pg_temp as $$
     select distinct pg_get_userbyid(acl.grantee),
            case c.relnamespace::regnamespace::text
                when 'archive' then 'writer' when 'public' then 'reader' else 'room reader'
@@ -89,8 +88,8 @@ begin atomic
                                  and acl.privilege_type = 'SELECT'
               when 'room_reader' then c.relkind = 'v' and acl.privilege_type = 'SELECT'
               else false
-          end;
-end;
+          end
+$$;
 comment on function archive.grantees() is 'The roles that were made readers of all rooms, readers of some, or writers, as their rights show.';
 
 create function archive.let_read(role name, kind text) returns void
@@ -379,14 +378,13 @@ end;
 comment on function archive.left_open(name, text) is 'What a reader or writer may do beside what it is for, and how to take that away: what the role that made it was not allowed to.';
 
 create function archive.acts_as(role name, out role_id oid, out name name, out relation text) returns setof record
-    language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
+    language sql stable set search_path = pg_catalog, pg_temp as $$
     select g.oid, g.rolname, case when g.rolname = role then 'it' else format('%I, of which it is a member,', g.rolname) end
     from pg_roles g
     -- Whether rights are inherited or taken by SET ROLE; the membership alone, with ADMIN OPTION, is enough to get there.
     where pg_has_role(role, g.oid, 'member') and not (select rolsuper from pg_roles where rolname = role)
-       or g.rolname = role;
-end;
+       or g.rolname = role
+$$;
 comment on function archive.acts_as(name) is 'The roles that a role can act as: itself, and those that it is a member of by whatever way.';
 
 create function archive.excess(role name, kind text, out holder text, out privilege text, out object text) returns setof record

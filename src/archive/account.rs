@@ -71,7 +71,7 @@ impl Writer {
         let mut transaction = self.begin().await?;
         sqlx::query!(
             "update archive.accounts
-             set homeserver_error = $1, homeserver_failing_since = coalesce(homeserver_failing_since, now())
+             set homeserver_error = $1, homeserver_failing_since = least(homeserver_failing_since, now())
              where homeserver_error is distinct from $1",
             error
         )
@@ -105,7 +105,8 @@ impl Writer {
 /// different each time, so that a response to an earlier request is recognised as outdated, even if the choice was
 /// changed back.
 pub(super) async fn outdate_filter(connection: &mut PgConnection) -> Result<(), Error> {
-    sqlx::query!("update archive.accounts set rooms_filter = 'outdated ' || gen_random_uuid()::text")
+    let id = sqlx::query_scalar!("select gen_random_uuid()::text").fetch_one(&mut *connection).await?;
+    sqlx::query!("update archive.accounts set rooms_filter = 'outdated ' || $1", id)
         .execute(connection)
         .await?;
     Ok(())

@@ -134,7 +134,7 @@ impl Writer {
                          (server_name, key_id, public_key, valid_until_ts, is_expired, response)
                      values ($1, $2, $3, $4, $5, $6)
                      on conflict (server_name, key_id, public_key, is_expired) do update
-                     set valid_until_ts = excluded.valid_until_ts, response = excluded.response, fetched_at = now()
+                     set valid_until_ts = excluded.valid_until_ts, response = excluded.response, fetched_at = excluded.fetched_at
                      where known.valid_until_ts < excluded.valid_until_ts",
                     list.server_name,
                     key_id,

@@ -52,12 +52,17 @@ impl Writer {
         if stale.rows_affected() > 0 {
             forget_order(&mut transaction, &room.room_id).await?;
         }
+        let since = sqlx::query_scalar!("select since from archive.accounts limit 1")
+            .fetch_optional(&mut *transaction)
+            .await?
+            .flatten();
         let resequence = sqlx::query_as!(
             Resequence,
-            "insert into archive.resequences as r (room_id, since) values ($1, (select since from archive.accounts limit 1))
+            "insert into archive.resequences as r (room_id, since) values ($1, $2)
              on conflict (room_id) do update set since = r.since
              returning room_id, cursor, pages",
-            room.room_id
+            room.room_id,
+            since
         )
         .fetch_one(&mut *transaction)
         .await?;

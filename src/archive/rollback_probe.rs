@@ -114,9 +114,11 @@ impl Latest {
         }
         let (room_ids, event_ids): (Vec<String>, Vec<String>) =
             self.0.into_iter().map(|(_, room_id, event_id)| (room_id, event_id)).unzip();
+        sqlx::query!("delete from archive.anchors where room_id <> all($1)", &room_ids)
+            .execute(&mut *connection)
+            .await?;
         sqlx::query!(
-            "with forgotten as (delete from archive.anchors where room_id <> all($1))
-             insert into archive.anchors (room_id, event_id) select * from unnest($1::text[], $2::text[])
+            "insert into archive.anchors (room_id, event_id) select * from unnest($1::text[], $2::text[])
              on conflict (room_id) do update set event_id = excluded.event_id",
             &room_ids,
             &event_ids

@@ -13,8 +13,9 @@ use crate::{
     encryption::{KeyFile, Origin},
 };
 
-/// How often the queue is looked at. It is empty unless there are new keys, or encrypted messages of a backfill.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How often the queue is looked at. It is empty unless `keys import` has brought keys, or a backfill encrypted messages.
+/// New messages are not in it.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// How often it is looked whether a key file has changed.
 const FILES_AGAIN: Duration = Duration::from_secs(60);
 /// How many messages are decrypted and stored together: some 50 ms of work.

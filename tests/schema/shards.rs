@@ -14,7 +14,7 @@ use std::{
 use serde_json::Value;
 
 use super::OF_THE_WHOLE;
-use crate::support::postgres::TestDatabase;
+use crate::support::postgres::{TestDatabase, on_citus};
 
 /// What a distributed database cannot answer, with the reason. deploy/citus.sql says so, too.
 const ACROSS_ROOMS: &[(&str, &str)] =
@@ -248,6 +248,10 @@ fn reason(query: &str) -> Option<&'static str> {
 
 #[tokio::test]
 async fn no_query_joins_rooms() {
+    // Plans with parameters, which Citus does not make before it knows the room. Only PostgreSQL's can be read here.
+    if on_citus() {
+        return;
+    }
     let database = TestDatabase::new().await;
     let of_rooms = of_rooms(&database).await;
     let mut queries = prepared();
@@ -285,6 +289,10 @@ async fn no_query_joins_rooms() {
 /// The rule tells queries that join rooms from those that do not.
 #[tokio::test]
 async fn a_join_of_rooms_is_noticed() {
+    // Plans with parameters, which Citus does not make before it knows the room. Only PostgreSQL's can be read here.
+    if on_citus() {
+        return;
+    }
     let database = TestDatabase::new().await;
     let of_rooms = of_rooms(&database).await;
     for (query, joins) in [

@@ -65,7 +65,7 @@ pub(crate) async fn mentions(database: &TestDatabase, text: &str) -> Vec<String>
         let bytes: Vec<_> = text.bytes().map(|byte| format!("{byte:02x}")).collect();
         let bytes = bytes.concat();
         let hit = format!(
-            "select exists (select from archive.{table} t
+            "select exists (select 1 from archive.{table} t
                             where t::text like '%{text}%' or t::text like '%{bytes}%')"
         );
         if database.value(&hit).await == "t" {

@@ -31,7 +31,7 @@ struct Shared {
     url: String,
     template: String,
     // Held so that it runs as long as the process.
-    server: Server,
+    _server: Server,
 }
 
 enum Server {
@@ -56,13 +56,6 @@ pub(crate) struct TestDatabase {
 impl TestDatabase {
     pub(crate) async fn new() -> Self {
         let shared = SERVER.get_or_init(start).await;
-        if matches!(shared.server, Server::Citus) {
-            // Citus keeps in each database where its tables are, so that a copy of a template would name the
-            // template's.
-            let database = Self::new_empty().await;
-            citus::distribute(database.url()).await;
-            return database;
-        }
         Self::from_template(shared, &shared.template).await
     }
 
@@ -119,6 +112,11 @@ impl TestDatabase {
         let mut connection = PgConnection::connect(&self.url).await.unwrap();
         run(&mut connection, sql).await;
     }
+}
+
+/// Whether the databases are distributed. Then a row lock is for one room, and plans and statistics are of parts of tables.
+pub(crate) fn on_citus() -> bool {
+    std::env::var_os("TEST_CITUS_URL").is_some()
 }
 
 /// The rows of a query on any database, as [`TestDatabase::rows`] gives them.
@@ -178,21 +176,29 @@ async fn run(connection: &mut PgConnection, sql: &str) {
 
 async fn start() -> Shared {
     let template = format!("backscroll_test_{}", std::process::id());
-    if let Ok(url) = std::env::var("TEST_CITUS_URL") {
+    let (url, server) = if let Ok(url) = std::env::var("TEST_CITUS_URL") {
         citus::check(&url).await;
-        return Shared { url, template, server: Server::Citus };
-    }
-    let (url, server) = match std::env::var("TEST_DATABASE_URL") {
-        Ok(url) => (url, Server::Given),
-        Err(_) => start_server().await,
+        (url, Server::Citus)
+    } else if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
+        (url, Server::Given)
+    } else {
+        start_server().await
     };
     let mut admin = PgConnection::connect(&url).await.expect("connect to the test server");
     run(&mut admin, &format!("create database {template}")).await;
+    if matches!(server, Server::Citus) {
+        citus::distribute(&with_database(&url, &template)).await;
+        // Its maintenance daemon stays connected, and a database that has connections cannot be copied.
+        run(&mut admin, &format!("alter database {template} allow_connections false")).await;
+        let connections = format!("from pg_stat_activity where datname = '{template}'");
+        run(&mut admin, &format!("select pg_terminate_backend(pid, 10000) {connections}")).await;
+        return Shared { url, template, _server: server };
+    }
     admin.close().await.unwrap();
     let archive = Archive::connect(&with_database(&url, &template), 1).await.unwrap();
     archive.migrate().await.unwrap();
     archive.close().await;
-    Shared { url, template, server }
+    Shared { url, template, _server: server }
 }
 
 async fn start_server() -> (String, Server) {

@@ -163,7 +163,7 @@ impl Stage {
                  where room_id = '{room}' and w.state <> 'done'
                      and (w.kind <> 'rewalk' or w.not_before <= now())
                  union all
-                 select 'no such room' where not exists (select from rooms where room_id = '{room}')"
+                 select 'no such room' where not exists (select 1 from rooms where room_id = '{room}')"
             ))
             .await;
         (!unfinished.is_empty()).then(|| unfinished.join(", "))

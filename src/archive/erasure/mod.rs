@@ -252,16 +252,19 @@ async fn return_threads(connection: &mut PgConnection, room: &Room, user_id: &st
 
 /// Removes the user's messages from the search.
 async fn forget_searched(connection: &mut PgConnection, room: &Room, user_id: &str) -> Result<(), Error> {
-    sqlx::query!(
-        "select archive.forget_search($1, array(
-             select e.position from archive.events e
-             where archive.any_room(e.origin_server_ts)
-               and e.room_id = $1 and e.sender = $2 and e.state_key is null and e.position is not null))",
+    // Apart from the call: a distributed database would call the function on the room's server.
+    let positions = sqlx::query_scalar!(
+        r#"select e.position as "position!" from archive.events e
+           where archive.any_room(e.origin_server_ts)
+             and e.room_id = $1 and e.sender = $2 and e.state_key is null and e.position is not null"#,
         room.room_id,
         user_id
     )
-    .execute(connection)
+    .fetch_all(&mut *connection)
     .await?;
+    sqlx::query!("select archive.forget_search($1, $2)", room.room_id, &positions)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

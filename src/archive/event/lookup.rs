@@ -266,35 +266,30 @@ pub(in crate::archive) async fn look_up_rooms<'e>(
     connection: &mut PgConnection,
     events: impl Iterator<Item = (&'e str, &'e Event)>,
 ) -> Result<HashMap<String, Lookup>, Error> {
-    let (mut room_ids, mut event_ids, mut are_stored) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut room_ids, mut event_ids) = (Vec::new(), Vec::new());
+    let (mut stored_rooms, mut stored_events) = (Vec::new(), Vec::new());
     for (room_id, event) in events {
         let concerned = concerned(event).map(|event_id| (event_id, true));
         let originals = event.replaced().into_iter().chain(redact::edited(event));
         for (event_id, may_be_stored) in concerned.chain(originals.map(|event_id| (event_id, false))) {
             room_ids.push(room_id);
             event_ids.push(event_id);
-            are_stored.push(may_be_stored);
+            if may_be_stored {
+                stored_rooms.push(room_id);
+                stored_events.push(event_id);
+            }
         }
     }
     let mut found: HashMap<String, Lookup> = HashMap::new();
     if room_ids.is_empty() {
         return Ok(found);
     }
-    // Lateral with a limit, for the same reason as in `look_up`.
     let stored = sqlx::query!(
-        r#"select asked.room_id as "room_id!", stored.event_id, stored.position,
-                  stored.has_prev_content as "has_prev_content!", stored.stable_sha256
-           from unnest($1::text[], $2::text[], $3::boolean[]) as asked (room_id, event_id, may_be_stored)
-           cross join lateral (
-               select e.event_id, e.position, e.prev_content is not null as has_prev_content, e.stable_sha256
-               from archive.events e
-               where e.room_id = asked.room_id and e.event_id = asked.event_id
-               limit 1
-           ) as stored
-           where asked.may_be_stored"#,
-        &room_ids as &[&str],
-        &event_ids as &[&str],
-        &are_stored
+        r#"select room_id as "room_id!", event_id as "event_id!", position,
+                  has_prev_content as "has_prev_content!", stable_sha256 as "stable_sha256!"
+           from archive.stored_of($1, $2)"#,
+        &stored_rooms as &[&str],
+        &stored_events as &[&str]
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -304,14 +299,9 @@ pub(in crate::archive) async fn look_up_rooms<'e>(
         known.insert(row.event_id, Known { position, has_prev_content, stable_sha256: row.stable_sha256 });
     }
     let redactions = sqlx::query!(
-        r#"select asked.room_id as "room_id!", link.target_event_id, link.redaction_event_id
-           from unnest($1::text[], $2::text[]) as asked (room_id, event_id)
-           cross join lateral (
-               select r.target_event_id, r.redaction_event_id from archive.redactions r
-               where r.room_id = asked.room_id and r.target_event_id = asked.event_id and r.state <> 'refused'
-               order by r.recorded_at, r.redaction_event_id
-               limit 1
-           ) as link"#,
+        r#"select room_id as "room_id!", target_event_id as "target_event_id!",
+                  redaction_event_id as "redaction_event_id!"
+           from archive.redactions_of($1, $2)"#,
         &room_ids as &[&str],
         &event_ids as &[&str]
     )
@@ -322,11 +312,7 @@ pub(in crate::archive) async fn look_up_rooms<'e>(
         redactions.insert(row.target_event_id, row.redaction_event_id);
     }
     let edited = sqlx::query!(
-        r#"select asked.room_id as "room_id!", asked.event_id as "event_id!"
-           from unnest($1::text[], $2::text[]) as asked (room_id, event_id)
-           where exists (
-               select from archive.waiting_edits w
-               where w.room_id = asked.room_id and w.message_id = asked.event_id)"#,
+        r#"select room_id as "room_id!", event_id as "event_id!" from archive.awaited_of($1, $2)"#,
         &room_ids as &[&str],
         &event_ids as &[&str]
     )

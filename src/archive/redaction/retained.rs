@@ -38,16 +38,22 @@ impl Writer {
             transaction.commit().await?;
             return Ok(Some(0));
         }
-        let gone = sqlx::query!(
-            "delete from archive.quarantine
-             where (room_id, raw_sha256) in (
-                 select q.room_id, q.raw_sha256 from archive.quarantine q
-                 where exists (
-                     select from unnest(q.event_ids) as named (event_id)
-                     join archive.redactions r on r.room_id = q.room_id and r.target_event_id = named.event_id
-                     where r.state <> 'refused')
-                 limit $1)",
+        let concerned = sqlx::query!(
+            "select distinct q.room_id, q.raw_sha256 from archive.quarantine q
+             join archive.redactions r on r.room_id = q.room_id and r.target_event_id = any (q.event_ids)
+             where r.state <> 'refused'
+             limit $1",
             BATCH
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let (room_ids, hashes): (Vec<String>, Vec<Vec<u8>>) =
+            concerned.into_iter().map(|row| (row.room_id, row.raw_sha256)).unzip();
+        let gone = sqlx::query!(
+            "delete from archive.quarantine q using unnest($1::text[], $2::bytea[]) as theirs (room_id, raw_sha256)
+             where q.room_id = theirs.room_id and q.raw_sha256 = theirs.raw_sha256",
+            &room_ids,
+            &hashes
         )
         .execute(&mut *transaction)
         .await?

@@ -173,10 +173,9 @@ impl Archive {
     pub(crate) async fn no_longer_stale(&self, room_ids: &[String]) -> Result<Vec<String>, Error> {
         let rooms = sqlx::query_scalar!(
             r#"select asked.room_id as "room_id!" from unnest($1::text[]) as asked (room_id)
-               where not exists (
-                   select from archive.rooms r
-                   where r.room_id = asked.room_id and r.state_suspect and (r.watched or r.membership in ('leave', 'ban'))
-               )"#,
+               except
+               select r.room_id from archive.rooms r
+               where r.room_id = any($1) and r.state_suspect and (r.watched or r.membership in ('leave', 'ban'))"#,
             room_ids
         );
         Ok(rooms.fetch_all(&self.pool).await?)

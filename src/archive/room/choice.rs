@@ -317,7 +317,7 @@ async fn save(connection: &mut PgConnection, room_id: &str, choice: Choice) -> R
     }
     sqlx::query!(
         "insert into archive.room_choices (room_id, wanted, paused) values ($1, $2, $3)
-         on conflict (room_id) do update set wanted = excluded.wanted, paused = excluded.paused, chosen_at = now()",
+         on conflict (room_id) do update set wanted = excluded.wanted, paused = excluded.paused, chosen_at = excluded.chosen_at",
         room_id,
         choice.wanted,
         choice.paused

@@ -113,17 +113,10 @@ impl Pointers {
         let room_ids: Vec<&str> = named.iter().map(|(room_id, ..)| *room_id).collect();
         let types: Vec<&str> = named.iter().map(|(_, event_type, _)| *event_type).collect();
         let state_keys: Vec<&str> = named.iter().map(|(.., state_key)| *state_key).collect();
-        // Lateral with a limit, for the same reason as in `lookup::look_up`.
         let rows = sqlx::query!(
-            r#"select named.room_id as "room_id!", c.type as event_type, c.state_key, c.event_id,
-                      (select e.origin_server_ts from archive.events e
-                       where e.room_id = named.room_id and e.event_id = c.event_id) as origin_server_ts
-               from unnest($1::text[], $2::text[], $3::text[]) as named (room_id, type, state_key)
-               cross join lateral (
-                   select s.type, s.state_key, s.event_id from archive.current_state s
-                   where s.room_id = named.room_id and s.type = named.type and s.state_key = named.state_key
-                   limit 1
-               ) as c"#,
+            r#"select room_id as "room_id!", type as "event_type!", state_key as "state_key!", event_id as "event_id!",
+                      origin_server_ts
+               from archive.pointers_of($1, $2, $3)"#,
             &room_ids as &[&str],
             &types as &[&str],
             &state_keys as &[&str]

@@ -242,14 +242,18 @@ pub(super) async fn set_stale(
 
 /// Marks the state of every room that the account is in as stale.
 pub(super) async fn mark_states_stale(connection: &mut PgConnection) -> Result<(), Error> {
+    let fresh = sqlx::query_scalar!(
+        "select room_id from archive.rooms
+         where watched and bootstrapped and membership = 'join' and not state_suspect"
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     // Ordered as in other transactions that lock several rooms.
+    sqlx::query!("select archive.lock_rooms($1)", &fresh).execute(&mut *connection).await?;
     sqlx::query!(
-        "with marked as (
-             select room_id from archive.rooms
-             where watched and bootstrapped and membership = 'join' and not state_suspect
-             order by room_id for no key update
-         )
-         update archive.rooms r set state_suspect = true from marked where r.room_id = marked.room_id"
+        "update archive.rooms set state_suspect = true
+         where room_id = any($1) and watched and bootstrapped and membership = 'join' and not state_suspect",
+        &fresh
     )
     .execute(connection)
     .await?;

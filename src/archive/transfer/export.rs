@@ -111,15 +111,21 @@ impl Archive {
 
     /// The erasures of users who are in these rooms, as JSON objects.
     pub(crate) async fn exported_erasures(&self, room_ids: &[String]) -> Result<Vec<String>, Error> {
+        let erased = sqlx::query_scalar!(
+            r#"select user_id as "user_id!" from archive.erasures where user_id is not null"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let here = sqlx::query_scalar!(r#"select archive.users_in($1, $2) as "user_id!""#, &erased, room_ids)
+            .fetch_all(&self.pool)
+            .await?;
         let erasures = sqlx::query_scalar!(
             r#"select jsonb_build_object('user_id', u.user_id, 'erased_at', to_char(
                    u.erased_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text as "erasure!"
                from archive.erasures u
-               where u.user_id is not null
-                 and (exists (select from archive.events e where e.room_id = any($1) and e.sender = u.user_id)
-                      or exists (select from archive.members m where m.room_id = any($1) and m.user_id = u.user_id))
+               where u.user_id = any($1)
                order by u.erasure_id"#,
-            room_ids
+            &here
         );
         Ok(erasures.fetch_all(&self.pool).await?)
     }

@@ -93,13 +93,9 @@ impl Writer {
         )
         .fetch_all(&mut *transaction)
         .await?;
-        let here = sqlx::query_scalar!(
-            r#"select u.user_id as "user_id!" from unnest($1::text[]) as u (user_id)
-               where exists (select from archive.events e where e.sender = u.user_id and archive.any_room(e.origin_server_ts))"#,
-            &new
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
+        let here = sqlx::query_scalar!(r#"select archive.users_in($1, null) as "user_id!""#, &new)
+            .fetch_all(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(here)
     }

@@ -80,11 +80,16 @@ impl Writer {
     pub(crate) async fn record_verification(&self, result: &Recorded<'_>) -> Result<(), Error> {
         let findings = serde_json::to_value(result.findings).unwrap_or_default().to_string();
         let mut transaction = self.begin_in_room(result.room_id).await?;
+        let root = sqlx::query_scalar!(
+            "select chain from archive.seals where room_id = $1 order by seal_id desc limit 1",
+            result.room_id
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
         sqlx::query!(
             "insert into archive.verifications (room_id, level, verdict, event_count, listed_count, only_here_count,
                                                 finding_count, findings, notes, started_at, root)
-             values ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9, now() - $10 * interval '1 second',
-                     (select s.chain from archive.seals s where s.room_id = $1 order by s.seal_id desc limit 1))",
+             values ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9, now() - $10 * interval '1 second', $11)",
             result.room_id,
             result.level,
             result.verdict,
@@ -94,7 +99,8 @@ impl Writer {
             result.finding_count,
             findings,
             result.notes,
-            result.seconds
+            result.seconds,
+            root
         )
         .execute(&mut *transaction)
         .await?;

@@ -46,10 +46,11 @@ pub(in crate::archive) async fn derive_anew(
     )
     .execute(&mut *connection)
     .await?;
-    sqlx::query!(
-        "select archive.settle_relations($1, coalesce(array_agg(event_id) filter (where is_edit), '{}'),
-                    coalesce(array_agg(message_id) filter (where message_id is not null), '{}'),
-                    coalesce(array_agg(event_id) filter (where not is_edit), '{}'), '{}')
+    // Each call apart from what it is called with: a distributed database would call it on the room's server.
+    let related = sqlx::query!(
+        r#"select coalesce(array_agg(event_id) filter (where is_edit), '{}') as "edit_ids!",
+                  coalesce(array_agg(message_id) filter (where message_id is not null), '{}') as "message_ids!",
+                  coalesce(array_agg(event_id) filter (where not is_edit), '{}') as "reply_ids!"
          from (
              select event_id, rel_type = 'm.replace' as is_edit,
                     case when rel_type = 'm.replace' then relates_to end as message_id
@@ -57,18 +58,33 @@ pub(in crate::archive) async fn derive_anew(
              where room_id = $1 and relates_to is not null and rel_type in ('m.replace', 'm.thread') and state_key is null
              union all
              select null, null, event_id from archive.events where room_id = $1 and edited_by is not null
-         ) related",
+         ) related"#,
         room_id
     )
     .fetch_one(&mut *connection)
     .await?;
     sqlx::query!(
-        "select archive.recount_activity($1, sender)
-         from (select sender from archive.activity where room_id = $1
-               union select sender from archive.events where room_id = $1) senders",
+        "select archive.settle_relations($1, $2, $3, $4, '{}')",
+        room_id,
+        &related.edit_ids,
+        &related.message_ids,
+        &related.reply_ids
+    )
+    .execute(&mut *connection)
+    .await?;
+    let senders = sqlx::query_scalar!(
+        r#"select sender as "sender!" from archive.activity where room_id = $1
+           union select sender from archive.events where room_id = $1"#,
         room_id
     )
     .fetch_all(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "select archive.recount_activity($1, sender) from unnest($2::text[]) as sender",
+        room_id,
+        &senders
+    )
+    .execute(&mut *connection)
     .await?;
     sqlx::query!(
         "update archive.rooms r
@@ -78,13 +94,13 @@ pub(in crate::archive) async fn derive_anew(
     )
     .execute(&mut *connection)
     .await?;
-    sqlx::query!(
-        "select archive.refresh_members($1, coalesce(array_agg(user_id), '{}'))
-         from (select user_id from archive.members where room_id = $1
-               union select state_key from archive.current_state where room_id = $1 and type = 'm.room.member') users",
+    let users = sqlx::query_scalar!(
+        r#"select user_id as "user_id!" from archive.members where room_id = $1
+           union select state_key from archive.current_state where room_id = $1 and type = 'm.room.member'"#,
         room_id
     )
-    .fetch_one(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
+    sqlx::query!("select archive.refresh_members($1, $2)", room_id, &users).execute(&mut *connection).await?;
     Ok(())
 }

@@ -80,15 +80,17 @@ impl Archive {
         )
         .execute(&self.pool)
         .await?;
-        let row = sqlx::query!(
-            r#"insert into archive.running_verifications (room_id) values ($1)
-               returning verification_id,
-                         (select max(position) from archive.events where room_id = $1) as top"#,
+        let id = sqlx::query_scalar!(
+            "insert into archive.running_verifications (room_id) values ($1) returning verification_id",
             room.room_id
         )
         .fetch_one(&self.pool)
         .await?;
-        Ok(Running { id: row.verification_id, room_id: room.room_id.clone(), top: row.top, listed: 0 })
+        let top =
+            sqlx::query_scalar!("select max(position) from archive.events where room_id = $1", room.room_id)
+                .fetch_one(&self.pool)
+                .await?;
+        Ok(Running { id, room_id: room.room_id.clone(), top, listed: 0 })
     }
 
     /// Notes the next events that the homeserver lists, newest first. Returns the archive's copies of them.

@@ -130,21 +130,8 @@ pub(in crate::archive) async fn tops(
     room_ids: &[&str],
 ) -> Result<HashMap<String, Top>, Error> {
     let rows = sqlx::query!(
-        r#"select room.room_id as "room_id!", newest.event_id as "event_id?", newest.position as "position?",
-                  (select max(g.upper_position) from archive.gaps g
-                   where g.room_id = room.room_id and g.state <> 'closed') as upper_edge,
-                  exists (
-                      select from archive.walks w
-                      where w.room_id = room.room_id and w.kind = 'gap_whole' and w.state = 'open'
-                        and w.pages = 0 and w.upper_position is null
-                  ) as "awaits_walk!"
-           from unnest($1::text[]) as room (room_id)
-           left join lateral (
-               select e.event_id, e.position from archive.events e
-               where e.room_id = room.room_id and e.position is not null
-               order by e.position desc
-               limit 1
-           ) as newest on true"#,
+        r#"select room_id as "room_id!", event_id, position, upper_edge, awaits_walk as "awaits_walk!"
+           from archive.tops($1)"#,
         room_ids as &[&str]
     )
     .fetch_all(connection)

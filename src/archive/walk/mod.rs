@@ -259,19 +259,13 @@ impl Archive {
     /// 2. The first pass through the newest gap.
     /// 3. The walk that is due first.
     pub(crate) async fn open_walks(&self, choice: &WalkChoice<'_>, limit: usize) -> Result<Vec<Walk>, Error> {
-        let walks = sqlx::query_as!(
+        let mut walks = sqlx::query_as!(
             Walk,
-            // Each value of a room is one index look-up. For a join with the views, the planner might read the whole
-            // archive as long as it has no statistics.
             r#"select f.walk_id, f.room_id, f.membership as "membership: Membership", f.gap_id, f.kind as "kind: WalkKind", f.to_token, f.cursor, f.upper_position,
-                      (select g.upper_position from archive.gaps g where g.room_id = f.room_id and g.gap_id = f.gap_id) as gap_upper_position,
+                      null::bigint as gap_upper_position,
                       f.pages, f.events, f.oldest_ts, f.known_pages, f.lower_reached, f.ends, f.repeats, f.landmark as cycle_marker, f.restarted,
                       f.state as "state: WalkState", f.round, f.stalls, f.last_error, greatest(extract(epoch from f.not_before - now()), 0)::float8 as "due_in_s!",
-                      coalesce(shown.name, shown.alias) as name,
-                      (select e.origin_server_ts from archive.events e
-                       where f.not_before <= now() and e.room_id = f.room_id and e.position is not null
-                       order by e.position desc limit 1) as newest_ts,
-                      shown.created_ts as "created_ts?"
+                      null::text as name, null::bigint as newest_ts, null::bigint as created_ts
                from (
                    select * from (
                        select distinct on (w.room_id) w.*, r.membership
@@ -300,20 +294,6 @@ impl Archive {
                    order by first.not_before, first.walk_id
                    limit $5
                ) f
-               left join lateral (
-                   select max(e.content ->> 'name') filter (where s.type = 'm.room.name') as name,
-                          max(e.content ->> 'alias') filter (where s.type = 'm.room.canonical_alias') as alias,
-                          max(e.origin_server_ts) filter (where s.type = 'm.room.create') as created_ts
-                   from archive.current_state s
-                   cross join lateral (
-                       select i.content, i.origin_server_ts from archive.events i
-                       where i.room_id = s.room_id and i.event_id = s.event_id
-                       limit 1
-                   ) e
-                   -- Of a walk that is not due, only the time is of interest.
-                   where f.not_before <= now() and s.room_id = f.room_id and s.state_key = ''
-                     and s.type in ('m.room.name', 'm.room.canonical_alias', 'm.room.create')
-               ) shown on true
                order by f.not_before, f.walk_id"#,
             // The query has a parameter, so that it is planned each time. Otherwise PostgreSQL would keep its first
             // plan.
@@ -325,7 +305,31 @@ impl Archive {
         )
         .fetch_all(&self.pool)
         .await?;
+        self.describe(&mut walks).await?;
         Ok(walks)
+    }
+
+    /// Fills in what the walks' rooms and gaps say.
+    async fn describe(&self, walks: &mut [Walk]) -> Result<(), Error> {
+        // Each value of a room is one index look-up. For a join with the views, the planner might read the whole
+        // archive as long as it has no statistics.
+        let rooms: Vec<&str> = walks.iter().map(|walk| walk.room_id.as_str()).collect();
+        let gaps: Vec<Option<i64>> = walks.iter().map(|walk| walk.gap_id).collect();
+        let rows = sqlx::query!(
+            "select gap_upper_position, name, newest_ts, created_ts from archive.surroundings($1, $2)",
+            &rooms as &[&str],
+            &gaps as &[Option<i64>]
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for (walk, row) in walks.iter_mut().zip(rows) {
+            walk.gap_upper_position = row.gap_upper_position;
+            // Of a walk that is not due, only the time is of interest.
+            if walk.due_in_s <= 0.0 {
+                (walk.name, walk.newest_ts, walk.created_ts) = (row.name, row.newest_ts, row.created_ts);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -385,8 +389,10 @@ pub(super) async fn save(
     let has_passed = after.oldest_ts.is_some() && after.cursor != before.cursor;
     let place = after.upper_position.filter(|_| has_passed || after.pages >= BEGIN_ANEW);
     let moved = sqlx::query!(
+        // The condition names a column: Citus would drop all of the statement where a condition is false by itself.
         "with counted as (
-             update archive.rooms set event_count = event_count + $18 where room_id = $19 and $18::bigint > 0
+             update archive.rooms set event_count = event_count + $18
+             where room_id = $19 and event_count <> event_count + $18
          )
          update archive.walks
          set cursor = $4, upper_position = coalesce($5, upper_position), pages = $6, events = $7,

@@ -148,13 +148,6 @@ pub(super) async fn lock_room(connection: &mut PgConnection, room_id: &str) -> R
 
 /// The same for several rooms at once. Call it before any other room is locked.
 pub(super) async fn lock_rooms(connection: &mut PgConnection, room_ids: &[&str]) -> Result<(), Error> {
-    // PostgreSQL locks the rows in the order in which they leave the sort.
-    sqlx::query!(
-        r#"select room_id as "room_id!" from archive.rooms where room_id = any($1)
-           order by room_id for no key update"#,
-        room_ids as &[&str]
-    )
-    .fetch_all(connection)
-    .await?;
+    sqlx::query!("select archive.lock_rooms($1)", room_ids as &[&str]).execute(connection).await?;
     Ok(())
 }

@@ -134,7 +134,7 @@ impl Writer {
     ) -> Result<WriteTransaction<'_>, Error> {
         let lock = format!(
             "; set local synchronous_commit = off; set local enable_bitmapscan = off;
-             select from archive.rooms where room_id = {} for no key update",
+             select archive.lock_rooms(array[{}])",
             literal(room_id)
         );
         self.begin_with(true, &lock).await
