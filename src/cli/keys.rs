@@ -22,7 +22,7 @@ use crate::{
 
 /// Give the archive keys of encrypted messages.
 ///
-/// A running Backscroll decrypts what the keys are for within seconds, else the next `backscroll run` does.
+/// A running Backscroll begins to decrypt what the keys are for within 15 seconds, else the next `backscroll run` does.
 #[derive(Debug, clap::Args)]
 pub(super) struct Keys {
     #[command(subcommand)]
