@@ -74,10 +74,14 @@ fn has_text(content: &str) -> bool {
     }
 }
 
-/// The day since 1970 in UTC. `None`: the time is unknown.
+/// The day of an event in UTC, counted from 1970, of its `origin_server_ts`. `None`: the time is unknown, or PostgreSQL
+/// cannot represent it.
+pub(in crate::archive) fn day_of(origin_server_ts: Option<i64>) -> Option<i64> {
+    origin_server_ts.filter(|ts| TIMES.contains(ts)).map(|ts| ts.div_euclid(DAY_MS))
+}
+
 fn day(event: &Event) -> Option<i32> {
-    let ts = event.origin_server_ts.filter(|ts| TIMES.contains(ts))?;
-    i32::try_from(ts.div_euclid(DAY_MS)).ok()
+    day_of(event.origin_server_ts).and_then(|day| i32::try_from(day).ok())
 }
 
 /// A room, a day and a sender.

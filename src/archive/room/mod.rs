@@ -318,6 +318,19 @@ impl Writer {
     }
 }
 
+/// The rooms that were asked for, if they are all there.
+///
+/// # Errors
+/// [`Error::NoSuchRoom`] for the first of `room_ids` that is not among them.
+pub(super) fn all_found<T>(
+    rooms: Vec<T>,
+    room_ids: &[String],
+    id_of: impl Fn(&T) -> &String,
+) -> Result<Vec<T>, Error> {
+    let missing = room_ids.iter().find(|room_id| rooms.iter().all(|room| id_of(room) != *room_id));
+    missing.map_or(Ok(rooms), |room_id| Err(Error::NoSuchRoom(room_id.clone())))
+}
+
 pub(super) async fn count_events(
     connection: &mut PgConnection,
     room_id: &str,

@@ -4,7 +4,7 @@ use futures_util::{Stream, TryStreamExt as _};
 use sqlx::{AssertSqlSafe, Executor as _, Postgres, Row as _, pool::PoolConnection};
 
 use super::Table;
-use crate::archive::{Archive, Error, writer::transaction::literal};
+use crate::archive::{Archive, Error, derived::activity::day_of, room, writer::transaction::literal};
 
 /// From when until when the events were sent that are exported, as PostgreSQL reads times. State events are exported
 /// whenever they were sent, because the state of the room needs them.
@@ -40,8 +40,6 @@ pub(crate) struct ExportedEvent {
     pub(crate) sender: String,
     pub(crate) state_key: Option<String>,
     pub(crate) origin_server_ts: Option<i64>,
-    /// Whether PostgreSQL can represent that time.
-    pub(crate) is_dated: bool,
     /// JSON.
     pub(crate) content: String,
     pub(crate) redacts: Option<String>,
@@ -62,7 +60,7 @@ pub(crate) struct ExportedEvent {
 impl ExportedEvent {
     /// Days since 1970 by the sender's clock, in UTC. `None`: PostgreSQL cannot represent the time.
     pub(crate) fn day(&self) -> Option<i64> {
-        self.origin_server_ts.filter(|_| self.is_dated).map(|ms| ms.div_euclid(86_400_000))
+        day_of(self.origin_server_ts)
     }
 }
 
@@ -144,8 +142,7 @@ impl Archive {
         )
         .fetch_all(&self.pool)
         .await?;
-        let missing = room_ids.iter().find(|room_id| rooms.iter().all(|room| room.room_id != **room_id));
-        missing.map_or(Ok(rooms), |room_id| Err(Error::NoSuchRoom(room_id.clone())))
+        room::all_found(rooms, room_ids, |room| &room.room_id)
     }
 
     /// A time as PostgreSQL reads it, in one form for all ways to write it.
@@ -173,8 +170,8 @@ impl Snapshot {
         let Period { since, until } = &self.period;
         let events = sqlx::query_as!(
             ExportedEvent,
-            r#"select e.event_id, e.type as event_type, e.sender, e.state_key, e.origin_server_ts, e.sent_at is not null as "is_dated!",
-                      e.content::text as "content!", e.redacts, e.redacted_by, e.replaces_state, e.prev_content::text as prev_content, e.relates_to,
+            r#"select e.event_id, e.type as event_type, e.sender, e.state_key, e.origin_server_ts, e.content::text as "content!",
+                      e.redacts, e.redacted_by, e.replaces_state, e.prev_content::text as prev_content, e.relates_to,
                       e.rel_type, e.raw, e.stable_sha256, e.position,
                       -- Not `extract`, whose numeric is slow. A double has enough digits.
                       round(date_part('epoch', e.received_at) * 1000000)::bigint as "received_at!"

@@ -17,7 +17,7 @@ pub(crate) use self::{
 
 #[expect(unused_imports, reason = "for the documentation")]
 use super::Writer;
-use super::{Archive, Error};
+use super::{Archive, Error, room};
 
 /// A room to verify.
 #[derive(Clone, Debug)]
@@ -93,7 +93,6 @@ impl Archive {
         )
         .fetch_all(&self.pool)
         .await?;
-        let missing = room_ids.iter().find(|room_id| rooms.iter().all(|room| room.room_id != **room_id));
-        missing.map_or(Ok(rooms), |room_id| Err(Error::NoSuchRoom(room_id.clone())))
+        room::all_found(rooms, room_ids, |room| &room.room_id)
     }
 }
