@@ -1,5 +1,5 @@
--- The archive's schema, in files by subject: accounts and rooms, events, state, walks and gaps, activity and search, the
--- writer's lease, the functions that read event content, the views for readers, and the roles.
+-- The archive's schema, in files by subject: accounts and rooms, events, state, walks and gaps, activity, the writer's lease,
+-- the functions that read event content, encryption, the views for readers, search, evidence, verification, and the roles.
 --
 -- Schema `archive` holds the tables, which only Backscroll changes. Schema `public` gets views and functions for readers,
 -- which stay stable.
@@ -56,21 +56,23 @@ create table archive.rooms (
     history_reason text,
     event_count bigint not null default 0,
     message_count bigint not null default 0,
-    created_at timestamptz not null default now()
+    created_at timestamptz not null default now(),
+    verified_at timestamptz
 );
-comment on table archive.rooms is 'The rooms that the account is or was in, and those that the operator had archived without being in them.';
+comment on table archive.rooms is 'The rooms that the account is or was in, those that the operator had archived without being in them, and those that were imported.';
 comment on column archive.rooms.room_id is 'Matrix room id.';
 comment on column archive.rooms.room_version is 'Room version, from the create event; null until that is stored. Decides how redactions prune.';
-comment on column archive.rooms.membership is 'The account''s own membership, as the homeserver last said. Of a room that the account never was in: leave.';
-comment on column archive.rooms.watched is 'Whether the configuration asks for this room; an unwatched room keeps its rows and gets no new ones.';
+comment on column archive.rooms.membership is 'The account''s own membership, as the homeserver last said. Of a room that the account never was in, as far as is known: leave.';
+comment on column archive.rooms.watched is 'Whether the configuration asks for this room; an unwatched room keeps its rows, and nothing of it is fetched.';
 comment on column archive.rooms.bootstrapped is 'Whether the full state of the room has been stored once.';
 comment on column archive.rooms.state_suspect is 'Whether the current state must be compared with the homeserver''s, because two branches of the room''s graph may differ about it.';
 comment on column archive.rooms.left_since is 'The `since` of the /sync request whose response said that the account has left the room; null: the account is in it.';
-comment on column archive.rooms.history_state is 'none: not begun; walking: being fetched; stalled: the operator must look at history_reason; truncated: the homeserver returns no older events, and the room''s first event is not archived; complete: the create event is archived.';
+comment on column archive.rooms.history_state is 'How far the homeserver''s history is fetched. none: not begun; walking: being fetched; stalled: the operator must look at history_reason; truncated: the homeserver returns no older events, and the room''s first event is not archived; complete: the create event is archived.';
 comment on column archive.rooms.history_reason is 'Why history_state is stalled or truncated, in words.';
 comment on column archive.rooms.event_count is 'Number of rows in archive.events. The transaction that adds events counts them here.';
 comment on column archive.rooms.message_count is 'Sum of archive.activity.messages of the room, kept by the same transactions.';
 comment on column archive.rooms.created_at is 'When the archive first heard of the room.';
+comment on column archive.rooms.verified_at is 'When a recorded verification last agreed with the homeserver, or proved the room.';
 
 create table archive.stripped_state (
     room_id text collate "C" not null,

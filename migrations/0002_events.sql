@@ -55,11 +55,11 @@ create table archive.events (
     -- seventh more WAL. This pace, of some two thousand events a second, is enough for a real homeserver.
     autovacuum_vacuum_cost_delay = 50
 );
-comment on table archive.events is 'Every event that the account was shown, once per room.';
+comment on table archive.events is 'Every event that the account was shown, once per room, and those that were imported (archive.imported_events).';
 comment on column archive.events.position is 'Place in the room''s order; never changes once given; null: known from the room''s state, not placed in the timeline.';
 comment on column archive.events.origin_server_ts is 'Milliseconds since 1970 as the sender''s server claims; never an order. Null where the server''s value is no 64-bit integer (then raw has it).';
 comment on column archive.events.sent_at is 'origin_server_ts as a time; null if PostgreSQL cannot represent it.';
-comment on column archive.events.received_at is 'When the row was stored.';
+comment on column archive.events.received_at is 'When the row was stored; for an event that was imported first: when the homeserver gave it.';
 comment on column archive.events.edited_at is 'When the latest valid edit was sent; null: never edited.';
 comment on column archive.events.edit_count is 'Number of valid edits; null: none.';
 comment on column archive.events.room_id is 'Matrix room id.';

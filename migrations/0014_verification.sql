@@ -230,7 +230,3 @@ comment on column archive.verified_ancestors.room_id is 'Room.';
 comment on column archive.verified_ancestors.verification_id is 'The verification, a row of archive.running_verifications.';
 comment on column archive.verified_ancestors.event_id is 'The ancestor.';
 comment on column archive.verified_ancestors.descendant_id is 'One of the events that name it in prev_events or auth_events.';
-
--- The last good result stands with the room, so that `status` and metrics need not look for it.
-alter table archive.rooms add column verified_at timestamptz;
-comment on column archive.rooms.verified_at is 'When a recorded verification last agreed with the homeserver, or proved the room.';

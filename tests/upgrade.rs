@@ -32,7 +32,7 @@ async fn a_database_of_each_earlier_migration_opens() {
     }
 }
 
-/// Before the first release, tables had the key `room_key`. Such a database is refused, and nothing in it is changed.
+/// Before the first release, the first migration was another one. Such a database is refused, and nothing in it is changed.
 #[tokio::test]
 async fn a_database_from_before_the_first_release_is_refused() {
     let database = TestDatabase::new_empty().await;

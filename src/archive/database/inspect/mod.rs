@@ -21,6 +21,8 @@ use crate::archive::{Archive, Error, WideRole, lease::Backend};
 pub(crate) use self::connections::{ConnectionLimit, FEWEST_CONNECTIONS, Limited};
 
 /// The advisory lock that a running daemon of an earlier version holds.
+/// The first migration.
+const FIRST: i64 = 1;
 const EARLIER_LOCK: i64 = 0x6261_636b_7363_726f;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How often, and how soon, it is inspected again if others use too many connections.
@@ -256,34 +258,29 @@ async fn schema(connection: &mut PgConnection) -> Result<Schema, Error> {
     let unfinished = connection.dirty_version(TABLE).await.map_err(failed)?;
     let applied = connection.list_applied_migrations(TABLE).await.map_err(failed)?;
     let ours = |version| migrator.iter().find(|migration| migration.version == version);
-    let altered = applied.iter().find(|applied| {
+    let altered = applied.iter().filter(|applied| {
         ours(applied.version).is_some_and(|migration| migration.checksum != applied.checksum)
     });
+    let altered = altered.min_by_key(|applied| applied.version);
     let is_applied = |version| applied.iter().any(|applied| applied.version == version);
+    // Before the first release the migrations began anew several times. Since then, the first one has not changed.
+    let is_pre_release = altered.is_some_and(|applied| applied.version == FIRST);
     Ok(Schema {
         found: applied.iter().map(|applied| applied.version).max().unwrap_or_default(),
         known: migrator.iter().map(|migration| migration.version).max().unwrap_or_default(),
         missing: migrator.iter().filter(|migration| !is_applied(migration.version)).count(),
         broken: unfinished.or(altered.map(|applied| applied.version)),
-        is_pre_release: is_pre_release(connection).await?,
+        is_pre_release,
     })
-}
-
-/// Whether the tables have the key that they had before the first release.
-async fn is_pre_release(connection: &mut PgConnection) -> Result<bool, Error> {
-    let is_pre_release = sqlx::query_scalar!(
-        r#"select exists(select from pg_attribute a
-                         join pg_class c on c.oid = a.attrelid
-                         join pg_namespace n on n.oid = c.relnamespace
-                         where n.nspname = 'archive' and c.relname = 'rooms' and a.attname = 'room_key') as "is_pre_release!""#
-    );
-    Ok(is_pre_release.fetch_one(connection).await?)
 }
 
 /// # Errors
 /// [`Error::PreReleaseSchema`] if the tables are of a version from before the first release.
 pub(in crate::archive) async fn must_not_be_pre_release(connection: &mut PgConnection) -> Result<(), Error> {
-    if is_pre_release(connection).await? { Err(Error::PreReleaseSchema) } else { Ok(()) }
+    if is_migrated(connection).await? && schema(connection).await?.is_pre_release {
+        return Err(Error::PreReleaseSchema);
+    }
+    Ok(())
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, Error> {

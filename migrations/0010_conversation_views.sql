@@ -18,29 +18,37 @@ comment on index archive.events_polls is 'The polls of a room in its order. Few 
 -- archive.settle_relations().
 create view public.message_versions as
 select e.room_id, e.event_id, e.event_id as version_id, 1 as version, false as is_edit, e.position, e.sender,
-       coalesce(member.shown_name, e.sender) as sender_name, e.sent_at, e.type,
+       coalesce(member.shown_name, e.sender) as sender_name, e.sent_at, coalesce(d.type, e.type) as type,
        archive.text_of(said.content -> 'msgtype') as msgtype,
-       archive.message_body(e.type, said.content, e.in_reply_to, false) as body,
+       archive.message_body(coalesce(d.type, e.type), said.content, e.in_reply_to, false) as body,
        archive.message_html(said.content, e.in_reply_to, false) as formatted_body,
-       e.redacted_by is null as is_valid, e.edited_by is null as is_shown,
-       case when e.redacted_by is not null then 'the message is redacted' end as reason
+       e.redacted_by is null as is_valid, e.edited_by is null or d.type is not null and edit.event_id is null as is_shown,
+       case when e.redacted_by is not null then 'the message is redacted' end as reason,
+       e.type = 'm.room.encrypted' as is_encrypted, case when d.type is not null then d.trust end as trust
 from archive.events e
 left join archive.members member on member.room_id = e.room_id and member.user_id = e.sender
+left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
+left join archive.decrypted_events edit
+    on edit.room_id = e.room_id and edit.event_id = e.edited_by
+   and edit.type = d.type and jsonb_typeof(edit.content -> 'm.new_content') = 'object'
 -- What an encrypted event says is not in its content, whatever else is.
-cross join lateral (select case when e.type <> 'm.room.encrypted' then e.content end as content) said
+cross join lateral (select case when e.type <> 'm.room.encrypted' then e.content else d.content end as content) said
 where archive.any_room(e.origin_server_ts) and e.state_key is null
   and (e.rel_type is distinct from 'm.replace' or e.relates_to is null)
   -- An edit that was redacted together with its message does not say any more that it was an edit, see the view messages.
   and (e.redacted_by is null or not archive.was_redacted_with_another(e.room_id, e.event_id, e.redacted_by))
-  and archive.is_message(e.type, e.content)
+  and archive.is_message(e.type, e.content) and d.is_message is not false
 union all
 select x.room_id, x.relates_to, x.event_id,
        1 + x.place::int,
-       true, x.position, x.sender, coalesce(member.shown_name, x.sender), x.sent_at, x.type,
+       true, x.position, x.sender, coalesce(member.shown_name, x.sender), x.sent_at, coalesce(d.type, x.type),
        archive.text_of(said.content -> 'msgtype'),
-       archive.message_body(x.type, said.content, null, true),
+       archive.message_body(coalesce(d.type, x.type), said.content, null, true),
        archive.message_html(said.content, null, true),
-       fault.reason is null, e.edited_by is not distinct from x.event_id, fault.reason
+       fault.reason is null,
+       fault.reason is null and e.edited_by is not distinct from x.event_id
+           and (x.type <> 'm.room.encrypted' or d.type is not null or message.type is null),
+       fault.reason, x.type = 'm.room.encrypted', case when d.type is not null then d.trust end
 from (
     -- The latest edit wins by origin_server_ts, then by event id. An edit without a time is older than all others. The edits
     -- of a message are numbered in one go, since there can be tens of thousands. Conditions on event_id and room_id are used
@@ -52,8 +60,10 @@ from (
 ) x
 left join archive.events e on e.room_id = x.room_id and e.event_id = x.relates_to
 left join archive.members member on member.room_id = x.room_id and member.user_id = x.sender
+left join archive.decrypted_events d on d.room_id = x.room_id and d.event_id = x.event_id
+left join archive.decrypted_events message on message.room_id = x.room_id and message.event_id = x.relates_to
 cross join lateral (
-    select case when x.type = 'm.room.encrypted' then null
+    select case when x.type = 'm.room.encrypted' then coalesce(d.content -> 'm.new_content', d.content)
                 when jsonb_typeof(x.content -> 'm.new_content') = 'object' then x.content -> 'm.new_content'
                 else x.content end as content
 ) said
@@ -66,6 +76,9 @@ cross join lateral (
                 when x.sender <> e.sender then 'another user sent the message'
                 when x.type <> e.type then 'the message has another type'
                 when x.type <> 'm.room.encrypted' and jsonb_typeof(x.content -> 'm.new_content') is distinct from 'object'
+                then 'it has no m.new_content'
+                when d.type <> message.type then 'the message has another type'
+                when d.type is not null and jsonb_typeof(d.content -> 'm.new_content') is distinct from 'object'
                 then 'it has no m.new_content' end as reason
 ) fault;
 comment on view public.message_versions is 'Every version of a message: what was sent first, and each edit, valid or not. Also edits whose message is not archived. A redacted edit names its message no more: it is not listed here. Choose by event_id or room_id: to choose by other columns alone, all edits are read.';
@@ -78,13 +91,15 @@ comment on column public.message_versions.position is 'Place of version_id in th
 comment on column public.message_versions.sender is 'Who sent this version.';
 comment on column public.message_versions.sender_name is 'Their name as a client shows it.';
 comment on column public.message_versions.sent_at is 'When this version was sent, as the sender''s server says.';
-comment on column public.message_versions.type is 'Event type of this version.';
-comment on column public.message_versions.msgtype is 'm.text, m.image, …; null if redacted or encrypted, or of a type that has none.';
-comment on column public.message_versions.body is 'Text of this version, as in messages: without the quotation before a reply; null if redacted, encrypted or no text.';
+comment on column public.message_versions.type is 'Event type of this version, of an encrypted one the decrypted type.';
+comment on column public.message_versions.msgtype is 'm.text, m.image, …; null if redacted, or encrypted and not decrypted, or of a type that has none.';
+comment on column public.message_versions.body is 'Text of this version, as in messages: without the quotation before a reply; null if redacted, not decrypted, or no text.';
 comment on column public.message_versions.formatted_body is 'The same text as HTML; null: none.';
 comment on column public.message_versions.is_valid is 'Whether the specification''s rules let this version count; see reason.';
 comment on column public.message_versions.is_shown is 'Whether this is the version that the view messages shows.';
 comment on column public.message_versions.reason is 'Why this version is not valid, in words; null: it is.';
+comment on column public.message_versions.is_encrypted is 'Whether this version was sent encrypted.';
+comment on column public.message_versions.trust is 'Of a decrypted version: where its session is from, as in messages.';
 
 create view public.threads as
 select t.room_id, t.thread_root, root.sender as root_sender, root.sender_name as root_sender_name, root.body as root_body,
@@ -317,27 +332,36 @@ select e.room_id, e.event_id, e.position, e.sender, coalesce(member.shown_name, 
        coalesce(archive.mxc_of(shown.content -> 'url'), archive.mxc_of(shown.content -> 'file' -> 'url')) as url,
        archive.mxc_of(shown.content -> 'url') is null and jsonb_typeof(shown.content -> 'file') is not distinct from 'object'
            as is_encrypted,
-       e.type, archive.text_of(shown.content -> 'msgtype') as msgtype,
+       coalesce(d.type, e.type) as type, archive.text_of(shown.content -> 'msgtype') as msgtype,
        archive.whole_number(info.info -> 'w') as width, archive.whole_number(info.info -> 'h') as height,
        archive.whole_number(info.info -> 'duration') as duration_ms,
        case when archive.text_of(shown.content -> 'body') is distinct from named.filename
             then archive.text_of(shown.content -> 'body') end as caption,
        coalesce(archive.mxc_of(info.info -> 'thumbnail_url'), archive.mxc_of(info.info -> 'thumbnail_file' -> 'url'))
-           as thumbnail_url
+           as thumbnail_url,
+       case when d.type is not null then d.trust end as trust
 from archive.events e
 left join archive.members member on member.room_id = e.room_id and member.user_id = e.sender || ''
-cross join lateral (select coalesce(e.edited_content, e.content) as content) shown
+left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
+left join archive.decrypted_events x
+    on x.room_id = e.room_id and x.event_id = e.edited_by
+   and x.type = d.type and jsonb_typeof(x.content -> 'm.new_content') = 'object'
+cross join lateral (
+    select case when e.type <> 'm.room.encrypted' then coalesce(e.edited_content, e.content)
+                else coalesce(x.content -> 'm.new_content', d.content) end as content
+) shown
 cross join lateral (select shown.content -> 'info' as info) info
 cross join lateral (
-    select case when e.type = 'm.room.message'
+    select case when coalesce(d.type, e.type) = 'm.room.message'
                 then coalesce(archive.text_of(shown.content -> 'filename'), archive.text_of(shown.content -> 'body'))
            end as filename
 ) named
 where archive.any_room(e.origin_server_ts)
-  and (e.type = 'm.sticker'
-       or e.type = 'm.room.message' and shown.content ->> 'msgtype' in ('m.file', 'm.image', 'm.audio', 'm.video'))
+  and (coalesce(d.type, e.type) = 'm.sticker'
+       or coalesce(d.type, e.type) = 'm.room.message'
+          and shown.content ->> 'msgtype' in ('m.file', 'm.image', 'm.audio', 'm.video'))
   and e.state_key is null and e.redacted_by is null and (e.rel_type is distinct from 'm.replace' or e.relates_to is null);
-comment on view public.files is 'Files, images, audio, videos and stickers that were sent, as last edited, without redacted ones. What an encrypted message holds is not known.';
+comment on view public.files is 'Files, images, audio, videos and stickers that were sent, as last edited, without redacted ones. What an encrypted message holds is known once it was decrypted.';
 comment on column public.files.room_id is 'Matrix room id.';
 comment on column public.files.event_id is 'The message.';
 comment on column public.files.position is 'Its place in the room''s order.';
@@ -349,13 +373,14 @@ comment on column public.files.mimetype is 'MIME type, as the sender says.';
 comment on column public.files.size is 'Size in bytes, as the sender says; null: not said, or no size that a file can have.';
 comment on column public.files.url is 'mxc: URI of the file.';
 comment on column public.files.is_encrypted is 'Whether the file is encrypted; the message then holds the key.';
-comment on column public.files.type is 'Event type: m.room.message or m.sticker.';
+comment on column public.files.type is 'Event type: m.room.message or m.sticker, of an encrypted message the decrypted one.';
 comment on column public.files.msgtype is 'm.file, m.image, m.audio or m.video; null of a sticker.';
 comment on column public.files.width is 'Width in pixels, as the sender says.';
 comment on column public.files.height is 'Height in pixels, as the sender says.';
 comment on column public.files.duration_ms is 'Length of audio or video in milliseconds, as the sender says.';
 comment on column public.files.caption is 'Text that was sent with the file; of a sticker, what it shows; null: none.';
 comment on column public.files.thumbnail_url is 'mxc: URI of a smaller picture of it; null: none.';
+comment on column public.files.trust is 'Of a decrypted message: where its session is from, as in messages.';
 
 create view public.activity as
 select a.room_id, a.day, a.sender, coalesce(member.shown_name, a.sender) as sender_name, a.messages, a.edits, a.reactions

@@ -9,11 +9,21 @@
 -- * `|| ''` changes nothing but that PostgreSQL does not know of one sender in all rows. It would read all members for the
 --   few rows of that user.
 
+-- What is encrypted is shown as what it says, here and in the views below. Each left join is by a whole key, so PostgreSQL
+-- leaves it out where a query reads none of its columns.
 create view public.events as
 select e.room_id, e.event_id, e.position, e.type, e.sender, e.sent_at, e.state_key, e.content, e.relates_to, e.rel_type,
        e.thread_root, e.in_reply_to, e.edited_at, e.edit_count, e.edited_by, e.edited_content, e.redacts, e.redacted_by,
-       e.replaces_state, e.prev_content, e.origin_server_ts, e.received_at
+       e.replaces_state, e.prev_content, e.origin_server_ts, e.received_at,
+       d.type as decrypted_type, d.content as decrypted_content,
+       case when e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null and e.content ? 'ciphertext'
+            then case when d.state = 'ok' then 'ok'
+                      when d.event_id is not null then d.state || ': ' || d.reason
+                      when archive.megolm_session(e.content) is null then 'bad: it is not encrypted by m.megolm.v1.aes-sha2'
+                      else 'no key' end
+       end as decryption
 from archive.events e
+left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
 where archive.any_room(e.origin_server_ts);
 comment on view public.events is 'Every archived event. The order of a room is: order by position. Where position is null, the event is known from the room''s state, but not (yet) seen in the timeline.';
 comment on column public.events.room_id is 'Matrix room id.';
@@ -38,6 +48,9 @@ comment on column public.events.replaces_state is 'Of a state event: the state e
 comment on column public.events.prev_content is 'Of a state event: content of the event that it replaced, if the server told both that and replaces_state.';
 comment on column public.events.origin_server_ts is 'sent_at in milliseconds since 1970, as served.';
 comment on column public.events.received_at is 'When it was archived.';
+comment on column public.events.decrypted_type is 'What the type is of an encrypted event that was decrypted; null: it was not, or what it says is not kept.';
+comment on column public.events.decrypted_content is 'What an encrypted event says, without m.relates_to: relates_to and rel_type have the relation, which stands in the clear. Null as decrypted_type.';
+comment on column public.events.decryption is 'Of an encrypted event: ok; no key, with more where the key is of later messages; or bad, with the reason. Null: it is not encrypted, or was redacted.';
 
 -- When a message is redacted, Backscroll redacts its edits, too. A redacted edit has no m.relates_to, so nothing in it says
 -- that it was an edit. But the redaction in its redacted_by names the message and not the edit.
@@ -55,16 +68,17 @@ $$;
 comment on function archive.was_redacted_with_another(text, text, text) is 'Whether the redaction of an event names another event, as that of a message redacts its edits too.';
 
 create view public.messages as
-select e.room_id, e.event_id, e.position, e.type, e.sender,
+select e.room_id, e.event_id, e.position, coalesce(d.type, e.type) as type, e.sender,
        coalesce(m.shown_name, e.sender) as sender_name,
        e.sent_at,
-       archive.message_body(e.type, shown.content, e.in_reply_to, e.edited_by is not null) as body,
-       archive.message_html(shown.content, e.in_reply_to, e.edited_by is not null) as formatted_body,
+       archive.message_body(coalesce(d.type, e.type), shown.content, e.in_reply_to, shown.is_edited) as body,
+       archive.message_html(shown.content, e.in_reply_to, shown.is_edited) as formatted_body,
        archive.text_of(shown.content -> 'msgtype') as msgtype,
        case when shown.content ->> 'msgtype' in ('m.file', 'm.image', 'm.audio', 'm.video')
             then coalesce(archive.text_of(shown.content -> 'filename'), archive.text_of(shown.content -> 'body')) end
            as filename,
-       case when shown.content ->> 'msgtype' = 'm.location' or e.type in ('m.location', 'org.matrix.msc3488.location')
+       case when shown.content ->> 'msgtype' = 'm.location'
+                 or coalesce(d.type, e.type) in ('m.location', 'org.matrix.msc3488.location')
             then coalesce(archive.text_of(shown.content -> 'geo_uri'), archive.text_of(shown.content #> '{m.location,uri}'),
                           archive.text_of(shown.content #> '{org.matrix.msc3488.location,uri}')) end as geo_uri,
        e.thread_root, e.in_reply_to,
@@ -78,29 +92,36 @@ select e.room_id, e.event_id, e.position, e.type, e.sender,
               and before.position <= e.position and before.content ->> 'membership' in ('join', 'invite', 'knock')
             order by before.position desc
             limit 1),
-           m.shown_name, e.sender) as sender_name_then
+           m.shown_name, e.sender) as sender_name_then,
+       e.type = 'm.room.encrypted' as is_encrypted, case when d.type is not null then d.trust end as trust
 from archive.events e
 left join archive.members m on m.room_id = e.room_id and m.user_id = e.sender || ''
+left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
+left join archive.decrypted_events x
+    on x.room_id = e.room_id and x.event_id = e.edited_by
+   and x.type = d.type and jsonb_typeof(x.content -> 'm.new_content') = 'object'
 cross join lateral (
     -- What an encrypted event says is in its ciphertext. A body beside that is not what was said.
-    select case when e.type <> 'm.room.encrypted' then coalesce(e.edited_content, e.content) end as content
+    select case when e.type <> 'm.room.encrypted' then coalesce(e.edited_content, e.content)
+                else coalesce(x.content -> 'm.new_content', d.content) end as content,
+           case when e.type <> 'm.room.encrypted' then e.edited_by is not null else x.event_id is not null end as is_edited
 ) shown
 where archive.any_room(e.origin_server_ts) and e.state_key is null
   -- Whether an edit is valid or not, it is no message of its own.
   and (e.rel_type is distinct from 'm.replace' or e.relates_to is null)
   and (e.redacted_by is null or not archive.was_redacted_with_another(e.room_id, e.event_id, e.redacted_by))
-  and archive.is_message(e.type, e.content);
-comment on view public.messages is 'What a reader of the room sees as messages: text and media, stickers, polls, locations, and the text of any other event that has one. The order of a room is: order by position. The latest valid edit is applied, and edits themselves are not listed. An encrypted message has no body. An edit that was redacted on its own is listed as a redacted message, because nothing tells any more that it was an edit.';
+  and archive.is_message(e.type, e.content) and d.is_message is not false;
+comment on view public.messages is 'What a reader of the room sees as messages: text and media, stickers, polls, locations, and the text of any other event that has one. The order of a room is: order by position. The latest valid edit is applied, and edits themselves are not listed. An encrypted message is shown as what it says, or without a body where that cannot be read. An edit that was redacted on its own is listed as a redacted message, because nothing tells any more that it was an edit.';
 comment on column public.messages.room_id is 'Matrix room id.';
 comment on column public.messages.event_id is 'Event id of the message (of the original, if edited).';
 comment on column public.messages.position is 'Place in the room''s order.';
-comment on column public.messages.type is 'Event type: m.room.message, m.room.encrypted, m.sticker, m.poll.start, …';
+comment on column public.messages.type is 'Event type, of an encrypted message the decrypted one: m.room.message, m.sticker, m.poll.start, …';
 comment on column public.messages.sender is 'Sender''s user id.';
 comment on column public.messages.sender_name is 'Sender''s name as a client shows it today: members.shown_name, or the user id of a sender who has none.';
 comment on column public.messages.sent_at is 'When the original was sent, as the sender''s server claims.';
-comment on column public.messages.body is 'Text as last edited, without the quotation that older clients put before a reply; the question of a poll; the caption of a file, or its name if there is no caption. Null if redacted or encrypted, or if there is no text.';
+comment on column public.messages.body is 'Text as last edited, without the quotation that older clients put before a reply; the question of a poll; the caption of a file, or its name if there is no caption. Null if redacted, or encrypted and not decrypted, or if there is no text.';
 comment on column public.messages.formatted_body is 'The same text as HTML. Clients prefer it, and must clean it before they show it. Null: none.';
-comment on column public.messages.msgtype is 'm.text, m.image, …; null if redacted or encrypted, or of a type that has none.';
+comment on column public.messages.msgtype is 'm.text, m.image, …; null if redacted, or encrypted and not decrypted, or of a type that has none.';
 comment on column public.messages.filename is 'Name of a file, image, audio or video. If body differs, body is a caption.';
 comment on column public.messages.geo_uri is 'Of a location: its geo: URI.';
 comment on column public.messages.thread_root is 'First message of the thread that it belongs to; null: none.';
@@ -111,6 +132,8 @@ comment on column public.messages.redacted is 'Whether the message was redacted.
 comment on column public.messages.relates_to is 'Event that the message names in m.relates_to.';
 comment on column public.messages.rel_type is 'How it relates, as the message says.';
 comment on column public.messages.sender_name_then is 'Sender''s display name when the message was sent, by the room''s order: of the sender''s last join, invite or knock before it, or the user id if that had none. If the archive has no such event: sender_name.';
+comment on column public.messages.is_encrypted is 'Whether it was sent encrypted. Redacted messages, too, if their type says so.';
+comment on column public.messages.trust is 'Of a decrypted message: where its session is from. file: a key file, which proves nothing about who sent it. Null: sent in the clear, or not decrypted.';
 
 -- Specification, "Event annotations and reactions": a reaction counts once for each sender and key, as long as neither it nor
 -- its target is redacted. Nobody can react to a reaction or an edit.
@@ -506,15 +529,32 @@ comment on column public.seals.sealed_at is 'When it was made.';
 
 create view public.polls as
 select e.room_id, e.event_id as poll_id, e.position, e.sender, coalesce(m.shown_name, e.sender) as sender_name, e.sent_at,
-       archive.poll_question(shown.content) as question,
-       case when archive.poll_of(shown.content) ->> 'kind' in ('m.disclosed', 'm.poll.disclosed',
+       archive.poll_question(e.shown) as question,
+       case when archive.poll_of(e.shown) ->> 'kind' in ('m.disclosed', 'm.poll.disclosed',
                                                                'org.matrix.msc3381.poll.disclosed')
             then 'disclosed' else 'undisclosed' end as kind,
-       archive.poll_selection_limit(shown.content) as max_selections,
-       archive.poll_answers(shown.content) as answers,
+       archive.poll_selection_limit(e.shown) as max_selections,
+       archive.poll_answers(e.shown) as answers,
        ended.event_id as end_event_id, ended.sent_at as ended_at,
-       ended.origin_server_ts as end_ts
-from archive.events e
+       ended.origin_server_ts as end_ts,
+       e.trust
+from (
+    select p.room_id, p.event_id, p.position, p.sender, p.sent_at, coalesce(p.edited_content, p.content) as shown,
+           null::text as trust
+    from archive.events p
+    where archive.any_room(p.origin_server_ts) and p.type in ('m.poll.start', 'org.matrix.msc3381.poll.start')
+      and p.state_key is null and p.redacted_by is null
+      and (p.rel_type is distinct from 'm.replace' or p.relates_to is null)
+    union all
+    select p.room_id, p.event_id, p.position, p.sender, p.sent_at, coalesce(edit.content -> 'm.new_content', d.content), d.trust
+    from archive.decrypted_events d
+    join archive.events p on p.room_id = d.room_id and p.event_id = d.event_id
+    left join archive.decrypted_events edit
+        on edit.room_id = p.room_id and edit.event_id = p.edited_by
+       and edit.type = d.type and jsonb_typeof(edit.content -> 'm.new_content') = 'object'
+    where d.type in ('m.poll.start', 'org.matrix.msc3381.poll.start')
+      and (p.rel_type is distinct from 'm.replace' or p.relates_to is null)
+) e
 join archive.rooms r on r.room_id = e.room_id
 left join archive.members m on m.room_id = e.room_id and m.user_id = e.sender
 left join archive.current_state level_state
@@ -523,13 +563,13 @@ left join archive.events levels on levels.room_id = level_state.room_id and leve
 left join archive.current_state create_state
     on create_state.room_id = e.room_id and create_state.type = 'm.room.create' and create_state.state_key = ''
 left join archive.events "create" on "create".room_id = create_state.room_id and "create".event_id = create_state.event_id
-cross join lateral (select coalesce(e.edited_content, e.content) as content) shown
 left join lateral (
     -- The first end counts that is by the poll's sender, or by a user who may redact what others say.
     select x.event_id, x.origin_server_ts, x.sent_at
     from archive.events x
+    left join archive.decrypted_events said on said.room_id = x.room_id and said.event_id = x.event_id
     where x.room_id = e.room_id and x.relates_to = e.event_id and x.rel_type = 'm.reference'
-      and x.type in ('m.poll.end', 'org.matrix.msc3381.poll.end') and x.state_key is null and x.redacted_by is null
+      and coalesce(said.type, x.type) in ('m.poll.end', 'org.matrix.msc3381.poll.end') and x.state_key is null and x.redacted_by is null
       and x.origin_server_ts is not null
       and (x.sender = e.sender
            or archive.power_level(levels.content, r.room_version,
@@ -539,10 +579,7 @@ left join lateral (
                                    archive.level_of(levels.content -> 'events_default'), 0)))
     order by x.origin_server_ts, x.event_id
     limit 1
-) ended on true
-where archive.any_room(e.origin_server_ts) and e.type in ('m.poll.start', 'org.matrix.msc3381.poll.start')
-  and e.state_key is null and e.redacted_by is null
-  and (e.rel_type is distinct from 'm.replace' or e.relates_to is null);
+) ended on true;
 comment on view public.polls is 'Polls that were not redacted, as last edited (MSC3381). Their answers are in poll_votes.';
 comment on column public.polls.room_id is 'Matrix room id.';
 comment on column public.polls.poll_id is 'Event id of the poll.';
@@ -557,6 +594,7 @@ comment on column public.polls.answers is 'The possible answers, in order: [{"id
 comment on column public.polls.end_event_id is 'The event that ended it: the first by its sender or by a user who may now redact what others say; null: it is open.';
 comment on column public.polls.ended_at is 'When it ended, as the server of that event''s sender claims; null: it is open.';
 comment on column public.polls.end_ts is 'ended_at in milliseconds since 1970.';
+comment on column public.polls.trust is 'Of a decrypted poll: where its session is from, as in messages.';
 
 create view public.poll_votes as
 select p.room_id, p.poll_id, chosen.answer_id, chosen.answer, vote.sender,
@@ -564,10 +602,11 @@ select p.room_id, p.poll_id, chosen.answer_id, chosen.answer, vote.sender,
 from public.polls p
 cross join lateral (
     -- Of each sender the last vote before the end, valid or not.
-    select distinct on (x.sender) x.sender, x.event_id, x.sent_at, archive.poll_selections(x.content) as selections
+    select distinct on (x.sender) x.sender, x.event_id, x.sent_at, archive.poll_selections(coalesce(said.content, x.content)) as selections
     from archive.events x
+    left join archive.decrypted_events said on said.room_id = x.room_id and said.event_id = x.event_id
     where x.room_id = p.room_id and x.relates_to = p.poll_id and x.rel_type = 'm.reference'
-      and x.type in ('m.poll.response', 'org.matrix.msc3381.poll.response') and x.state_key is null and x.redacted_by is null
+      and coalesce(said.type, x.type) in ('m.poll.response', 'org.matrix.msc3381.poll.response') and x.state_key is null and x.redacted_by is null
       and (p.end_ts is null or x.origin_server_ts <= p.end_ts)
     order by x.sender, x.origin_server_ts desc nulls last, x.event_id desc
 ) vote

@@ -3,7 +3,7 @@
 -- rooms where it is scanned, so that not even the counts of `explain (analyze)` tell anything about other rooms. Neither may
 -- use schema archive.
 --
--- Later migrations add views and functions: they replace archive.reader_views() or archive.reader_functions() with a longer
+-- Later migrations that add views or functions replace archive.reader_views() or archive.reader_functions() with a longer
 -- list, and then call archive.renew_reader_views().
 create schema room_reader;
 comment on schema room_reader is 'The views and functions of schema public again, less the rooms that the reader may not see: see archive.grant_reader.';
@@ -21,8 +21,8 @@ create function archive.reader_views() returns name[] language sql immutable par
     return array['events', 'messages', 'reactions', 'members', 'current_state', 'state_history', 'rooms', 'gaps',
                  'backfill', 'polls', 'poll_votes', 'beacons', 'message_versions', 'threads', 'poll_results', 'pins',
                  'membership_history', 'upgrades', 'conversations', 'files', 'activity', 'redacted_events', 'state_events',
-                 'state_changes', 'verifications', 'only_here', 'seals',
-                 'search_status']::name[];
+                 'state_changes', 'verifications', 'only_here', 'seals', 'search_status', 'imported_events',
+                 'undecryptable', 'encryption_status']::name[];
 comment on function archive.reader_views() is 'The views of schema public that are for readers. A migration that adds one replaces this function and then calls archive.renew_reader_views().';
 
 -- A function either only reads views and runs with its caller's rights, or it reads tables and is a security definer with a

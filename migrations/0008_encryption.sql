@@ -1,0 +1,204 @@
+-- Encrypted rooms: sessions by which messages are decrypted, and what they say. Both stand beside the events, which stay as
+-- they were served. Without sessions these tables stay empty, and no query looks into them for more than a moment.
+--
+-- What is decrypted follows behind the writer: archive.decryption_queue names the sessions whose messages are to be looked at.
+
+create table archive.megolm_sessions (
+    first_index bigint not null,
+    imported_at timestamptz not null default now(),
+    room_id text collate "C" not null,
+    session_id text collate "C" not null,
+    key_sha256 bytea not null,
+    session_key bytea not null,
+    sender_key text collate "C",
+    sender_ed25519 text collate "C",
+    origin text collate "C" not null check (origin in ('file', 'backup', 'device')),
+    primary key (room_id, session_id, key_sha256)
+);
+comment on table archive.megolm_sessions is 'Megolm sessions: with one, the messages of a room that one device sent in one stretch can be read. Of a session there are several rows only where their keys contradict each other: the one that decrypts wins.';
+comment on column archive.megolm_sessions.first_index is 'The first message of the session that the key decrypts.';
+comment on column archive.megolm_sessions.imported_at is 'When it was stored.';
+comment on column archive.megolm_sessions.room_id is 'Room whose messages it is for. The archive need not have it.';
+comment on column archive.megolm_sessions.session_id is 'Public key of the session, which signs its messages.';
+comment on column archive.megolm_sessions.key_sha256 is 'SHA-256 of session_key.';
+comment on column archive.megolm_sessions.session_key is 'A secret: the key in Olm''s session export format.';
+comment on column archive.megolm_sessions.sender_key is 'Curve25519 key of the sender''s device, as the origin claims it; no proof of who it was.';
+comment on column archive.megolm_sessions.sender_ed25519 is 'Ed25519 key of the sender''s device, as the origin claims it.';
+comment on column archive.megolm_sessions.origin is 'Where it is from. file: a key file, in which nothing is signed; backup and device: not used yet.';
+-- As with the content of events: samples of it would outlast its deletion.
+alter table archive.megolm_sessions
+    alter column session_key set statistics 0,
+    alter column key_sha256 set statistics 0;
+
+create table archive.decrypted_events (
+    message_index bigint,
+    decrypted_at timestamptz not null default now(),
+    room_id text collate "C" not null,
+    event_id text collate "C" not null,
+    session_id text collate "C" not null,
+    state text collate "C" not null check (state in ('ok', 'no key', 'bad', 'redacted')),
+    trust text collate "C" check (trust in ('file', 'backup', 'device')),
+    type text collate "C",
+    reason text,
+    content jsonb,
+    raw bytea,
+    -- The views ask this, because PostgreSQL would guess that few events are messages.
+    is_message boolean generated always as (archive.is_message(type, content)) stored,
+    primary key (room_id, event_id),
+    check (state = 'ok' or num_nonnulls(type, content, raw) = 0)
+);
+comment on table archive.decrypted_events is 'What encrypted events say, or why that cannot be read. An event without a row has not been looked at, because its session is not known.';
+comment on column archive.decrypted_events.message_index is 'Number of the message in its session; no two readable events have the same. null: not decrypted.';
+comment on column archive.decrypted_events.decrypted_at is 'When the row was stored.';
+comment on column archive.decrypted_events.room_id is 'Room.';
+comment on column archive.decrypted_events.event_id is 'The event, a row of archive.events.';
+comment on column archive.decrypted_events.session_id is 'The session that it names.';
+comment on column archive.decrypted_events.state is 'ok: decrypted; no key: the session is known from a later message on only; bad: it is not what it claims to be; redacted: it was decrypted and then redacted, so that its number stays taken.';
+comment on column archive.decrypted_events.trust is 'Where the session is from that decrypted it: file, backup or device. A file proves nothing about the sender.';
+comment on column archive.decrypted_events.type is 'Decrypted type, escaped as in archive.events; null: not kept (encryption.keep_plaintext).';
+comment on column archive.decrypted_events.reason is 'Why it cannot be read, in words.';
+comment on column archive.decrypted_events.content is 'Decrypted content, without m.relates_to: relations count as they stand in the clear. Where raw is set, a copy with what jsonb cannot hold replaced.';
+comment on column archive.decrypted_events.raw is 'The exact bytes of the decrypted content where jsonb does not give them back.';
+comment on column archive.decrypted_events.is_message is 'archive.is_message() of what it says; null: not decrypted, or not kept.';
+alter table archive.decrypted_events
+    alter column content set statistics 0,
+    alter column raw set statistics 0;
+create unique index decrypted_events_index on archive.decrypted_events (room_id, session_id, message_index)
+    where state in ('ok', 'redacted');
+comment on index archive.decrypted_events_index is 'The event that has a number of a session, so that no message is readable twice.';
+
+create index decrypted_events_polls on archive.decrypted_events (room_id)
+    where type in ('m.poll.start', 'org.matrix.msc3381.poll.start');
+comment on index archive.decrypted_events_polls is 'The polls of a room. Few events are in it.';
+
+create table archive.decryption_queue (
+    queued_at timestamptz not null default now(),
+    newest_at timestamptz,
+    tries int not null default 0,
+    room_id text collate "C" not null,
+    session_id text collate "C" not null,
+    primary key (room_id, session_id)
+);
+comment on table archive.decryption_queue is 'Sessions whose messages are to be decrypted: the session or some of its messages are new. Sessions of rooms that the archive does not have wait for the room.';
+comment on column archive.decryption_queue.queued_at is 'When it was last queued.';
+comment on column archive.decryption_queue.newest_at is 'When its newest message was sent: that session goes first.';
+comment on column archive.decryption_queue.tries is 'How often decrypting it has failed. Such a session goes after all others.';
+comment on column archive.decryption_queue.room_id is 'Room.';
+comment on column archive.decryption_queue.session_id is 'The session.';
+create index decryption_queue_order on archive.decryption_queue (tries, newest_at desc nulls last);
+comment on index archive.decryption_queue_order is 'What is next: the session with the newest message.';
+
+create table archive.encryption_settings (
+    single_row boolean primary key default true check (single_row),
+    keep_plaintext boolean not null default true
+);
+insert into archive.encryption_settings default values;
+comment on table archive.encryption_settings is 'One row: settings that the plaintexts in the archive follow.';
+comment on column archive.encryption_settings.single_row is 'Always true.';
+comment on column archive.encryption_settings.keep_plaintext is 'encryption.keep_plaintext, as of the last start of the daemon.';
+
+create function archive.megolm_session(content jsonb) returns text
+    language sql immutable parallel safe
+    return case when content ->> 'algorithm' = 'm.megolm.v1.aes-sha2' and jsonb_typeof(content -> 'session_id') = 'string'
+                     -- A longer text would not fit into an index entry.
+                     and octet_length(content ->> 'session_id') <= 255
+                then content ->> 'session_id' end;
+comment on function archive.megolm_session(jsonb) is 'The session that an encrypted event names; null: none, or of another algorithm.';
+
+-- Only encrypted events are in it.
+create index events_encrypted on archive.events (room_id, archive.megolm_session(content), position)
+    where type = 'm.room.encrypted' and state_key is null and redacted_by is null and content ? 'ciphertext';
+comment on index archive.events_encrypted is 'The messages of a session, and the encrypted messages of a room. Empty where no room is encrypted.';
+alter index archive.events_encrypted alter column 2 set statistics 0;
+
+create function archive.queue_decryption(queued_room text, sessions text[]) returns bigint
+    language sql set search_path = pg_catalog, pg_temp as $$
+    with known as (
+        select distinct k.session_id from unnest(sessions) k (session_id)
+        where exists (select from archive.megolm_sessions s
+                      where s.room_id = queued_room and s.session_id = k.session_id)
+    ), chosen as (
+        select k.session_id, newest.is_there, newest.sent_at
+        from known k
+        left join lateral (
+            select true as is_there, e.sent_at from archive.events e
+            where e.room_id = queued_room and archive.megolm_session(e.content) = k.session_id
+              and e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null and e.content ? 'ciphertext'
+            order by e.position desc nulls last limit 1) newest on true
+        -- A transaction may be storing the room for the first time. It holds no lock that could be waited for, and does not
+        -- see new sessions either. So these wait until the room is there.
+        where newest.is_there or not exists (select from archive.rooms r where r.room_id = queued_room)
+    ), queued as (
+        insert into archive.decryption_queue (room_id, session_id, newest_at)
+        select queued_room, c.session_id, c.sent_at from chosen c order by c.session_id
+        on conflict (room_id, session_id) do update
+            set queued_at = clock_timestamp(), newest_at = excluded.newest_at, tries = 0)
+    select count(*) from chosen c where c.is_there
+$$;
+comment on function archive.queue_decryption(text, text[]) is 'Queues those of these sessions of a room that are known and have messages in the archive, and returns how many these are. Of a room that the archive does not have, all that are known.';
+
+create function archive.forget_decrypted(forgotten_room text, forgotten text[]) returns void
+    language sql set search_path = pg_catalog, pg_temp as $$
+    update archive.decrypted_events d
+    set state = 'redacted', type = null, content = null, raw = null, reason = null
+    where d.room_id = forgotten_room and d.event_id = any (forgotten) and d.state in ('ok', 'redacted');
+    delete from archive.decrypted_events d
+    where d.room_id = forgotten_room and d.event_id = any (forgotten) and d.state not in ('ok', 'redacted')
+$$;
+comment on function archive.forget_decrypted(text, text[]) is 'Removes what these events of a room say. Their numbers in their sessions stay taken, so that a repetition is not readable either.';
+
+create function archive.keep_plaintext(kept_room text, wanted boolean) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if wanted then
+        perform archive.queue_decryption(kept_room, array(
+            select distinct d.session_id from archive.decrypted_events d where d.room_id = kept_room and d.state = 'ok'));
+        delete from archive.decrypted_events d where d.room_id = kept_room and d.state = 'ok';
+    else
+        perform archive.search_anew(kept_room);
+        update archive.decrypted_events d set type = null, content = null, raw = null
+        where d.room_id = kept_room and d.type is not null;
+    end if;
+end
+$$;
+comment on function archive.keep_plaintext(text, boolean) is 'After a change of encryption.keep_plaintext: queues all sessions of a room, or removes what its messages say, from the search too.';
+
+create view public.undecryptable as
+select e.room_id, archive.megolm_session(e.content) as session_id, e.sender, count(*) as events,
+       min(e.sent_at) as first, max(e.sent_at) as last, why.reason, min(e.received_at) as since
+from archive.events e
+left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
+cross join lateral (
+    select case when d.event_id is not null then d.state || ': ' || d.reason
+                when archive.megolm_session(e.content) is null then 'bad: it is not encrypted by m.megolm.v1.aes-sha2'
+                else 'no key' end as reason
+) why
+where e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null and e.content ? 'ciphertext'
+  and d.state is distinct from 'ok'
+group by e.room_id, archive.megolm_session(e.content), e.sender, why.reason;
+comment on view public.undecryptable is 'The encrypted messages that cannot be read, by session, sender and reason. Redacted ones do not count.';
+comment on column public.undecryptable.room_id is 'Matrix room id.';
+comment on column public.undecryptable.session_id is 'The session whose key is wanted; null: they name none.';
+comment on column public.undecryptable.sender is 'Who sent them.';
+comment on column public.undecryptable.events is 'How many messages it is.';
+comment on column public.undecryptable.first is 'When the first of them was sent, as the sender''s server claims.';
+comment on column public.undecryptable.last is 'When the last of them was sent.';
+comment on column public.undecryptable.reason is 'no key: import one (`backscroll keys import`); no key, with more: the key is of later messages; bad: the message is not what it claims to be, in words.';
+comment on column public.undecryptable.since is 'When the first of them was archived.';
+
+create view public.encryption_status as
+select (select count(*) from archive.megolm_sessions s) as session_keys,
+       (select count(*) from archive.decryption_queue q
+        where exists (select from archive.rooms r where r.room_id = q.room_id)) as queued_sessions,
+       (select min(q.queued_at) from archive.decryption_queue q
+        where exists (select from archive.rooms r where r.room_id = q.room_id)) as oldest_queued_at,
+       (select count(*) from archive.events e
+        where e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null
+          and e.content ? 'ciphertext') as encrypted_messages,
+       (select count(*) from archive.decrypted_events d where d.state = 'ok') as readable_messages;
+comment on view public.encryption_status is 'How much of the encrypted messages can be read, and how far decrypting is behind the archive.';
+comment on column public.encryption_status.session_keys is 'Keys of sessions, also of rooms that the archive does not have.';
+comment on column public.encryption_status.queued_sessions is 'Sessions some of whose messages were not looked at yet.';
+comment on column public.encryption_status.oldest_queued_at is 'When the one that has waited longest was queued; null: none.';
+comment on column public.encryption_status.encrypted_messages is 'Encrypted messages that were not redacted.';
+comment on column public.encryption_status.readable_messages is 'Those of them that were decrypted. The view undecryptable lists the others.';
