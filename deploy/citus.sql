@@ -60,6 +60,8 @@ select create_reference_table('archive.room_choices');
 select create_reference_table('archive.reader_rooms');
 select create_reference_table('archive.server_keys');
 select create_reference_table('archive.encryption_settings');
+select create_reference_table('archive.devices');
+select create_reference_table('archive.olm_sessions');
 
 select create_distributed_table('archive.rooms', 'room_id');
 select create_distributed_table('archive.events', 'room_id', colocate_with => 'archive.rooms');
@@ -93,6 +95,7 @@ select create_distributed_table('archive.imported_events', 'room_id', colocate_w
 select create_distributed_table('archive.megolm_sessions', 'room_id', colocate_with => 'archive.rooms');
 select create_distributed_table('archive.decrypted_events', 'room_id', colocate_with => 'archive.rooms');
 select create_distributed_table('archive.decryption_queue', 'room_id', colocate_with => 'archive.rooms');
+select create_distributed_table('archive.withheld_sessions', 'room_id', colocate_with => 'archive.rooms');
 
 -- archive.writer_lease stays on the coordinator, which is the only one that Backscroll connects to.
 commit;

@@ -12,7 +12,8 @@ create table archive.megolm_sessions (
     session_key bytea not null,
     sender_key text collate "C",
     sender_ed25519 text collate "C",
-    origin text collate "C" not null check (origin in ('file', 'backup', 'device')),
+    origin text collate "C" not null check (origin in ('file', 'backup', 'forwarded', 'device')),
+    senders text[] collate "C" not null default '{}',
     primary key (room_id, session_id, key_sha256)
 );
 comment on table archive.megolm_sessions is 'Megolm sessions: with one, the messages of a room that one device sent in one stretch can be read. Of a session there are several rows only where their keys contradict each other: the one that decrypts wins.';
@@ -24,7 +25,8 @@ comment on column archive.megolm_sessions.key_sha256 is 'SHA-256 of session_key.
 comment on column archive.megolm_sessions.session_key is 'A secret: the key in Olm''s session export format.';
 comment on column archive.megolm_sessions.sender_key is 'Curve25519 key of the sender''s device, as the origin claims it; no proof of who it was.';
 comment on column archive.megolm_sessions.sender_ed25519 is 'Ed25519 key of the sender''s device, as the origin claims it.';
-comment on column archive.megolm_sessions.origin is 'Where it is from. file: a key file, in which nothing is signed; backup and device: not used yet.';
+comment on column archive.megolm_sessions.origin is 'Where it is from. file: a key file, in which nothing is signed; backup: the server-side key backup, to which everybody can write who knows its public key; forwarded: another device of the account; device: the sender''s device has sent it to the archive''s own device. Of several origins the most trusted, which is the last of these.';
+comment on column archive.megolm_sessions.senders is 'The users whose devices have sent it to the archive''s own device, in most cases one. Messages of others are not readable with it. Empty: it came another way, which proves no sender.';
 -- As with the content of events: samples of it would outlast its deletion.
 alter table archive.megolm_sessions
     alter column session_key set statistics 0,
@@ -37,7 +39,7 @@ create table archive.decrypted_events (
     event_id text collate "C" not null,
     session_id text collate "C" not null,
     state text collate "C" not null check (state in ('ok', 'no key', 'bad', 'redacted')),
-    trust text collate "C" check (trust in ('file', 'backup', 'device')),
+    trust text collate "C" check (trust in ('file', 'backup', 'forwarded', 'device')),
     type text collate "C",
     reason text,
     content jsonb,
@@ -54,7 +56,7 @@ comment on column archive.decrypted_events.room_id is 'Room.';
 comment on column archive.decrypted_events.event_id is 'The event, a row of archive.events.';
 comment on column archive.decrypted_events.session_id is 'The session that it names.';
 comment on column archive.decrypted_events.state is 'ok: decrypted; no key: the session is known from a later message on only; bad: it is not what it claims to be; redacted: it was decrypted and then redacted, so that its number stays taken.';
-comment on column archive.decrypted_events.trust is 'Where the session is from that decrypted it: file, backup or device. A file proves nothing about the sender.';
+comment on column archive.decrypted_events.trust is 'Where the session is from that decrypted it: megolm_sessions.origin. Only device says something about the sender.';
 comment on column archive.decrypted_events.type is 'Decrypted type, escaped as in archive.events; null: not kept (encryption.keep_plaintext).';
 comment on column archive.decrypted_events.reason is 'Why it cannot be read, in words.';
 comment on column archive.decrypted_events.content is 'Decrypted content, without m.relates_to: relations count as they stand in the clear. Where raw is set, a copy with what jsonb cannot hold replaced.';
@@ -96,6 +98,56 @@ insert into archive.encryption_settings default values;
 comment on table archive.encryption_settings is 'One row: settings that the plaintexts in the archive follow.';
 comment on column archive.encryption_settings.single_row is 'Always true.';
 comment on column archive.encryption_settings.keep_plaintext is 'encryption.keep_plaintext, as of the last start of the daemon.';
+
+-- The archive's own device, which other devices send keys to. What is secret is encrypted with a key that is not in the
+-- database.
+create table archive.devices (
+    device_id text collate "C" primary key,
+    ed25519 text collate "C" not null,
+    curve25519 text collate "C" not null,
+    account text collate "C" not null,
+    one_time_keys bigint,
+    is_published boolean not null default false,
+    created_at timestamptz not null default now()
+);
+comment on table archive.devices is 'One row where encryption.device is set: the device of the access token, with keys of its own.';
+comment on column archive.devices.device_id is 'Device id.';
+comment on column archive.devices.ed25519 is 'Public key that signs for the device.';
+comment on column archive.devices.curve25519 is 'Public key by which other devices address it.';
+comment on column archive.devices.account is 'Its secret keys, encrypted (vodozemac''s pickle of an Olm account).';
+comment on column archive.devices.one_time_keys is 'How many one-time keys the homeserver had left when it last said so.';
+comment on column archive.devices.is_published is 'Whether the homeserver has its keys.';
+comment on column archive.devices.created_at is 'When it was made.';
+alter table archive.devices alter column account set statistics 0;
+
+create table archive.olm_sessions (
+    sender_key text collate "C",
+    session_id text collate "C",
+    session text collate "C" not null,
+    used_at timestamptz not null default now(),
+    primary key (sender_key, session_id)
+);
+comment on table archive.olm_sessions is 'Olm sessions, by which other devices send keys to the archive''s own device.';
+comment on column archive.olm_sessions.sender_key is 'Curve25519 key of the other device.';
+comment on column archive.olm_sessions.session_id is 'Id of the session.';
+comment on column archive.olm_sessions.session is 'The session, encrypted (vodozemac''s pickle).';
+comment on column archive.olm_sessions.used_at is 'When it last decrypted a message. Of each other device those used last are kept.';
+alter table archive.olm_sessions alter column session set statistics 0;
+
+create table archive.withheld_sessions (
+    room_id text collate "C",
+    session_id text collate "C",
+    sender text collate "C",
+    reason text not null,
+    told_at timestamptz not null default now(),
+    primary key (room_id, session_id, sender)
+);
+comment on table archive.withheld_sessions is 'Sessions whose key a sender does not give to the archive''s own device.';
+comment on column archive.withheld_sessions.room_id is 'Room.';
+comment on column archive.withheld_sessions.session_id is 'The session.';
+comment on column archive.withheld_sessions.sender is 'Who said so. It counts for messages of this sender only.';
+comment on column archive.withheld_sessions.reason is 'Why, as the sender says: a code of the specification, and perhaps a text.';
+comment on column archive.withheld_sessions.told_at is 'When it was said.';
 
 create function archive.megolm_session(content jsonb) returns text
     language sql immutable parallel safe
@@ -171,7 +223,9 @@ left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e
 cross join lateral (
     select case when d.event_id is not null then d.state || ': ' || d.reason
                 when archive.megolm_session(e.content) is null then 'bad: it is not encrypted by m.megolm.v1.aes-sha2'
-                else 'no key' end as reason
+                else coalesce((select 'withheld: ' || w.reason from archive.withheld_sessions w
+                               where w.room_id = e.room_id and w.session_id = archive.megolm_session(e.content)
+                                 and w.sender = e.sender), 'no key') end as reason
 ) why
 where e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null and e.content ? 'ciphertext'
   and d.state is distinct from 'ok'
@@ -183,7 +237,7 @@ comment on column public.undecryptable.sender is 'Who sent them.';
 comment on column public.undecryptable.events is 'How many messages it is.';
 comment on column public.undecryptable.first is 'When the first of them was sent, as the sender''s server claims.';
 comment on column public.undecryptable.last is 'When the last of them was sent.';
-comment on column public.undecryptable.reason is 'no key: import one (`backscroll keys import`); no key, with more: the key is of later messages; bad: the message is not what it claims to be, in words.';
+comment on column public.undecryptable.reason is 'no key: import one (`backscroll keys import`); no key, with more: the key is of later messages; withheld: the sender does not give it, with its reason; bad: the message is not what it claims to be, in words.';
 comment on column public.undecryptable.since is 'When the first of them was archived.';
 
 create view public.encryption_status as

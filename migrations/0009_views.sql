@@ -20,7 +20,9 @@ select e.room_id, e.event_id, e.position, e.type, e.sender, e.sent_at, e.state_k
             then case when d.state = 'ok' then 'ok'
                       when d.event_id is not null then d.state || ': ' || d.reason
                       when archive.megolm_session(e.content) is null then 'bad: it is not encrypted by m.megolm.v1.aes-sha2'
-                      else 'no key' end
+                      else coalesce((select 'withheld: ' || w.reason from archive.withheld_sessions w
+                                     where w.room_id = e.room_id and w.session_id = archive.megolm_session(e.content)
+                                       and w.sender = e.sender), 'no key') end
        end as decryption
 from archive.events e
 left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
@@ -50,7 +52,7 @@ comment on column public.events.origin_server_ts is 'sent_at in milliseconds sin
 comment on column public.events.received_at is 'When it was archived.';
 comment on column public.events.decrypted_type is 'What the type is of an encrypted event that was decrypted; null: it was not, or what it says is not kept.';
 comment on column public.events.decrypted_content is 'What an encrypted event says, without m.relates_to: relates_to and rel_type have the relation, which stands in the clear. Null as decrypted_type.';
-comment on column public.events.decryption is 'Of an encrypted event: ok; no key, with more where the key is of later messages; or bad, with the reason. Null: it is not encrypted, or was redacted.';
+comment on column public.events.decryption is 'Of an encrypted event: ok; no key, with more where the key is of later messages; withheld, with what its sender says; or bad, with the reason. Null: it is not encrypted, or was redacted.';
 
 -- When a message is redacted, Backscroll redacts its edits, too. A redacted edit has no m.relates_to, so nothing in it says
 -- that it was an edit. But the redaction in its redacted_by names the message and not the edit.
@@ -133,7 +135,7 @@ comment on column public.messages.relates_to is 'Event that the message names in
 comment on column public.messages.rel_type is 'How it relates, as the message says.';
 comment on column public.messages.sender_name_then is 'Sender''s display name when the message was sent, by the room''s order: of the sender''s last join, invite or knock before it, or the user id if that had none. If the archive has no such event: sender_name.';
 comment on column public.messages.is_encrypted is 'Whether it was sent encrypted. Redacted messages, too, if their type says so.';
-comment on column public.messages.trust is 'Of a decrypted message: where its session is from. file: a key file, which proves nothing about who sent it. Null: sent in the clear, or not decrypted.';
+comment on column public.messages.trust is 'Of a decrypted message: where its session is from. device: the sender''s device has sent it to the archive''s own device; forwarded: another device of the account; backup, file: the key backup or a key file, which prove nothing about who sent it. Null: sent in the clear, or not decrypted.';
 
 -- Specification, "Event annotations and reactions": a reaction counts once for each sender and key, as long as neither it nor
 -- its target is redacted. Nobody can react to a reaction or an edit.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error,
-    archive::Writer,
+    archive::{OwnDevice, Writer},
     backoff::{Backoff, Patience, Retry, jitter},
     config::Config,
     matrix::{self, Identity},
@@ -121,6 +121,8 @@ pub struct Context {
     pub(crate) client: Identity,
     /// The database.
     pub(crate) writer: Writer,
+    /// The device of the access token, where `encryption.device` is set.
+    pub(crate) own_device: Option<OwnDevice>,
     /// The order of writes to the database.
     pub(crate) write_slots: WriteSlots,
     /// Rooms with recent live events.
@@ -141,6 +143,8 @@ pub struct Context {
     pub(crate) states_marked_stale: Notify,
     /// A `/sync` response was stored, whose messages the search does not know yet.
     pub(crate) messages_stored: Notify,
+    /// Keys came of messages that were stored before.
+    pub(crate) sessions_queued: Notify,
     /// How many `/sync` responses were stored in this run.
     pub(crate) responses: watch::Sender<u64>,
     /// How many of the next `/sync` requests ask for an immediate response.

@@ -1,5 +1,6 @@
 //! Encrypted rooms, on a real Synapse with a real client as the sender.
 
+mod device;
 mod faults;
 mod reads;
 mod sender;

@@ -128,8 +128,10 @@ async fn a_word_that_its_enum_lacks_is_an_error() {
 /// Tables that belong to the whole archive: on a distributed database each server has a copy.
 const OF_THE_WHOLE: &[&str] = &[
     "accounts",
+    "devices",
     "encryption_settings",
     "erasures",
+    "olm_sessions",
     "reader_rooms",
     "room_choices",
     "server_keys",

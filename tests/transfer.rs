@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Tables whose rows are not exported, because they follow from others, or are of a work under way.
-const NOT_EXPORTED: [&str; 16] = [
+const NOT_EXPORTED: [&str; 17] = [
     "activity",
     // Decrypted anew where the keys are imported, which an export must not carry.
     "decrypted_events",
@@ -40,6 +40,8 @@ const NOT_EXPORTED: [&str; 16] = [
     "search_queue",
     "verified_ancestors",
     "verified_events",
+    // Of the archive's own device.
+    "withheld_sessions",
 ];
 
 /// All rows of rooms, of every table that holds any, but those of the search, which is filled behind the writer.

@@ -37,6 +37,9 @@ pub enum Error {
          `drop schema archive, room_reader, room_reader_tables, room_reader_views cascade` and dropping the old views"
     )]
     PreReleaseSchema,
+    /// The archive's own device cannot be used (`encryption.device`).
+    #[error("use the device of the access token: {0}")]
+    Device(String),
     /// The database lacks migrations, and this role may not apply them.
     #[error(
         "open the database: its schema is of version {found}, this Backscroll needs {known}, and the role {role:?} may \
@@ -187,6 +190,7 @@ impl Error {
             | Self::Migrate(_)
             | Self::NewerSchema { .. }
             | Self::PreReleaseSchema
+            | Self::Device(_)
             | Self::AnotherAccount { .. } => Exit::Configuration,
         }
     }

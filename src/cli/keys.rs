@@ -16,7 +16,7 @@ use crate::{
     archive::ImportedSessions,
     config::{Config, SecretSource},
     daemon::Store,
-    encryption::{KeyFile, KeyFileError, Origin},
+    encryption::{KeyFile, KeyFileError},
     text::{Printable, count, print, thousands},
 };
 
@@ -97,7 +97,7 @@ async fn passphrase(file: &Path, passphrase_file: Option<PathBuf>) -> anyhow::Re
 
 async fn import(store: &Store, keys: KeyFile) -> Result<ImportedSessions, Error> {
     store.archive.migrate().await?;
-    Ok(store.archive.import_sessions(keys.sessions, Origin::File).await?)
+    Ok(store.archive.import_sessions(keys.sessions).await?)
 }
 
 fn summary(imported: ImportedSessions, rooms: usize, unreadable: usize) -> String {

@@ -166,6 +166,10 @@ pub(crate) struct Encryption {
     pub(crate) passphrase: Option<SecretSource>,
     /// Whether what was decrypted is stored.
     pub(crate) keep_plaintext: bool,
+    /// Whether the device of the token publishes keys and receives those of rooms.
+    pub(crate) device: bool,
+    /// The credential that the key of the device's own keys is made from. `None`: it is a file in `data_dir`.
+    pub(crate) device_key: Option<SecretSource>,
 }
 
 /// What a redaction does to archived events.

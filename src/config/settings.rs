@@ -135,11 +135,12 @@ pub(super) struct EncryptionSettings {
     pub(super) key_files: Vec<String>,
     pub(super) passphrase_file: Option<String>,
     pub(super) keep_plaintext: bool,
+    pub(super) device: bool,
 }
 
 impl Default for EncryptionSettings {
     fn default() -> Self {
-        Self { key_files: Vec::new(), passphrase_file: None, keep_plaintext: true }
+        Self { key_files: Vec::new(), passphrase_file: None, keep_plaintext: true, device: false }
     }
 }
 

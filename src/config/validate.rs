@@ -311,6 +311,11 @@ impl Check<'_> {
             key_files: key_files.collect::<Result<_, _>>()?,
             passphrase: passphrase.transpose()?,
             keep_plaintext: set.keep_plaintext,
+            device: set.device,
+            device_key: self
+                .environment
+                .credential("encryption.device_key")
+                .map(|path| SecretSource::credential(Kind::Passphrase, path)),
         })
     }
 

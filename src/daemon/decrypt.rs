@@ -10,7 +10,7 @@ use crate::{
     Error,
     archive::{self, ImportedSessions, QueuedSessions},
     context::Context,
-    encryption::{KeyFile, Origin},
+    encryption::KeyFile,
 };
 
 /// How often the queue is looked at. It is empty unless `keys import` has brought keys, or a backfill encrypted messages.
@@ -42,6 +42,7 @@ pub(super) async fn decrypt(context: &Context, loops_ended: impl Future<Output =
             tokio::select! {
                 () = context.shutdown.cancelled() => {}
                 () = &mut loops_ended => is_last = true,
+                () = context.sessions_queued.notified() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
             continue;
@@ -144,6 +145,6 @@ async fn import(context: &Context, path: &Path) -> Result<Option<ImportedSession
         tracing::warn!(path = %path.display(), count, "a key file has entries {reason}; they were left out");
     }
     let archive = context.writer.archive();
-    let imported = context.unless_stopped(archive.import_sessions(file.sessions, Origin::File)).await;
+    let imported = context.unless_stopped(archive.import_sessions(file.sessions)).await;
     imported.transpose().map_err(Failure::Archive)
 }

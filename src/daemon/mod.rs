@@ -29,7 +29,7 @@ pub use self::{no_archive::NoArchive, stalled::Stalled, store::Store};
 use crate::{
     Error,
     archive::{
-        Account, Archive, Writer,
+        Account, Archive, OwnDevice, Writer,
         requirements::{self, Unmet},
     },
     backfill,
@@ -67,7 +67,7 @@ pub async fn run(
     once: bool,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    with_context(config, telemetry, once, shutdown, async |context, account| {
+    let work = async |context: Arc<Context>, account: Account| {
         // If one loop fails, it cancels the other, which first finishes its transaction.
         let sync_finished = CancellationToken::new();
         let forward = async {
@@ -129,8 +129,9 @@ pub async fn run(
             Stalled::must_be_none(context.writer.archive()).await?;
         }
         Ok(())
-    })
-    .await
+    };
+    // Boxed because the future is large.
+    Box::pin(with_context(config, telemetry, once, shutdown, work)).await
 }
 
 /// Runs `first`, which opens a walk or does a command's work. Then runs every due walk that does not
@@ -175,14 +176,14 @@ async fn with_context(
         let store = open_patiently(&config, retries).await?;
         health.opened(&store.archive);
         match connect(&store.archive, &config, retries, &health).await {
-            Ok((writer, client, account)) => Ok((store, writer, client, account)),
+            Ok(connected) => Ok((store, connected)),
             Err(error) => {
                 store.close().await?;
                 Err(error)
             }
         }
     };
-    let (store, writer, client, account) = tokio::select! {
+    let (store, Connected { writer, client, account, own_device }) = tokio::select! {
         up = up => up?,
         () = shutdown.cancelled() => return services.stop().await,
     };
@@ -195,6 +196,7 @@ async fn with_context(
         config,
         client,
         writer,
+        own_device,
         write_slots: WriteSlots::default(),
         spare_pages: SparePages::default(),
         active_rooms: ActiveRooms::default(),
@@ -205,6 +207,7 @@ async fn with_context(
         walks_opened: Notify::new(),
         states_marked_stale: Notify::new(),
         messages_stored: Notify::new(),
+        sessions_queued: Notify::new(),
         responses: watch::Sender::default(),
         hurries: AtomicU8::new(0),
         hurried: Notify::new(),
@@ -329,13 +332,21 @@ fn in_words(error: Error) -> anyhow::Error {
     }
 }
 
+/// What the daemon has once it is connected.
+struct Connected {
+    writer: Writer,
+    client: Identity,
+    account: Account,
+    own_device: Option<OwnDevice>,
+}
+
 /// Prepares the database and logs in to the homeserver.
 async fn connect(
     archive: &Archive,
     config: &Config,
     retries: RetryPolicy,
     health: &Health,
-) -> anyhow::Result<(Writer, Identity, Account)> {
+) -> anyhow::Result<Connected> {
     retries.retry(async || archive.migrate().await).await?;
     health.migrated();
     let writer = retries.retry(async || archive.writer(config.redactions).await).await?;
@@ -352,7 +363,8 @@ async fn connect(
     if reopened > 0 {
         tracing::info!(walk_count = reopened, "trying stalled walks again");
     }
-    Ok((writer, client, account))
+    let own_device = sync::own_device::open(config, &client, &writer, &account, retries).await?;
+    Ok(Connected { writer, client, account, own_device })
 }
 
 /// Logs in to the homeserver. Retries, because the homeserver may still be starting, and a refusal may be temporary.

@@ -13,6 +13,8 @@ use crate::matrix::json::{self, Json};
 pub(crate) struct EncryptedEvent {
     /// Its id.
     pub(crate) event_id: String,
+    /// Its sender.
+    pub(crate) sender: String,
     /// The session that it names.
     pub(crate) session_id: String,
     /// Its content, as JSON.
@@ -64,6 +66,9 @@ pub(crate) struct SessionCopy {
     pub(crate) key: SecretSlice<u8>,
     /// Where it is from: the column `origin`.
     pub(crate) origin: String,
+    /// The users whose devices have sent it to the archive's own device. Empty: it came another way, which proves no
+    /// sender.
+    pub(crate) senders: Vec<String>,
 }
 
 /// Events of one room, and all copies of their sessions.
@@ -91,14 +96,14 @@ impl Batch {
         let mut decrypted = Vec::new();
         for (session_id, mut events) in by_session {
             let keys = self.sessions.get(&session_id).map(Vec::as_slice).unwrap_or_default();
-            let mut copies: Vec<(InboundGroupSession, &str)> =
-                keys.iter().filter_map(|copy| Some((ratchet(&copy.key)?, copy.origin.as_str()))).collect();
+            let mut copies: Vec<(InboundGroupSession, &SessionCopy)> =
+                keys.iter().filter_map(|copy| Some((ratchet(&copy.key)?, copy))).collect();
             // A ratchet only turns forwards, so ascending indices cost least.
             events
                 .sort_by_key(|(_, message)| message.as_ref().map_or(u32::MAX, MegolmMessage::message_index));
             for (event, message) in events {
                 let result = match message {
-                    Ok(message) => decrypt(&self.room_id, &mut copies, &message),
+                    Ok(message) => decrypt(&self.room_id, &event.sender, &mut copies, &message),
                     Err(reason) => Decryption::Bad(reason),
                 };
                 decrypted.push((event, result));
@@ -118,13 +123,21 @@ fn message(content: &str) -> Result<MegolmMessage, String> {
 }
 
 /// The copy of the session that decrypts wins: one that does not may be forged or damaged.
-fn decrypt(room_id: &str, copies: &mut [(InboundGroupSession, &str)], message: &MegolmMessage) -> Decryption {
+fn decrypt(
+    room_id: &str,
+    sender: &str,
+    copies: &mut [(InboundGroupSession, &SessionCopy)],
+    message: &MegolmMessage,
+) -> Decryption {
     let (mut too_late, mut failure) = (None, None);
-    for (copy, origin) in copies {
-        match copy.decrypt(message) {
+    for (ratchet, copy) in copies {
+        match ratchet.decrypt(message) {
             Ok(plain) => {
+                if !copy.senders.is_empty() && !copy.senders.iter().any(|of_session| of_session == sender) {
+                    return Decryption::Bad("its sender is not the one who sent the session".to_owned());
+                }
                 return match read(room_id, &plain.plaintext, plain.message_index) {
-                    Ok(plaintext) => Decryption::Ok(Plaintext { origin: (*origin).to_owned(), ..plaintext }),
+                    Ok(plaintext) => Decryption::Ok(Plaintext { origin: copy.origin.clone(), ..plaintext }),
                     Err(reason) => Decryption::Bad(reason.to_owned()),
                 };
             }

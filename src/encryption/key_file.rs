@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret as _, ExposeSecretMut as _, SecretSlice, SecretString
 use serde_json::value::RawValue;
 use sha2::{Sha256, Sha512};
 
-use super::session::{Entry, Session};
+use super::session::{Entry, Origin, Session};
 
 const BEGIN: &str = "-----BEGIN MEGOLM SESSION DATA-----";
 const END: &str = "-----END MEGOLM SESSION DATA-----";
@@ -100,7 +100,7 @@ impl KeyFile {
         for entry in entries {
             let entry =
                 serde_json::from_str::<Entry>(entry.get()).map_err(|_| "that lack what sessions have");
-            match entry.and_then(Session::from_entry) {
+            match entry.and_then(|entry| Session::from_entry(entry, Origin::File)) {
                 Ok(session) => file.sessions.push(session),
                 Err(reason) => *file.unreadable.entry(reason).or_default() += 1,
             }

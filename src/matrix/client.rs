@@ -274,8 +274,13 @@ impl Client {
         &self,
         what: &'static str,
         path: &[&str],
+        body: &serde_json::Value,
     ) -> Result<T, Error> {
-        let request = self.http.request(Method::POST, self.url(path, &[])?).body("{}");
+        let request = self
+            .http
+            .request(Method::POST, self.url(path, &[])?)
+            .header(reqwest::header::CONTENT_TYPE, "application/json")
+            .body(body.to_string());
         let body = send(what, self.authorized(request), LONG, SMALL_CAP).await?;
         serde_json::from_slice(&body).map_err(|error| Error::malformed(what, &error))
     }

@@ -177,9 +177,7 @@ impl Error {
     /// others return `M_INVALID_PARAM` or `M_UNKNOWN_POS` (P13, P134), and a proxy may reject a long URL. A single
     /// such response is no proof.
     pub(crate) fn is_bad_token(&self) -> bool {
-        self.is_too_long()
-            || matches!(self, Self::UnusableToken)
-            || matches!(self, Self::Api { status, .. } if *status == StatusCode::BAD_REQUEST)
+        self.is_too_long() || matches!(self, Self::UnusableToken) || self.is_bad_request()
     }
 
     /// Whether the request's head was too long for the server or a proxy before it.
@@ -192,6 +190,11 @@ impl Error {
     pub(crate) fn is_forbidden(&self) -> bool {
         let Self::Api { status, errcode, .. } = self else { return false };
         *status == StatusCode::FORBIDDEN && errcode != CLOSED
+    }
+
+    /// Whether the server understands the request and refuses it for good.
+    pub(crate) fn is_bad_request(&self) -> bool {
+        matches!(self, Self::Api { status, .. } if *status == StatusCode::BAD_REQUEST)
     }
 
     /// Whether the resource or the endpoint does not exist on the server.

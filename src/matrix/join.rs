@@ -20,7 +20,8 @@ impl Client {
 
     /// Joins a room, given by its id or an alias, and returns its id.
     pub(crate) async fn join(&self, room: &RoomOrAliasId) -> Result<OwnedRoomId, Error> {
-        let answer: Answer = self.post_as_user("/join", &["v3", "join", room.as_str()]).await?;
+        let answer: Answer =
+            self.post_as_user("/join", &["v3", "join", room.as_str()], &serde_json::json!({})).await?;
         Ok(answer.room_id)
     }
 }

@@ -3,6 +3,7 @@
 mod bundled_edit;
 mod client;
 mod client_format;
+mod device_keys;
 mod error;
 mod event;
 pub(crate) mod event_ids;
@@ -36,7 +37,7 @@ pub(crate) use event::{parse as parse_event, relation};
 pub(crate) use login::{Identity, Session};
 pub use membership::Membership;
 pub use page::{Events, FederationPage, Page};
-pub(crate) use sync_response::{RoomUpdate, Section, SyncBatch};
+pub(crate) use sync_response::{PublishedKeys, RoomUpdate, Section, SyncBatch};
 pub(crate) use sync_stream::SyncStream;
 pub(crate) use token::Token;
 pub(crate) use user_id::is_user_id;

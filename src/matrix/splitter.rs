@@ -9,8 +9,11 @@ use super::Error;
 const PORTION: usize = 1 << 20;
 /// The largest room, in bytes.
 const ROOM_CAP: usize = 256 << 20;
-/// The largest other value that is kept, in bytes.
-const FIELD_CAP: usize = 1 << 20;
+/// The largest other value that is kept, in bytes. Most servers send at most 100 to-device events of 64 KiB at once.
+const FIELD_CAP: usize = 16 << 20;
+/// Members of the response itself that are kept, with their quotes.
+const KEPT_MEMBERS: [&[u8]; 3] =
+    [b"\"to_device\"", b"\"device_one_time_keys_count\"", b"\"device_unused_fallback_key_types\""];
 /// Replaces a room that is too large. It is not an object, so the room counts as unreadable.
 const TOO_LARGE: &[u8] = b"false";
 
@@ -187,7 +190,7 @@ impl Splitter {
                 self.state = within(Kept::AsToken);
             }
             Level::Section => self.keep_value(),
-            Level::Answer if name == b"\"rooms\"" => self.keep_value(),
+            Level::Answer if name == b"\"rooms\"" || KEPT_MEMBERS.contains(&name) => self.keep_value(),
             Level::Rooms if is_section(name) => self.keep_value(),
             Level::Answer | Level::Rooms => self.state = within(Kept::Not),
         }
@@ -274,6 +277,9 @@ impl Splitter {
         self.portion.truncate(self.portion.len() - kept);
         self.portion.shrink_to(self.portion_from);
         self.portion.extend_from_slice(TOO_LARGE);
+        if self.level != Level::Section {
+            return;
+        }
         // It is only logged, and may be longer than a room id.
         self.too_large.push(String::from_utf8_lossy(&self.name).chars().take(300).collect());
     }

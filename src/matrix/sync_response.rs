@@ -23,6 +23,19 @@ pub struct SyncBatch {
     pub(crate) set_aside: Vec<Malformed>,
     /// Whether these may contain events of any room.
     pub rooms_unreadable: bool,
+    /// The to-device events, each as it was served.
+    pub(crate) to_device: Vec<String>,
+    /// What the server has of the device's keys. `None`: it does not say.
+    pub(crate) published_keys: Option<PublishedKeys>,
+}
+
+/// What the server has of the keys that the device has published (specification, `GET /sync`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PublishedKeys {
+    /// One-time keys of `signed_curve25519` that nobody has taken yet.
+    pub(crate) one_time: u64,
+    /// Whether there is a fallback key that nobody has used yet. A server that does not know fallback keys needs none.
+    pub(crate) has_fallback: bool,
 }
 
 /// The section of `/sync` that lists a room, which shows the account's membership.
@@ -99,8 +112,17 @@ impl SyncBatch {
         let answer =
             Object::read(body.get()).ok_or_else(|| Error::Malformed("/sync: it is not an object".into()))?;
         let next_batch = answer.get("next_batch").and_then(string).and_then(Token::new);
-        let mut batch =
-            Self { next_batch, rooms: Vec::new(), set_aside: Vec::new(), rooms_unreadable: false };
+        let mut batch = Self {
+            next_batch,
+            rooms: Vec::new(),
+            set_aside: Vec::new(),
+            rooms_unreadable: false,
+            to_device: Vec::new(),
+            published_keys: PublishedKeys::read(&answer),
+        };
+        for to_device in answer.all("to_device") {
+            batch.to_device.extend(read_to_device(to_device));
+        }
         for rooms in answer.all("rooms") {
             batch.read_rooms(rooms);
         }
@@ -134,6 +156,28 @@ impl SyncBatch {
             }
         }
     }
+}
+
+impl PublishedKeys {
+    fn read(answer: &Object<'_>) -> Option<Self> {
+        const ALGORITHM: &str = "signed_curve25519";
+        let counts = Object::read(answer.get("device_one_time_keys_count")?)?;
+        let one_time = counts.get(ALGORITHM).and_then(|count| count.parse().ok()).unwrap_or(0);
+        let unused = answer.get("device_unused_fallback_key_types");
+        let unused = unused.map(|types| serde_json::from_str::<Vec<String>>(types).unwrap_or_default());
+        let has_fallback = unused.is_none_or(|types| types.iter().any(|algorithm| algorithm == ALGORITHM));
+        Some(Self { one_time, has_fallback })
+    }
+}
+
+/// The events of the section `to_device`. What is no list of events is none.
+fn read_to_device(json: &str) -> Vec<String> {
+    let mut events = Vec::new();
+    if let Some(listed) = Object::read(json).and_then(|section| section.get("events")) {
+        // A list that is cut still gives its first events.
+        let _ = object::read_items(listed, |raw| events.push(raw.get().to_owned()));
+    }
+    events
 }
 
 impl RoomUpdate {

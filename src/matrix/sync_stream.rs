@@ -64,6 +64,8 @@ impl SyncStream {
             whole.rooms.extend(next.rooms);
             whole.set_aside.extend(next.set_aside);
             whole.rooms_unreadable |= next.rooms_unreadable;
+            whole.to_device.extend(next.to_device);
+            whole.published_keys = whole.published_keys.or(next.published_keys);
         }
         whole.next_batch = self.next_batch;
         Ok(whole)

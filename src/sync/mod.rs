@@ -4,6 +4,7 @@
 //! retries until one response is stored. Each try first checks for a `rollback` of the homeserver, then sends one
 //! request (`Follower::sync_once`). Two tasks run beside the loop: `state_check` and `removed_rooms`.
 
+pub(crate) mod own_device;
 mod past_membership;
 mod removed_rooms;
 mod rollback;
@@ -28,6 +29,8 @@ use crate::{
 
 /// How often the current state of every room is compared with the server's. It is also compared at start.
 const COMPARE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most responses of a single run.
+const MOST_RESPONSES: usize = 1000;
 /// A response that took at least this long ended a long poll, even if the requested timeout was longer.
 const UNHURRIED: Duration = Duration::from_secs(1);
 
@@ -66,6 +69,7 @@ pub(crate) async fn once(context: &Context, account: Account) -> Result<(), Erro
     let mut follower = Follower::new(context, account, Duration::ZERO);
     follower.mark_states_stale().await?;
     follower.sync_and_check_rooms().await?;
+    follower.receive_remaining_keys().await?;
     state_check::run(context).await
 }
 
@@ -89,6 +93,8 @@ struct Follower<'c> {
     timeout: Duration,
     rollback_check: RollbackCheck,
     pace: Pace,
+    /// Whether the last response had to-device events for the archive's own device.
+    has_brought_keys: bool,
     /// How often in a row the server has refused `since`.
     refusals: Backoff,
 }
@@ -96,7 +102,8 @@ struct Follower<'c> {
 impl<'c> Follower<'c> {
     fn new(context: &'c Context, account: Account, timeout: Duration) -> Self {
         let (rollback_check, pace) = (RollbackCheck::due(), Pace::default());
-        Self { context, account, timeout, rollback_check, pace, refusals: Backoff::default() }
+        let refusals = Backoff::default();
+        Self { context, account, timeout, rollback_check, pace, has_brought_keys: false, refusals }
     }
 
     /// Stores a response, then looks for rooms that it should have reported and did not.
@@ -105,6 +112,17 @@ impl<'c> Follower<'c> {
         let timeout = if candidates.is_empty() { self.timeout } else { Duration::ZERO };
         self.step(timeout).await?;
         removed_rooms::confirm(self.context, &candidates).await;
+        Ok(())
+    }
+
+    /// Requests again while responses bring keys: a homeserver gives at most 100 to-device events at once.
+    async fn receive_remaining_keys(&mut self) -> Result<(), Error> {
+        for _ in 0..MOST_RESPONSES {
+            if !std::mem::take(&mut self.has_brought_keys) || self.context.shutdown.is_cancelled() {
+                break;
+            }
+            self.step(Duration::ZERO).await?;
+        }
         Ok(())
     }
 
@@ -212,7 +230,7 @@ impl<'c> Follower<'c> {
 
     /// Makes one request and stores the response with the new `since`.
     async fn sync_once(&mut self, full_state: bool, timeout: Duration) -> Result<SyncStep, Error> {
-        let Self { context, account, .. } = &mut *self;
+        let Self { context, account, has_brought_keys, .. } = &mut *self;
         let rooms = wanted_rooms(context, account).await?;
         let full_state = full_state || wants_full_state(account, &rooms);
         if full_state && account.since.is_some() {
@@ -236,6 +254,8 @@ impl<'c> Follower<'c> {
             let before = context.live_events.fetch_add(outcome.event_count as u64, Ordering::Relaxed);
             context.progress.following(room_count, before + outcome.event_count as u64);
         }
+        *has_brought_keys = outcome.has_to_device_events;
+        own_device::keep_up(context, outcome.published_keys).await?;
         context.sync_is_current.store(true, Ordering::Relaxed);
         // The backward loop reads new walks from the database. This only wakes it.
         context.walks_opened.notify_one();

@@ -48,7 +48,7 @@ pub(super) async fn take_in(
         let ahead = answer.read_ahead(READ_AHEAD);
         let Some(()) = unless_outdated(context, account, ahead).await? else { return Ok(None) };
     }
-    let mut intake = context.writer.take_in(account, rooms, full);
+    let mut intake = context.writer.take_in(account, rooms, full, context.own_device.as_ref());
     let (mut stored_in, mut active) = (Duration::ZERO, Vec::new());
     let mut first = request.since.is_none().then(|| First::begin(context));
     loop {
@@ -86,6 +86,9 @@ pub(super) async fn take_in(
             context.write_slots.live(store).await?
         };
         context.messages_stored.notify_one();
+        if outcome.has_queued_sessions {
+            context.sessions_queued.notify_one();
+        }
         if !outcome.needs_full_state {
             note(&outcome, stored_in + start.elapsed());
             context.active_rooms.mark(active.iter().map(|room_id| &**room_id));

@@ -26,6 +26,9 @@ async def act(client, command):
         return {}
     if what == "sync":
         await client.sync(timeout=0, full_state=True)
+        # Devices that are new since then.
+        if client.should_query_keys:
+            await client.keys_query()
         return {}
     if what == "export":
         await client.export_keys(command["file"], command["passphrase"], count=1000)
@@ -51,7 +54,7 @@ async def main():
     await client.sync(timeout=0, full_state=True)
     if client.should_upload_keys:
         await client.keys_upload()
-    print("{}", flush=True)
+    print(json.dumps({"access_token": client.access_token}), flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         print(json.dumps(await act(client, json.loads(line))), flush=True)

@@ -24,6 +24,7 @@ pub(crate) struct Sender {
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
     _store: tempfile::TempDir,
+    access_token: String,
 }
 
 fn python() -> PathBuf {
@@ -57,9 +58,15 @@ impl Sender {
             .unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let stdout = BufReader::new(stdout).lines();
-        let mut sender = Self { _child: child, stdin, stdout, _store: store };
-        sender.answer().await;
+        let mut sender = Self { _child: child, stdin, stdout, _store: store, access_token: String::new() };
+        let token = sender.answer().await["access_token"].take();
+        token.as_str().unwrap().clone_into(&mut sender.access_token);
         sender
+    }
+
+    /// The access token of its device.
+    pub(crate) fn access_token(&self) -> &str {
+        &self.access_token
     }
 
     async fn answer(&mut self) -> Value {

@@ -206,7 +206,7 @@ async fn read(
     limit: i64,
 ) -> Result<Batch, Error> {
     let copies = sqlx::query!(
-        "select session_id, session_key, origin from archive.megolm_sessions
+        "select session_id, session_key, origin, senders from archive.megolm_sessions
          where room_id = $1 and session_id = any($2) order by session_id, first_index, key_sha256",
         room_id,
         session_ids
@@ -215,12 +215,12 @@ async fn read(
     .await?;
     let mut sessions: BTreeMap<String, Vec<SessionCopy>> = BTreeMap::new();
     for row in copies {
-        let copy = SessionCopy { key: row.session_key.into(), origin: row.origin };
+        let copy = SessionCopy { key: row.session_key.into(), origin: row.origin, senders: row.senders };
         sessions.entry(row.session_id).or_default().push(copy);
     }
     let events = sqlx::query_as!(
         EncryptedEvent,
-        r#"select e.event_id, archive.megolm_session(e.content) as "session_id!", e.content::text as "content!"
+        r#"select e.event_id, e.sender, archive.megolm_session(e.content) as "session_id!", e.content::text as "content!"
            from archive.events e
            where e.room_id = $1 and archive.megolm_session(e.content) = any($2)
              and e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null and e.content ? 'ciphertext'

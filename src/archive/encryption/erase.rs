@@ -24,7 +24,7 @@ pub(in crate::archive) async fn sessions_of_user(
     Ok(sessions.fetch_all(connection).await?)
 }
 
-/// Removes what the user's messages say. Returns how many rows that were.
+/// Removes what the user's messages say, and why the user withholds keys. Returns how many rows that were.
 pub(in crate::archive) async fn forget_user(
     connection: &mut PgConnection,
     room_id: &str,
@@ -36,7 +36,13 @@ pub(in crate::archive) async fn forget_user(
         room_id,
         user_id
     );
-    Ok(gone.execute(connection).await?.rows_affected())
+    let gone = gone.execute(&mut *connection).await?.rows_affected();
+    let reasons = sqlx::query!(
+        "delete from archive.withheld_sessions where room_id = $1 and sender = $2",
+        room_id,
+        user_id
+    );
+    Ok(gone + reasons.execute(connection).await?.rows_affected())
 }
 
 /// Removes those of these sessions that no event of the room names any more. Returns how many rows that were.

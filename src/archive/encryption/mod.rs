@@ -1,20 +1,25 @@
 //! Sessions of encrypted rooms, and what their messages say.
 //!
-//! Sessions come by [`Archive::import_sessions`]. Which messages are to be decrypted is in `archive.decryption_queue`:
+//! Sessions come by [`Archive::import_sessions`], and from other devices by `device::receive`. Which messages are to be decrypted is in `archive.decryption_queue`:
 //! new sessions and new messages queue their session. `daemon/decrypt.rs` empties the queue behind the writer; live
 //! messages are decrypted in the transaction that stores them, before listeners are told of them.
 
 pub(super) mod decrypt;
+pub(super) mod device;
 mod erase;
 mod sessions;
 
 pub(super) use self::erase::{erase_unneeded, forget_user, sessions_of_user};
-pub(crate) use self::{decrypt::QueuedSessions, sessions::ImportedSessions};
+pub(crate) use self::{
+    decrypt::QueuedSessions,
+    device::{OwnDevice, PublicKeys, wrong_device_key},
+    sessions::ImportedSessions,
+};
 
 use super::{Archive, Error, Writer, writer::lock_rooms};
 
 /// How much of the encrypted messages can be read.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct EncryptionStatus {
     /// Keys of sessions.
     pub(crate) session_keys: i64,
@@ -26,6 +31,10 @@ pub struct EncryptionStatus {
     pub(crate) encrypted: i64,
     /// Those of them that were decrypted.
     pub(crate) readable: i64,
+    /// The archive's own device, if it has one.
+    pub(crate) device_id: Option<String>,
+    /// How many of its one-time keys the homeserver had left when it last said so.
+    pub(crate) one_time_keys: Option<i64>,
 }
 
 impl EncryptionStatus {
@@ -48,7 +57,9 @@ impl Archive {
                       (select count(*) from archive.events e
                        where e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null
                          and e.content ? 'ciphertext') as "encrypted!",
-                      (select count(*) from archive.decrypted_events where state = 'ok') as "readable!""#
+                      (select count(*) from archive.decrypted_events where state = 'ok') as "readable!",
+                      (select device_id from archive.devices) as device_id,
+                      (select one_time_keys from archive.devices) as one_time_keys"#
         );
         Ok(status.fetch_one(&self.pool).await?)
     }

@@ -5,6 +5,8 @@
 //! depends on these parts until the last one is stored. If it is interrupted, the whole response is requested again,
 //! and storing a part twice changes nothing.
 
+use std::collections::BTreeSet;
+
 use sqlx::PgConnection;
 
 use super::{
@@ -18,7 +20,8 @@ use super::{
 };
 use crate::{
     archive::{
-        Account, Error, Writer, account,
+        Account, Error, OwnDevice, Writer, account,
+        encryption::device,
         event::quarantine,
         rollback_probe::Latest,
         room::{self, Room},
@@ -26,7 +29,7 @@ use crate::{
         writer::transaction::WriteTransaction,
     },
     config::Rooms,
-    matrix::{RoomUpdate, SyncBatch, Token},
+    matrix::{PublishedKeys, RoomUpdate, SyncBatch, Token},
 };
 
 /// The most rooms that are stored together.
@@ -43,6 +46,14 @@ pub struct SyncOutcome {
     pub(crate) event_count: usize,
     /// The number of rooms in the response.
     pub(crate) room_count: usize,
+    /// Whether it has to-device events for the archive's own device.
+    pub(crate) has_to_device_events: bool,
+    /// The number of keys that other devices have sent to the archive's own device.
+    pub(crate) key_count: usize,
+    /// Whether sessions were queued whose messages were stored before.
+    pub(crate) has_queued_sessions: bool,
+    /// What the homeserver has of the device's keys. `None`: it does not say.
+    pub(crate) published_keys: Option<PublishedKeys>,
 }
 
 /// A `/sync` response that is being stored. A response that is not the first is only committed by
@@ -53,6 +64,7 @@ pub struct Intake<'a> {
     account: &'a Account,
     rooms: &'a Rooms,
     full: bool,
+    own_device: Option<&'a OwnDevice>,
     /// The transaction of a later response, once a part was added.
     transaction: Option<WriteTransaction<'a>>,
     latest: Latest,
@@ -62,10 +74,26 @@ pub struct Intake<'a> {
 
 impl Writer {
     /// Begins to store a response. `account.since` must be the `since` of its request. `full`: the request had
-    /// `full_state`, or no `since`.
-    pub(crate) fn take_in<'a>(&'a self, account: &'a Account, rooms: &'a Rooms, full: bool) -> Intake<'a> {
+    /// `full_state`, or no `since`. `own_device`: the device whose to-device events are stored, too.
+    pub(crate) fn take_in<'a>(
+        &'a self,
+        account: &'a Account,
+        rooms: &'a Rooms,
+        full: bool,
+        own_device: Option<&'a OwnDevice>,
+    ) -> Intake<'a> {
         let (latest, afterwards, outcome) = Default::default();
-        Intake { writer: self, account, rooms, full, transaction: None, latest, afterwards, outcome }
+        Intake {
+            writer: self,
+            account,
+            rooms,
+            full,
+            own_device,
+            transaction: None,
+            latest,
+            afterwards,
+            outcome,
+        }
     }
 }
 
@@ -91,12 +119,29 @@ impl Intake<'_> {
             open_gaps_everywhere(&mut transaction, self.account, next_batch).await?;
         }
         quarantine::keep_roomless(&mut transaction, &batch.set_aside).await?;
+        self.receive_keys(&mut transaction, batch).await?;
         self.store(&mut transaction, &batch.rooms, next_batch).await?;
         if is_first {
             transaction.commit().await?;
         } else {
             self.transaction = Some(transaction);
         }
+        Ok(())
+    }
+
+    /// Stores the keys that other devices have sent. They come before the messages of the same response, which are then
+    /// decrypted at once.
+    async fn receive_keys(&mut self, connection: &mut PgConnection, batch: &SyncBatch) -> Result<(), Error> {
+        self.outcome.published_keys = batch.published_keys.or(self.outcome.published_keys);
+        let Some(own_device) = self.own_device.filter(|_| !batch.to_device.is_empty()) else { return Ok(()) };
+        self.outcome.has_to_device_events = true;
+        let rooms: BTreeSet<&str> = batch.rooms.iter().map(|room| room.room_id.as_str()).collect();
+        let rooms: Vec<&str> = rooms.into_iter().collect();
+        // Boxed because the future is large, and few responses have to-device events.
+        let receiving = device::receive(connection, own_device, &batch.to_device, &rooms);
+        let received = Box::pin(receiving).await?;
+        self.outcome.key_count += received.keys;
+        self.outcome.has_queued_sessions |= received.queued > 0;
         Ok(())
     }
 

@@ -8,12 +8,13 @@ const ROOM: &str = "!room:hs";
 fn copies(session: &GroupSession) -> Vec<SessionCopy> {
     let inbound = InboundGroupSession::new(&session.session_key(), SessionConfig::version_1());
     let key: SecretSlice<u8> = inbound.export_at_first_known_index().to_bytes().into();
-    vec![SessionCopy { key, origin: "file".to_owned() }]
+    vec![SessionCopy { key, origin: "file".to_owned(), senders: Vec::new() }]
 }
 
 fn event(session: &GroupSession, content: &str) -> EncryptedEvent {
     EncryptedEvent {
         event_id: "$e".to_owned(),
+        sender: "@alice:hs".to_owned(),
         session_id: session.session_id(),
         content: content.to_owned(),
     }
@@ -70,7 +71,7 @@ fn the_copy_that_decrypts_wins() {
     let [genuine] = copies(&session).try_into().unwrap();
     let mut forged = secrecy::ExposeSecret::expose_secret(&genuine.key).to_vec();
     forged[50] ^= 1;
-    let forged = SessionCopy { key: forged.into(), origin: "backup".to_owned() };
+    let forged = SessionCopy { key: forged.into(), origin: "backup".to_owned(), senders: Vec::new() };
     let plaintext = br#"{"type":"m","content":{},"room_id":"!room:hs"}"#;
     let content = format!(r#"{{"ciphertext":"{}"}}"#, session.encrypt(plaintext).to_base64());
     let with = |copies: Vec<SessionCopy>| decrypt_one(copies, event(&session, &content));

@@ -46,9 +46,14 @@ fn its_sessions_decrypt_what_they_have_encrypted() {
     let Messages { session_id, messages } = messages();
     let mut file = read(NIO, PASSPHRASE).unwrap();
     let later = file.sessions.pop().unwrap();
-    let copy = |session: &Session| SessionCopy { key: session.key(), origin: "file".to_owned() };
+    let copy = |session: &Session| SessionCopy {
+        key: session.key(),
+        origin: "file".to_owned(),
+        senders: Vec::new(),
+    };
     let event = |(n, ciphertext): (usize, &String)| EncryptedEvent {
         event_id: n.to_string(),
+        sender: "@alice:hs".to_owned(),
         session_id: session_id.clone(),
         content: format!(r#"{{"ciphertext":"{ciphertext}"}}"#),
     };

@@ -88,6 +88,9 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
         let (unread, all) = (status.encryption.undecryptable(), status.encryption.encrypted);
         facts.push((format!("{} of {} encrypted unreadable", thousands(unread), thousands(all)), "33"));
     }
+    if let Some(device_id) = &status.encryption.device_id {
+        facts.push((format!("keys come to device {}", crate::text::Printable(device_id)), ""));
+    }
     if let Some(lag) = status.encryption.oldest_s.filter(|lag| *lag >= SEARCH_LAGS) {
         facts.push((format!("decrypting {} behind", duration(whole(lag))), "33"));
     }
