@@ -24,7 +24,7 @@ comment on column archive.megolm_sessions.key_sha256 is 'SHA-256 of session_key.
 comment on column archive.megolm_sessions.session_key is 'A secret: the key in Olm''s session export format.';
 comment on column archive.megolm_sessions.sender_key is 'Curve25519 key of the sender''s device, as the origin claims it; no proof of who it was.';
 comment on column archive.megolm_sessions.sender_ed25519 is 'Ed25519 key of the sender''s device, as the origin claims it.';
-comment on column archive.megolm_sessions.origin is 'Where it is from. file: a key file, in which nothing is signed; backup and device: not used yet.';
+comment on column archive.megolm_sessions.origin is 'Where it is from. file: a key file; backup: the account''s key backup on the homeserver, in which nothing is signed; device: not used yet.';
 -- As with the content of events: samples of it would outlast its deletion.
 alter table archive.megolm_sessions
     alter column session_key set statistics 0,
@@ -54,7 +54,7 @@ comment on column archive.decrypted_events.room_id is 'Room.';
 comment on column archive.decrypted_events.event_id is 'The event, a row of archive.events.';
 comment on column archive.decrypted_events.session_id is 'The session that it names.';
 comment on column archive.decrypted_events.state is 'ok: decrypted; no key: the session is known from a later message on only; bad: it is not what it claims to be; redacted: it was decrypted and then redacted, so that its number stays taken.';
-comment on column archive.decrypted_events.trust is 'Where the session is from that decrypted it: file, backup or device. A file proves nothing about the sender.';
+comment on column archive.decrypted_events.trust is 'Where the session is from that decrypted it: file, backup or device. A file or a backup proves nothing about the sender.';
 comment on column archive.decrypted_events.type is 'Decrypted type, escaped as in archive.events; null: not kept (encryption.keep_plaintext).';
 comment on column archive.decrypted_events.reason is 'Why it cannot be read, in words.';
 comment on column archive.decrypted_events.content is 'Decrypted content, without m.relates_to: relations count as they stand in the clear. Where raw is set, a copy with what jsonb cannot hold replaced.';

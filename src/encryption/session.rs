@@ -13,12 +13,14 @@ pub(super) const ALGORITHM: &str = "m.megolm.v1.aes-sha2";
 /// The longest id, in bytes. A session's id has 43.
 const LONGEST_ID: usize = 255;
 
-/// Where a session is from. The column `origin` also admits `backup` and `device`, for the server-side key backup and
-/// the keys that other devices send.
+/// Where a session is from. The column `origin` also admits `device`, for the keys that other devices
+/// send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A key file. It is not signed: nothing in it proves who has made a session.
     File,
+    /// The account's server-side key backup. Nothing in it is signed either.
+    Backup,
 }
 
 impl Origin {
@@ -26,6 +28,7 @@ impl Origin {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::File => "file",
+            Self::Backup => "backup",
         }
     }
 }
@@ -52,12 +55,15 @@ impl fmt::Debug for Session {
     }
 }
 
-/// One entry of a key file (specification, "Key export format").
+/// One entry of a key file (specification, "Key export format"). In a key backup, the ids stand outside of what is
+/// encrypted.
 #[derive(serde::Deserialize)]
 pub(super) struct Entry {
     algorithm: String,
-    room_id: String,
-    session_id: String,
+    #[serde(default)]
+    pub(super) room_id: String,
+    #[serde(default)]
+    pub(super) session_id: String,
     session_key: secrecy::SecretString,
     sender_key: Option<String>,
     #[serde(default)]

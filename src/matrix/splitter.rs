@@ -11,6 +11,10 @@ const PORTION: usize = 1 << 20;
 const ROOM_CAP: usize = 256 << 20;
 /// The largest other value that is kept, in bytes.
 const FIELD_CAP: usize = 1 << 20;
+/// In a key backup, a part ends after this many bytes: some 250 sessions.
+const BACKUP_PORTION: usize = 256 << 10;
+/// The most bytes of the sessions of one room in a key backup: some 20,000 sessions.
+const BACKUP_ROOM_CAP: usize = 16 << 20;
 /// Replaces a room that is too large. It is not an object, so the room counts as unreadable.
 const TOO_LARGE: &[u8] = b"false";
 
@@ -83,11 +87,18 @@ pub(super) struct Splitter {
     room_cap: usize,
     portion_from: usize,
     too_large: Vec<String>,
+    /// Whether every member of `rooms` is a section: in a key backup it is a room.
+    any_section: bool,
 }
 
 impl Splitter {
     pub(super) fn new() -> Self {
         Self::with_sizes(PORTION, ROOM_CAP)
+    }
+
+    /// For a response to `GET /room_keys/keys`, whose parts are rooms with their sessions.
+    pub(super) fn for_key_backup() -> Self {
+        Self { any_section: true, ..Self::with_sizes(BACKUP_PORTION, BACKUP_ROOM_CAP) }
     }
 
     fn with_sizes(portion_from: usize, room_cap: usize) -> Self {
@@ -103,6 +114,7 @@ impl Splitter {
             room_cap,
             portion_from,
             too_large: Vec::new(),
+            any_section: false,
         }
     }
 
@@ -178,7 +190,7 @@ impl Splitter {
         let is_object = first == b'{';
         match self.level {
             Level::Answer if name == b"\"rooms\"" && is_object => self.enter(Level::Rooms),
-            Level::Rooms if is_object && is_section(name) => {
+            Level::Rooms if is_object && (self.any_section || is_section(name)) => {
                 self.section.clone_from(&self.name);
                 self.enter(Level::Section);
             }
@@ -188,7 +200,7 @@ impl Splitter {
             }
             Level::Section => self.keep_value(),
             Level::Answer if name == b"\"rooms\"" => self.keep_value(),
-            Level::Rooms if is_section(name) => self.keep_value(),
+            Level::Rooms if self.any_section || is_section(name) => self.keep_value(),
             Level::Answer | Level::Rooms => self.state = within(Kept::Not),
         }
     }
