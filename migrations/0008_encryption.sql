@@ -92,12 +92,18 @@ comment on index archive.decryption_queue_order is 'What is next: the session wi
 
 create table archive.encryption_settings (
     single_row boolean primary key default true check (single_row),
-    keep_plaintext boolean not null default true
+    keep_plaintext boolean not null default true,
+    backup_version text,
+    backup_etag text,
+    backup_read_at timestamptz
 );
 insert into archive.encryption_settings default values;
 comment on table archive.encryption_settings is 'One row: settings that the plaintexts in the archive follow.';
 comment on column archive.encryption_settings.single_row is 'Always true.';
 comment on column archive.encryption_settings.keep_plaintext is 'encryption.keep_plaintext, as of the last start of the daemon.';
+comment on column archive.encryption_settings.backup_version is 'Version of the account''s key backup that was last read to its end; null: none was.';
+comment on column archive.encryption_settings.backup_etag is 'Its etag then. A backup with the same is not read again.';
+comment on column archive.encryption_settings.backup_read_at is 'When it was read.';
 
 -- The archive's own device, which other devices send keys to. What is secret is encrypted with a key that is not in the
 -- database.

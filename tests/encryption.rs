@@ -1,6 +1,8 @@
 //! Encrypted rooms, on a real Synapse with a real client as the sender.
 
+mod backup;
 mod device;
+mod element;
 mod faults;
 mod reads;
 mod sender;

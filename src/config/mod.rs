@@ -164,6 +164,8 @@ pub(crate) struct Encryption {
     pub(crate) key_files: Vec<PathBuf>,
     /// Their passphrase. It is there if there are files.
     pub(crate) passphrase: Option<SecretSource>,
+    /// The recovery key, or the passphrase of secret storage. `None`: the server-side key backup is not read.
+    pub(crate) recovery_key: Option<SecretSource>,
     /// Whether what was decrypted is stored.
     pub(crate) keep_plaintext: bool,
     /// Whether the device of the token publishes keys and receives those of rooms.

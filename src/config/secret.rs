@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Password,
     /// Any characters except control characters.
     Passphrase,
+    /// A recovery key, which may have spaces, or the passphrase of secret storage.
+    RecoveryKey,
     /// A connection string, which is checked further when it is parsed.
     DatabaseUrl,
 }
@@ -34,6 +36,7 @@ impl Kind {
             Self::AccessToken => "access token",
             Self::Password => "password",
             Self::Passphrase => "passphrase",
+            Self::RecoveryKey => "recovery key",
             Self::DatabaseUrl => "database URL",
         }
     }
@@ -41,7 +44,7 @@ impl Kind {
     fn allows(self, c: char) -> bool {
         match self {
             Self::AccessToken => c.is_ascii_graphic(),
-            Self::Password | Self::Passphrase | Self::DatabaseUrl => !c.is_control(),
+            Self::Password | Self::Passphrase | Self::RecoveryKey | Self::DatabaseUrl => !c.is_control(),
         }
     }
 }

@@ -134,13 +134,20 @@ pub(super) struct EvidenceSettings {
 pub(super) struct EncryptionSettings {
     pub(super) key_files: Vec<String>,
     pub(super) passphrase_file: Option<String>,
+    pub(super) recovery_key_file: Option<String>,
     pub(super) keep_plaintext: bool,
     pub(super) device: bool,
 }
 
 impl Default for EncryptionSettings {
     fn default() -> Self {
-        Self { key_files: Vec::new(), passphrase_file: None, keep_plaintext: true, device: false }
+        Self {
+            key_files: Vec::new(),
+            passphrase_file: None,
+            recovery_key_file: None,
+            keep_plaintext: true,
+            device: false,
+        }
     }
 }
 

@@ -307,7 +307,11 @@ impl Check<'_> {
         let key_files = set.key_files.iter().map(|text| self.path(FILES, text));
         let passphrase =
             set.passphrase_file.map(|path| self.secret_file(Kind::Passphrase, PASSPHRASE, &path));
+        let recovery_key = set
+            .recovery_key_file
+            .map(|path| self.secret_file(Kind::RecoveryKey, "encryption.recovery_key_file", &path));
         Ok(Encryption {
+            recovery_key: recovery_key.transpose()?,
             key_files: key_files.collect::<Result<_, _>>()?,
             passphrase: passphrase.transpose()?,
             keep_plaintext: set.keep_plaintext,

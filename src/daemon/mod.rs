@@ -7,6 +7,7 @@
 mod decrypt;
 mod fill_search;
 mod forget_retained;
+mod key_backup;
 mod no_archive;
 mod stalled;
 mod store;
@@ -68,6 +69,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let work = async |context: Arc<Context>, account: Account| {
+        let user_id = account.user_id.clone();
         // If one loop fails, it cancels the other, which first finishes its transaction.
         let sync_finished = CancellationToken::new();
         let forward = async {
@@ -104,9 +106,17 @@ pub async fn run(
             loops_ended.cancel();
             forward.and(backward).and(swept)
         };
+        let backup_read = CancellationToken::new();
+        let backup = async {
+            key_backup::follow(&context, &user_id).await;
+            backup_read.cancel();
+        };
         let all_decrypted = CancellationToken::new();
         let decryption = async {
-            let decrypted = Box::pin(decrypt::decrypt(&context, loops_ended.cancelled())).await;
+            let all_there = async {
+                tokio::join!(loops_ended.cancelled(), backup_read.cancelled());
+            };
+            let decrypted = Box::pin(decrypt::decrypt(&context, all_there)).await;
             all_decrypted.cancel();
             decrypted.inspect_err(|_| context.shutdown.cancel())
         };
@@ -122,8 +132,13 @@ pub async fn run(
             verified.inspect_err(|_| context.shutdown.cancel())
         };
         // Boxed because the futures are large.
-        let (loops, decryption, search, proof) =
-            tokio::join!(Box::pin(loops), Box::pin(decryption), Box::pin(search), Box::pin(proof));
+        let (loops, (), decryption, search, proof) = tokio::join!(
+            Box::pin(loops),
+            Box::pin(backup),
+            Box::pin(decryption),
+            Box::pin(search),
+            Box::pin(proof)
+        );
         loops.and(decryption).and(search).and(proof)?;
         if once && !context.shutdown.is_cancelled() {
             Stalled::must_be_none(context.writer.archive()).await?;

@@ -31,9 +31,10 @@ const MAC: usize = 32;
 /// The largest file in bytes. A session takes some 700.
 const LONGEST: u64 = 64 << 20;
 /// The most rounds of PBKDF2. Clients write 100,000 to 500,000. Ten million take several seconds.
-const MOST_ROUNDS: u32 = 10_000_000;
+pub(super) const MOST_ROUNDS: u32 = 10_000_000;
 
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+/// Base64 with or without padding.
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );

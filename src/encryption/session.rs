@@ -73,12 +73,15 @@ impl fmt::Debug for Session {
     }
 }
 
-/// One entry of a key file (specification, "Key export format").
+/// One entry of a key file (specification, "Key export format"). In a key backup, the ids stand outside of what is
+/// encrypted.
 #[derive(serde::Deserialize)]
 pub(super) struct Entry {
     algorithm: String,
-    room_id: String,
-    session_id: String,
+    #[serde(default)]
+    pub(super) room_id: String,
+    #[serde(default)]
+    pub(super) session_id: String,
     session_key: SecretString,
     sender_key: Option<String>,
     #[serde(default)]

@@ -32,7 +32,7 @@ pub(super) const STATE_CAP: usize = 512 << 20;
 /// A homeserver and an account on it. Each method makes one request and never retries.
 #[derive(Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    pub(super) http: reqwest::Client,
     base: Url,
     token: RwLock<Option<SecretString>>,
 }
@@ -307,7 +307,7 @@ impl Client {
         send(what, self.authorized(request), deadline, cap).await
     }
 
-    fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+    pub(super) fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         let token = self.token.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         match token {
             Some(token) => request.bearer_auth(token.expose_secret()),
@@ -335,7 +335,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| Error::malformed(WHAT, &error))
     }
 
-    fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Error> {
+    pub(super) fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Error> {
         self.url_under("client", path, query)
     }
 

@@ -14,6 +14,10 @@ const FIELD_CAP: usize = 16 << 20;
 /// Members of the response itself that are kept, with their quotes.
 const KEPT_MEMBERS: [&[u8]; 3] =
     [b"\"to_device\"", b"\"device_one_time_keys_count\"", b"\"device_unused_fallback_key_types\""];
+/// In a key backup, a part ends after this many bytes: some 250 sessions.
+const BACKUP_PORTION: usize = 256 << 10;
+/// The most bytes of a session in a key backup, which takes some 1,000.
+const SESSION_CAP: usize = 64 << 10;
 /// Replaces a room that is too large. It is not an object, so the room counts as unreadable.
 const TOO_LARGE: &[u8] = b"false";
 
@@ -22,8 +26,10 @@ const TOO_LARGE: &[u8] = b"false";
 enum Level {
     Answer,
     Rooms,
-    /// `join`, `leave`, `invite` or `knock`.
+    /// `join`, `leave`, `invite` or `knock`. In a key backup: a room.
     Section,
+    /// `sessions` of a room of a key backup.
+    Sessions,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,11 +92,18 @@ pub(super) struct Splitter {
     room_cap: usize,
     portion_from: usize,
     too_large: Vec<String>,
+    /// Whether it is a key backup, whose `rooms` are rooms with sessions.
+    is_key_backup: bool,
 }
 
 impl Splitter {
     pub(super) fn new() -> Self {
         Self::with_sizes(PORTION, ROOM_CAP)
+    }
+
+    /// For a response to `GET /room_keys/keys`, whose parts have some sessions of some rooms.
+    pub(super) fn for_key_backup() -> Self {
+        Self { is_key_backup: true, ..Self::with_sizes(BACKUP_PORTION, SESSION_CAP) }
     }
 
     fn with_sizes(portion_from: usize, room_cap: usize) -> Self {
@@ -106,6 +119,7 @@ impl Splitter {
             room_cap,
             portion_from,
             too_large: Vec::new(),
+            is_key_backup: false,
         }
     }
 
@@ -181,17 +195,21 @@ impl Splitter {
         let is_object = first == b'{';
         match self.level {
             Level::Answer if name == b"\"rooms\"" && is_object => self.enter(Level::Rooms),
-            Level::Rooms if is_object && is_section(name) => {
+            Level::Rooms if is_object && (self.is_key_backup || is_section(name)) => {
                 self.section.clone_from(&self.name);
                 self.enter(Level::Section);
+            }
+            Level::Section if self.is_key_backup && is_object && name == b"\"sessions\"" => {
+                self.enter(Level::Sessions);
             }
             Level::Answer if name == b"\"next_batch\"" => {
                 self.next_batch.clear();
                 self.state = within(Kept::AsToken);
             }
-            Level::Section => self.keep_value(),
+            Level::Section if self.is_key_backup => self.state = within(Kept::Not),
+            Level::Section | Level::Sessions => self.keep_value(),
             Level::Answer if name == b"\"rooms\"" || KEPT_MEMBERS.contains(&name) => self.keep_value(),
-            Level::Rooms if is_section(name) => self.keep_value(),
+            Level::Rooms if !self.is_key_backup && is_section(name) => self.keep_value(),
             Level::Answer | Level::Rooms => self.state = within(Kept::Not),
         }
     }
@@ -203,10 +221,15 @@ impl Splitter {
 
     fn leave(&mut self) {
         (self.level, self.state) = match self.level {
+            Level::Sessions => (Level::Section, State::Comma),
             Level::Section => (Level::Rooms, State::Comma),
             Level::Rooms => (Level::Answer, State::Comma),
             Level::Answer => (Level::Answer, State::End),
         };
+        if self.open == Some(Level::Sessions) && self.level == Level::Section {
+            self.portion.push(b'}');
+            self.open = Some(Level::Section);
+        }
         if self.open == Some(Level::Section) && self.level == Level::Rooms {
             self.portion.push(b'}');
             self.open = Some(Level::Rooms);
@@ -228,11 +251,17 @@ impl Splitter {
             self.portion.extend_from_slice(b"\"rooms\":{");
             self.open = Some(Level::Rooms);
         }
-        if self.open == Some(Level::Rooms) && self.level == Level::Section {
+        let is_within = matches!(self.level, Level::Section | Level::Sessions);
+        if self.open == Some(Level::Rooms) && is_within {
             self.separate();
             self.portion.extend_from_slice(&self.section);
             self.portion.extend_from_slice(b":{");
             self.open = Some(Level::Section);
+        }
+        if self.open == Some(Level::Section) && self.level == Level::Sessions {
+            self.separate();
+            self.portion.extend_from_slice(b"\"sessions\":{");
+            self.open = Some(Level::Sessions);
         }
         self.separate();
         self.portion.extend_from_slice(&self.name);
@@ -253,7 +282,8 @@ impl Splitter {
             return Err(malformed("a value is missing"));
         }
         let (part, rest) = bytes.split_at(read);
-        let cap = if self.level == Level::Section { self.room_cap } else { FIELD_CAP };
+        let is_split = matches!(self.level, Level::Section | Level::Sessions);
+        let cap = if is_split { self.room_cap } else { FIELD_CAP };
         let fits = value.len <= cap;
         match value.kept {
             Kept::InPortion if fits => self.portion.extend_from_slice(part),
@@ -266,7 +296,7 @@ impl Splitter {
             value.kept = Kept::Not;
         }
         self.state = if is_whole { State::Comma } else { State::Within(value) };
-        if is_whole && self.level == Level::Section && self.portion.len() >= self.portion_from {
+        if is_whole && is_split && self.portion.len() >= self.portion_from {
             self.make_ready();
         }
         Ok(rest)
@@ -292,6 +322,7 @@ impl Splitter {
             Some(Level::Answer) => b"}",
             Some(Level::Rooms) => b"}}",
             Some(Level::Section) => b"}}}",
+            Some(Level::Sessions) => b"}}}}",
         };
         portion.extend_from_slice(closing);
         self.ready.push(portion);

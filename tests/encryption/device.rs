@@ -10,14 +10,14 @@ use crate::support::random;
 
 impl Encrypted {
     /// With a device of its own, whose keys were published.
-    async fn with_device() -> Self {
+    pub(super) async fn with_device() -> Self {
         let mut stage = Self::new().await.set("BACKSCROLL_ENCRYPTION__DEVICE", "true");
         stage.backscroll.once().await;
         stage.sender.sync().await;
         stage
     }
 
-    fn set(self, name: &str, value: &str) -> Self {
+    pub(super) fn set(self, name: &str, value: &str) -> Self {
         Self { backscroll: self.backscroll.set(name, value), ..self }
     }
 
@@ -25,7 +25,7 @@ impl Encrypted {
         self.database.rows("select distinct trust from messages where trust is not null").await
     }
 
-    async fn device_id(&self) -> String {
+    pub(super) async fn device_id(&self) -> String {
         self.database.value("select device_id from archive.devices").await
     }
 

@@ -48,19 +48,36 @@ impl Sender {
     pub(crate) async fn start(synapse: &Synapse, user: &User) -> Self {
         let store = tempfile::tempdir().unwrap();
         let name = user.user_id.trim_start_matches('@').split(':').next().unwrap();
-        let mut child = Command::new(python())
-            .args([PROGRAM, synapse.url(), &user.user_id, name])
-            .arg(store.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(python());
+        command.args([PROGRAM, synapse.url(), &user.user_id, name]).arg(store.path());
+        Self::run(command, store).await
+    }
+
+    /// A client on matrix-sdk instead, as Element is.
+    pub(crate) async fn start_matrix_sdk(synapse: &Synapse, user: &User) -> Self {
+        let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache =
+            cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache"))).unwrap_or_default();
+        let program = cache.join("backscroll/matrix-sdk/debug/encryption-matrix-sdk");
+        assert!(
+            program.exists(),
+            "this test needs {}: run ./deploy/matrix-sdk.sh install",
+            program.display()
+        );
+        let name = user.user_id.trim_start_matches('@').split(':').next().unwrap();
+        let mut command = Command::new(program);
+        command.args([synapse.url(), &user.user_id, name]);
+        Self::run(command, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn run(mut command: Command, store: tempfile::TempDir) -> Self {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let stdout = BufReader::new(stdout).lines();
         let mut sender = Self { _child: child, stdin, stdout, _store: store, access_token: String::new() };
         let token = sender.answer().await["access_token"].take();
-        token.as_str().unwrap().clone_into(&mut sender.access_token);
+        token.as_str().unwrap_or_default().clone_into(&mut sender.access_token);
         sender
     }
 
@@ -111,6 +128,21 @@ impl Sender {
     /// Exports all its sessions.
     pub(crate) async fn export(&mut self, file: &Path) {
         self.call(json!({ "do": "export", "file": file, "passphrase": PASSPHRASE })).await;
+    }
+
+    /// Sets up cross-signing, secret storage and a key backup. Returns the recovery key. Only of matrix-sdk.
+    pub(crate) async fn set_up_recovery(&mut self) -> String {
+        self.call(json!({ "do": "recovery" })).await["recovery_key"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until all its sessions are in the backup. Only of matrix-sdk.
+    pub(crate) async fn back_up(&mut self) {
+        self.call(json!({ "do": "backup" })).await;
+    }
+
+    /// What the homeserver says of a device. Only of matrix-sdk.
+    pub(crate) async fn device(&mut self, user: &User, device: &str) -> Value {
+        self.call(json!({ "do": "device", "user": user.user_id, "device": device })).await
     }
 
     /// The texts of a room as this client reads them.

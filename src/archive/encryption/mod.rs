@@ -65,7 +65,30 @@ impl Archive {
     }
 }
 
+impl Archive {
+    /// The version and etag of the key backup that was last read to its end.
+    pub(crate) async fn read_backup(&self) -> Result<Option<(String, String)>, Error> {
+        let read = sqlx::query!("select backup_version, backup_etag from archive.encryption_settings");
+        let read = read.fetch_one(&self.pool).await?;
+        Ok(read.backup_version.zip(read.backup_etag))
+    }
+}
+
 impl Writer {
+    /// Notes that a key backup was read to its end.
+    pub(crate) async fn note_backup(&self, version: &str, etag: &str) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        sqlx::query!(
+            "update archive.encryption_settings
+             set backup_version = $1, backup_etag = $2, backup_read_at = now()",
+            version,
+            etag
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await
+    }
+
     /// Applies `encryption.keep_plaintext` to what is stored. Returns whether it has changed.
     pub(crate) async fn keep_plaintext(&self, wanted: bool) -> Result<bool, Error> {
         let mut transaction = self.begin().await?;
