@@ -318,7 +318,7 @@ impl Check<'_> {
             device: set.device,
             device_key: self
                 .environment
-                .credential("encryption.device_key")
+                .credential("device_key")
                 .map(|path| SecretSource::credential(Kind::Passphrase, path)),
         })
     }

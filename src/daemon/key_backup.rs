@@ -22,8 +22,8 @@ use crate::{
     matrix::BackupVersion,
 };
 
-/// How often it is looked whether the backup has changed.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How often it is looked whether the backup has changed: what it brings is to be readable within a minute.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// A backup that took long to read is not read again before this many times as long.
 const REST: u32 = 10;
 /// The only algorithm of a key backup.
@@ -66,9 +66,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the backup if it has changed. Errors are in words without any secret.
+    /// Reads the backup if it has changed, and signs the archive's own device. Errors are in words without any secret.
     async fn look(&mut self) -> Result<(), String> {
-        self.sign_device().await?;
+        let read = self.read_changed().await;
+        // What one of the two cannot do does not keep the other one from it.
+        let signed = self.sign_device().await;
+        read.and(signed)
+    }
+
+    async fn read_changed(&mut self) -> Result<(), String> {
         let version = self.context.client.backup_version().await;
         let Some(version) = version.map_err(request_failed)? else {
             self.opened = None;
@@ -242,7 +248,7 @@ impl Reader<'_> {
     /// Says a problem once.
     fn warn(&mut self, problem: String) {
         if self.said.as_ref() != Some(&problem) {
-            tracing::warn!("the key backup was not read; it is looked at again every minute: {problem}");
+            tracing::warn!("the recovery key was not used; trying again soon: {problem}");
             self.said = Some(problem);
         }
     }

@@ -17,6 +17,8 @@ pub(super) const OLM: &str = "m.olm.v1.curve25519-aes-sha2";
 
 /// How many one-time keys the homeserver is to have. Each new sender's device takes one.
 const ONE_TIME_KEYS: u64 = 50;
+/// With this many or fewer, new ones are made.
+pub(crate) const FEW_ONE_TIME_KEYS: u64 = ONE_TIME_KEYS / 2;
 
 /// The key that encrypts the device's keys and its Olm sessions in the database. It is not in the database.
 pub(crate) struct DeviceKey(SecretBox<[u8; 32]>);
@@ -114,7 +116,7 @@ impl Device {
     pub(crate) fn replenish(&mut self, on_server: u64, has_fallback: bool) -> bool {
         let unpublished = self.account.one_time_keys().len() as u64;
         let available = on_server.saturating_add(unpublished);
-        if available <= ONE_TIME_KEYS / 2 {
+        if available <= FEW_ONE_TIME_KEYS {
             let lacking = ONE_TIME_KEYS - available;
             self.account.generate_one_time_keys(usize::try_from(lacking).unwrap_or_default());
         }

@@ -14,7 +14,7 @@ mod session;
 
 pub(crate) use self::{
     backup::{AuthData, BackupKey, BackupPortion},
-    device::{Device, DeviceKey},
+    device::{Device, DeviceKey, FEW_ONE_TIME_KEYS},
     event::{Batch, Decryption, EncryptedEvent, Plaintext, SessionCopy},
     key_file::{Error as KeyFileError, KeyFile},
     olm::{Brought, OlmSession, OlmSessions, ToDeviceEvent, Withheld},

@@ -15,7 +15,7 @@ use crate::{
     archive::{self, Account, OwnDevice, PublicKeys, Writer, wrong_device_key},
     config::Config,
     context::{Context, RetryPolicy},
-    encryption::DeviceKey,
+    encryption::{DeviceKey, FEW_ONE_TIME_KEYS},
     matrix::{self, Identity, PublishedKeys},
 };
 
@@ -83,6 +83,9 @@ pub(crate) async fn open(
 pub(super) async fn keep_up(context: &Context, published: Option<PublishedKeys>) -> Result<(), Error> {
     let (Some(own), Some(published)) = (&context.own_device, published) else { return Ok(()) };
     context.writer.note_one_time_keys(published.one_time).await?;
+    if published.one_time > FEW_ONE_TIME_KEYS && published.has_fallback {
+        return Ok(());
+    }
     match publish(&context.client, &context.writer, own, published).await {
         Err(Error::Matrix(error)) => {
             tracing::warn!(%error, "failed to publish one-time keys; the next response to /sync tries again");
@@ -135,7 +138,7 @@ fn device_key(config: &Config, exists: bool) -> Result<DeviceKey, Error> {
     let text = text.map_err(|error| {
         refused(&format!(
             "its key cannot be kept in {}: {error}; let data_dir be a directory that lasts and that Backscroll may write, or \
-             give it the credential `encryption.device_key`",
+             give it the credential `device_key`",
             path.display()
         ))
     })?;

@@ -237,7 +237,7 @@ async fn load(connection: &mut PgConnection, own: &OwnDevice) -> Result<(Device,
 pub(crate) fn wrong_device_key() -> Error {
     Error::Device(
         "its keys in the database were encrypted with another key than the one that is configured; restore that key \
-         (`device.key` in data_dir, or the credential `encryption.device_key`), or give Backscroll an access token of a new \
+         (`device.key` in data_dir, or the credential `device_key`), or give Backscroll an access token of a new \
          device (`backscroll login`), which then gets keys of its own"
             .to_owned(),
     )
