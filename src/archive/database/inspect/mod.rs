@@ -20,9 +20,9 @@ use crate::archive::{Archive, Error, WideRole, lease::Backend};
 
 pub(crate) use self::connections::{ConnectionLimit, FEWEST_CONNECTIONS, Limited};
 
-/// The advisory lock that a running daemon of an earlier version holds.
 /// The first migration.
 const FIRST: i64 = 1;
+/// The advisory lock that a running daemon of an earlier version holds.
 const EARLIER_LOCK: i64 = 0x6261_636b_7363_726f;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How often, and how soon, it is inspected again if others use too many connections.
