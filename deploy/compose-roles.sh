@@ -1,7 +1,7 @@
 #!/bin/bash
 # The service `roles` of docker-compose.yml, in the image of PostgreSQL: sees to it that the database has
-# Backscroll's owner and writer, and that each has a password of its own, which nobody has to know. May run any
-# number of times.
+# Backscroll's owner and writer, and that each has a password of its own, which nobody has to know. Gives
+# Backscroll its data directory. May run any number of times.
 set -euo pipefail
 
 # Only this container's root and the server's account may become the superuser: see deploy/pg_hba.conf.
@@ -37,4 +37,9 @@ for role in owner writer; do
     chown 65532:65532 "/$role/new"
     mv "/$role/new" "/$role/url"
 done
+# Backscroll's data_dir. A new volume is root's.
+if [ "$(stat --format %u /data)" = 0 ]; then
+    chmod 700 /data
+    chown 65532:65532 /data
+fi
 echo "The roles are in place."

@@ -56,7 +56,8 @@ cd "$work"
 sed -i "s/^    image: backscroll$/    image: $project/" docker-compose.yml
 grep -q "image: $project$" docker-compose.yml || die "docker-compose.yml does not call the image backscroll"
 mkdir -m 700 secrets
-printf '%s\n' BACKSCROLL_HOMESERVER__URL=http://synapse:8008 BACKSCROLL_HOMESERVER__ALLOW_INSECURE_HTTP=true >.env
+printf '%s\n' BACKSCROLL_HOMESERVER__URL=http://synapse:8008 BACKSCROLL_HOMESERVER__ALLOW_INSECURE_HTTP=true \
+    BACKSCROLL_ENCRYPTION__DEVICE=true >.env
 
 # A service's container, running or not: `compose ps` shows stopped ones by default in version 1 only.
 id() {
@@ -93,6 +94,10 @@ quietly "${compose[@]}" up --detach
 until_is "300 300" messages
 until_is 1 complete
 say "the room is archived"
+
+device=$(sql "select device_id from archive.devices where is_published")
+[ -n "$device" ] || die "Backscroll's device has not published its keys"
+say "Backscroll has a device of its own, $device"
 
 until_is healthy state backscroll State.Health.Status
 say "the engine finds Backscroll healthy"
@@ -169,4 +174,5 @@ until_is "530 530" messages
 until_is healthy state synapse State.Health.Status
 say_in_room again 1
 until_is "531 531" messages
-say "the project was taken down and up again: nothing is lost, nothing twice"
+until_is "$device" sql "select device_id from archive.devices where is_published"
+say "the project was taken down and up again: nothing is lost, nothing twice, and the device is the same"

@@ -95,7 +95,8 @@ create table archive.encryption_settings (
     keep_plaintext boolean not null default true,
     backup_version text,
     backup_etag text,
-    backup_read_at timestamptz
+    backup_read_at timestamptz,
+    backup_problem text
 );
 insert into archive.encryption_settings default values;
 comment on table archive.encryption_settings is 'One row: settings that the plaintexts in the archive follow.';
@@ -104,6 +105,7 @@ comment on column archive.encryption_settings.keep_plaintext is 'encryption.keep
 comment on column archive.encryption_settings.backup_version is 'Version of the account''s key backup that was last read to its end; null: none was.';
 comment on column archive.encryption_settings.backup_etag is 'Its etag then. A backup with the same is not read again.';
 comment on column archive.encryption_settings.backup_read_at is 'When it was read.';
+comment on column archive.encryption_settings.backup_problem is 'Why the key backup could not be read when that was last tried; null: it could, or none is to be read.';
 
 -- The archive's own device, which other devices send keys to. What is secret is encrypted with a key that is not in the
 -- database.

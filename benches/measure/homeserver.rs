@@ -29,14 +29,14 @@ const PAGE: u32 = 1000;
 const ARCHIVE: &str = "archive";
 
 /// A Synapse of `deploy/synapse.sh`; stopped with the value, its data gone.
-struct Synapse {
+pub(crate) struct Synapse {
     directory: tempfile::TempDir,
     http: reqwest::Client,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Synapse {
-    fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start() -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("backscroll-bench-").tempdir_in("/var/tmp")?;
         let started = Command::new(script()).arg("start").arg(directory.path()).output()?;
         anyhow::ensure!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
@@ -53,10 +53,26 @@ impl Synapse {
     }
 
     /// Calls as the user that everybody in here is: through the application service, which no limit holds back.
-    async fn call(&self, method: reqwest::Method, path: &str, body: Value) -> anyhow::Result<Value> {
+    pub(crate) async fn call(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Value,
+    ) -> anyhow::Result<Value> {
+        self.call_with(method, path, "", body).await
+    }
+
+    /// The same with more of a query: `&name=value`.
+    pub(crate) async fn call_with(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        query: &str,
+        body: Value,
+    ) -> anyhow::Result<Value> {
         let token = std::fs::read_to_string(self.directory.path().join("as_token"))?;
         let user = if path == "register" { String::new() } else { format!("?user_id=@{ARCHIVE}:localhost") };
-        let url = format!("{}/_matrix/client/v3/{path}{user}", self.url);
+        let url = format!("{}/_matrix/client/v3/{path}{user}{query}", self.url);
         let request = self.http.request(method, url).bearer_auth(token.trim()).body(body.to_string());
         let answer: Value = serde_json::from_slice(&request.send().await?.bytes().await?)?;
         anyhow::ensure!(answer.get("errcode").is_none(), "{path}: {answer}");
@@ -64,7 +80,7 @@ impl Synapse {
     }
 
     /// Registers the account and returns its token.
-    async fn register(&self) -> anyhow::Result<String> {
+    pub(crate) async fn register(&self) -> anyhow::Result<String> {
         let body = json!({ "type": "m.login.application_service", "username": ARCHIVE });
         let answer = self.call(reqwest::Method::POST, "register", body).await?;
         Ok(answer["access_token"].as_str().context("a token")?.to_owned())

@@ -4,6 +4,7 @@
 mod archiver;
 mod data;
 mod database;
+mod encryption;
 mod growth;
 mod homeserver;
 mod live;
@@ -57,6 +58,15 @@ enum What {
     },
     /// The most memory resident, with eight rooms in flight.
     Memory,
+    /// A large key backup on a real Synapse, and messages that its keys decrypt.
+    Encryption {
+        /// Sessions of the backup.
+        #[arg(long, default_value_t = 100_000)]
+        sessions: u64,
+        /// Messages, a hundred of each session.
+        #[arg(long, default_value_t = 100_000)]
+        messages: u64,
+    },
     /// From a `/sync` answer to the row visible in SQL, while four rooms are walked.
     Live {
         /// Events of each room.
@@ -148,6 +158,10 @@ async fn run(what: What, set: &[(String, String)]) -> anyhow::Result<()> {
             with_database(set, async |database| homeserver::print(database, events, repetitions).await).await
         }
         What::Memory => with_database(set, async |database| memory::print(database).await).await,
+        What::Encryption { sessions, messages } => {
+            let print = async |database: &Database| encryption::print(database, sessions, messages).await;
+            with_database(set, print).await
+        }
         What::Live { events } => {
             with_database(set, async |database| live::print(database, events).await).await
         }

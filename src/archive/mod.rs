@@ -66,7 +66,7 @@ pub use self::{
 use self::database::sessions::Sessions;
 pub(crate) use self::{
     database::{role::WideRole, waits::Wait},
-    encryption::{ImportedSessions, OwnDevice, PublicKeys, QueuedSessions, wrong_device_key},
+    encryption::{ImportedSessions, OwnDevice, QueuedSessions, wrong_device_key},
     import::RoomImport,
     search::{Found, SearchQuery, SearchRanges},
 };

@@ -25,7 +25,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::no_archive::in_database;
+pub(crate) use self::{key_backup::Opener as KeyBackupOpener, no_archive::in_database};
 pub use self::{no_archive::NoArchive, stalled::Stalled, store::Store};
 use crate::{
     Error,

@@ -88,13 +88,24 @@ impl BackupPortion {
                 continue;
             };
             for (session_id, entry) in sessions {
-                match decrypt(&room_id, session_id, entry, key) {
-                    Ok(session) => portion.sessions.push(session),
-                    Err(reason) => portion.leave_out(reason),
-                }
+                portion.read_entry(&room_id, session_id, entry, key);
             }
         }
         portion
+    }
+
+    /// Decrypts one entry, and adds its session. One that is damaged is counted.
+    pub(crate) fn read_entry(
+        &mut self,
+        room_id: &str,
+        session_id: String,
+        entry: &RawValue,
+        key: &BackupKey,
+    ) {
+        match decrypt(room_id, session_id, entry, key) {
+            Ok(session) => self.sessions.push(session),
+            Err(reason) => self.leave_out(reason),
+        }
     }
 
     fn leave_out(&mut self, reason: &'static str) {

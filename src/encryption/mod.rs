@@ -14,6 +14,7 @@ mod session;
 
 pub(crate) use self::{
     backup::{AuthData, BackupKey, BackupPortion},
+    cross_signing::SelfSigningKey,
     device::{Device, DeviceKey, FEW_ONE_TIME_KEYS},
     event::{Batch, Decryption, EncryptedEvent, Plaintext, SessionCopy},
     key_file::{Error as KeyFileError, KeyFile},

@@ -91,9 +91,15 @@ impl RecoveryKey {
         Self { key: parse(text.expose_secret()), text }
     }
 
-    /// Whether the text is a recovery key, not a passphrase.
-    pub(crate) const fn is_key(&self) -> bool {
-        self.key.is_some()
+    /// What the text is, for a message that it opens nothing.
+    pub(crate) fn describe(&self) -> &'static str {
+        if self.key.is_some() {
+            "recovery key"
+        } else if looks_like_key(self.text.expose_secret()) {
+            "text looks like a recovery key with a mistake in it, and as a passphrase it"
+        } else {
+            "passphrase"
+        }
     }
 
     /// The backup's private key: from secret storage, or this key itself, or as older clients derived it from a
@@ -230,6 +236,14 @@ fn parse(text: &str) -> Option<SecretSlice<u8>> {
         return None;
     }
     bytes.get(PREFIX.len()..PREFIX.len() + KEY).map(|key| key.to_vec().into())
+}
+
+/// Whether a text that is no recovery key may be meant as one: it has the characters and about the length, and begins as all
+/// of them do.
+fn looks_like_key(text: &str) -> bool {
+    let count = text.chars().filter(|char| !char.is_whitespace()).count();
+    let is_plain = text.chars().all(|char| char.is_ascii_alphanumeric() || char.is_whitespace());
+    is_plain && (44..=52).contains(&count) && text.trim_start().starts_with("Es")
 }
 
 #[cfg(test)]

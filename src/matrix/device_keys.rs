@@ -7,36 +7,31 @@ use serde_json::{Map, Value, json};
 
 use super::{Client, Error};
 
-impl Client {
-    /// The keys that the homeserver has of a device: of each, its value by its name, such as `ed25519:DEVICE`. `None`: it
-    /// has none.
-    pub(crate) async fn device_keys(
-        &self,
-        user_id: &str,
-        device_id: &str,
-    ) -> Result<Option<BTreeMap<String, String>>, Error> {
-        #[derive(Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            device_keys: BTreeMap<String, BTreeMap<String, Device>>,
-        }
-        #[derive(Deserialize)]
-        struct Device {
-            keys: BTreeMap<String, String>,
-        }
-        let body = json!({ "device_keys": { user_id: [device_id] } });
-        let mut answer: Answer = self.post_as_user("/keys/query", &["v3", "keys", "query"], &body).await?;
-        let devices = answer.device_keys.remove(user_id);
-        Ok(devices.and_then(|mut devices| devices.remove(device_id)).map(|device| device.keys))
+/// What the homeserver has of a device's keys.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServedDevice {
+    /// The object that the device has published, with its signatures. `None`: it has published none.
+    pub(crate) object: Option<Map<String, Value>>,
+    /// The public self-signing key of the user's cross-signing. `None`: the user has none.
+    pub(crate) self_signing_key: Option<String>,
+}
+
+impl ServedDevice {
+    /// The device's public key of an algorithm, such as `ed25519`.
+    pub(crate) fn key(&self, algorithm: &str, device_id: &str) -> Option<&str> {
+        self.object.as_ref()?.get("keys")?.get(format!("{algorithm}:{device_id}"))?.as_str()
     }
 
-    /// The keys of a device as the homeserver has them, and the public self-signing key of its user's cross-signing. `None`:
-    /// there are none.
-    pub(crate) async fn signable_device(
-        &self,
-        user_id: &str,
-        device_id: &str,
-    ) -> Result<(Option<Map<String, Value>>, Option<String>), Error> {
+    /// Whether the user's self-signing key is said to have signed the device.
+    pub(crate) fn is_signed_by(&self, user_id: &str, public_key: &str) -> bool {
+        let signatures = self.object.as_ref().and_then(|object| object.get("signatures")?.get(user_id));
+        signatures.and_then(|signatures| signatures.get(format!("ed25519:{public_key}"))).is_some()
+    }
+}
+
+impl Client {
+    /// What the homeserver has of a device's keys.
+    pub(crate) async fn served_device(&self, user_id: &str, device_id: &str) -> Result<ServedDevice, Error> {
         #[derive(Deserialize)]
         struct Answer {
             #[serde(default)]
@@ -51,9 +46,11 @@ impl Client {
         let body = json!({ "device_keys": { user_id: [device_id] } });
         let mut answer: Answer = self.post_as_user("/keys/query", &["v3", "keys", "query"], &body).await?;
         let devices = answer.device_keys.remove(user_id);
-        let device = devices.and_then(|mut devices| devices.remove(device_id));
         let key = answer.self_signing_keys.remove(user_id).and_then(|key| key.keys.into_values().next());
-        Ok((device, key))
+        Ok(ServedDevice {
+            object: devices.and_then(|mut devices| devices.remove(device_id)),
+            self_signing_key: key,
+        })
     }
 
     /// Publishes the signature of a device's keys.
@@ -79,13 +76,10 @@ impl Client {
         ))
     }
 
-    /// Publishes keys of the token's device. Returns how many one-time keys the homeserver has then.
-    pub(crate) async fn upload_keys(&self, body: &Value) -> Result<u64, Error> {
-        #[derive(Deserialize)]
-        struct Answer {
-            one_time_key_counts: BTreeMap<String, u64>,
-        }
-        let answer: Answer = self.post_as_user("/keys/upload", &["v3", "keys", "upload"], body).await?;
-        Ok(answer.one_time_key_counts.get("signed_curve25519").copied().unwrap_or_default())
+    /// Publishes keys of the token's device.
+    pub(crate) async fn upload_keys(&self, body: &Value) -> Result<(), Error> {
+        let _: Map<String, Value> =
+            self.post_as_user("/keys/upload", &["v3", "keys", "upload"], body).await?;
+        Ok(())
     }
 }

@@ -44,6 +44,17 @@ impl Client {
         found(self.get_json("/account_data", &path, &[]).await)
     }
 
+    /// One session of a version of the key backup, encrypted. `None`: the backup does not have it.
+    pub(crate) async fn backed_up_session(
+        &self,
+        version: &str,
+        room_id: &str,
+        session_id: &str,
+    ) -> Result<Option<Box<RawValue>>, Error> {
+        let path = ["v3", "room_keys", "keys", room_id, session_id];
+        found(self.get_json("/room_keys/keys", &path, &[("version", version)]).await)
+    }
+
     /// All sessions of a version of the key backup.
     pub(crate) async fn key_backup(&self, version: &str) -> Result<KeyBackup, Error> {
         let url = self.url(&["v3", "room_keys", "keys"], &[("version", version)])?;

@@ -32,6 +32,7 @@ mod user_id;
 
 pub use client::{Client, MessagesRequest, SyncRequest, Whoami};
 pub(crate) use client_format::client_format;
+pub(crate) use device_keys::ServedDevice;
 pub(crate) use error::Error;
 pub(crate) use event::{Event, Malformed, Stripped, Uncommon};
 pub(crate) use event::{parse as parse_event, relation};

@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     Error,
-    archive::{self, Account, OwnDevice, PublicKeys, Writer, wrong_device_key},
+    archive::{self, Account, OwnDevice, Writer, wrong_device_key},
     config::Config,
     context::{Context, RetryPolicy},
     encryption::{DeviceKey, FEW_ONE_TIME_KEYS},
@@ -47,14 +47,9 @@ pub(crate) async fn open(
     let user_id = account.user_id.clone();
     let stored = retries.retry(async || writer.archive().device_keys().await).await?;
     let stored = stored.filter(|stored| stored.device_id == device_id);
-    let served = retries.retry(async || client.device_keys(&user_id, &device_id).await).await?;
-    let is_ours = |stored: &PublicKeys| {
-        served.as_ref().is_none_or(|served| {
-            served.get(&format!("ed25519:{device_id}")) == Some(&stored.ed25519)
-                && served.get(&format!("curve25519:{device_id}")) == Some(&stored.curve25519)
-        })
-    };
-    if !stored.as_ref().map_or(served.is_none(), is_ours) {
+    let served = retries.retry(async || client.served_device(&user_id, &device_id).await).await?;
+    let is_ours = stored.as_ref().is_some_and(|stored| stored.are_those_of(&served));
+    if served.object.is_some() && !is_ours {
         return Err(refused(&format!(
             "another client has published keys for the device {device_id}, so that the keys of rooms go to that client; \
              give Backscroll a token of its own, with `backscroll login`"
@@ -64,7 +59,7 @@ pub(crate) async fn open(
     let own = OwnDevice { user_id, device_id, key };
     let has = if stored.is_some() {
         // A homeserver that was restored may have lost them.
-        let is_published = served.is_some();
+        let is_published = served.object.is_some();
         retries.retry(async || writer.note_device_published(is_published).await).await?;
         ENOUGH
     } else {
@@ -104,7 +99,7 @@ async fn publish(
     let body = writer.replenish_keys(own, published.one_time, published.has_fallback).await?;
     let Some(body) = body else { return Ok(()) };
     match client.upload_keys(&body).await {
-        Ok(_) => {}
+        Ok(()) => {}
         // It has other keys of the same names.
         Err(error) if error.is_bad_request() => tracing::warn!(
             %error,

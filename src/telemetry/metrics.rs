@@ -25,6 +25,8 @@ const ENCRYPTED: &str = "backscroll_encrypted_messages";
 const UNDECRYPTABLE: &str = "backscroll_undecryptable_messages";
 const SESSION_KEYS: &str = "backscroll_session_keys";
 const DECRYPTION_LAG: &str = "backscroll_decryption_lag_seconds";
+const BACKUP_UNREAD: &str = "backscroll_key_backup_unread";
+const ONE_TIME_KEYS: &str = "backscroll_device_one_time_keys";
 const FINDINGS: &str = "backscroll_verification_findings";
 const VERIFIED_AGE: &str = "backscroll_verified_age_seconds";
 const WALKS: &str = "backscroll_walks";
@@ -117,6 +119,10 @@ pub(crate) struct Gauges {
     pub(crate) session_keys: i64,
     /// The age in seconds of the oldest session whose messages were not looked at yet.
     pub(crate) decryption_lag_s: f64,
+    /// Whether the account's key backup could not be read when that was last tried.
+    pub(crate) is_backup_unread: bool,
+    /// One-time keys of the archive's own device that the homeserver has left. `None`: there is no device.
+    pub(crate) one_time_keys: Option<i64>,
     /// Findings of the last verification of each room.
     pub(crate) findings: i64,
     /// Seconds since the last good verification of the room that has waited longest for the next. 0: none ever was.
@@ -190,6 +196,10 @@ fn set(gauges: &Gauges) {
     gauge!(UNDECRYPTABLE).set(gauges.undecryptable as f64);
     gauge!(SESSION_KEYS).set(gauges.session_keys as f64);
     gauge!(DECRYPTION_LAG).set(gauges.decryption_lag_s);
+    gauge!(BACKUP_UNREAD).set(f64::from(u8::from(gauges.is_backup_unread)));
+    if let Some(count) = gauges.one_time_keys {
+        gauge!(ONE_TIME_KEYS).set(count as f64);
+    }
     gauge!(FINDINGS).set(gauges.findings as f64);
     gauge!(VERIFIED_AGE).set(gauges.verified_ago_s);
     gauge!(DATABASE_SIZE).set(gauges.database_bytes as f64);
@@ -236,6 +246,14 @@ fn describe() {
         DECRYPTION_LAG,
         Unit::Seconds,
         "Age of the oldest session with a known key whose messages are not decrypted yet."
+    );
+    describe_gauge!(
+        BACKUP_UNREAD,
+        "1 if the account's key backup could not be read when that was last tried, else 0."
+    );
+    describe_gauge!(
+        ONE_TIME_KEYS,
+        "One-time keys of the archive's own device that the homeserver has left, where encryption.device is set."
     );
     describe_gauge!(FINDINGS, "Findings of the last recorded verification of each room.");
     describe_gauge!(

@@ -112,6 +112,8 @@ async fn the_keys_of_another_client_are_left_alone() {
     assert_eq!(refused.status.code(), Some(78), "{}", refused.stderr);
     assert!(refused.stderr.contains("another client has published keys"), "{}", refused.stderr);
     assert!(refused.stderr.contains("backscroll login"), "{}", refused.stderr);
+    let (checked, code) = stage.checked().await;
+    assert!(code == Some(78) && checked.contains("another client has published keys"), "{checked}");
 
     stage.backscroll.write_token(&stage.archiver.access_token);
     stage.backscroll.once().await;
@@ -128,6 +130,8 @@ async fn the_keys_of_another_client_are_left_alone() {
     }
     std::fs::write(&key, &text).unwrap();
     stage.backscroll.once().await;
+    let (checked, code) = stage.checked().await;
+    assert!(code == Some(0) && checked.contains("which is not signed by the account"), "{checked}");
     // Nothing secret is in clear in the database.
     let secret = "select account from archive.devices";
     assert!(!stage.database.value(secret).await.contains(&text));
@@ -171,4 +175,33 @@ async fn withheld_keys_have_reasons_and_bad_to_device_events_do_no_harm() {
     let reasons = stage.database.column("select reason from undecryptable").await;
     assert_eq!(reasons, ["withheld: m.unverified (not verified)"]);
     assert_eq!(stage.bodies(&room).await, ["-", "for you"]);
+}
+
+/// Whoever sends keys of rooms that are not archived fills the table up to a limit, and delays no key of an archived room.
+#[tokio::test]
+async fn keys_of_rooms_that_are_not_archived_are_limited() {
+    let mut stage = Encrypted::with_device().await;
+    let [other, room] = [stage.room().await, stage.room().await];
+    let mut stage = stage.set("BACKSCROLL_ROOMS__EXCLUDE", &other);
+    stage.sender.say(&other, "one").await;
+    stage.backscroll.once().await;
+    let of_other = format!("select count(*) from archive.megolm_sessions where room_id = '{other}'");
+    assert_eq!(stage.database.value(&of_other).await, "1");
+    let alice = &stage.alice.user_id;
+    stage
+        .database
+        .run(&format!(
+            "delete from archive.rooms where room_id = '{other}';
+             insert into archive.megolm_sessions (first_index, room_id, session_id, key_sha256, session_key, origin, senders)
+             select 0, '!r' || n, n::text, '', '', 'device', array['{alice}'] from generate_series(1, 9999) n"
+        ))
+        .await;
+    for room in [&other, &room] {
+        stage.sender.rotate(room).await;
+        stage.sender.say(room, "two").await;
+    }
+    let once = stage.backscroll.once().await;
+    assert!(once.stderr.contains("their sender has sent too many"), "{}", once.stderr);
+    assert_eq!(stage.database.value(&of_other).await, "1");
+    assert_eq!(stage.bodies(&room).await, ["two"]);
 }

@@ -5,6 +5,7 @@ It reads commands from standard input, one JSON object on each line, and answers
 import asyncio, json, sys
 
 from nio import AsyncClient, AsyncClientConfig, RoomSendResponse
+from vodozemac import Curve25519PublicKey, PkEncryption
 
 
 async def act(client, command):
@@ -33,6 +34,20 @@ async def act(client, command):
     if what == "export":
         await client.export_keys(command["file"], command["passphrase"], count=1000)
         return {}
+    if what == "backup":
+        # Its sessions as entries of a key backup with this public key.
+        key = PkEncryption.from_key(Curve25519PublicKey.from_base64(command["public_key"]))
+        rooms = {}
+        for session in client.olm.inbound_group_store:
+            first = session.first_known_index
+            data = {"algorithm": "m.megolm.v1.aes-sha2", "sender_key": session.sender_key,
+                    "sender_claimed_keys": {"ed25519": session.ed25519}, "forwarding_curve25519_key_chain": [],
+                    "session_key": session.export_session(first)}
+            ephemeral, mac, ciphertext = key.encrypt(json.dumps(data).encode()).to_base64()
+            rooms.setdefault(session.room_id, {"sessions": {}})["sessions"][session.id] = {
+                "first_message_index": first, "forwarded_count": 0, "is_verified": True,
+                "session_data": {"ciphertext": ciphertext, "mac": mac, "ephemeral": ephemeral}}
+        return {"rooms": rooms}
     if what == "read":
         # What this client itself can read of a room, oldest first.
         await client.sync(timeout=0)

@@ -115,6 +115,11 @@ impl Sender {
         self.call(command).await["content"].take()
     }
 
+    /// Its sessions as entries of a key backup.
+    pub(crate) async fn backup_entries(&mut self, public_key: &str) -> Value {
+        self.call(json!({ "do": "backup", "public_key": public_key })).await
+    }
+
     /// Begins a new session with the next message.
     pub(crate) async fn rotate(&mut self, room: &str) {
         self.call(json!({ "do": "rotate", "room": room })).await;

@@ -92,7 +92,8 @@ async fn a_long_transaction_is_waited_for() {
             until(async || database.value(waits).await != "0").await;
             until(async || database.value(waits).await == "0").await;
         }
-        let write = "with gone as (delete from archive.events where false returning 1) select count(*) from gone";
+        let write =
+            "with gone as (delete from archive.events where false returning 1) select count(*) from gone";
         assert_eq!(database.value(write).await, "0");
         holder.close().await.unwrap();
     };

@@ -3,7 +3,7 @@
 //! All of it changes in the transaction that moves `since`: the homeserver deletes a to-device event once it was asked with
 //! the next `since`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
 
@@ -11,10 +11,14 @@ use super::sessions::store_sessions;
 use crate::{
     archive::{Archive, Error, Writer},
     encryption::{Brought, Device, DeviceKey, OlmSession, OlmSessions, Session, ToDeviceEvent, Withheld},
+    matrix::ServedDevice,
 };
 
 /// The most notices of one sender about withheld keys of a room that are kept.
 const MOST_WITHHELD: i64 = 1000;
+/// The most keys of one sender that are kept of rooms that the archive does not have. It may have them later, so the keys
+/// are of use. But everybody can send such keys, for rooms that do not exist, too.
+const MOST_OF_OTHER_ROOMS: i64 = 10_000;
 
 /// The device of this process's access token, where `encryption.device` is set.
 #[derive(Debug)]
@@ -36,33 +40,32 @@ pub(crate) struct PublicKeys {
     pub(crate) ed25519: String,
     /// The key by which others address it, in base64.
     pub(crate) curve25519: String,
-    /// Whether the homeserver has them.
-    pub(crate) is_published: bool,
 }
 
-/// What to-device events have brought.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::archive) struct Received {
-    /// New keys, and keys that reach further back.
-    pub(in crate::archive) keys: usize,
-    /// Sessions with messages in the archive that are now to be decrypted.
-    pub(in crate::archive) queued: i64,
+impl PublicKeys {
+    /// Those that are stored. `None`: the archive has no device.
+    pub(in crate::archive) async fn stored(connection: &mut PgConnection) -> Result<Option<Self>, Error> {
+        let keys = sqlx::query_as!(Self, "select device_id, ed25519, curve25519 from archive.devices");
+        Ok(keys.fetch_optional(connection).await?)
+    }
+
+    /// Whether the homeserver has these keys.
+    pub(crate) fn are_those_of(&self, served: &ServedDevice) -> bool {
+        served.key("ed25519", &self.device_id) == Some(&self.ed25519)
+            && served.key("curve25519", &self.device_id) == Some(&self.curve25519)
+    }
 }
 
 impl Archive {
     /// The public keys of the archive's own device. `None`: it has none.
     pub(crate) async fn device_keys(&self) -> Result<Option<PublicKeys>, Error> {
-        let keys = sqlx::query_as!(
-            PublicKeys,
-            "select device_id, ed25519, curve25519, is_published from archive.devices"
-        );
-        Ok(keys.fetch_optional(&self.pool).await?)
+        PublicKeys::stored(&mut *self.pool.acquire().await?).await
     }
 }
 
 impl Writer {
     /// Stores a new device instead of the one before. Keys that were sent to that one, and come now, are lost.
-    pub(crate) async fn add_device(&self, own: &OwnDevice) -> Result<PublicKeys, Error> {
+    pub(crate) async fn add_device(&self, own: &OwnDevice) -> Result<(), Error> {
         let device = Device::new(&own.user_id, &own.device_id);
         let mut transaction = self.begin().await?;
         sqlx::query!("delete from archive.devices").execute(&mut *transaction).await?;
@@ -76,10 +79,7 @@ impl Writer {
         )
         .execute(&mut *transaction)
         .await?;
-        transaction.commit().await?;
-        let device_id = own.device_id.clone();
-        let (ed25519, curve25519) = (device.ed25519(), device.curve25519());
-        Ok(PublicKeys { device_id, ed25519, curve25519, is_published: false })
+        transaction.commit().await
     }
 
     /// Makes the one-time and fallback keys that the homeserver lacks, and returns the body of the request that
@@ -97,10 +97,13 @@ impl Writer {
         let mut transaction = self.begin().await?;
         let (mut device, is_published) = load(&mut transaction, own).await?;
         device.replenish(on_server, has_fallback);
-        let is_needed = device.has_unpublished_keys() || !is_published;
+        if is_published && !device.has_unpublished_keys() {
+            transaction.undo(None).await;
+            return Ok(None);
+        }
         save(&mut transaction, own, &device).await?;
         transaction.commit().await?;
-        Ok(is_needed.then(|| device.upload(!is_published)))
+        Ok(Some(device.upload(!is_published)))
     }
 
     /// Notes whether the homeserver has the device's keys.
@@ -137,6 +140,7 @@ impl Writer {
 
 /// Stores what to-device events bring, in the transaction that moves `since`, after it has locked the rooms of the keys and
 /// `also_locked`. What cannot be used is counted and left out: the homeserver has it no more, and there is nobody to ask.
+/// Returns whether sessions were queued.
 ///
 /// # Errors
 /// [`Error::Device`] if the stored keys of the device cannot be decrypted, besides errors of the database.
@@ -145,7 +149,7 @@ pub(in crate::archive) async fn receive(
     own: &OwnDevice,
     events: &[String],
     also_locked: &[&str],
-) -> Result<Received, Error> {
+) -> Result<bool, Error> {
     let mut received = Incoming::default();
     let (mut device, _) = load(connection, own).await?;
     for raw in events {
@@ -161,11 +165,49 @@ pub(in crate::archive) async fn receive(
     for withheld in &received.withheld {
         keep_withheld(connection, withheld).await?;
     }
-    if received.sessions.is_empty() {
-        return Ok(Received::default());
+    let mut sessions = received.sessions;
+    leave_out_surplus(connection, &mut sessions).await?;
+    if sessions.is_empty() {
+        return Ok(false);
     }
-    let stored = store_sessions(connection, received.sessions, also_locked).await?;
-    Ok(Received { keys: stored.new + stored.better, queued: stored.queued })
+    let stored = store_sessions(connection, sessions, also_locked).await?;
+    Ok(stored.queued > 0)
+}
+
+/// Leaves out keys of rooms that the archive does not have, from senders of whom it has [`MOST_OF_OTHER_ROOMS`].
+async fn leave_out_surplus(connection: &mut PgConnection, sessions: &mut Vec<Session>) -> Result<(), Error> {
+    let rooms: Vec<String> = sessions.iter().map(|session| session.room_id.clone()).collect();
+    let known = sqlx::query_scalar!("select room_id from archive.rooms where room_id = any($1)", &rooms);
+    let known: BTreeSet<String> = known.fetch_all(&mut *connection).await?.into_iter().collect();
+    let is_of_other_room = |session: &Session| !known.contains(&session.room_id);
+    let senders: BTreeSet<String> =
+        sessions.iter().filter(|it| is_of_other_room(it)).filter_map(|it| it.sender.clone()).collect();
+    if senders.is_empty() {
+        return Ok(());
+    }
+    let surplus = sqlx::query_scalar!(
+        r#"select sender as "sender!" from unnest($1::text[]) as sender
+           where (select count(*) from (
+                      select from archive.megolm_sessions s
+                      where s.senders @> array[sender]
+                        and not exists (select from archive.rooms r where r.room_id = s.room_id)
+                      limit $2) as kept) >= $2"#,
+        &senders.into_iter().collect::<Vec<_>>(),
+        MOST_OF_OTHER_ROOMS
+    );
+    let surplus: BTreeSet<String> = surplus.fetch_all(connection).await?.into_iter().collect();
+    let before = sessions.len();
+    sessions.retain(|session| {
+        !is_of_other_room(session) || session.sender.as_ref().is_none_or(|sender| !surplus.contains(sender))
+    });
+    if sessions.len() < before {
+        let key_count = before - sessions.len();
+        tracing::warn!(
+            key_count,
+            "left out keys of rooms that are not archived: their sender has sent too many"
+        );
+    }
+    Ok(())
 }
 
 /// What was read of to-device events, before it is stored.

@@ -18,6 +18,9 @@ pub(crate) use self::{
 
 use super::{Archive, Error, Writer, writer::lock_rooms};
 
+/// How many events of a room [`Archive::wanted_sessions`] looks at.
+const LATELY: i64 = 200;
+
 /// How much of the encrypted messages can be read.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct EncryptionStatus {
@@ -35,6 +38,10 @@ pub struct EncryptionStatus {
     pub(crate) device_id: Option<String>,
     /// How many of its one-time keys the homeserver had left when it last said so.
     pub(crate) one_time_keys: Option<i64>,
+    /// How long ago the key backup was last read to its end, in seconds.
+    pub(crate) backup_read_ago_s: Option<f64>,
+    /// Why the key backup could not be read when that was last tried.
+    pub(crate) backup_problem: Option<String>,
 }
 
 impl EncryptionStatus {
@@ -59,7 +66,10 @@ impl Archive {
                          and e.content ? 'ciphertext') as "encrypted!",
                       (select count(*) from archive.decrypted_events where state = 'ok') as "readable!",
                       (select device_id from archive.devices) as device_id,
-                      (select one_time_keys from archive.devices) as one_time_keys"#
+                      (select one_time_keys from archive.devices) as one_time_keys,
+                      (select extract(epoch from now() - backup_read_at)::float8
+                       from archive.encryption_settings) as backup_read_ago_s,
+                      (select backup_problem from archive.encryption_settings) as backup_problem"#
         );
         Ok(status.fetch_one(&self.pool).await?)
     }
@@ -72,6 +82,29 @@ impl Archive {
         let read = read.fetch_one(&self.pool).await?;
         Ok(read.backup_version.zip(read.backup_etag))
     }
+
+    /// Sessions whose keys are wanted for messages that came lately, the newest first: their rooms and ids. It looks at the
+    /// last [`LATELY`] events of each encrypted room.
+    pub(crate) async fn wanted_sessions(&self, limit: i64) -> Result<Vec<(String, String)>, Error> {
+        let wanted = sqlx::query!(
+            r#"select e.room_id, e.session_id as "session_id!"
+               from archive.current_state s
+               cross join lateral (
+                   select e.room_id, e.event_id, e.received_at, archive.megolm_session(e.content) as session_id
+                   from (select * from archive.events e where e.room_id = s.room_id
+                         order by e.position desc limit $2) e
+                   where e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null
+                     and e.content ? 'ciphertext') e
+               left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
+               where s.type = 'm.room.encryption' and s.state_key = ''
+                 and (d.state is null or d.state = 'no key') and e.session_id is not null
+               group by e.room_id, e.session_id order by max(e.received_at) desc, e.room_id, e.session_id limit $1"#,
+            limit,
+            LATELY
+        );
+        let wanted = wanted.fetch_all(&self.pool).await?;
+        Ok(wanted.into_iter().map(|row| (row.room_id, row.session_id)).collect())
+    }
 }
 
 impl Writer {
@@ -83,6 +116,18 @@ impl Writer {
              set backup_version = $1, backup_etag = $2, backup_read_at = now()",
             version,
             etag
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await
+    }
+
+    /// Notes why the key backup cannot be read; `None`: it can, or none is to be read. Never with a secret.
+    pub(crate) async fn note_backup_problem(&self, problem: Option<&str>) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        sqlx::query!(
+            "update archive.encryption_settings set backup_problem = $1 where backup_problem is distinct from $1",
+            problem
         )
         .execute(&mut *transaction)
         .await?;

@@ -47,6 +47,8 @@ impl Archive {
             undecryptable: encryption.undecryptable(),
             session_keys: encryption.session_keys,
             decryption_lag_s: encryption.oldest_s.unwrap_or(0.0),
+            is_backup_unread: encryption.backup_problem.is_some(),
+            one_time_keys: encryption.one_time_keys,
             walks: counts(WalkState::ALL, WalkState::as_str, &walks),
             rooms: counts(HistoryState::ALL, HistoryState::as_str, &rooms),
         })

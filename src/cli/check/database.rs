@@ -4,7 +4,7 @@ use super::{Report, rehearsal};
 use crate::{
     archive::{
         Archive, WideRole,
-        inspect::Schema,
+        inspect::{FoundAccount, Schema},
         requirements::{self, Connections, DATABASE, Problem, SCHEMA},
     },
     config::Config,
@@ -15,7 +15,7 @@ const ROLES: &str = "roles";
 const SEARCH: &str = "search";
 
 /// Returns the account of the archive in it, if there is one.
-pub(super) async fn check(config: &Config, report: &mut Report) -> Option<String> {
+pub(super) async fn check(config: &Config, report: &mut Report) -> Option<FoundAccount> {
     match config.database.url() {
         Ok(Some(url)) => {
             let account = inspect(&url.expose(), &url.to_string(), config.backfill.concurrency, report).await;
@@ -32,7 +32,7 @@ pub(super) async fn check(config: &Config, report: &mut Report) -> Option<String
     }
 }
 
-async fn private(config: &Config, report: &mut Report) -> Option<String> {
+async fn private(config: &Config, report: &mut Report) -> Option<FoundAccount> {
     let data_dir = &config.data_dir;
     let bin_dir = config.postgres_bin.clone();
     let shown = data_dir.display();
@@ -59,13 +59,13 @@ async fn private(config: &Config, report: &mut Report) -> Option<String> {
     }
 }
 
-fn no_server(error: &postgres::Error, report: &mut Report) -> Option<String> {
+fn no_server(error: &postgres::Error, report: &mut Report) -> Option<FoundAccount> {
     report.fail(error.exit_code(), DATABASE, &error.to_string(), &[]);
     None
 }
 
 /// The database at `url`, shown as `place`.
-async fn inspect(url: &str, place: &str, walks: usize, report: &mut Report) -> Option<String> {
+async fn inspect(url: &str, place: &str, walks: usize, report: &mut Report) -> Option<FoundAccount> {
     let found = match Archive::inspect(url).await {
         Ok(found) => found,
         Err(error) => {

@@ -1,14 +1,15 @@
 //! Checks the homeserver, the access token, and the account's rooms.
 
-use std::time::Duration;
-
 use futures_util::{StreamExt as _, stream};
 use ruma::{OwnedRoomId, RoomId};
 
-use super::Report;
+use super::{
+    Report, encryption,
+    patience::{PATIENCE, patiently},
+};
 use crate::{
     Error, Exit,
-    backoff::Backoff,
+    archive::inspect::FoundAccount,
     config::{Config, Credentials, Rooms},
     matrix::{self, Client, Whoami},
 };
@@ -16,50 +17,26 @@ use crate::{
 const HOMESERVER: &str = "homeserver";
 const TOKEN: &str = "token";
 const ROOMS: &str = "rooms";
-/// How long one request may take: a person waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a failed request is tried.
-const TRIES: u32 = 3;
 /// How many requests for aliases are sent at once.
 const AT_ONCE: usize = 8;
 /// At most this many rooms are named in a warning.
 const NAMED: usize = 5;
 
 /// `account`: the account of the archive in the database.
-pub(super) async fn check(config: &Config, account: Option<&str>, report: &mut Report) {
+pub(super) async fn check(config: &Config, account: Option<&FoundAccount>, report: &mut Report) {
     let client = reach(config, report).await;
     let Some((client, whoami)) = log_in(config, client, report).await else {
         report.skip(ROOMS, "not checked: needs the homeserver and the token");
         return;
     };
-    if let Some(theirs) = account.filter(|theirs| *theirs != whoami.user_id) {
-        let problem =
-            format!("the database is the archive of {theirs}, but the token belongs to {}", whoami.user_id);
+    if let Some(theirs) = account.filter(|theirs| theirs.user_id != whoami.user_id) {
+        let (theirs, ours) = (&theirs.user_id, &whoami.user_id);
+        let problem = format!("the database is the archive of {theirs}, but the token belongs to {ours}");
         report.fail(Exit::Configuration, TOKEN, &problem, &["use another database for another account"]);
     }
     ignored_users(&client, &whoami, report).await;
+    encryption::check(config, &client, &whoami, account, report).await;
     rooms(&client, &config.rooms, report).await;
-}
-
-/// Sends a request. Retries if the homeserver refuses it or fails, because a single failure proves little.
-async fn patiently<T>(
-    path: &'static str,
-    request: impl AsyncFn() -> Result<T, matrix::Error>,
-) -> Result<T, matrix::Error> {
-    let mut backoff = Backoff::default();
-    loop {
-        let late = matrix::Error::Timeout { path, limit_s: PATIENCE.as_secs() };
-        let answer = tokio::time::timeout(PATIENCE, request()).await.unwrap_or(Err(late));
-        let may_pass = matches!(
-            answer,
-            Err(matrix::Error::Api { .. } | matrix::Error::Server { .. } | matrix::Error::Malformed(_))
-        );
-        let pause = backoff.pause();
-        if !may_pass || backoff.failures() >= TRIES {
-            return answer;
-        }
-        tokio::time::sleep(pause).await;
-    }
 }
 
 async fn reach(config: &Config, report: &mut Report) -> Option<Client> {

@@ -1,7 +1,9 @@
 //! `backscroll check`
 
 mod database;
+mod encryption;
 mod homeserver;
+mod patience;
 mod rehearsal;
 mod report;
 
@@ -21,7 +23,7 @@ impl Check {
         let mut report = Report::stdout();
         configuration(config, &mut report);
         let account = database::check(config, &mut report).await;
-        homeserver::check(config, account.as_deref(), &mut report).await;
+        homeserver::check(config, account.as_ref(), &mut report).await;
         Ok(report.end())
     }
 }

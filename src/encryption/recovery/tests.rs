@@ -1,4 +1,4 @@
-use proptest::prelude::*;
+use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
 
 use super::*;
@@ -94,12 +94,15 @@ fn the_passphrase_of_an_older_backup_opens_it() {
 fn a_mistyped_recovery_key_is_none() {
     let (vector_, ..) = vector(VECTORS[0]);
     let key = vector_["recovery_key"].as_str().unwrap();
-    assert!(RecoveryKey::new(key.into()).is_key());
-    assert!(RecoveryKey::new(key.replace(' ', "").into()).is_key());
+    assert_eq!(RecoveryKey::new(key.into()).describe(), "recovery key");
+    assert_eq!(RecoveryKey::new(key.replace(' ', "").into()).describe(), "recovery key");
     let swapped: String = key.chars().rev().collect();
     for text in [&key[1..], &swapped, "", "Es", &key.replace('r', "s")] {
-        assert!(!RecoveryKey::new((*text).into()).is_key(), "{text}");
+        assert_ne!(RecoveryKey::new((*text).into()).describe(), "recovery key", "{text}");
     }
+    let mistyped = RecoveryKey::new(key.replace('r', "s").into());
+    assert!(mistyped.describe().contains("a mistake in it"));
+    assert_eq!(RecoveryKey::new("Especially long passphrase".into()).describe(), "passphrase");
 }
 
 /// Each damage leaves out the one entry, for its reason, and the other is read.
@@ -145,12 +148,29 @@ fn damaged_and_forged_entries_are_counted_and_the_rest_is_read() {
 }
 
 proptest! {
+    /// A part of a backup that was altered at random gives sessions and reasons, and does not panic.
+    #[test]
+    fn no_alteration_of_a_backup_panics(alterations in vec((any::<Index>(), any::<Option<u8>>()), 1..6)) {
+        let (vector, data, auth) = vector(VECTORS[0]);
+        let key = open(vector["recovery_key"].as_str().unwrap(), &data, &auth).unwrap();
+        let mut body = vector["keys"].to_string().into_bytes();
+        let all = BackupPortion::read(&body, &key).sessions.len();
+        for (place, byte) in alterations {
+            let place = place.index(body.len());
+            match byte {
+                Some(byte) => body[place] = byte,
+                None => drop(body.remove(place)),
+            }
+        }
+        prop_assert!(BackupPortion::read(&body, &key).sessions.len() <= all);
+    }
+
     #[test]
     fn no_text_is_too_strange(text in ".{0,80}", iv in ".{0,30}", ciphertext in "[A-Za-z0-9+/=]{0,90}") {
         let (_, mut data, auth) = vector(VECTORS[0]);
         let key = data.keys[0].1.clone();
         let recovery = RecoveryKey { key: Some(vec![1; 32].into()), text: text.as_str().into() };
-        let _ = RecoveryKey::new(text.as_str().into()).is_key();
+        let _ = RecoveryKey::new(text.as_str().into()).describe();
         data.keys = vec![("k".to_owned(), SecretStorageKey { iv: Some(iv.clone()), ..key.clone() }),
                          ("l".to_owned(), SecretStorageKey { iv: None, ..key })];
         for id in ["k", "l"] {

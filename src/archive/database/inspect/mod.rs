@@ -16,7 +16,7 @@ use super::{
     migrate::{TABLE, failed, migrator},
     role,
 };
-use crate::archive::{Archive, Error, WideRole, lease::Backend};
+use crate::archive::{Archive, Error, WideRole, encryption::PublicKeys, lease::Backend};
 
 pub(crate) use self::connections::{ConnectionLimit, FEWEST_CONNECTIONS, Limited};
 
@@ -64,9 +64,18 @@ pub(crate) struct Inspection {
     /// database knows the others.
     pub(crate) search_is_limited: bool,
     /// The account of the archive.
-    pub(crate) account: Option<String>,
+    pub(crate) account: Option<FoundAccount>,
     /// The readers and writers with more rights than they need.
     pub(crate) wide_roles: Vec<WideRole>,
+}
+
+/// The account of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FoundAccount {
+    /// Its Matrix user id.
+    pub(crate) user_id: String,
+    /// The public keys of the archive's own device, if it has one.
+    pub(crate) device: Option<PublicKeys>,
 }
 
 /// Whether the database can be written.
@@ -331,13 +340,15 @@ async fn search_is_limited(connection: &mut PgConnection) -> Result<bool, Error>
     }
 }
 
-async fn account(connection: &mut PgConnection) -> Result<Option<String>, Error> {
+async fn account(connection: &mut PgConnection) -> Result<Option<FoundAccount>, Error> {
     let account = sqlx::query_scalar!("select user_id from archive.accounts order by account_key limit 1");
-    match account.fetch_optional(connection).await {
+    let user_id = match account.fetch_optional(&mut *connection).await {
         // The role may not read it, which `permitted` reports.
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => Ok(None),
-        result => Ok(result?),
-    }
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => return Ok(None),
+        result => result?,
+    };
+    let Some(user_id) = user_id else { return Ok(None) };
+    Ok(Some(FoundAccount { user_id, device: PublicKeys::stored(connection).await? }))
 }
 
 /// The session that holds the writer's lease. None in a schema from before the lease.

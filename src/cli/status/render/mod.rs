@@ -91,6 +91,11 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
     if let Some(device_id) = &status.encryption.device_id {
         facts.push((format!("keys come to device {}", crate::text::Printable(device_id)), ""));
     }
+    if status.encryption.backup_problem.is_some() {
+        facts.push(("key backup unread".to_owned(), "33"));
+    } else if let Some(seconds) = status.encryption.backup_read_ago_s {
+        facts.push((format!("key backup read {}", ago(seconds)), ""));
+    }
     if let Some(lag) = status.encryption.oldest_s.filter(|lag| *lag >= SEARCH_LAGS) {
         facts.push((format!("decrypting {} behind", duration(whole(lag))), "33"));
     }
@@ -100,12 +105,20 @@ fn header(status: &Status, retain: bool, canvas: Canvas) -> String {
     canvas.paint("1", whose.trim_end()) + "\n" + &join(&facts, canvas) + &trouble(status, canvas)
 }
 
-/// The homeserver's error, if it fails.
+/// The homeserver's error, if it fails, and why the key backup cannot be read.
 fn trouble(status: &Status, canvas: Canvas) -> String {
-    let Some(error) = &status.homeserver_error else { return String::new() };
-    let since = status.homeserver_failing_s.map_or_else(String::new, |s| format!(", first {}", ago(s)));
-    let text = canvas.hang("", 0, &format!("No answer from the homeserver{since}: {error}"));
-    canvas.paint("31", text.trim_end()) + "\n"
+    let mut troubles = String::new();
+    if let Some(error) = &status.homeserver_error {
+        let since = status.homeserver_failing_s.map_or_else(String::new, |s| format!(", first {}", ago(s)));
+        let text = canvas.hang("", 0, &format!("No answer from the homeserver{since}: {error}"));
+        troubles += &(canvas.paint("31", text.trim_end()) + "\n");
+    }
+    if let Some(problem) = &status.encryption.backup_problem {
+        let problem = crate::text::Printable(problem);
+        let text = canvas.hang("", 0, &format!("The key backup cannot be read: {problem}"));
+        troubles += &(canvas.paint("33", text.trim_end()) + "\n");
+    }
+    troubles
 }
 
 fn originals(status: &Status) -> String {
