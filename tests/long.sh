@@ -6,6 +6,7 @@
 #                   a third of the migrations (default 20)
 #   PROPTEST_CASES  random scripts (default 2000)
 set -euo pipefail
+export TEST_LIMIT=infinity
 export DOSE=${DOSE:-20} PROPTEST_CASES=${PROPTEST_CASES:-2000}
 "$(dirname "${BASH_SOURCE[0]}")/../deploy/matrix-sdk.sh" install
 # Else what a script's own thread says of a failure is shown only when all have ended.

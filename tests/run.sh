@@ -2,6 +2,7 @@
 # Installs what the tests need and runs them all, against a real PostgreSQL and a real Synapse.
 # Arguments go to the test runner: tests/run.sh backfill
 # TEST_POSTGRES=container takes a PostgreSQL in a container instead of this machine's, if an engine answers here.
+# TEST_LIMIT: after how many seconds the tests are ended, and those named that have not ended (default 3000).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,8 +28,10 @@ have_postgres() {
 # group but not its session.
 session=
 output=
+watch=
 finish() {
     trap - EXIT INT TERM HUP
+    if [ -n "$watch" ]; then pkill -TERM -P "$watch" || true; fi
     if [ -n "$session" ]; then
         pkill -TERM -s "$session" || true
         # On a busy machine the engine takes a while to remove a container.
@@ -71,6 +74,22 @@ if [ -z "${BACKSCROLL_TEST_NIO:-}" ]; then
     deploy/nio.sh install
 fi
 
+# Ends tests that would never end, and names them.
+end_after_limit() {
+    local name
+    sleep "${TEST_LIMIT:-3000}" || return 0
+    say "Not done after ${TEST_LIMIT:-3000} s. These tests have not ended:"
+    sed -n 's/^test \(.*\) has been running for over 60 seconds$/\1/p' "$output" | while read -r name; do
+        grep -qF "test $name ... " "$output" || printf '%s\n' "$name"
+    done
+    pkill -KILL -s "$1"
+}
+
+# Else the tests' own fsync would wait until what the compiler wrote is on disk.
+say "cargo test --no-run"
+cargo test --quiet --locked --no-run
+sync
+
 # Not nextest: the tests share one PostgreSQL server, which a process for each test would start anew.
 output=$(mktemp)
 run() {
@@ -78,7 +97,13 @@ run() {
     # Not a pipe: `$!` must be the session.
     setsid cargo test --locked --no-fail-fast "$@" </dev/null > >(tee "$output") &
     session=$!
-    wait "$session"
+    end_after_limit "$session" &
+    watch=$!
+    local code=0
+    wait "$session" || code=$?
+    pkill -TERM -P "$watch" || true
+    watch=
+    return "$code"
 }
 
 # A test that depends on timing may fail on a busy machine. A few that fail are run once more, by themselves. Those that
