@@ -16,7 +16,7 @@ select e.room_id, e.event_id, e.position, e.type, e.sender, e.sent_at, e.state_k
        e.thread_root, e.in_reply_to, e.edited_at, e.edit_count, e.edited_by, e.edited_content, e.redacts, e.redacted_by,
        e.replaces_state, e.prev_content, e.origin_server_ts, e.received_at,
        d.type as decrypted_type, d.content as decrypted_content,
-       case when e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null and e.content ? 'ciphertext'
+       case when e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null and e.content -> 'ciphertext' is not null
             then case when d.state = 'ok' then 'ok'
                       when d.event_id is not null then d.state || ': ' || d.reason
                       when archive.megolm_session(e.content) is null then 'bad: it is not encrypted by m.megolm.v1.aes-sha2'

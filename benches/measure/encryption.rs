@@ -49,7 +49,7 @@ pub(crate) async fn print(database: &Database, sessions: u64, messages: u64) -> 
         let mut entries = Map::new();
         for number in room * SESSIONS_PER_ROOM..sessions.min((room + 1) * SESSIONS_PER_ROOM) {
             let session = GroupSession::new(SessionConfig::version_1());
-            entries.insert(session.session_id(), entry(&session, public));
+            entries.insert(session.session_id(), entry(&session, public)?);
             if number < writing {
                 with_messages.push((room_id(room), session));
             }
@@ -102,17 +102,17 @@ fn room_id(number: u64) -> String {
 }
 
 /// A session as an entry of a backup.
-fn entry(session: &GroupSession, public: Curve25519PublicKey) -> Value {
+fn entry(session: &GroupSession, public: Curve25519PublicKey) -> anyhow::Result<Value> {
     let inbound = InboundGroupSession::new(&session.session_key(), SessionConfig::version_1());
     let data = json!({
         "algorithm": "m.megolm.v1.aes-sha2", "sender_key": public.to_base64(),
         "sender_claimed_keys": { "ed25519": public.to_base64() }, "forwarding_curve25519_key_chain": [],
         "session_key": inbound.export_at_first_known_index().to_base64(),
     });
-    let message = PkEncryption::from_key(public).encrypt(data.to_string().as_bytes());
-    json!({ "first_message_index": 0, "forwarded_count": 0, "is_verified": true, "session_data": {
+    let message = PkEncryption::from_key(public).encrypt(data.to_string().as_bytes())?;
+    Ok(json!({ "first_message_index": 0, "forwarded_count": 0, "is_verified": true, "session_data": {
         "ephemeral": message.ephemeral_key.to_base64(), "mac": STANDARD_NO_PAD.encode(&message.mac),
-        "ciphertext": STANDARD_NO_PAD.encode(&message.ciphertext) } })
+        "ciphertext": STANDARD_NO_PAD.encode(&message.ciphertext) } }))
 }
 
 /// The backup's own key as clients show it.

@@ -132,7 +132,7 @@ impl Writer {
                  select from archive.events e
                  where e.room_id = s.room_id and archive.megolm_session(e.content) = s.session_id
                    and e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null
-                   and e.content ? 'ciphertext'
+                   and e.content -> 'ciphertext' is not null
                    and not exists (select from archive.decrypted_events d
                                    where d.room_id = e.room_id and d.event_id = e.event_id))
              group by s.room_id, s.session_id order by s.room_id, s.session_id
@@ -223,7 +223,7 @@ async fn read(
         r#"select e.event_id, e.sender, archive.megolm_session(e.content) as "session_id!", e.content::text as "content!"
            from archive.events e
            where e.room_id = $1 and archive.megolm_session(e.content) = any($2)
-             and e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null and e.content ? 'ciphertext'
+             and e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null and e.content -> 'ciphertext' is not null
              and not exists (select from archive.decrypted_events d where d.room_id = $1 and d.event_id = e.event_id)
            order by e.position desc nulls last, e.event_id
            limit $3"#,

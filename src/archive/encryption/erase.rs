@@ -58,7 +58,7 @@ pub(in crate::archive) async fn erase_unneeded(
                  select from archive.events e
                  where e.room_id = $1 and archive.megolm_session(e.content) = asked.session_id
                    and e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null
-                   and e.content ? 'ciphertext')
+                   and e.content -> 'ciphertext' is not null)
          ), unqueued as (
              delete from archive.decryption_queue q using unneeded u
              where q.room_id = $1 and q.session_id = u.session_id

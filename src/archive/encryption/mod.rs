@@ -63,7 +63,7 @@ impl Archive {
                        where exists (select from archive.rooms r where r.room_id = q.room_id)) as oldest_s,
                       (select count(*) from archive.events e
                        where e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null
-                         and e.content ? 'ciphertext') as "encrypted!",
+                         and e.content -> 'ciphertext' is not null) as "encrypted!",
                       (select count(*) from archive.decrypted_events where state = 'ok') as "readable!",
                       (select device_id from archive.devices) as device_id,
                       (select one_time_keys from archive.devices) as one_time_keys,
@@ -94,7 +94,7 @@ impl Archive {
                    from (select * from archive.events e where e.room_id = s.room_id
                          order by e.position desc limit $2) e
                    where e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null
-                     and e.content ? 'ciphertext') e
+                     and e.content -> 'ciphertext' is not null) e
                left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
                where s.type = 'm.room.encryption' and s.state_key = ''
                  and (d.state is null or d.state = 'no key') and e.session_id is not null
