@@ -557,20 +557,21 @@ from (
     where d.type in ('m.poll.start', 'org.matrix.msc3381.poll.start')
       and (p.rel_type is distinct from 'm.replace' or p.relates_to is null)
 ) e
+-- The others are joined with the room and not with the alternatives above, as a distributed database wants it.
 join archive.rooms r on r.room_id = e.room_id
-left join archive.members m on m.room_id = e.room_id and m.user_id = e.sender
+left join archive.members m on m.room_id = r.room_id and m.user_id = e.sender
 left join archive.current_state level_state
-    on level_state.room_id = e.room_id and level_state.type = 'm.room.power_levels' and level_state.state_key = ''
+    on level_state.room_id = r.room_id and level_state.type = 'm.room.power_levels' and level_state.state_key = ''
 left join archive.events levels on levels.room_id = level_state.room_id and levels.event_id = level_state.event_id
 left join archive.current_state create_state
-    on create_state.room_id = e.room_id and create_state.type = 'm.room.create' and create_state.state_key = ''
+    on create_state.room_id = r.room_id and create_state.type = 'm.room.create' and create_state.state_key = ''
 left join archive.events "create" on "create".room_id = create_state.room_id and "create".event_id = create_state.event_id
 left join lateral (
     -- The first end counts that is by the poll's sender, or by a user who may redact what others say.
     select x.event_id, x.origin_server_ts, x.sent_at
     from archive.events x
     left join archive.decrypted_events said on said.room_id = x.room_id and said.event_id = x.event_id
-    where x.room_id = e.room_id and x.relates_to = e.event_id and x.rel_type = 'm.reference'
+    where x.room_id = r.room_id and x.relates_to = e.event_id and x.rel_type = 'm.reference'
       and coalesce(said.type, x.type) in ('m.poll.end', 'org.matrix.msc3381.poll.end') and x.state_key is null and x.redacted_by is null
       and x.origin_server_ts is not null
       and (x.sender = e.sender
