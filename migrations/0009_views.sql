@@ -530,7 +530,7 @@ comment on column public.seals.chain is 'Hash over this seal and the one before 
 comment on column public.seals.sealed_at is 'When it was made.';
 
 create view public.polls as
-select e.room_id, e.event_id as poll_id, e.position, e.sender, coalesce(m.shown_name, e.sender) as sender_name, e.sent_at,
+select r.room_id, e.event_id as poll_id, e.position, e.sender, coalesce(m.shown_name, e.sender) as sender_name, e.sent_at,
        archive.poll_question(e.shown) as question,
        case when archive.poll_of(e.shown) ->> 'kind' in ('m.disclosed', 'm.poll.disclosed',
                                                                'org.matrix.msc3381.poll.disclosed')
@@ -615,12 +615,15 @@ cross join lateral (
 ) vote
 cross join lateral (
     -- Cut to max_selections; an answer that the poll does not have spoils the vote; the same twice counts once.
-    select known.id as answer_id, min(known.text) as answer, bool_and(known.id is not null) over () as is_valid
+    -- Not jsonb_to_recordset(), which is not immutable: a distributed database would not call it.
+    select known.answer ->> 'id' as answer_id, min(known.answer ->> 'text') as answer,
+           bool_and(known.answer ->> 'id' is not null) over () as is_valid
     from jsonb_array_elements(case jsonb_typeof(vote.selections) when 'array' then vote.selections else '[]' end)
         with ordinality as selection (value, place)
-    left join jsonb_to_recordset(p.answers) as known (id text, text text) on known.id = archive.text_of(selection.value)
+    left join lateral (select given.answer from jsonb_array_elements(p.answers) as given (answer)) known
+        on known.answer ->> 'id' = archive.text_of(selection.value)
     where selection.place <= p.max_selections
-    group by known.id
+    group by known.answer ->> 'id'
 ) chosen
 left join archive.members m on m.room_id = p.room_id and m.user_id = vote.sender
 where chosen.is_valid and (p.kind = 'disclosed' or p.end_event_id is not null);

@@ -157,9 +157,9 @@ cross join lateral (
            coalesce(counted.voters, '{}') as voters
     from (
         -- Of equal ids, the view poll_votes shows the same text.
-        select min(a.place) as place, a.id, min(a.text) as text
-        from rows from (jsonb_to_recordset(p.answers) as (id text, text text)) with ordinality as a (id, text, place)
-        group by a.id
+        select min(a.place) as place, a.answer ->> 'id' as id, min(a.answer ->> 'text') as text
+        from jsonb_array_elements(p.answers) with ordinality as a (answer, place)
+        group by a.answer ->> 'id'
     ) answer
     left join (
         select v.answer_id, count(*) as votes, array_agg(v.sender order by v.sender) as voters
