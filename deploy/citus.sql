@@ -15,13 +15,10 @@
 -- Citus makes its servers a certificate of X.509 version 1, which Backscroll refuses. Give the coordinator one of your own, or
 -- connect with sslmode=disable where nobody else can listen.
 --
--- A distributed database cannot answer these views and functions:
--- * conversations: it follows upgrades from room to room, which takes a recursive query. The view upgrades has the same links,
---   one by one.
--- * poll_votes, poll_results: they compare each vote with what its text lists. The view polls and the events have the same.
--- * a query of one's own with `exists (select from …)`: write `exists (select 1 from …)`.
--- * of deploy/cookbook those that read these views, and 08_thread, 13_unanswered_questions and 50_on_this_day: they look for the
---   rows of a query in several others.
+-- A distributed database cannot answer some queries:
+-- * Of deploy/cookbook, it cannot answer 08_thread, 13_unanswered_questions, 24_poll_results, 35_conversation and
+--   50_on_this_day: they look in several rows of one room for what another query has found. Name the room instead.
+-- * A query of one's own with `exists (select from …)`: write `exists (select 1 from …)`.
 -- The function search goes from room to room, which takes longer where many rooms have the words.
 --
 -- Set max_prepared_transactions above 0 on every server, because Citus commits in two phases.
@@ -35,7 +32,7 @@ declare
 begin
     for definition in
         select pg_get_functiondef(p.oid) from pg_proc p join pg_language l on l.oid = p.prolang
-        where l.lanname = 'sql' and p.pronamespace::regnamespace::text in ('archive', 'public', 'room_reader')
+        where l.lanname = 'sql' and p.pronamespace::regnamespace::text in ('archive', 'public')
           and p.proname in ('state_at', 'members_at', 'inconsistencies')
     loop
         definition := replace(definition, 'LANGUAGE sql', 'LANGUAGE plpgsql');
@@ -106,23 +103,16 @@ declare
                                 and'],
         ['where m.room_id = f.room_id and', 'where m.room_id = e.room_id and']
     ];
-    -- The function, and its copy for readers of some rooms.
-    searching regproc;
-    tables text;
-    definition text;
+    definition text := pg_get_functiondef('public.search'::regproc);
     change text[];
 begin
-    foreach searching in array array['public.search', 'room_reader.search']::regproc[] loop
-        tables := case searching when 'public.search'::regproc then 'archive' else 'room_reader_tables' end;
-        definition := replace(pg_get_functiondef(searching), tables || '.search_blocks', 'archive.search_blocks');
-        foreach change slice 1 in array changes loop
-            if strpos(definition, change[1]) = 0 then
-                raise exception '%() does not have: %', searching, change[1];
-            end if;
-            definition := replace(definition, change[1], change[2]);
-        end loop;
-        execute replace(definition, 'archive.search_blocks', tables || '.search_blocks');
+    foreach change slice 1 in array changes loop
+        if strpos(definition, change[1]) = 0 then
+            raise exception 'public.search() does not have: %', change[1];
+        end if;
+        definition := replace(definition, change[1], change[2]);
     end loop;
+    execute definition;
 end
 $$;
 -- Citus runs these for a part of a table, on that part's server. They read tables of which every server has a copy, or what
@@ -134,12 +124,49 @@ alter function archive.room_ids_of(name) set citus.allow_nested_distributed_exec
 alter function archive.room_flags_of(name) set citus.allow_nested_distributed_execution = on;
 alter function public.state_at(text, bigint) strict set citus.allow_nested_distributed_execution = on;
 alter function public.state_at(text, timestamptz) strict set citus.allow_nested_distributed_execution = on;
-alter function room_reader.state_at(text, bigint) strict set citus.allow_nested_distributed_execution = on;
-alter function room_reader.state_at(text, timestamptz) strict set citus.allow_nested_distributed_execution = on;
 alter function public.members_at(text, bigint) strict set citus.allow_nested_distributed_execution = on;
 alter function public.members_at(text, timestamptz) strict set citus.allow_nested_distributed_execution = on;
-alter function room_reader.members_at(text, bigint) strict set citus.allow_nested_distributed_execution = on;
-alter function room_reader.members_at(text, timestamptz) strict set citus.allow_nested_distributed_execution = on;
+
+-- public.conversations: it follows upgrades from room to room, which takes a recursive query, and Citus plans none over several
+-- rooms. A function that reads no table follows them here.
+create function archive.lines(room_ids text[], old_ids text[], new_ids text[], out conversation_id text, out room_id text,
+                              out generation int) returns setof record
+    language plpgsql immutable as $$
+begin
+    return query
+    with recursive link as materialized (
+        select l.old_room_id, l.new_room_id from unnest(old_ids, new_ids) as l (old_room_id, new_room_id)
+    ), walk as (
+        select r.room_id as conversation_id, r.room_id, 0 as depth
+        from unnest(room_ids) as r (room_id)
+        where r.room_id not in (select link.old_room_id from link)
+        union all
+        select walk.conversation_id, link.old_room_id, walk.depth + 1
+        from walk join link on link.new_room_id = walk.room_id
+    )
+    select walk.conversation_id, walk.room_id,
+           max(walk.depth) over (partition by walk.conversation_id) - walk.depth
+    from walk
+    union all
+    select r.room_id, r.room_id, 0
+    from unnest(room_ids) as r (room_id)
+    where r.room_id not in (select walk.room_id from walk);
+end
+$$;
+comment on function archive.lines(text[], text[], text[]) is 'For public.conversations of a distributed archive.';
+create or replace view public.conversations as
+with room as materialized (
+    select array_agg(r.room_id) as ids from archive.rooms r
+), link as materialized (
+    select array_agg(u.room_id) as old_ids, array_agg(u.successor) as new_ids from public.upgrades u
+)
+select line.conversation_id collate "C" as conversation_id, line.room_id collate "C" as room_id, line.generation
+from room
+cross join link
+cross join lateral archive.lines(room.ids, link.old_ids, link.new_ids) line;
+
+-- Readers of some rooms have copies.
+select archive.renew_reader_views();
 
 -- Of the whole archive: few rows, of which every server has a copy. They come first, because views of rooms read them.
 select create_reference_table('archive.accounts');

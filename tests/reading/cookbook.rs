@@ -12,12 +12,11 @@ use crate::support::{
 };
 
 /// What Citus cannot plan. deploy/citus.sql says so, too.
-const NOT_ON_CITUS: [&str; 6] = [
+const NOT_ON_CITUS: [&str; 5] = [
     "08_thread.sql",
     "13_unanswered_questions.sql",
     "24_poll_results.sql",
     "35_conversation.sql",
-    "36_conversation_activity.sql",
     "50_on_this_day.sql",
 ];
 
