@@ -16,8 +16,8 @@
 -- connect with sslmode=disable where nobody else can listen.
 --
 -- A distributed database cannot answer some queries:
--- * Of deploy/cookbook, it cannot answer 08_thread, 13_unanswered_questions, 24_poll_results, 35_conversation and
---   50_on_this_day: they look in several rows of one room for what another query has found. Name the room instead.
+-- * Of deploy/cookbook, it cannot answer 08_thread, 13_unanswered_questions, 35_conversation and 50_on_this_day: they look
+--   in several rows of a room for what another query has found. Name the room instead.
 -- * A query of one's own with `exists (select from …)`: write `exists (select 1 from …)`.
 -- The function search goes from room to room, which takes longer where many rooms have the words.
 --

@@ -143,14 +143,14 @@ const ALTERATIONS: [Alteration; 9] = [
     },
     Alteration {
         sql: "update archive.events e set position = o.position + case e.event_id when '{9}' then 1 else 2 end
-              from archive.events o where (e.event_id, o.event_id) in (('{9}', '{10}'), ('{10}', '{9}'))",
+              from archive.events o where o.room_id = e.room_id and (e.event_id, o.event_id) in (('{9}', '{10}'), ('{10}', '{9}'))",
         seals: &[("differs from the seal", "{10}2024-01-02")],
         manifest: &[("order differs from the manifest", "{10}2024-01-02")],
     },
     // Across days.
     Alteration {
         sql: "update archive.events e set position = o.position + case e.event_id when '{9}' then 1 else 2 end
-              from archive.events o where (e.event_id, o.event_id) in (('{9}', '{30}'), ('{30}', '{9}'))",
+              from archive.events o where o.room_id = e.room_id and (e.event_id, o.event_id) in (('{9}', '{30}'), ('{30}', '{9}'))",
         seals: &[("differs from the seal", "{30}2024-01-04")],
         manifest: &[("order differs from the manifest", "{30}2024-01-04")],
     },
