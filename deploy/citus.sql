@@ -21,6 +21,9 @@
 -- * A query of one's own with `exists (select from …)`: write `exists (select 1 from …)`.
 -- The function search goes from room to room, which takes longer where many rooms have the words.
 --
+-- The roles of `backscroll grant-reader` cannot read there: Citus reads the tables behind a view with the rights of the role
+-- that asks, and a reader has none on them (`permission denied for schema archive`). Only the owner reads.
+--
 -- Set max_prepared_transactions above 0 on every server, because Citus commits in two phases.
 \set ON_ERROR_STOP on
 
