@@ -8,19 +8,21 @@
 -- Then name the coordinator in database.url. The test `every_key_of_a_room_begins_with_the_room` checks that this file names
 -- every table, and the tests `no_query_joins_rooms` and `no_function_joins_rooms` that no query joins two rooms.
 --
--- Tried with Citus 13.2.2 on PostgreSQL 15.18, a single server that is its own worker (tests/citus.sh): storing and
--- following rooms works there. Not tried: several servers, encrypted rooms, and all commands. An erasure fails there.
+-- Tried with Citus 13.2.2 on PostgreSQL 15.20, a single server that is its own worker (tests/citus.sh). Not tried: several
+-- servers.
 -- If a new version of Backscroll replaces one of the functions that are changed below, change it again.
 --
 -- Citus makes its servers a certificate of X.509 version 1, which Backscroll refuses. Give the coordinator one of your own, or
 -- connect with sslmode=disable where nobody else can listen.
 --
--- A distributed database cannot answer these views and functions:
--- * conversations: it follows upgrades from room to room, which takes a recursive query. The view upgrades has the same links,
---   one by one.
--- * poll_votes, poll_results: they compare each vote with what its text lists. The view polls and the events have the same.
--- * search: it reads the blocks of all rooms together.
--- * a query of one's own with `exists (select from …)`: write `exists (select 1 from …)`.
+-- A distributed database cannot answer some queries:
+-- * Of deploy/cookbook, it cannot answer 08_thread, 13_unanswered_questions, 35_conversation and 50_on_this_day: they look
+--   in several rows of a room for what another query has found. Name the room instead.
+-- * A query of one's own with `exists (select from …)`: write `exists (select 1 from …)`.
+-- The function search goes from room to room, which takes longer where many rooms have the words.
+--
+-- The roles of `backscroll grant-reader` cannot read there: Citus reads the tables behind a view with the rights of the role
+-- that asks, and a reader has none on them (`permission denied for schema archive`). Only the owner reads.
 --
 -- Set max_prepared_transactions above 0 on every server, because Citus commits in two phases.
 \set ON_ERROR_STOP on
@@ -33,7 +35,7 @@ declare
 begin
     for definition in
         select pg_get_functiondef(p.oid) from pg_proc p join pg_language l on l.oid = p.prolang
-        where l.lanname = 'sql' and p.pronamespace::regnamespace::text in ('archive', 'public', 'room_reader')
+        where l.lanname = 'sql' and p.pronamespace::regnamespace::text in ('archive', 'public')
           and p.proname in ('state_at', 'members_at', 'inconsistencies')
     loop
         definition := replace(definition, 'LANGUAGE sql', 'LANGUAGE plpgsql');
@@ -43,15 +45,131 @@ begin
     end loop;
 end
 $$;
--- These read tables of which every server has a copy, or what another function returns, for a query that Citus runs for a part
--- of a table. They only read.
+-- The search reads the blocks of all rooms together, and a distributed database cannot. Here it goes from room to room: those
+-- that have the words, the one with the newest first. It stops in each room where it has enough newer messages already.
+do $$
+declare
+    changes constant text[] := array[
+        ['    from_time timestamptz := ''infinity'';',
+         '    from_time timestamptz;
+    searched_rooms text[];
+    searched_room text;'],
+        -- The rooms, and the loop over them.
+        ['    -- Few blocks span more than 28 days, if any.',
+         '    if search.room_id is not null then
+        searched_rooms := array[search.room_id];
+    else
+        searched_rooms := array(
+            select b.room_id from archive.search_blocks b
+            where archive.block_tokens(b.tokens) @> index_tokens
+                and b.newest_at >= earliest and b.oldest_at <= latest
+            group by b.room_id order by max(b.newest_at) desc, b.room_id);
+    end if;
+    foreach searched_room in array searched_rooms loop
+    from_time := ''infinity'';
+    -- Few blocks span more than 28 days, if any.'],
+        ['        from_time := reached;
+    end loop;',
+         '        from_time := reached;
+    end loop;
+    end loop;'],
+        -- All of the room.
+        ['        select from archive.search_blocks b
+        where archive.is_wide_block(b.newest_at, b.oldest_at) and hashtext(b.room_id) = hashtext(search.room_id)
+            and b.room_id = search.room_id
+        union all
+        select from archive.search_blocks b
+        where archive.is_wide_block(b.newest_at, b.oldest_at) and search.room_id is null',
+         '        select 1 from archive.search_blocks b
+        where archive.is_wide_block(b.newest_at, b.oldest_at) and hashtext(b.room_id) = hashtext(searched_room)
+            and b.room_id = searched_room'],
+        ['where phase = 1 and hashtext(b.room_id) = hashtext(search.room_id) and b.room_id = search.room_id',
+         'where phase = 1 and hashtext(b.room_id) = hashtext(searched_room) and b.room_id = searched_room'],
+        ['                (select b.room_id, b.first_position, b.newest_at, b.tokens from archive.search_blocks b
+                 where phase = 1 and search.room_id is null
+                     and b.newest_at between earliest and from_time and b.oldest_at <= latest
+                 order by b.newest_at desc limit 600)
+                union all
+',
+         ''],
+        ['where phase = 2 and', 'where phase = 2 and b.room_id = searched_room and'],
+        ['where (search.room_id is null or b.room_id = search.room_id)', 'where b.room_id = searched_room'],
+        ['where e.room_id = b.room_id', 'where e.room_id = searched_room'],
+        ['where o.room_id = b.room_id', 'where o.room_id = searched_room'],
+        ['d.room_id = e.room_id and d.event_id = e.event_id
+                            limit 1',
+         'd.room_id = searched_room and d.event_id = e.event_id
+                            limit 1'],
+        ['x.room_id = e.room_id and x.event_id = e.edited_by
+                                and',
+         'x.room_id = searched_room and x.event_id = e.edited_by
+                                and'],
+        ['where m.room_id = f.room_id and', 'where m.room_id = e.room_id and']
+    ];
+    definition text := pg_get_functiondef('public.search'::regproc);
+    change text[];
+begin
+    foreach change slice 1 in array changes loop
+        if strpos(definition, change[1]) = 0 then
+            raise exception 'public.search() does not have: %', change[1];
+        end if;
+        definition := replace(definition, change[1], change[2]);
+    end loop;
+    execute definition;
+end
+$$;
+-- Citus runs these for a part of a table, on that part's server. They read tables of which every server has a copy, or what
+-- another function returns, or the room of the row that they are called for. They only read. Where one is called with what a
+-- query finds, the servers that find nothing call it with null: it has no rows then, and needs no query for that.
 alter function archive.account_user_id() set citus.allow_nested_distributed_execution = on;
+alter function archive.was_redacted_with_another(text, text, text) set citus.allow_nested_distributed_execution = on;
 alter function archive.room_ids_of(name) set citus.allow_nested_distributed_execution = on;
 alter function archive.room_flags_of(name) set citus.allow_nested_distributed_execution = on;
-alter function public.members_at(text, bigint) set citus.allow_nested_distributed_execution = on;
-alter function public.members_at(text, timestamptz) set citus.allow_nested_distributed_execution = on;
-alter function room_reader.members_at(text, bigint) set citus.allow_nested_distributed_execution = on;
-alter function room_reader.members_at(text, timestamptz) set citus.allow_nested_distributed_execution = on;
+alter function public.state_at(text, bigint) strict set citus.allow_nested_distributed_execution = on;
+alter function public.state_at(text, timestamptz) strict set citus.allow_nested_distributed_execution = on;
+alter function public.members_at(text, bigint) strict set citus.allow_nested_distributed_execution = on;
+alter function public.members_at(text, timestamptz) strict set citus.allow_nested_distributed_execution = on;
+
+-- public.conversations: it follows upgrades from room to room, which takes a recursive query, and Citus plans none over several
+-- rooms. A function that reads no table follows them here.
+create function archive.lines(room_ids text[], old_ids text[], new_ids text[], out conversation_id text, out room_id text,
+                              out generation int) returns setof record
+    language plpgsql immutable as $$
+begin
+    return query
+    with recursive link as materialized (
+        select l.old_room_id, l.new_room_id from unnest(old_ids, new_ids) as l (old_room_id, new_room_id)
+    ), walk as (
+        select r.room_id as conversation_id, r.room_id, 0 as depth
+        from unnest(room_ids) as r (room_id)
+        where r.room_id not in (select link.old_room_id from link)
+        union all
+        select walk.conversation_id, link.old_room_id, walk.depth + 1
+        from walk join link on link.new_room_id = walk.room_id
+    )
+    select walk.conversation_id, walk.room_id,
+           max(walk.depth) over (partition by walk.conversation_id) - walk.depth
+    from walk
+    union all
+    select r.room_id, r.room_id, 0
+    from unnest(room_ids) as r (room_id)
+    where r.room_id not in (select walk.room_id from walk);
+end
+$$;
+comment on function archive.lines(text[], text[], text[]) is 'For public.conversations of a distributed archive.';
+create or replace view public.conversations as
+with room as materialized (
+    select array_agg(r.room_id) as ids from archive.rooms r
+), link as materialized (
+    select array_agg(u.room_id) as old_ids, array_agg(u.successor) as new_ids from public.upgrades u
+)
+select line.conversation_id collate "C" as conversation_id, line.room_id collate "C" as room_id, line.generation
+from room
+cross join link
+cross join lateral archive.lines(room.ids, link.old_ids, link.new_ids) line;
+
+-- Readers of some rooms have copies.
+select archive.renew_reader_views();
 
 -- Of the whole archive: few rows, of which every server has a copy. They come first, because views of rooms read them.
 select create_reference_table('archive.accounts');

@@ -366,10 +366,11 @@ declare
     asked text;
 begin
     foreach asked in array user_ids loop
-        if exists (select from archive.events e
+        -- Not `select from`: a distributed database takes no part of a query without columns.
+        if exists (select 1 from archive.events e
                    where e.sender = asked and archive.any_room(e.origin_server_ts)
                      and (room_ids is null or e.room_id = any (room_ids)))
-            or exists (select from archive.members m where m.room_id = any (room_ids) and m.user_id = asked) then
+            or exists (select 1 from archive.members m where m.room_id = any (room_ids) and m.user_id = asked) then
             return next asked;
         end if;
     end loop;

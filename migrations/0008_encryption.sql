@@ -174,7 +174,12 @@ comment on index archive.events_encrypted is 'The messages of a session, and the
 alter index archive.events_encrypted alter column 2 set statistics 0;
 
 create function archive.queue_decryption(queued_room text, sessions text[]) returns bigint
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    -- A distributed database takes no function that is not immutable after `do update set`.
+    called_at constant timestamptz := clock_timestamp();
+    with_messages bigint;
+begin
     with known as (
         select distinct k.session_id from unnest(sessions) k (session_id)
         where exists (select from archive.megolm_sessions s
@@ -191,30 +196,38 @@ create function archive.queue_decryption(queued_room text, sessions text[]) retu
         -- see new sessions either. So these wait until the room is there.
         where newest.is_there or not exists (select from archive.rooms r where r.room_id = queued_room)
     ), queued as (
-        insert into archive.decryption_queue (room_id, session_id, newest_at)
-        select queued_room, c.session_id, c.sent_at from chosen c order by c.session_id
+        insert into archive.decryption_queue (room_id, session_id, queued_at, newest_at)
+        select queued_room, c.session_id, called_at, c.sent_at from chosen c order by c.session_id
         on conflict (room_id, session_id) do update
-            set queued_at = clock_timestamp(), newest_at = excluded.newest_at, tries = 0)
-    select count(*) from chosen c where c.is_there
+            set queued_at = excluded.queued_at, newest_at = excluded.newest_at, tries = 0)
+    select count(*) into with_messages from chosen c where c.is_there;
+    return with_messages;
+end
 $$;
 comment on function archive.queue_decryption(text, text[]) is 'Queues those of these sessions of a room that are known and have messages in the archive, and returns how many these are. Of a room that the archive does not have, all that are known.';
 
 create function archive.forget_decrypted(forgotten_room text, forgotten text[]) returns void
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
     update archive.decrypted_events d
     set state = 'redacted', type = null, content = null, raw = null, reason = null
     where d.room_id = forgotten_room and d.event_id = any (forgotten) and d.state in ('ok', 'redacted');
     delete from archive.decrypted_events d
-    where d.room_id = forgotten_room and d.event_id = any (forgotten) and d.state not in ('ok', 'redacted')
+    where d.room_id = forgotten_room and d.event_id = any (forgotten) and d.state not in ('ok', 'redacted');
+end
 $$;
 comment on function archive.forget_decrypted(text, text[]) is 'Removes what these events of a room say. Their numbers in their sessions stay taken, so that a repetition is not readable either.';
 
 create function archive.keep_plaintext(kept_room text, wanted boolean) returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    sessions text[];
 begin
     if wanted then
-        perform archive.queue_decryption(kept_room, array(
-            select distinct d.session_id from archive.decrypted_events d where d.room_id = kept_room and d.state = 'ok'));
+        -- Apart from the call: a distributed database would call the function on the room's server.
+        sessions := array(
+            select distinct d.session_id from archive.decrypted_events d where d.room_id = kept_room and d.state = 'ok');
+        perform archive.queue_decryption(kept_room, sessions);
         delete from archive.decrypted_events d where d.room_id = kept_room and d.state = 'ok';
     else
         perform archive.search_anew(kept_room);
@@ -227,19 +240,18 @@ comment on function archive.keep_plaintext(text, boolean) is 'After a change of 
 
 create view public.undecryptable as
 select e.room_id, archive.megolm_session(e.content) as session_id, e.sender, count(*) as events,
-       min(e.sent_at) as first, max(e.sent_at) as last, why.reason, min(e.received_at) as since
+       min(e.sent_at) as first, max(e.sent_at) as last,
+       case when d.event_id is not null then d.state || ': ' || d.reason
+            when archive.megolm_session(e.content) is null then 'bad: it is not encrypted by m.megolm.v1.aes-sha2'
+            else coalesce('withheld: ' || w.reason, 'no key') end as reason,
+       min(e.received_at) as since
 from archive.events e
 left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
-cross join lateral (
-    select case when d.event_id is not null then d.state || ': ' || d.reason
-                when archive.megolm_session(e.content) is null then 'bad: it is not encrypted by m.megolm.v1.aes-sha2'
-                else coalesce((select 'withheld: ' || w.reason from archive.withheld_sessions w
-                               where w.room_id = e.room_id and w.session_id = archive.megolm_session(e.content)
-                                 and w.sender = e.sender), 'no key') end as reason
-) why
+left join archive.withheld_sessions w
+    on d.event_id is null and w.room_id = e.room_id and w.session_id = archive.megolm_session(e.content) and w.sender = e.sender
 where e.type = 'm.room.encrypted' and e.state_key is null and e.redacted_by is null and e.content -> 'ciphertext' is not null
   and d.state is distinct from 'ok'
-group by e.room_id, archive.megolm_session(e.content), e.sender, why.reason;
+group by e.room_id, archive.megolm_session(e.content), e.sender, 7;
 comment on view public.undecryptable is 'The encrypted messages that cannot be read, by session, sender and reason. Redacted ones do not count.';
 comment on column public.undecryptable.room_id is 'Matrix room id.';
 comment on column public.undecryptable.session_id is 'The session whose key is wanted; null: they name none.';

@@ -530,7 +530,7 @@ comment on column public.seals.chain is 'Hash over this seal and the one before 
 comment on column public.seals.sealed_at is 'When it was made.';
 
 create view public.polls as
-select e.room_id, e.event_id as poll_id, e.position, e.sender, coalesce(m.shown_name, e.sender) as sender_name, e.sent_at,
+select r.room_id, e.event_id as poll_id, e.position, e.sender, coalesce(m.shown_name, e.sender) as sender_name, e.sent_at,
        archive.poll_question(e.shown) as question,
        case when archive.poll_of(e.shown) ->> 'kind' in ('m.disclosed', 'm.poll.disclosed',
                                                                'org.matrix.msc3381.poll.disclosed')
@@ -557,20 +557,21 @@ from (
     where d.type in ('m.poll.start', 'org.matrix.msc3381.poll.start')
       and (p.rel_type is distinct from 'm.replace' or p.relates_to is null)
 ) e
+-- The others are joined with the room and not with the alternatives above, as a distributed database wants it.
 join archive.rooms r on r.room_id = e.room_id
-left join archive.members m on m.room_id = e.room_id and m.user_id = e.sender
+left join archive.members m on m.room_id = r.room_id and m.user_id = e.sender
 left join archive.current_state level_state
-    on level_state.room_id = e.room_id and level_state.type = 'm.room.power_levels' and level_state.state_key = ''
+    on level_state.room_id = r.room_id and level_state.type = 'm.room.power_levels' and level_state.state_key = ''
 left join archive.events levels on levels.room_id = level_state.room_id and levels.event_id = level_state.event_id
 left join archive.current_state create_state
-    on create_state.room_id = e.room_id and create_state.type = 'm.room.create' and create_state.state_key = ''
+    on create_state.room_id = r.room_id and create_state.type = 'm.room.create' and create_state.state_key = ''
 left join archive.events "create" on "create".room_id = create_state.room_id and "create".event_id = create_state.event_id
 left join lateral (
     -- The first end counts that is by the poll's sender, or by a user who may redact what others say.
     select x.event_id, x.origin_server_ts, x.sent_at
     from archive.events x
     left join archive.decrypted_events said on said.room_id = x.room_id and said.event_id = x.event_id
-    where x.room_id = e.room_id and x.relates_to = e.event_id and x.rel_type = 'm.reference'
+    where x.room_id = r.room_id and x.relates_to = e.event_id and x.rel_type = 'm.reference'
       and coalesce(said.type, x.type) in ('m.poll.end', 'org.matrix.msc3381.poll.end') and x.state_key is null and x.redacted_by is null
       and x.origin_server_ts is not null
       and (x.sender = e.sender
@@ -614,12 +615,15 @@ cross join lateral (
 ) vote
 cross join lateral (
     -- Cut to max_selections; an answer that the poll does not have spoils the vote; the same twice counts once.
-    select known.id as answer_id, min(known.text) as answer, bool_and(known.id is not null) over () as is_valid
+    -- Not jsonb_to_recordset(), which is not immutable: a distributed database would not call it.
+    select known.answer ->> 'id' as answer_id, min(known.answer ->> 'text') as answer,
+           bool_and(known.answer ->> 'id' is not null) over () as is_valid
     from jsonb_array_elements(case jsonb_typeof(vote.selections) when 'array' then vote.selections else '[]' end)
         with ordinality as selection (value, place)
-    left join jsonb_to_recordset(p.answers) as known (id text, text text) on known.id = archive.text_of(selection.value)
+    left join lateral (select given.answer from jsonb_array_elements(p.answers) as given (answer)) known
+        on known.answer ->> 'id' = archive.text_of(selection.value)
     where selection.place <= p.max_selections
-    group by known.id
+    group by known.answer ->> 'id'
 ) chosen
 left join archive.members m on m.room_id = p.room_id and m.user_id = vote.sender
 where chosen.is_valid and (p.kind = 'disclosed' or p.end_event_id is not null);

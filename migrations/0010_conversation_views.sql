@@ -148,26 +148,26 @@ comment on column public.threads.last_position is 'Its place in the room''s orde
 
 create view public.poll_results as
 select p.room_id, p.poll_id, p.position, p.sender, p.sent_at, p.question, p.kind, p.max_selections, p.ended_at,
-       result.place::int as place, result.answer_id, result.answer,
-       case when p.kind = 'disclosed' or p.end_event_id is not null then result.votes end as votes,
-       case when p.kind = 'disclosed' or p.end_event_id is not null then result.voters end as voters
+       answer.place::int as place, answer.id as answer_id, answer.text as answer,
+       case when p.kind = 'disclosed' or p.end_event_id is not null
+            then (select count(*) from unnest(voted.answer_ids) as vote (answer_id) where vote.answer_id = answer.id)
+            end as votes,
+       case when p.kind = 'disclosed' or p.end_event_id is not null
+            then array(select vote.sender from unnest(voted.answer_ids, voted.senders) as vote (answer_id, sender)
+                       where vote.answer_id = answer.id order by vote.sender)
+            end as voters
 from public.polls p
 cross join lateral (
-    select answer.place, answer.id as answer_id, answer.text as answer, coalesce(counted.votes, 0) as votes,
-           coalesce(counted.voters, '{}') as voters
-    from (
-        -- Of equal ids, the view poll_votes shows the same text.
-        select min(a.place) as place, a.id, min(a.text) as text
-        from rows from (jsonb_to_recordset(p.answers) as (id text, text text)) with ordinality as a (id, text, place)
-        group by a.id
-    ) answer
-    left join (
-        select v.answer_id, count(*) as votes, array_agg(v.sender order by v.sender) as voters
-        from public.poll_votes v
-        where v.room_id = p.room_id and v.poll_id = p.poll_id
-        group by v.answer_id
-    ) counted on counted.answer_id = answer.id
-) result;
+    select array_agg(v.answer_id) as answer_ids, array_agg(v.sender) as senders
+    from public.poll_votes v
+    where v.room_id = p.room_id and v.poll_id = p.poll_id
+) voted
+cross join lateral (
+    -- Of equal ids, the view poll_votes shows the same text.
+    select min(a.place) as place, a.answer ->> 'id' as id, min(a.answer ->> 'text') as text
+    from jsonb_array_elements(p.answers) with ordinality as a (answer, place)
+    group by a.answer ->> 'id'
+) answer;
 comment on view public.poll_results is 'The answers of each poll with the votes for them, by the rules of poll_votes; also answers without votes. In the order of the poll: order by position, place.';
 comment on column public.poll_results.room_id is 'Matrix room id.';
 comment on column public.poll_results.poll_id is 'The event that began the poll.';

@@ -419,10 +419,12 @@ comment on function archive.fill_search(text, bigint[], int) is 'Takes these ran
 
 -- One range that cannot be read must not keep the others from being searched, nor what came while it failed.
 create function archive.put_off_search(failed_room text, failed bigint[]) returns void
-    language sql set search_path = pg_catalog, pg_temp as $$
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
     update archive.search_queue q
-    set tries = case cardinality(failed) when 1 then greatest(q.tries + 1, 2) else q.tries + 1 end
-    where q.room_id = failed_room and q.id = any (failed)
+    set tries = case when cardinality(failed) = 1 then greatest(q.tries + 1, 2) else q.tries + 1 end
+    where q.room_id = failed_room and q.id = any (failed);
+end
 $$;
 comment on function archive.put_off_search(text, bigint[]) is 'After archive.fill_search() has failed with these ranges: those that failed together are taken one by one next, and one that failed alone is put off.';
 

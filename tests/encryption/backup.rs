@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    task::JoinSet,
 };
 
 use super::Encrypted;
@@ -99,9 +100,10 @@ async fn the_backup_is_read_with_a_recovery_key_or_a_passphrase() {
 
 /// Passes connections on, and lets a request for the whole backup wait.
 async fn relay(listener: TcpListener, target: String) {
+    let mut connections = JoinSet::new();
     while let Ok((mut client, _)) = listener.accept().await {
         let mut server = TcpStream::connect(&target).await.unwrap();
-        tokio::spawn(async move {
+        connections.spawn(async move {
             let (mut from_client, mut to_client) = client.split();
             let (mut from_server, mut to_server) = server.split();
             let requests = async {
@@ -129,7 +131,8 @@ async fn wanted_keys_of_a_large_backup_are_asked_for() {
     let mut stage = Encrypted::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let relay = tokio::spawn(relay(listener, stage.synapse.url().trim_start_matches("http://").to_owned()));
+    let mut relays = JoinSet::new();
+    relays.spawn(relay(listener, stage.synapse.url().trim_start_matches("http://").to_owned()));
     stage.backscroll = Backscroll::new(&url, &stage.archiver.access_token, Some(stage.database.url()));
     let mut stage = stage.with_recovery(vector["recovery_key"].as_str().unwrap());
     let room = stage.room().await;
@@ -143,6 +146,5 @@ async fn wanted_keys_of_a_large_backup_are_asked_for() {
     daemon.says("read wanted keys from the key backup").await;
     daemon.until("it is read", async || stage.bodies(&room).await == ["with a key that comes later"]).await;
     daemon.stop().await;
-    relay.abort();
     assert_eq!(stage.origins().await, [["backup", "4"]]);
 }

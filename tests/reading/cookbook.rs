@@ -7,9 +7,13 @@ use serde_json::json;
 use super::{edit, send, text};
 use crate::support::{
     homeserver::{ALICE, BOB},
-    postgres::try_rows,
+    postgres::{on_citus, try_rows},
     stage::Stage,
 };
+
+/// What Citus cannot plan. deploy/citus.sql says so, too.
+const NOT_ON_CITUS: [&str; 4] =
+    ["08_thread.sql", "13_unanswered_questions.sql", "35_conversation.sql", "50_on_this_day.sql"];
 
 fn queries() -> Vec<(String, String)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/cookbook");
@@ -50,8 +54,11 @@ async fn every_query_of_the_cookbook_runs() {
     stage.server.redact(&room, &gone);
     stage.once().await;
 
-    let queries = queries();
+    let mut queries = queries();
     assert!(queries.len() >= 30, "{}", queries.len());
+    if on_citus() {
+        queries.retain(|(file, _)| !NOT_ON_CITUS.contains(&file.as_str()));
+    }
     let (mut failed, mut empty) = (Vec::new(), 0);
     for (file, query) in &queries {
         assert!(query.starts_with("-- "), "{file} begins with what it answers");

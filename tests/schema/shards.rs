@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::OF_THE_WHOLE;
 use crate::support::postgres::{TestDatabase, on_citus};
 
-/// What a distributed database cannot answer, with the reason. deploy/citus.sql says so, too.
+/// What a distributed database cannot answer as it stands, with the reason. deploy/citus.sql says so, too, and changes it.
 const ACROSS_ROOMS: &[(&str, &str)] =
     &[("public.conversations", "it follows upgrades from room to room, which takes a recursive query")];
 

@@ -168,11 +168,13 @@ impl Writer {
             .await?;
         }
         if is_all {
+            // The difference of two times is immutable, which a distributed database asks for.
             sqlx::query!(
                 "delete from archive.decryption_queue q
                  using unnest($2::text[], $3::bigint[]) as done (session_id, queued_at)
                  where q.room_id = $1 and q.session_id = done.session_id
-                   and (extract(epoch from q.queued_at) * 1000000)::bigint = done.queued_at",
+                   and (extract(epoch from q.queued_at - timestamptz '1970-01-01 00:00:00+00') * 1000000)::bigint
+                     = done.queued_at",
                 room_id,
                 &queued.session_ids,
                 &queued.queued_at

@@ -182,20 +182,25 @@ async fn leave_out_surplus(connection: &mut PgConnection, sessions: &mut Vec<Ses
     let is_of_other_room = |session: &Session| !known.contains(&session.room_id);
     let senders: BTreeSet<String> =
         sessions.iter().filter(|it| is_of_other_room(it)).filter_map(|it| it.sender.clone()).collect();
-    if senders.is_empty() {
+    let mut surplus = BTreeSet::new();
+    // One by one: a distributed database takes no subquery for each of several values.
+    for sender in senders {
+        let kept = sqlx::query_scalar!(
+            r#"select count(*) as "kept!" from (
+                   select 1 from archive.megolm_sessions s
+                   where s.senders @> array[$1::text]
+                     and not exists (select from archive.rooms r where r.room_id = s.room_id)
+                   limit $2) as kept"#,
+            sender,
+            MOST_OF_OTHER_ROOMS
+        );
+        if kept.fetch_one(&mut *connection).await? >= MOST_OF_OTHER_ROOMS {
+            surplus.insert(sender);
+        }
+    }
+    if surplus.is_empty() {
         return Ok(());
     }
-    let surplus = sqlx::query_scalar!(
-        r#"select sender as "sender!" from unnest($1::text[]) as sender
-           where (select count(*) from (
-                      select from archive.megolm_sessions s
-                      where s.senders @> array[sender]
-                        and not exists (select from archive.rooms r where r.room_id = s.room_id)
-                      limit $2) as kept) >= $2"#,
-        &senders.into_iter().collect::<Vec<_>>(),
-        MOST_OF_OTHER_ROOMS
-    );
-    let surplus: BTreeSet<String> = surplus.fetch_all(connection).await?.into_iter().collect();
     let before = sessions.len();
     sessions.retain(|session| {
         !is_of_other_room(session) || session.sender.as_ref().is_none_or(|sender| !surplus.contains(sender))
@@ -349,7 +354,7 @@ async fn keep_withheld(connection: &mut PgConnection, withheld: &Withheld) -> Re
          select $1, $2, $3, $4
          where exists (select from archive.rooms r where r.room_id = $1)
            and (select count(*) from archive.withheld_sessions w where w.room_id = $1 and w.sender = $3) < $5
-         on conflict (room_id, session_id, sender) do update set reason = excluded.reason, told_at = now()",
+         on conflict (room_id, session_id, sender) do update set reason = excluded.reason, told_at = excluded.told_at",
         withheld.room_id,
         withheld.session_id,
         withheld.sender,

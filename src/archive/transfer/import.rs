@@ -54,12 +54,15 @@ impl Writer {
     /// [`Error::ErasedRoom`] if it was erased here.
     pub(crate) async fn import_room(&self, room_id: &str) -> Result<Import<'_>, Error> {
         let mut transaction = self.begin().await?;
+        // Times are read as they were written. The last one means something to Citus alone, which cannot `analyze` in a
+        // transaction that has read a table without a connection. So it comes before everything else.
+        let settings = "set local timezone = 'UTC'; set local datestyle = 'ISO';
+                        set local citus.enable_local_execution = off";
+        transaction.execute(settings).await?;
         if is_erased(&mut transaction, room_id).await? {
             transaction.undo(None).await;
             return Err(Error::ErasedRoom(room_id.to_owned()));
         }
-        // Times are read as they were written.
-        transaction.execute("set local timezone = 'UTC'; set local datestyle = 'ISO'").await?;
         Ok(Import { transaction, room_id: room_id.to_owned() })
     }
 
