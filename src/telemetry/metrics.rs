@@ -197,9 +197,8 @@ fn set(gauges: &Gauges) {
     gauge!(SESSION_KEYS).set(gauges.session_keys as f64);
     gauge!(DECRYPTION_LAG).set(gauges.decryption_lag_s);
     gauge!(BACKUP_UNREAD).set(f64::from(u8::from(gauges.is_backup_unread)));
-    if let Some(count) = gauges.one_time_keys {
-        gauge!(ONE_TIME_KEYS).set(count as f64);
-    }
+    // Not a number is neither few nor many.
+    gauge!(ONE_TIME_KEYS).set(gauges.one_time_keys.map_or(f64::NAN, |count| count as f64));
     gauge!(FINDINGS).set(gauges.findings as f64);
     gauge!(VERIFIED_AGE).set(gauges.verified_ago_s);
     gauge!(DATABASE_SIZE).set(gauges.database_bytes as f64);
@@ -253,7 +252,7 @@ fn describe() {
     );
     describe_gauge!(
         ONE_TIME_KEYS,
-        "One-time keys of the archive's own device that the homeserver has left, where encryption.device is set."
+        "One-time keys of the archive's own device that the homeserver has left; NaN: it has no device."
     );
     describe_gauge!(FINDINGS, "Findings of the last recorded verification of each room.");
     describe_gauge!(
