@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Encrypted, sender::Sender};
+use super::{
+    Encrypted,
+    sender::{PASSPHRASE, Sender},
+};
 use crate::support::random;
 
 const MESSAGES: u64 = 10_000;
@@ -52,6 +55,51 @@ async fn the_backup_of_another_client_and_the_signature_of_the_device() {
     let seen = carol.device(&stage.archiver, &device_id).await;
     assert_eq!(seen["is_known"], true, "{seen}");
     assert_eq!(seen["is_signed"], true, "{seen}");
+}
+
+/// The account's backup is deleted and made anew, with another key, while the daemon runs: with the new recovery key in the
+/// file, what comes by it is readable. And a key file of the other client has the same keys.
+#[tokio::test]
+#[ignore = "needs a client on matrix-sdk: tests/long.sh"]
+async fn a_backup_that_is_made_anew_and_a_key_file() {
+    let mut stage = Encrypted::new().await;
+    let room = stage.room().await;
+    let mut element = Sender::start_matrix_sdk(&stage.synapse, &stage.archiver).await;
+    let first = element.set_up_recovery().await;
+    stage.sender.sync().await;
+    stage.sender.say(&room, "in the first backup").await;
+    element.sync().await;
+    element.back_up().await;
+    let mut stage = stage.with_recovery(&first);
+    let mut daemon = stage.backscroll.start(&["run"]);
+    let mut wanted = vec!["in the first backup".to_owned()];
+    arrives(&stage, &room, &wanted).await;
+
+    element.forget_recovery().await;
+    daemon.says("the account has no key backup").await;
+    let second = element.set_up_recovery().await;
+    assert_ne!(first, second);
+    stage.sender.rotate(&room).await;
+    stage.sender.say(&room, "in the second").await;
+    element.sync().await;
+    element.back_up().await;
+    daemon.says("the recovery key does not open it").await;
+    stage.write("recovery", &second);
+    wanted.push("in the second".to_owned());
+    arrives(&stage, &room, &wanted).await;
+    daemon.stop().await;
+
+    stage.database.run("delete from archive.decrypted_events; delete from archive.megolm_sessions").await;
+    let file = stage.backscroll.path().join("element.txt");
+    element.export(&file).await;
+    let passphrase = stage.write("passphrase", PASSPHRASE);
+    let [file, passphrase] = [&file, &passphrase].map(|path| path.to_str().unwrap());
+    let imported = stage.backscroll.run(&["keys", "import", file, "--passphrase-file", passphrase]).await;
+    assert!(imported.status.success(), "{}", imported.stderr);
+    stage.backscroll.once().await;
+    assert_eq!(stage.bodies(&room).await, wanted);
+    let origins = stage.database.column("select distinct origin from archive.megolm_sessions").await;
+    assert_eq!(origins, ["file"]);
 }
 
 /// 10,000 messages in at least 50 sessions, while the daemon is killed 200 times: all that was sent is read, in the room's order.

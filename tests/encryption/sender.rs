@@ -140,6 +140,11 @@ impl Sender {
         self.call(json!({ "do": "recovery" })).await["recovery_key"].as_str().unwrap().to_owned()
     }
 
+    /// Deletes the key backup and secret storage. Only of matrix-sdk.
+    pub(crate) async fn forget_recovery(&mut self) {
+        self.call(json!({ "do": "forget" })).await;
+    }
+
     /// Waits until all its sessions are in the backup. Only of matrix-sdk.
     pub(crate) async fn back_up(&mut self) {
         self.call(json!({ "do": "backup" })).await;

@@ -109,19 +109,22 @@ impl<'a> Reader<'a> {
             self.asked = (version.etag.clone(), BTreeSet::new());
         }
         let wanted = self.context.writer.archive().wanted_sessions(MOST_WANTED).await;
+        let mut wanted = wanted.map_err(|error| Error::from(error).to_string())?;
+        wanted.retain(|name| !self.asked.1.contains(name));
         let mut portion = BackupPortion::default();
-        for (room_id, session_id) in wanted.map_err(|error| Error::from(error).to_string())? {
-            let name = (room_id, session_id);
-            if self.asked.1.contains(&name) {
-                continue;
-            }
-            let (room_id, session_id) = &name;
+        let (mut answered, mut failed) = (Vec::new(), Ok(()));
+        for (room_id, session_id) in wanted {
             let client = &self.context.client;
-            let entry = client.backed_up_session(&version.version, room_id, session_id).await;
-            if let Some(entry) = entry.map_err(request_failed)? {
-                portion.read_entry(room_id, session_id.clone(), &entry, &key);
+            match client.backed_up_session(&version.version, &room_id, &session_id).await {
+                Ok(Some(entry)) => portion.read_entry(&room_id, session_id.clone(), &entry, &key),
+                Ok(None) => {}
+                // What came before it is of use.
+                Err(error) => {
+                    failed = Err(request_failed(error));
+                    break;
+                }
             }
-            self.asked.1.insert(name);
+            answered.push((room_id, session_id));
         }
         if !portion.sessions.is_empty() {
             let imported = self.import(portion).await?;
@@ -131,7 +134,8 @@ impl<'a> Reader<'a> {
                 "read wanted keys from the key backup"
             );
         }
-        Ok(())
+        self.asked.1.extend(answered);
+        failed
     }
 
     /// Stores sessions, and lets them decrypt what waits for them.

@@ -51,6 +51,8 @@ async fn act(client: &Client, password: &str, command: &Value) -> anyhow::Result
             client.encryption().export_room_keys(text("file")?.into(), text("passphrase")?, |_| true).await?;
         }
         "recovery" => return recovery(client, password, command["passphrase"].as_str()).await,
+        // Deletes the backup and what secret storage has.
+        "forget" => client.encryption().recovery().disable().await?,
         // Until all its sessions are in the backup.
         "backup" => client.encryption().backups().wait_for_steady_state().await?,
         "device" => return device(client, text("user")?.try_into()?, text("device")?.into()).await,
@@ -75,7 +77,7 @@ fn room(client: &Client, id: &str) -> anyhow::Result<Room> {
 /// Sets up cross-signing, secret storage and a key backup, with a recovery key or a passphrase.
 async fn recovery(client: &Client, password: &str, passphrase: Option<&str>) -> anyhow::Result<Value> {
     let encryption = client.encryption();
-    if let Err(error) = encryption.bootstrap_cross_signing(None).await {
+    if let Err(error) = encryption.bootstrap_cross_signing_if_needed(None).await {
         let session = error.as_uiaa_response().context("cross-signing")?.session.clone();
         let user_id = client.user_id().context("not logged in")?;
         let mut auth = Password::new(UserIdentifier::Matrix(user_id.to_owned().into()), password.to_owned());
