@@ -7,7 +7,11 @@ mod faults;
 mod reads;
 mod sender;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -67,8 +71,13 @@ impl Encrypted {
 
     async fn import(&mut self) -> Outcome {
         let file = self.export("keys.txt").await;
+        self.import_file(&file).await
+    }
+
+    /// Imports a client's key file.
+    async fn import_file(&self, file: &Path) -> Outcome {
         let passphrase = self.write("passphrase", PASSPHRASE);
-        let [file, passphrase] = [&file, &passphrase].map(|path| path.to_str().unwrap());
+        let [file, passphrase] = [file, &passphrase].map(|path| path.to_str().unwrap());
         let imported = self.backscroll.run(&["keys", "import", file, "--passphrase-file", passphrase]).await;
         assert!(imported.status.success(), "{}", imported.stderr);
         imported

@@ -1,6 +1,6 @@
 //! A large key backup on a real Synapse, and messages that its keys decrypt: time, processor time and memory.
 
-use std::{fmt::Write as _, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
@@ -143,11 +143,11 @@ async fn store(database: &Database, sessions: Vec<(String, GroupSession)>) -> an
                  select distinct room_id, 'leave', false from archive.megolm_sessions";
     database.run(NAME, rooms).await?;
     for part in rows.chunks(ROWS) {
-        let mut sql = String::from(
+        let sql = format!(
             "insert into archive.events (position, origin_server_ts, room_id, event_id, type, sender, stable_sha256, content)
-             values ",
+             values {}",
+            part.join(", ")
         );
-        let _ = write!(sql, "{}", part.join(", "));
         database.run(NAME, &sql).await?;
     }
     database.run(NAME, "analyze").await

@@ -3,15 +3,27 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    Encrypted,
-    sender::{PASSPHRASE, Sender},
-};
+use super::{Encrypted, sender::Sender};
 use crate::support::random;
 
 const MESSAGES: u64 = 10_000;
 const SESSIONS: u64 = 50;
 const KILLS: u64 = 200;
+
+impl Encrypted {
+    /// A message in a room, whose key another client of the account has put into a key backup. Returns the room, that client,
+    /// and the recovery key.
+    async fn backed_up(&mut self, body: &str) -> (String, Sender, String) {
+        let room = self.room().await;
+        let mut element = Sender::start_matrix_sdk(&self.synapse, &self.archiver).await;
+        let recovery_key = element.set_up_recovery().await;
+        self.sender.sync().await;
+        self.sender.say(&room, body).await;
+        element.sync().await;
+        element.back_up().await;
+        (room, element, recovery_key)
+    }
+}
 
 /// What comes by the backup within two minutes.
 async fn arrives(stage: &Encrypted, room: &str, wanted: &[String]) {
@@ -28,13 +40,7 @@ async fn arrives(stage: &Encrypted, room: &str, wanted: &[String]) {
 #[ignore = "needs a client on matrix-sdk: tests/long.sh"]
 async fn the_backup_of_another_client_and_the_signature_of_the_device() {
     let mut stage = Encrypted::new().await;
-    let room = stage.room().await;
-    let mut element = Sender::start_matrix_sdk(&stage.synapse, &stage.archiver).await;
-    let recovery_key = element.set_up_recovery().await;
-    stage.sender.sync().await;
-    stage.sender.say(&room, "before").await;
-    element.sync().await;
-    element.back_up().await;
+    let (room, mut element, recovery_key) = stage.backed_up("before").await;
     let mut stage = stage.with_recovery(&recovery_key);
     let daemon = stage.backscroll.start(&["run"]);
     arrives(&stage, &room, &["before".to_owned()]).await;
@@ -63,13 +69,7 @@ async fn the_backup_of_another_client_and_the_signature_of_the_device() {
 #[ignore = "needs a client on matrix-sdk: tests/long.sh"]
 async fn a_backup_that_is_made_anew_and_a_key_file() {
     let mut stage = Encrypted::new().await;
-    let room = stage.room().await;
-    let mut element = Sender::start_matrix_sdk(&stage.synapse, &stage.archiver).await;
-    let first = element.set_up_recovery().await;
-    stage.sender.sync().await;
-    stage.sender.say(&room, "in the first backup").await;
-    element.sync().await;
-    element.back_up().await;
+    let (room, mut element, first) = stage.backed_up("in the first backup").await;
     let mut stage = stage.with_recovery(&first);
     let mut daemon = stage.backscroll.start(&["run"]);
     let mut wanted = vec!["in the first backup".to_owned()];
@@ -92,10 +92,7 @@ async fn a_backup_that_is_made_anew_and_a_key_file() {
     stage.database.run("delete from archive.decrypted_events; delete from archive.megolm_sessions").await;
     let file = stage.backscroll.path().join("element.txt");
     element.export(&file).await;
-    let passphrase = stage.write("passphrase", PASSPHRASE);
-    let [file, passphrase] = [&file, &passphrase].map(|path| path.to_str().unwrap());
-    let imported = stage.backscroll.run(&["keys", "import", file, "--passphrase-file", passphrase]).await;
-    assert!(imported.status.success(), "{}", imported.stderr);
+    stage.import_file(&file).await;
     stage.backscroll.once().await;
     assert_eq!(stage.bodies(&room).await, wanted);
     let origins = stage.database.column("select distinct origin from archive.megolm_sessions").await;
