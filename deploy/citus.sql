@@ -100,10 +100,6 @@ declare
                             limit 1',
          'd.room_id = searched_room and d.event_id = e.event_id
                             limit 1'],
-        ['x.room_id = e.room_id and x.event_id = e.edited_by
-                                and',
-         'x.room_id = searched_room and x.event_id = e.edited_by
-                                and'],
         ['where m.room_id = f.room_id and', 'where m.room_id = e.room_id and']
     ];
     definition text := pg_get_functiondef('public.search'::regproc);

@@ -40,6 +40,7 @@ create table archive.events (
     redacted_by text collate "C",
     replaces_state text collate "C",
     edited_by text collate "C",
+    hidden_type text collate "C",
     stable_sha256 bytea not null,
     content jsonb not null,
     -- The content of the latest valid edit, so that a message is read without looking for its edits. The transaction that
@@ -75,6 +76,7 @@ comment on column archive.events.redacts is 'Target of an m.room.redaction, by t
 comment on column archive.events.redacted_by is 'The event that redacted this one; of an edit, also the one that redacted the message which it edits.';
 comment on column archive.events.replaces_state is 'State event that this one replaced on its own branch, as the server says.';
 comment on column archive.events.edited_by is 'Event id of the latest valid edit; null: never edited.';
+comment on column archive.events.hidden_type is 'Of an encrypted event that says no message: the type of what it says, such as m.poll.response. Null: everything else, also what was not decrypted. So the views list messages without reading archive.decrypted_events.';
 comment on column archive.events.stable_sha256 is 'SHA-256 over the canonical JSON of what stays the same in every copy that a server gives of the event.';
 comment on column archive.events.content is 'Content as served, after redaction. Where raw is set, a copy with what jsonb cannot hold replaced.';
 comment on column archive.events.edited_content is 'm.new_content of the latest valid edit; null: never edited, or encrypted.';
@@ -118,7 +120,7 @@ comment on index archive.events_repeating is 'The events whose prev_content is t
 
 -- A reaction has a type and a relation. PostgreSQL takes these for independent of each other, expects a hundredth of
 -- the reactions that there are, and does not read them in parallel.
-create statistics archive.events_kinds (mcv) on type, rel_type from archive.events;
+create statistics archive.events_kinds (mcv) on type, rel_type, hidden_type from archive.events;
 comment on statistics archive.events_kinds is 'Which types of events have which relations, so that queries of reactions, edits and votes are planned well.';
 
 -- Edits whose message is not archived yet: in a backward walk, an edit comes before its message. Few wait at any time.
@@ -238,6 +240,7 @@ create function archive.settle_relations(
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     edited_positions bigint[];
+    encrypted_ids text[];
 begin
     insert into archive.waiting_edits (room_id, message_id, edit_id)
     select settle_relations.room_id, edit.relates_to, edit.event_id
@@ -283,9 +286,14 @@ begin
         where m.room_id = settle_relations.room_id and m.event_id = latest.event_id
           and (m.edited_by, m.edited_at, m.edit_count, m.edited_content)
               is distinct from (latest.edited_by, latest.edited_at, latest.edit_count::int, latest.edited_content)
-        returning m.position
+        returning m.event_id, m.position, m.type
     )
-    select array_agg(edited.position) into edited_positions from edited where edited.position is not null;
+    select array_agg(edited.position) filter (where edited.position is not null),
+           array_agg(edited.event_id) filter (where edited.type = 'm.room.encrypted')
+    into edited_positions, encrypted_ids from edited;
+    if encrypted_ids is not null then
+        perform archive.settle_decrypted(settle_relations.room_id, encrypted_ids);
+    end if;
     -- What the messages said before is not found any more.
     if edited_positions is not null then
         perform archive.forget_search(settle_relations.room_id, edited_positions);

@@ -33,16 +33,17 @@ create function archive.is_message(type text, content jsonb) returns boolean
 comment on function archive.is_message(text, jsonb) is 'Whether a client shows an event of this type and content as a message.';
 
 create function archive.activity_kind(
-    type text, state_key text, relates_to text, rel_type text, redacted_by text, content jsonb
+    type text, state_key text, relates_to text, rel_type text, redacted_by text, content jsonb, hidden_type text
 ) returns text
     language sql immutable parallel safe
     return case
            when state_key is not null or redacted_by is not null then null
            when rel_type = 'm.replace' and relates_to is not null then 'edit'
-           when type = 'm.reaction' then case when rel_type = 'm.annotation' and relates_to is not null then 'reaction' end
-           when archive.is_message(type, content) then 'message'
+           when 'm.reaction' in (type, hidden_type)
+               then case when rel_type = 'm.annotation' and relates_to is not null then 'reaction' end
+           when hidden_type is null and archive.is_message(type, content) then 'message'
            end;
-comment on function archive.activity_kind(text, text, text, text, text, jsonb) is 'What archive.activity counts an event as: message, edit or reaction; null: nothing.';
+comment on function archive.activity_kind(text, text, text, text, text, jsonb, text) is 'What archive.activity counts an event as: message, edit or reaction; null: nothing.';
 
 -- A user whose content was erased: what their events are now counted as.
 create function archive.recount_activity(room_id text, sender text) returns void
@@ -60,7 +61,8 @@ begin
            count(*) filter (where kind = 'message'), count(*) filter (where kind = 'edit'),
            count(*) filter (where kind = 'reaction')
     from archive.events e
-    cross join lateral archive.activity_kind(e.type, e.state_key, e.relates_to, e.rel_type, e.redacted_by, e.content) as kind
+    cross join lateral archive.activity_kind(e.type, e.state_key, e.relates_to, e.rel_type, e.redacted_by, e.content,
+                                             e.hidden_type) as kind
     where archive.any_room(e.origin_server_ts)
       and e.room_id = recount_activity.room_id and e.sender = recount_activity.sender and kind is not null
     group by 2;

@@ -43,11 +43,11 @@ create table archive.decrypted_events (
     type text collate "C",
     reason text,
     content jsonb,
+    -- As in archive.events, so that a message is read without looking for its edit.
+    edited_content jsonb,
     raw bytea,
-    -- The views ask this, because PostgreSQL would guess that few events are messages.
-    is_message boolean generated always as (archive.is_message(type, content)) stored,
     primary key (room_id, event_id),
-    check (state = 'ok' or num_nonnulls(type, content, raw) = 0)
+    check (state = 'ok' or num_nonnulls(type, content, edited_content, raw) = 0)
 );
 comment on table archive.decrypted_events is 'What encrypted events say, or why that cannot be read. An event without a row has not been looked at, because its session is not known.';
 comment on column archive.decrypted_events.message_index is 'Number of the message in its session; no two readable events have the same. null: not decrypted.';
@@ -60,10 +60,11 @@ comment on column archive.decrypted_events.trust is 'Where the session is from t
 comment on column archive.decrypted_events.type is 'Decrypted type, escaped as in archive.events; null: not kept (encryption.keep_plaintext).';
 comment on column archive.decrypted_events.reason is 'Why it cannot be read, in words.';
 comment on column archive.decrypted_events.content is 'Decrypted content, without m.relates_to: relations count as they stand in the clear. Where raw is set, a copy with what jsonb cannot hold replaced.';
+comment on column archive.decrypted_events.edited_content is 'm.new_content of its latest valid edit (archive.events.edited_by), if that was decrypted; null: none.';
 comment on column archive.decrypted_events.raw is 'The exact bytes of the decrypted content where jsonb does not give them back.';
-comment on column archive.decrypted_events.is_message is 'archive.is_message() of what it says; null: not decrypted, or not kept.';
 alter table archive.decrypted_events
     alter column content set statistics 0,
+    alter column edited_content set statistics 0,
     alter column raw set statistics 0;
 create unique index decrypted_events_index on archive.decrypted_events (room_id, session_id, message_index)
     where state in ('ok', 'redacted');
@@ -206,14 +207,97 @@ end
 $$;
 comment on function archive.queue_decryption(text, text[]) is 'Queues those of these sessions of a room that are known and have messages in the archive, and returns how many these are. Of a room that the archive does not have, all that are known.';
 
+-- What follows from archive.decrypted_events and is kept for readers: events.hidden_type, and the content of the latest edit.
+create function archive.settle_decrypted(settled_room text, event_ids text[]) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    recounted text[];
+begin
+    with said as materialized (
+        select event.*, decrypted.type as says
+        from unnest(event_ids) as asked (event_id)
+        -- Lateral with a limit: one look-up in the primary key for each id, whatever the statistics are.
+        cross join lateral (
+            select e.event_id, e.sender, coalesce((e.sent_at at time zone 'UTC')::date, '-infinity') as day, e.type,
+                   e.relates_to, e.rel_type, e.hidden_type
+            from archive.events e where e.room_id = settled_room and e.event_id = asked.event_id
+            limit 1
+        ) event
+        left join lateral (
+            select d.type from archive.decrypted_events d
+            where d.room_id = settled_room and d.event_id = asked.event_id and not archive.is_message(d.type, d.content)
+            limit 1
+        ) decrypted on true
+        where event.hidden_type is distinct from decrypted.type
+    ), changed as (
+        update archive.events e set hidden_type = said.says from said
+        where e.room_id = settled_room and e.event_id = said.event_id
+    ),
+    -- Until now it counted as a message. One that is redacted names no event that it reacts to any more: what that counted
+    -- as is counted anew.
+    counted as (
+        select said.sender, said.day, count(*)::int as messages, count(*) filter (where said.says = 'm.reaction'
+                                                             and said.rel_type = 'm.annotation')::int as reactions
+        from said
+        where said.hidden_type is null and (said.rel_type is distinct from 'm.replace' or said.relates_to is null)
+        group by said.sender, said.day
+    ), stored as (
+        insert into archive.activity as a (room_id, day, sender, messages, reactions)
+        select settled_room, c.day, c.sender, -c.messages, c.reactions from counted c order by c.day, c.sender
+        on conflict (room_id, day, sender) do update
+            set messages = a.messages + excluded.messages, reactions = a.reactions + excluded.reactions
+    ), summed as (
+        update archive.rooms r set message_count = r.message_count - c.messages
+        from (select sum(counted.messages)::bigint as messages from counted) c
+        where r.room_id = settled_room and c.messages <> 0
+    )
+    select array_agg(distinct said.sender) filter (where said.hidden_type is not null) into recounted from said;
+    if recounted is not null then
+        perform archive.recount_activity(settled_room, sender) from unnest(recounted) as sender;
+    end if;
+
+    update archive.decrypted_events d set edited_content = latest.content
+    from (
+        select message.event_id, edit.content
+        from (
+            select asked.event_id from unnest(event_ids) as asked (event_id)
+            union
+            select edited.relates_to
+            from unnest(event_ids) as asked (event_id)
+            cross join lateral (
+                select e.relates_to from archive.events e
+                where e.room_id = settled_room and e.event_id = asked.event_id and e.rel_type = 'm.replace'
+                limit 1
+            ) edited
+        ) asked
+        cross join lateral (
+            select e.event_id, e.edited_by, said.type
+            from archive.events e
+            join archive.decrypted_events said on said.room_id = settled_room and said.event_id = e.event_id
+            where e.room_id = settled_room and e.event_id = asked.event_id
+            limit 1
+        ) message
+        left join lateral (
+            select x.content -> 'm.new_content' as content from archive.decrypted_events x
+            where x.room_id = settled_room and x.event_id = message.edited_by and x.type = message.type
+              and jsonb_typeof(x.content -> 'm.new_content') = 'object'
+            limit 1
+        ) edit on true
+    ) latest
+    where d.room_id = settled_room and d.event_id = latest.event_id and d.edited_content is distinct from latest.content;
+end
+$$;
+comment on function archive.settle_decrypted(text, text[]) is 'Brings what is kept for readers up to date after a change of these rows of archive.decrypted_events, or of the latest edit of these messages: events.hidden_type, what that counts as, and decrypted_events.edited_content. The transaction must hold the room''s lock.';
+
 create function archive.forget_decrypted(forgotten_room text, forgotten text[]) returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     update archive.decrypted_events d
-    set state = 'redacted', type = null, content = null, raw = null, reason = null
+    set state = 'redacted', type = null, content = null, edited_content = null, raw = null, reason = null
     where d.room_id = forgotten_room and d.event_id = any (forgotten) and d.state in ('ok', 'redacted');
     delete from archive.decrypted_events d
     where d.room_id = forgotten_room and d.event_id = any (forgotten) and d.state not in ('ok', 'redacted');
+    perform archive.settle_decrypted(forgotten_room, forgotten);
 end
 $$;
 comment on function archive.forget_decrypted(text, text[]) is 'Removes what these events of a room say. Their numbers in their sessions stay taken, so that a repetition is not readable either.';
@@ -222,6 +306,9 @@ create function archive.keep_plaintext(kept_room text, wanted boolean) returns v
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     sessions text[];
+    hidden constant text[] := array(
+        select d.event_id from archive.decrypted_events d
+        where d.room_id = kept_room and not archive.is_message(d.type, d.content));
 begin
     if wanted then
         -- Apart from the call: a distributed database would call the function on the room's server.
@@ -231,9 +318,10 @@ begin
         delete from archive.decrypted_events d where d.room_id = kept_room and d.state = 'ok';
     else
         perform archive.search_anew(kept_room);
-        update archive.decrypted_events d set type = null, content = null, raw = null
+        update archive.decrypted_events d set type = null, content = null, edited_content = null, raw = null
         where d.room_id = kept_room and d.type is not null;
     end if;
+    perform archive.settle_decrypted(kept_room, hidden);
 end
 $$;
 comment on function archive.keep_plaintext(text, boolean) is 'After a change of encryption.keep_plaintext: queues all sessions of a room, or removes what its messages say, from the search too.';

@@ -99,20 +99,17 @@ select e.room_id, e.event_id, e.position, coalesce(d.type, e.type) as type, e.se
 from archive.events e
 left join archive.members m on m.room_id = e.room_id and m.user_id = e.sender || ''
 left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
-left join archive.decrypted_events x
-    on x.room_id = e.room_id and x.event_id = e.edited_by
-   and x.type = d.type and jsonb_typeof(x.content -> 'm.new_content') = 'object'
 cross join lateral (
     -- What an encrypted event says is in its ciphertext. A body beside that is not what was said.
     select case when e.type <> 'm.room.encrypted' then coalesce(e.edited_content, e.content)
-                else coalesce(x.content -> 'm.new_content', d.content) end as content,
-           case when e.type <> 'm.room.encrypted' then e.edited_by is not null else x.event_id is not null end as is_edited
+                else coalesce(d.edited_content, d.content) end as content,
+           case when e.type <> 'm.room.encrypted' then e.edited_by is not null else d.edited_content is not null end as is_edited
 ) shown
 where archive.any_room(e.origin_server_ts) and e.state_key is null
   -- Whether an edit is valid or not, it is no message of its own.
   and (e.rel_type is distinct from 'm.replace' or e.relates_to is null)
   and (e.redacted_by is null or not archive.was_redacted_with_another(e.room_id, e.event_id, e.redacted_by))
-  and archive.is_message(e.type, e.content) and d.is_message is not false;
+  and archive.is_message(e.type, e.content) and e.hidden_type is null;
 comment on view public.messages is 'What a reader of the room sees as messages: text and media, stickers, polls, locations, and the text of any other event that has one. The order of a room is: order by position. The latest valid edit is applied, and edits themselves are not listed. An encrypted message is shown as what it says, or without a body where that cannot be read. An edit that was redacted on its own is listed as a redacted message, because nothing tells any more that it was an edit.';
 comment on column public.messages.room_id is 'Matrix room id.';
 comment on column public.messages.event_id is 'Event id of the message (of the original, if edited).';
@@ -147,14 +144,14 @@ from archive.events e
 join archive.events target on target.room_id = e.room_id and target.event_id = e.relates_to
 left join archive.members m on m.room_id = e.room_id and m.user_id = e.sender || ''
 where archive.any_room(e.origin_server_ts)
-  and e.rel_type = 'm.annotation' and e.relates_to is not null and e.type = 'm.reaction' and e.state_key is null
+  and e.rel_type = 'm.annotation' and e.relates_to is not null and 'm.reaction' in (e.type, e.hidden_type) and e.state_key is null
   and e.redacted_by is null and archive.text_of(e.content #> '{m.relates_to,key}') <> ''
   and target.redacted_by is null
   and (target.rel_type is null or target.rel_type not in ('m.annotation', 'm.replace') or target.relates_to is null)
   and not exists (
       select from archive.events earlier
       where earlier.room_id = e.room_id and earlier.relates_to = e.relates_to and earlier.rel_type = 'm.annotation'
-        and earlier.type = 'm.reaction' and earlier.state_key is null and earlier.redacted_by is null
+        and 'm.reaction' in (earlier.type, earlier.hidden_type) and earlier.state_key is null and earlier.redacted_by is null
         and earlier.sender = e.sender and earlier.content #> '{m.relates_to,key}' = e.content #> '{m.relates_to,key}'
         and (earlier.position, earlier.event_id) < (e.position, e.event_id));
 comment on view public.reactions is 'Reactions in force, each once by target, sender and key: of equal ones the first. Reactions to a redacted message are not shown, nor those to an event that the archive does not have in the room.';
@@ -548,12 +545,9 @@ from (
       and p.state_key is null and p.redacted_by is null
       and (p.rel_type is distinct from 'm.replace' or p.relates_to is null)
     union all
-    select p.room_id, p.event_id, p.position, p.sender, p.sent_at, coalesce(edit.content -> 'm.new_content', d.content), d.trust
+    select p.room_id, p.event_id, p.position, p.sender, p.sent_at, coalesce(d.edited_content, d.content), d.trust
     from archive.decrypted_events d
     join archive.events p on p.room_id = d.room_id and p.event_id = d.event_id
-    left join archive.decrypted_events edit
-        on edit.room_id = p.room_id and edit.event_id = p.edited_by
-       and edit.type = d.type and jsonb_typeof(edit.content -> 'm.new_content') = 'object'
     where d.type in ('m.poll.start', 'org.matrix.msc3381.poll.start')
       and (p.rel_type is distinct from 'm.replace' or p.relates_to is null)
 ) e
@@ -657,12 +651,16 @@ cross join lateral (
 left join lateral (
     select point.geo_uri, point.ts, count(*) over () as count
     from (
-        select coalesce(archive.text_of(x.content #> '{m.location,uri}'),
-                        archive.text_of(x.content #> '{org.matrix.msc3488.location,uri}')) as geo_uri,
-               archive.measured_ts(x.content, x.origin_server_ts) as ts, x.event_id
+        select coalesce(archive.text_of(shown.content #> '{m.location,uri}'),
+                        archive.text_of(shown.content #> '{org.matrix.msc3488.location,uri}')) as geo_uri,
+               archive.measured_ts(shown.content, x.origin_server_ts) as ts, x.event_id
         from archive.events x
+        left join archive.decrypted_events said on said.room_id = x.room_id and said.event_id = x.event_id
+        cross join lateral (
+            select case when x.type <> 'm.room.encrypted' then x.content else said.content end as content
+        ) shown
         where x.room_id = e.room_id and x.relates_to = e.event_id and x.rel_type = 'm.reference' and x.sender = e.sender
-          and x.type in ('m.beacon', 'org.matrix.msc3672.beacon') and x.state_key is null and x.redacted_by is null
+          and coalesce(x.hidden_type, x.type) in ('m.beacon', 'org.matrix.msc3672.beacon') and x.state_key is null and x.redacted_by is null
     ) point
     where point.geo_uri like 'geo:%' and point.ts between began.ts and began.ts + began.timeout
     order by point.ts desc, point.event_id desc

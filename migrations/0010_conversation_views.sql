@@ -22,22 +22,19 @@ select e.room_id, e.event_id, e.event_id as version_id, 1 as version, false as i
        archive.text_of(said.content -> 'msgtype') as msgtype,
        archive.message_body(coalesce(d.type, e.type), said.content, e.in_reply_to, false) as body,
        archive.message_html(said.content, e.in_reply_to, false) as formatted_body,
-       e.redacted_by is null as is_valid, e.edited_by is null or d.type is not null and edit.event_id is null as is_shown,
+       e.redacted_by is null as is_valid, e.edited_by is null or d.type is not null and d.edited_content is null as is_shown,
        case when e.redacted_by is not null then 'the message is redacted' end as reason,
        e.type = 'm.room.encrypted' as is_encrypted, case when d.type is not null then d.trust end as trust
 from archive.events e
 left join archive.members member on member.room_id = e.room_id and member.user_id = e.sender
 left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
-left join archive.decrypted_events edit
-    on edit.room_id = e.room_id and edit.event_id = e.edited_by
-   and edit.type = d.type and jsonb_typeof(edit.content -> 'm.new_content') = 'object'
 -- What an encrypted event says is not in its content, whatever else is.
 cross join lateral (select case when e.type <> 'm.room.encrypted' then e.content else d.content end as content) said
 where archive.any_room(e.origin_server_ts) and e.state_key is null
   and (e.rel_type is distinct from 'm.replace' or e.relates_to is null)
   -- An edit that was redacted together with its message does not say any more that it was an edit, see the view messages.
   and (e.redacted_by is null or not archive.was_redacted_with_another(e.room_id, e.event_id, e.redacted_by))
-  and archive.is_message(e.type, e.content) and d.is_message is not false
+  and archive.is_message(e.type, e.content) and e.hidden_type is null
 union all
 select x.room_id, x.relates_to, x.event_id,
        1 + x.place::int,
@@ -343,12 +340,9 @@ select e.room_id, e.event_id, e.position, e.sender, coalesce(member.shown_name, 
 from archive.events e
 left join archive.members member on member.room_id = e.room_id and member.user_id = e.sender || ''
 left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
-left join archive.decrypted_events x
-    on x.room_id = e.room_id and x.event_id = e.edited_by
-   and x.type = d.type and jsonb_typeof(x.content -> 'm.new_content') = 'object'
 cross join lateral (
     select case when e.type <> 'm.room.encrypted' then coalesce(e.edited_content, e.content)
-                else coalesce(x.content -> 'm.new_content', d.content) end as content
+                else coalesce(d.edited_content, d.content) end as content
 ) shown
 cross join lateral (select shown.content -> 'info' as info) info
 cross join lateral (

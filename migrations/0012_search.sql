@@ -289,18 +289,13 @@ begin
                coalesce(floor(extract(epoch from e.sent_at) / 2419200), -1e9) as month,
                archive.search_words(archive.searched_text(
                    coalesce(d.type, e.type), coalesce(d.content, e.content),
-                   coalesce(x.content -> 'm.new_content', e.edited_content), e.in_reply_to, true)) as words
+                   coalesce(d.edited_content, e.edited_content), e.in_reply_to, true)) as words
         from archive.events e
             -- A lateral with a limit looks up each encrypted event by its key, whatever the table held when this was planned.
             left join lateral (
-                select d.type, d.content from archive.decrypted_events d
+                select d.type, d.content, d.edited_content from archive.decrypted_events d
                 where e.type = 'm.room.encrypted' and d.room_id = built_room and d.event_id = e.event_id
                 limit 1) d on true
-            left join lateral (
-                select x.content from archive.decrypted_events x
-                where e.type = 'm.room.encrypted' and x.room_id = built_room and x.event_id = e.edited_by and x.type = d.type
-                    and jsonb_typeof(x.content -> 'm.new_content') = 'object'
-                limit 1) x on true
         where e.room_id = built_room and e.position between bottom and top
             and archive.is_searched(coalesce(d.type, e.type), e.state_key, e.rel_type, e.relates_to, e.redacted_by,
                                     coalesce(d.content, e.content))
@@ -668,14 +663,9 @@ begin
                     select e.position, e.sent_at, said.rank
                     from archive.events e
                         left join lateral (
-                            select d.type, d.content from archive.decrypted_events d
+                            select d.type, d.content, d.edited_content from archive.decrypted_events d
                             where e.type = 'm.room.encrypted' and d.room_id = e.room_id and d.event_id = e.event_id
                             limit 1) d on true
-                        left join lateral (
-                            select x.content from archive.decrypted_events x
-                            where e.type = 'm.room.encrypted' and x.room_id = e.room_id and x.event_id = e.edited_by
-                                and x.type = d.type and jsonb_typeof(x.content -> 'm.new_content') = 'object'
-                            limit 1) x on true
                         cross join lateral (
                             select (select sum(t.times / (t.times + 0.5 + char_length(said.words) / 100.0))
                                     from (select (char_length(said.words) - char_length(replace(said.words, w, '')))
@@ -683,7 +673,7 @@ begin
                                           from unnest(wanted) w) t)::real as rank
                             from (select archive.search_words(archive.searched_text(
                                              coalesce(d.type, e.type), coalesce(d.content, e.content),
-                                             coalesce(x.content -> 'm.new_content', e.edited_content), e.in_reply_to,
+                                             coalesce(d.edited_content, e.edited_content), e.in_reply_to,
                                              true)) as words offset 0) said
                             where not exists (select from unnest(wanted) w where strpos(said.words, w) = 0)
                                 and not exists (select from unnest(unwanted) w where strpos(said.words, w) > 0)) said
@@ -741,17 +731,12 @@ begin
               limit least(greatest(search.max_results, 0), 1000)) f
             join archive.events e on e.room_id = f.room_id and e.position = f.position
             left join lateral (
-                select d.type, d.content from archive.decrypted_events d
+                select d.type, d.content, d.edited_content from archive.decrypted_events d
                 where e.type = 'm.room.encrypted' and d.room_id = e.room_id and d.event_id = e.event_id
                 limit 1) d on true
-            left join lateral (
-                select x.content from archive.decrypted_events x
-                where e.type = 'm.room.encrypted' and x.room_id = e.room_id and x.event_id = e.edited_by
-                    and x.type = d.type and jsonb_typeof(x.content -> 'm.new_content') = 'object'
-                limit 1) x on true
             cross join lateral (
                 select coalesce(d.type, e.type) as type, coalesce(d.content, e.content) as content,
-                       coalesce(x.content -> 'm.new_content', e.edited_content) as edited_content
+                       coalesce(d.edited_content, e.edited_content) as edited_content
             ) said
         order by case when search.by_rank then f.rank end desc, f.at desc, f.position desc;
 end

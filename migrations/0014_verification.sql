@@ -74,6 +74,26 @@ create function archive.inconsistencies(room_ids text[])
           is distinct from (latest.edited_by, latest.edited_at, latest.edit_count, latest.edited_content)
 
     union all
+    -- An encrypted event that says no message has the type of what it says.
+    select e.room_id, 'decrypted message differs', e.event_id, coalesce(e.hidden_type, said.type)
+    from archive.events e
+    left join archive.decrypted_events said
+        on said.room_id = e.room_id and said.event_id = e.event_id and not archive.is_message(said.type, said.content)
+    where (room_ids is null or e.room_id = any (room_ids)) and (e.type = 'm.room.encrypted' or e.hidden_type is not null)
+      and e.hidden_type is distinct from said.type
+
+    union all
+    -- An encrypted message has the content of its latest valid edit, if that was decrypted.
+    select d.room_id, 'decrypted message differs', d.event_id, e.edited_by
+    from archive.decrypted_events d
+    left join archive.events e on e.room_id = d.room_id and e.event_id = d.event_id
+    left join archive.decrypted_events edit
+        on edit.room_id = e.room_id and edit.event_id = e.edited_by
+       and edit.type = d.type and jsonb_typeof(edit.content -> 'm.new_content') = 'object'
+    where (room_ids is null or d.room_id = any (room_ids))
+      and d.edited_content is distinct from edit.content -> 'm.new_content'
+
+    union all
     -- A reply in a thread names the thread's root, if that can begin a thread.
     select e.room_id, 'thread differs', e.event_id, coalesce(e.thread_root, e.relates_to)
     from archive.events e
@@ -106,8 +126,8 @@ create function archive.inconsistencies(room_ids text[])
                count(*) filter (where k.kind = 'message') as messages, count(*) filter (where k.kind = 'edit') as edits,
                count(*) filter (where k.kind = 'reaction') as reactions
         from archive.events e
-        cross join lateral archive.activity_kind(e.type, e.state_key, e.relates_to, e.rel_type, e.redacted_by, e.content)
-            as k (kind)
+        cross join lateral archive.activity_kind(e.type, e.state_key, e.relates_to, e.rel_type, e.redacted_by, e.content,
+                                                 e.hidden_type) as k (kind)
         where (room_ids is null or e.room_id = any (room_ids)) and k.kind is not null
         group by 1, 2, 3
     ) counted

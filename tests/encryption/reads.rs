@@ -138,6 +138,117 @@ async fn an_encrypted_poll_is_counted() {
     stage.agrees().await;
 }
 
+/// What an event counts as follows from what it says, once that is known, and no more when it is forgotten.
+#[tokio::test]
+async fn what_is_no_message_is_not_listed_as_one() {
+    let mut stage = Encrypted::new().await;
+    let room = stage.room().await;
+    let said = stage.sender.say(&room, "a heron").await;
+    let mut reactions = Vec::new();
+    for key in ["👍", "🎉"] {
+        let content = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": said, "key": key } });
+        let reaction = stage.sender.encrypt_as(&room, "m.reaction", content).await;
+        reactions.push(stage.post(&room, &reaction).await);
+    }
+    let call = json!({ "call_id": "1", "version": "1", "lifetime": 1000 });
+    let call = stage.sender.encrypt_as(&room, "m.call.invite", call).await;
+    stage.post(&room, &call).await;
+    let counted = async |stage: &Encrypted| {
+        let sql = format!(
+            "select r.message_count, sum(a.messages), sum(a.reactions) from archive.rooms r \
+             left join activity a using (room_id) where r.room_id = '{room}' group by 1"
+        );
+        stage.database.rows(&sql).await.concat()
+    };
+    stage.backscroll.once().await;
+    assert_eq!(stage.bodies(&room).await, ["-", "-", "-", "-"]);
+    assert_eq!(counted(&stage).await, ["4", "4", "0"]);
+    stage.agrees().await;
+
+    stage.import().await;
+    stage.backscroll.once().await;
+    assert_eq!(stage.bodies(&room).await, ["a heron"]);
+    assert_eq!(counted(&stage).await, ["1", "1", "2"]);
+    let shown = "select event_id, key, relates_to from reactions order by position";
+    assert_eq!(
+        stage.database.rows(shown).await,
+        [[&*reactions[0], "👍", &*said], [&*reactions[1], "🎉", &*said]]
+    );
+    stage.agrees().await;
+
+    stage.synapse.redact(&stage.alice, &room, &reactions[1], json!({})).await;
+    stage.backscroll.once().await;
+    assert_eq!(stage.bodies(&room).await, ["a heron", "-"]);
+    assert_eq!(counted(&stage).await, ["1", "1", "1"]);
+    stage.agrees().await;
+
+    for (keep, counts) in [("false", ["3", "3", "0"]), ("true", ["1", "1", "1"])] {
+        stage.backscroll = stage.backscroll.set("BACKSCROLL_ENCRYPTION__KEEP_PLAINTEXT", keep);
+        stage.backscroll.once().await;
+        assert_eq!(counted(&stage).await, counts);
+        stage.agrees().await;
+    }
+}
+
+/// The places of a live location are encrypted, and the state event that began it is not.
+#[tokio::test]
+async fn an_encrypted_place_is_shown() {
+    let mut stage = Encrypted::new().await;
+    let room = stage.room().await;
+    let begun = json!({ "description": "a walk", "timeout": 600_000, "live": true });
+    let key = stage.alice.user_id.clone();
+    let beacon =
+        stage.synapse.send_state(&stage.alice, &room, "org.matrix.msc3672.beacon_info", &key, begun).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let place = json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": beacon },
+        "org.matrix.msc3488.location": { "uri": "geo:51.5,0.1" }, "org.matrix.msc3488.ts": u64::try_from(now).unwrap() });
+    stage.sender.send(&room, "org.matrix.msc3672.beacon", place).await;
+    let shown = "select description, location_count, geo_uri from beacons";
+    stage.backscroll.once().await;
+    assert_eq!(stage.database.rows(shown).await, [["a walk", "0", "∅"]]);
+    stage.import().await;
+    stage.backscroll.once().await;
+    assert_eq!(stage.database.rows(shown).await, [["a walk", "1", "geo:51.5,0.1"]]);
+    assert!(stage.bodies(&room).await.is_empty());
+    stage.agrees().await;
+}
+
+/// A message and its edit become readable one after the other, whichever is first.
+#[tokio::test]
+async fn an_edit_and_its_message_are_read_in_either_order() {
+    let mut stage = Encrypted::new().await;
+    let room = stage.room().await;
+    let said = stage.sender.say(&room, "a heron").await;
+    stage.sender.rotate(&room).await;
+    let edit = json!({ "msgtype": "m.text", "body": "* a stork", "m.new_content": { "msgtype": "m.text", "body": "a stork" },
+        "m.relates_to": { "rel_type": "m.replace", "event_id": said } });
+    let edit = stage.sender.send(&room, "m.room.message", edit).await;
+    stage.backscroll.once().await;
+    let session = async |event_id: &str| {
+        let sql = format!("select content ->> 'session_id' from events where event_id = '{event_id}'");
+        stage.database.value(&sql).await
+    };
+    let [of_message, of_edit] = [session(&said).await, session(&edit).await];
+    assert_ne!(of_message, of_edit);
+    for (missing, body) in [(of_message, "-"), (of_edit, "a heron")] {
+        stage.import().await;
+        stage
+            .database
+            .run(&format!("delete from archive.megolm_sessions where session_id = '{missing}'"))
+            .await;
+        stage.backscroll.once().await;
+        assert_eq!(stage.bodies(&room).await, [body]);
+        stage.agrees().await;
+        stage.import().await;
+        stage.backscroll.once().await;
+        assert_eq!(stage.bodies(&room).await, ["a stork"]);
+        assert_eq!((stage.found("stork").await.len(), stage.found("heron").await.len()), (1, 0));
+        stage.agrees().await;
+        // As it was before the keys came.
+        stage.database.run("delete from archive.decrypted_events; delete from archive.megolm_sessions").await;
+    }
+}
+
 /// A listener reads a live message at once. The key file is read again when it has changed.
 #[tokio::test]
 async fn a_live_message_is_read_before_it_is_announced() {

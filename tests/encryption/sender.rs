@@ -110,8 +110,12 @@ impl Sender {
 
     /// The content of an encrypted event, which it does not send.
     pub(crate) async fn encrypt(&mut self, room: &str, body: &str) -> Value {
-        let content = json!({ "msgtype": "m.text", "body": body });
-        let command = json!({ "do": "encrypt", "room": room, "type": "m.room.message", "content": content });
+        self.encrypt_as(room, "m.room.message", json!({ "msgtype": "m.text", "body": body })).await
+    }
+
+    /// The same of an event of any type.
+    pub(crate) async fn encrypt_as(&mut self, room: &str, kind: &str, content: Value) -> Value {
+        let command = json!({ "do": "encrypt", "room": room, "type": kind, "content": content });
         self.call(command).await["content"].take()
     }
 

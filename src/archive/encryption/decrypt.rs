@@ -93,8 +93,18 @@ pub(in crate::archive) async fn reset(
         room_id,
         event_ids
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    settle(connection, room_id, event_ids).await
+}
+
+/// Brings up to date what is kept for readers, after the results of these events have changed.
+pub(super) async fn settle(
+    connection: &mut PgConnection,
+    room_id: &str,
+    event_ids: &[String],
+) -> Result<(), Error> {
+    sqlx::query!("select archive.settle_decrypted($1, $2)", room_id, event_ids).execute(connection).await?;
     Ok(())
 }
 
@@ -281,6 +291,8 @@ async fn store(
         refute(connection, room_id, &refuted).await?;
     }
     insert(connection, room_id, &results).await?;
+    let changed = results.iter().map(|(event, _)| &event.event_id).chain(refuted.iter().map(|(id, _)| id));
+    settle(connection, room_id, &changed.cloned().collect::<Vec<_>>()).await?;
     queue_edited(connection, room_id, &results).await?;
     let readable = results.iter().filter(|(_, result)| matches!(result, Decryption::Ok(_)));
     let readable: Vec<_> = readable.map(|(event, _)| positions[&event.event_id]).collect();
@@ -407,7 +419,8 @@ async fn refute(
         .await?;
     sqlx::query!(
         "update archive.decrypted_events d
-         set state = 'bad', reason = refuted.reason, type = null, content = null, raw = null, message_index = null
+         set state = 'bad', reason = refuted.reason, type = null, content = null, edited_content = null, raw = null,
+             message_index = null
          from unnest($2::text[], $3::text[]) as refuted (event_id, reason)
          where d.room_id = $1 and d.event_id = refuted.event_id",
         room_id,

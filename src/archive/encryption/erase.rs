@@ -37,6 +37,16 @@ pub(in crate::archive) async fn forget_user(
         user_id
     );
     let gone = gone.execute(&mut *connection).await?.rows_affected();
+    // The edits of their messages are theirs, too. Their activity is counted anew.
+    sqlx::query!(
+        "update archive.events e set hidden_type = null
+         where archive.any_room(e.origin_server_ts)
+           and e.room_id = $1 and e.sender = $2 and e.hidden_type is not null",
+        room_id,
+        user_id
+    )
+    .execute(&mut *connection)
+    .await?;
     let reasons = sqlx::query!(
         "delete from archive.withheld_sessions where room_id = $1 and sender = $2",
         room_id,

@@ -296,16 +296,18 @@ impl Changes {
         }
         let mut queued = 0;
         for (room_id, session_ids) in rooms {
-            sqlx::query!(
+            let tried_anew = sqlx::query_scalar!(
                 "delete from archive.decrypted_events d using archive.megolm_sessions s
                  where d.room_id = $1 and d.session_id = any($2) and d.state <> 'redacted'
                    and s.room_id = $1 and s.session_id = d.session_id
-                   and (d.state in ('no key', 'bad') or s.origin <> d.trust)",
+                   and (d.state in ('no key', 'bad') or s.origin <> d.trust)
+                 returning d.event_id",
                 room_id,
                 &session_ids
             )
-            .execute(&mut *connection)
+            .fetch_all(&mut *connection)
             .await?;
+            super::decrypt::settle(connection, room_id, &tried_anew).await?;
             queued += super::decrypt::queue(connection, room_id, &session_ids).await?;
         }
         Ok(queued)

@@ -5,11 +5,12 @@ use sqlx::PgConnection;
 use crate::archive::{Error, Writer};
 
 /// The kinds of [findings](super::Finding) that this mends.
-pub(crate) const DERIVED: [&str; 8] = [
+pub(crate) const DERIVED: [&str; 9] = [
     "edit differs",
     "thread differs",
     "edit does not wait",
     "edit waits for a message that is there",
+    "decrypted message differs",
     "activity differs",
     "member differs",
     "event count differs",
@@ -17,7 +18,8 @@ pub(crate) const DERIVED: [&str; 8] = [
 ];
 
 impl Writer {
-    /// Derives the edits, threads, activity, members and the number of events of a room anew, in one transaction.
+    /// Derives the edits, threads, activity, members, the number of events and what follows from decrypted messages of a
+    /// room anew, in one transaction.
     pub(crate) async fn derive_anew(&self, room_id: &str) -> Result<(), Error> {
         let mut transaction = self.begin_in_room(room_id).await?;
         derive_anew(&mut transaction, room_id).await?;
@@ -72,6 +74,16 @@ pub(in crate::archive) async fn derive_anew(
     )
     .execute(&mut *connection)
     .await?;
+    let encrypted = sqlx::query_scalar!(
+        r#"select event_id as "event_id!" from archive.decrypted_events where room_id = $1
+           union select event_id from archive.events where room_id = $1 and hidden_type is not null"#,
+        room_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    sqlx::query!("select archive.settle_decrypted($1, $2)", room_id, &encrypted)
+        .execute(&mut *connection)
+        .await?;
     let senders = sqlx::query_scalar!(
         r#"select sender as "sender!" from archive.activity where room_id = $1
            union select sender from archive.events where room_id = $1"#,
