@@ -348,18 +348,17 @@ end
 $$;
 comment on function archive.build_search_blocks(text, bigint, bigint, int) is 'Builds the rows of archive.search_blocks for a range of positions in a room anew, at most for so many events from its upper end. Returns the position from which on downwards the rest begins, or null. The caller holds archive.lock_search().';
 
-create function archive.next_search_ranges(with_failed boolean, out room_id text, out is_live boolean, out ranges bigint[])
+create function archive.next_search_ranges(with_failed boolean, live boolean default null, out room_id text, out ranges bigint[])
     language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     next record;
     most int;
 begin
     select q.room_id, q.is_live, q.tries into next from archive.search_queue q
-        where q.tries < 2 or with_failed
+        where (q.tries < 2 or with_failed) and (live is null or q.is_live = live)
         order by q.tries, q.is_live desc, q.id limit 1;
     if found then
         room_id := next.room_id;
-        is_live := next.is_live;
         most := case next.tries when 0 then 50 else 1 end;
         ranges := array(select q.id from archive.search_queue q
                         where q.room_id = next.room_id and q.is_live = next.is_live and q.tries = next.tries
@@ -367,7 +366,7 @@ begin
     end if;
 end
 $$;
-comment on function archive.next_search_ranges(boolean) is 'What archive.search_queue has next: up to 50 ranges of one room. Where they have failed together before, one alone. with_failed: also those that have failed alone. null: none is left.';
+comment on function archive.next_search_ranges(boolean, boolean) is 'What archive.search_queue has next: up to 50 ranges of one room. Where they have failed together before, one alone. with_failed: also those that have failed alone. live: only new messages and edits (true), or only the others (false). null: none is left.';
 
 create function archive.fill_search(filled_room text, ranges bigint[], most int default 6000) returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -143,6 +143,8 @@ pub struct Context {
     pub(crate) states_marked_stale: Notify,
     /// A `/sync` response was stored, whose messages the search does not know yet.
     pub(crate) messages_stored: Notify,
+    /// Messages were decrypted, whose text the search does not know yet.
+    pub(crate) messages_decrypted: Notify,
     /// Keys came of messages that were stored before.
     pub(crate) sessions_queued: Notify,
     /// How many `/sync` responses were stored in this run.

@@ -97,20 +97,23 @@ impl Archive {
 #[derive(Clone, Debug)]
 pub(crate) struct SearchRanges {
     room_id: String,
-    /// Whether they are new messages or edits.
-    pub(crate) is_live: bool,
     /// Their ids in `archive.search_queue`.
     ranges: Vec<i64>,
 }
 
 impl Writer {
-    /// What is to be made searchable next. `with_failed`: also what has failed alone before.
-    pub(crate) async fn next_search_ranges(&self, with_failed: bool) -> Result<Option<SearchRanges>, Error> {
+    /// What is to be made searchable next, of new messages or of history. `with_failed`: also what has failed alone before.
+    pub(crate) async fn next_search_ranges(
+        &self,
+        with_failed: bool,
+        is_live: bool,
+    ) -> Result<Option<SearchRanges>, Error> {
         let next = sqlx::query_as!(
             SearchRanges,
-            r#"select room_id as "room_id!", is_live as "is_live!", ranges as "ranges!" from archive.next_search_ranges($1)
+            r#"select room_id as "room_id!", ranges as "ranges!" from archive.next_search_ranges($1, $2)
                where room_id is not null"#,
-            with_failed
+            with_failed,
+            is_live
         );
         Ok(next.fetch_optional(&self.archive().pool).await?)
     }

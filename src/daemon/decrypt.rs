@@ -74,7 +74,8 @@ async fn decrypt_next(context: &Context, next: &QueuedSessions) -> Result<(), Er
         Some(Ok(decrypted)) => {
             tracing::debug!(event_count = decrypted.events, readable = decrypted.readable, "decrypted");
             if decrypted.readable > 0 {
-                // The search looks at them.
+                // The search looks at them, and at messages that they edit.
+                context.messages_decrypted.notify_one();
                 context.messages_stored.notify_one();
             }
         }

@@ -2,11 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::archive::{self, SearchRanges};
-use crate::{Error, context::Context};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-/// How long it waits at most for new messages. Only `/sync` responses wake it, also from its rest, because messages of
-/// history need not be found at once.
+use crate::{
+    Error,
+    archive::{self, SearchRanges},
+    context::Context,
+};
+
+/// How long it waits at most for messages to make searchable.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 /// How long it waits after an error, also if what failed could not be put off.
 const BREATH: Duration = Duration::from_millis(100);
@@ -18,7 +23,7 @@ const ERRORS_AT_END: u32 = 10;
 /// a transaction takes.
 const EVENTS: [i32; 2] = [100, 6_000];
 /// A transaction that takes less time may read more events, and one that takes more time must read fewer. New messages
-/// wait for it.
+/// of its room wait for it.
 const TIMES: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(120)];
 
 /// Runs until shutdown. With `--once`: until `loops_ended` resolves and nothing is queued. An error of the search ends
@@ -27,51 +32,99 @@ const TIMES: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(1
 /// # Errors
 /// Another Backscroll has become the writer.
 pub(super) async fn fill(context: &Context, loops_ended: impl Future<Output = ()>) -> Result<(), Error> {
-    let mut loops_ended = std::pin::pin!(loops_ended);
-    let mut is_last = false;
-    let (mut events, mut errors) = (EVENTS[0], 0);
-    let mut retry_at = Instant::now();
-    let mut rest_until = Instant::now();
-    while !context.shutdown.is_cancelled() {
-        let begun = Instant::now();
-        let with_failed = is_last || begun >= retry_at;
-        let next = unless_stopped(context, async || context.writer.next_search_ranges(with_failed).await);
-        let pause = match next.await? {
-            Some(Some(next)) if is_last || next.is_live || begun >= rest_until => {
-                let fill = unless_stopped(context, async || context.writer.fill_search(&next, events).await);
-                let mut pause = Duration::ZERO;
-                match fill.await {
-                    Ok(_) if next.is_live => {}
-                    Ok(_) => events = next_portion(events, begun.elapsed()),
-                    Err(error @ Error::Archive(archive::Error::LeaseTaken { .. })) => return Err(error),
-                    Err(error) => {
-                        put_off(context, &next, &error).await;
-                        errors += 1;
-                        if is_last && errors >= ERRORS_AT_END {
-                            return Ok(());
-                        }
-                        if with_failed {
-                            retry_at = Instant::now() + AFTER_ERROR;
-                        }
-                        pause = BREATH;
-                    }
-                }
-                // History rests as long as the work took, to leave the database to the loops.
-                rest_until = rest_until.max(Instant::now() + begun.elapsed());
-                pause
-            }
-            Some(Some(_)) => rest_until.saturating_duration_since(begun),
-            Some(None) | None if is_last => return Ok(()),
-            Some(None) | None => LOOK_AGAIN,
-        };
+    let [loops, live] = [CancellationToken::new(), CancellationToken::new()];
+    let watch = async {
         tokio::select! {
             () = context.shutdown.cancelled() => {}
-            () = context.messages_stored.notified(), if !pause.is_zero() => {}
-            () = &mut loops_ended, if !is_last => is_last = true,
-            () = tokio::time::sleep(pause) => {}
+            () = loops_ended => loops.cancel(),
+        }
+        Ok(())
+    };
+    // New messages do not wait for a transaction of history in another room.
+    let new_messages = async {
+        Filler::new(context, true).run(&context.messages_stored, &loops).await?;
+        live.cancel();
+        Ok(())
+    };
+    // Ends last, because what is too much for one transaction of the other is queued as history.
+    let history = Filler::new(context, false).run(&context.messages_decrypted, &live);
+    tokio::try_join!(watch, new_messages, history).map(|_| ())
+}
+
+/// Fills the search with new messages, or with those of history.
+struct Filler<'a> {
+    context: &'a Context,
+    is_live: bool,
+    /// How many events the next transaction reads.
+    events: i32,
+    /// How many ranges have failed alone.
+    errors: u32,
+    /// When those are tried again.
+    retry_at: Instant,
+    /// History rests as long as the work took, to leave the database to the loops.
+    rest_until: Instant,
+}
+
+impl<'a> Filler<'a> {
+    fn new(context: &'a Context, is_live: bool) -> Self {
+        let now = Instant::now();
+        Self { context, is_live, events: EVENTS[0], errors: 0, retry_at: now, rest_until: now }
+    }
+
+    async fn run(mut self, wake: &Notify, ended: &CancellationToken) -> Result<(), Error> {
+        let context = self.context;
+        let mut is_last = false;
+        while !context.shutdown.is_cancelled() {
+            let with_failed = is_last || Instant::now() >= self.retry_at;
+            let next = unless_stopped(context, async || {
+                context.writer.next_search_ranges(with_failed, self.is_live).await
+            });
+            let pause = match next.await? {
+                Some(Some(next)) => {
+                    let rest = self.rest_until.saturating_duration_since(Instant::now());
+                    if is_last || rest.is_zero() { self.fill(&next, with_failed).await? } else { rest }
+                }
+                Some(None) | None if is_last => return Ok(()),
+                Some(None) | None => LOOK_AGAIN,
+            };
+            if is_last && self.errors >= ERRORS_AT_END {
+                return Ok(());
+            }
+            tokio::select! {
+                () = context.shutdown.cancelled() => {}
+                () = wake.notified(), if pause == LOOK_AGAIN => {}
+                () = ended.cancelled(), if !is_last => is_last = true,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one portion searchable. Returns how long to wait before the next.
+    async fn fill(&mut self, next: &SearchRanges, with_failed: bool) -> Result<Duration, Error> {
+        let context = self.context;
+        let begun = Instant::now();
+        let filled =
+            unless_stopped(context, async || context.writer.fill_search(next, self.events).await).await;
+        match filled {
+            Ok(_) => {
+                self.events = next_portion(self.events, begun.elapsed());
+                if !self.is_live {
+                    self.rest_until = Instant::now() + begun.elapsed();
+                }
+                Ok(Duration::ZERO)
+            }
+            Err(error @ Error::Archive(archive::Error::LeaseTaken { .. })) => Err(error),
+            Err(error) => {
+                put_off(context, next, &error).await;
+                self.errors += 1;
+                if with_failed {
+                    self.retry_at = Instant::now() + AFTER_ERROR;
+                }
+                Ok(BREATH)
+            }
         }
     }
-    Ok(())
 }
 
 /// Retries `work` while the database is away. `None`: the shutdown came first.

@@ -222,6 +222,7 @@ async fn with_context(
         walks_opened: Notify::new(),
         states_marked_stale: Notify::new(),
         messages_stored: Notify::new(),
+        messages_decrypted: Notify::new(),
         sessions_queued: Notify::new(),
         responses: watch::Sender::default(),
         hurries: AtomicU8::new(0),
