@@ -368,7 +368,8 @@ end
 $$;
 comment on function archive.next_search_ranges(boolean, boolean) is 'What archive.search_queue has next: up to 50 ranges of one room. Where they have failed together before, one alone. with_failed: also those that have failed alone. live: only new messages and edits (true), or only the others (false). null: none is left.';
 
-create function archive.fill_search(filled_room text, ranges bigint[], most int default 6000) returns void
+create function archive.fill_search(filled_room text, ranges bigint[], most int default 6000, live boolean default false)
+    returns void
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     bottom bigint;
@@ -376,6 +377,9 @@ declare
     rest bigint;
     part record;
 begin
+    -- An index of this kind first collects new entries in a list, and whoever makes the list too long sorts it into the index.
+    -- For the usual 4 MB that takes seconds. History does it often and in small parts, and new messages never do.
+    perform set_config('gin_pending_list_limit', case when live then '1GB' else '1MB' end, true);
     -- First the room's lock, as everywhere. Another call may have taken the ranges meanwhile.
     perform archive.lock_search(filled_room);
     for part in
@@ -409,7 +413,14 @@ begin
     end if;
 end
 $$;
-comment on function archive.fill_search(text, bigint[], int) is 'Takes these ranges of a room, which archive.next_search_ranges() has returned, from archive.search_queue and fills archive.search_blocks with them, reading at most so many events for each run of ranges. The rest is queued again.';
+comment on function archive.fill_search(text, bigint[], int, boolean) is 'Takes these ranges of a room, which archive.next_search_ranges() has returned, from archive.search_queue and fills archive.search_blocks with them, reading at most so many events for each run of ranges. The rest is queued again. live: they are new messages.';
+
+-- A security definer, because only the owner of the index may do this.
+create function archive.sort_search() returns void
+    language sql security definer set search_path = pg_catalog, pg_temp
+    as $$ select gin_clean_pending_list('archive.search_blocks_tokens') $$;
+comment on function archive.sort_search() is 'Sorts into the index what archive.fill_search() has left in its list of new entries, which each search reads from one end to the other.';
+revoke execute on function archive.sort_search() from public;
 
 -- One range that cannot be read must not keep the others from being searched, nor what came while it failed.
 create function archive.put_off_search(failed_room text, failed bigint[]) returns void
@@ -423,7 +434,8 @@ $$;
 comment on function archive.put_off_search(text, bigint[]) is 'After archive.fill_search() has failed with these ranges: those that failed together are taken one by one next, and one that failed alone is put off.';
 
 create function archive.forget_search(forgotten_room text, forgotten bigint[] default null) returns void
-    language plpgsql set search_path = pg_catalog, pg_temp as $$
+    -- As for new messages in archive.fill_search(): the writer waits for it.
+    language plpgsql set search_path = pg_catalog, pg_temp set gin_pending_list_limit = '1GB' as $$
 begin
     perform archive.lock_search(forgotten_room);
     if forgotten is null then

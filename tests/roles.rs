@@ -163,6 +163,7 @@ async fn has_what_the_daemon_calls(database: &TestDatabase, writer: &str) {
             "archive.refresh_members",
             "search",
             "archive.settle_relations",
+            "archive.sort_search",
             "archive.wide_roles",
         ]
     );

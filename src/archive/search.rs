@@ -119,11 +119,30 @@ impl Writer {
     }
 
     /// Makes queued messages searchable: reads at most `events` for each run of ranges, and queues the rest again.
-    pub(crate) async fn fill_search(&self, next: &SearchRanges, events: i32) -> Result<(), Error> {
+    /// `is_live`: they are new messages.
+    pub(crate) async fn fill_search(
+        &self,
+        next: &SearchRanges,
+        events: i32,
+        is_live: bool,
+    ) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
-        sqlx::query!("select archive.fill_search($1, $2, $3)", next.room_id, &next.ranges, events)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query!(
+            "select archive.fill_search($1, $2, $3, $4)",
+            next.room_id,
+            &next.ranges,
+            events,
+            is_live
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await
+    }
+
+    /// Sorts what new messages have left into the index of the search.
+    pub(crate) async fn sort_search(&self) -> Result<(), Error> {
+        let mut transaction = self.begin().await?;
+        sqlx::query!("select archive.sort_search()").execute(&mut *transaction).await?;
         transaction.commit().await
     }
 

@@ -1,6 +1,9 @@
 //! Makes stored messages searchable, behind the writer. Runs beside the loops.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +36,7 @@ const TIMES: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(1
 /// Another Backscroll has become the writer.
 pub(super) async fn fill(context: &Context, loops_ended: impl Future<Output = ()>) -> Result<(), Error> {
     let [loops, live] = [CancellationToken::new(), CancellationToken::new()];
+    let unsorted = AtomicBool::new(false);
     let watch = async {
         tokio::select! {
             () = context.shutdown.cancelled() => {}
@@ -42,12 +46,12 @@ pub(super) async fn fill(context: &Context, loops_ended: impl Future<Output = ()
     };
     // New messages do not wait for a transaction of history in another room.
     let new_messages = async {
-        Filler::new(context, true).run(&context.messages_stored, &loops).await?;
+        Filler::new(context, true, &unsorted).run(&context.messages_stored, &loops).await?;
         live.cancel();
         Ok(())
     };
     // Ends last, because what is too much for one transaction of the other is queued as history.
-    let history = Filler::new(context, false).run(&context.messages_decrypted, &live);
+    let history = Filler::new(context, false, &unsorted).run(&context.messages_decrypted, &live);
     tokio::try_join!(watch, new_messages, history).map(|_| ())
 }
 
@@ -55,6 +59,8 @@ pub(super) async fn fill(context: &Context, loops_ended: impl Future<Output = ()
 struct Filler<'a> {
     context: &'a Context,
     is_live: bool,
+    /// Whether new messages have left entries that are not sorted into the index.
+    unsorted: &'a AtomicBool,
     /// How many events the next transaction reads.
     events: i32,
     /// How many ranges have failed alone.
@@ -66,9 +72,9 @@ struct Filler<'a> {
 }
 
 impl<'a> Filler<'a> {
-    fn new(context: &'a Context, is_live: bool) -> Self {
+    fn new(context: &'a Context, is_live: bool, unsorted: &'a AtomicBool) -> Self {
         let now = Instant::now();
-        Self { context, is_live, events: EVENTS[0], errors: 0, retry_at: now, rest_until: now }
+        Self { context, is_live, unsorted, events: EVENTS[0], errors: 0, retry_at: now, rest_until: now }
     }
 
     async fn run(mut self, wake: &Notify, ended: &CancellationToken) -> Result<(), Error> {
@@ -84,8 +90,13 @@ impl<'a> Filler<'a> {
                     let rest = self.rest_until.saturating_duration_since(Instant::now());
                     if is_last || rest.is_zero() { self.fill(&next, with_failed).await? } else { rest }
                 }
-                Some(None) | None if is_last => return Ok(()),
-                Some(None) | None => LOOK_AGAIN,
+                Some(None) | None => {
+                    self.sort().await?;
+                    if is_last {
+                        return Ok(());
+                    }
+                    LOOK_AGAIN
+                }
             };
             if is_last && self.errors >= ERRORS_AT_END {
                 return Ok(());
@@ -100,16 +111,35 @@ impl<'a> Filler<'a> {
         Ok(())
     }
 
+    /// History does this where it has nothing else to do.
+    async fn sort(&self) -> Result<(), Error> {
+        if !self.is_live && self.unsorted.swap(false, Ordering::Relaxed) {
+            match unless_stopped(self.context, async || self.context.writer.sort_search().await).await {
+                Ok(_) => {}
+                Err(error @ Error::Archive(archive::Error::LeaseTaken { .. })) => return Err(error),
+                // The database does it, too, later.
+                Err(error) => {
+                    tracing::debug!(%error, "failed to sort new entries into the index of the search")
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Makes one portion searchable. Returns how long to wait before the next.
     async fn fill(&mut self, next: &SearchRanges, with_failed: bool) -> Result<Duration, Error> {
         let context = self.context;
         let begun = Instant::now();
-        let filled =
-            unless_stopped(context, async || context.writer.fill_search(next, self.events).await).await;
+        let filled = unless_stopped(context, async || {
+            context.writer.fill_search(next, self.events, self.is_live).await
+        })
+        .await;
         match filled {
             Ok(_) => {
                 self.events = next_portion(self.events, begun.elapsed());
-                if !self.is_live {
+                if self.is_live {
+                    self.unsorted.store(true, Ordering::Relaxed);
+                } else {
                     self.rest_until = Instant::now() + begun.elapsed();
                 }
                 Ok(Duration::ZERO)

@@ -102,6 +102,37 @@ async fn no_key_is_lost_when_the_daemon_is_killed() {
     assert_eq!(left, "0");
 }
 
+/// When others have used up the one-time keys, senders take the fallback key. The next run publishes new keys.
+#[tokio::test]
+async fn the_fallback_key_serves_when_the_one_time_keys_are_used_up() {
+    let mut stage = Encrypted::with_device().await;
+    let room = stage.room().await;
+    let bob_user = stage.synapse.register("bob").await;
+    stage.synapse.join(&bob_user, &room).await;
+    let mut bob = Sender::start(&stage.synapse, &bob_user).await;
+    let device = stage.device_id().await;
+    let archiver = stage.archiver.user_id.clone();
+    let claim = json!({ "one_time_keys": { &archiver: { &device: "signed_curve25519" } } });
+    let claims_fallback = async |stage: &Encrypted| {
+        let claimed =
+            stage.synapse.call(Method::POST, "/keys/claim", Some(&stage.alice), Some(claim.clone())).await;
+        let mut claimed = claimed.expect("a key");
+        let keys = claimed["one_time_keys"][&archiver][&device].take();
+        keys.as_object().unwrap().values().next().unwrap()["fallback"] == true
+    };
+    let mut claimed = 1;
+    while !claims_fallback(&stage).await {
+        claimed += 1;
+        assert!(claimed < 1000, "it has more one-time keys than it publishes");
+    }
+    stage.sender.say(&room, "from alice").await;
+    bob.say(&room, "from bob").await;
+    stage.backscroll.once().await;
+    assert_eq!(stage.bodies(&room).await, ["from alice", "from bob"]);
+    assert_eq!(stage.trusts().await, [["device"]]);
+    assert!(!claims_fallback(&stage).await);
+}
+
 /// A token whose device has keys of another client is refused, and so is a device without its key.
 #[tokio::test]
 async fn the_keys_of_another_client_are_left_alone() {
