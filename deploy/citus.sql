@@ -15,10 +15,11 @@
 -- Citus makes its servers a certificate of X.509 version 1, which Backscroll refuses. Give the coordinator one of your own, or
 -- connect with sslmode=disable where nobody else can listen.
 --
--- A distributed database cannot answer some queries:
--- * Of deploy/cookbook, it cannot answer 08_thread, 13_unanswered_questions, 35_conversation and 50_on_this_day: they look
---   in several rows of a room for what another query has found. Name the room instead.
--- * A query of one's own with `exists (select from …)`: write `exists (select 1 from …)`.
+-- All queries of deploy/cookbook work there. A query of one's own may not:
+-- * With `exists (select from …)`: write `exists (select 1 from …)`.
+-- * One that looks in several rows of a room for what another query has found: put what that found into `with`, and compare
+--   with `(select … from it)`. Or name the room.
+-- * A lateral subquery with a limit, unless it compares the room's id with that of a view.
 -- The function search goes from room to room, which takes longer where many rooms have the words.
 --
 -- Citus reads the tables behind a view with the rights of the role that asks. So a role of `backscroll grant-reader` has more
