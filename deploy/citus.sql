@@ -8,8 +8,8 @@
 -- Then name the coordinator in database.url. The test `every_key_of_a_room_begins_with_the_room` checks that this file names
 -- every table, and the tests `no_query_joins_rooms` and `no_function_joins_rooms` that no query joins two rooms.
 --
--- Tried with Citus 13.2.2 on PostgreSQL 15.20, a single server that is its own worker (tests/citus.sh). Not tried: several
--- servers.
+-- Tried with Citus 13.2.2 on PostgreSQL 15.20, a single server that is its own worker (tests/citus.sh). Of several servers, only
+-- this has been tried, on a coordinator and a worker: this file, the roles, and the cookbook on an archive without rooms.
 -- If a new version of Backscroll replaces one of the functions that are changed below, change it again.
 --
 -- Citus makes its servers a certificate of X.509 version 1, which Backscroll refuses. Give the coordinator one of your own, or
@@ -26,7 +26,8 @@
 -- rights there than on a single server: it may use schema archive, call the functions there that everybody may call, and read
 -- those columns of the tables that the views read, with the rows that a view leaves out. It reads no original of what was
 -- redacted, no key, no pagination token and no raw event. `grant-reader --room` is refused, because such a role could read the
--- tables of all rooms. Citus connects to its servers as the role that asks: they must let it in.
+-- tables of all rooms. Citus connects to its servers as the role that asks: they must let it in. What grant-reader takes from
+-- everybody on the coordinator, everybody keeps on the other servers: to make large objects there, for example.
 --
 -- Set max_prepared_transactions above 0 on every server, because Citus commits in two phases.
 \set ON_ERROR_STOP on
@@ -277,6 +278,9 @@ begin
     end loop;
 end
 $$;
+-- A role that is made here is not known on the other connections to a server before the end: one connection for each.
+alter function archive.grant_reader(name, text[]) set citus.multi_shard_modify_mode = 'sequential';
+alter function archive.grant_writer(name) set citus.multi_shard_modify_mode = 'sequential';
 -- The roles that were made before.
 do $$
 declare
