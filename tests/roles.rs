@@ -176,6 +176,16 @@ async fn has_what_the_daemon_calls(database: &TestDatabase, writer: &str) {
     assert_eq!(database.column(&given).await, expected);
 }
 
+async fn is_refused_what_none_may(database: &TestDatabase, role: &str) {
+    for statement in NEVER
+        .iter()
+        .chain(&["select archive.grant_reader(current_user)", "select archive.grant_writer(current_user)"])
+    {
+        let code = attempt(database, role, statement).await;
+        assert_eq!(code.as_deref(), Some("42501"), "{role}: {statement}");
+    }
+}
+
 #[tokio::test]
 async fn each_role_may_do_exactly_what_it_needs() {
     let stage = Stage::new().await.set("redactions.policy", "retain");
@@ -259,13 +269,7 @@ async fn each_role_may_do_exactly_what_it_needs() {
     }
     let guests: &[&String] = if on_citus() { &[] } else { &[&guest] };
     for role in [&reader, &writer].into_iter().chain(guests.iter().copied()) {
-        for statement in NEVER.iter().chain(&[
-            "select archive.grant_reader(current_user)",
-            "select archive.grant_writer(current_user)",
-        ]) {
-            let code = attempt(database, role, statement).await;
-            assert_eq!(code.as_deref(), Some("42501"), "{role}: {statement}");
-        }
+        is_refused_what_none_may(database, role).await;
         dropped(database, role).await;
     }
 }

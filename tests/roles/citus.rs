@@ -1,5 +1,5 @@
-//! Readers of a distributed archive (deploy/citus.sql). A reader of all rooms reads it there, and sees little more than on one
-//! server.
+//! Readers of a distributed archive (deploy/citus.sql). A reader of all rooms reads it there, and sees little more
+//! than on one server.
 
 use super::{attempt, dropped, granted, role};
 use crate::support::{
@@ -44,7 +44,10 @@ async fn a_reader_of_all_rooms_reads_what_the_owner_reads() {
     let reader = role(database, "reader").await;
     granted(&stage, &["grant-reader", &reader]).await;
     let mut queries: Vec<String> = database
-        .column("select format('select v::text from public.%I v order by 1', v) from unnest(archive.reader_views()) v")
+        .column(
+            "select format('select v::text from public.%I v order by 1', v)
+             from unnest(archive.reader_views()) v",
+        )
         .await;
     for call in [
         format!("state_at('{room}', 9223372036854775807)"),
@@ -95,7 +98,8 @@ async fn a_reader_on_citus_reads_no_column_that_no_view_reads() {
     }
     let writes = format!(
         "select privilege || ' ' || c.relname
-         from pg_class c, unnest(array['insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as privilege
+         from pg_class c,
+              unnest(array['insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as privilege
          where c.relnamespace = 'archive'::regnamespace and c.relkind in ('r', 'p')
            and (has_table_privilege('{reader}', c.oid, privilege)
                 or privilege in ('insert', 'update', 'references')
