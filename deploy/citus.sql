@@ -8,21 +8,26 @@
 -- Then name the coordinator in database.url. The test `every_key_of_a_room_begins_with_the_room` checks that this file names
 -- every table, and the tests `no_query_joins_rooms` and `no_function_joins_rooms` that no query joins two rooms.
 --
--- Tried with Citus 13.2.2 on PostgreSQL 15.20, a single server that is its own worker (tests/citus.sh). Not tried: several
--- servers.
+-- Tried with Citus 13.2.2 on PostgreSQL 15.20, a single server that is its own worker (tests/citus.sh). Of several servers, only
+-- this has been tried, on a coordinator and a worker: this file, the roles, and the cookbook on an archive without rooms.
 -- If a new version of Backscroll replaces one of the functions that are changed below, change it again.
 --
 -- Citus makes its servers a certificate of X.509 version 1, which Backscroll refuses. Give the coordinator one of your own, or
 -- connect with sslmode=disable where nobody else can listen.
 --
--- A distributed database cannot answer some queries:
--- * Of deploy/cookbook, it cannot answer 08_thread, 13_unanswered_questions, 35_conversation and 50_on_this_day: they look
---   in several rows of a room for what another query has found. Name the room instead.
--- * A query of one's own with `exists (select from …)`: write `exists (select 1 from …)`.
+-- All queries of deploy/cookbook work there. A query of one's own may not:
+-- * With `exists (select from …)`: write `exists (select 1 from …)`.
+-- * One that looks in several rows of a room for what another query has found: put what that found into `with`, and compare
+--   with `(select … from it)`. Or name the room.
+-- * A lateral subquery with a limit, unless it compares the room's id with that of a view.
 -- The function search goes from room to room, which takes longer where many rooms have the words.
 --
--- The roles of `backscroll grant-reader` cannot read there: Citus reads the tables behind a view with the rights of the role
--- that asks, and a reader has none on them (`permission denied for schema archive`). Only the owner reads.
+-- Citus reads the tables behind a view with the rights of the role that asks. So a role of `backscroll grant-reader` has more
+-- rights there than on a single server: it may use schema archive, call the functions there that everybody may call, and read
+-- those columns of the tables that the views read, with the rows that a view leaves out. It reads no original of what was
+-- redacted, no key, no pagination token and no raw event. `grant-reader --room` is refused, because such a role could read the
+-- tables of all rooms. Citus connects to its servers as the role that asks: they must let it in. What grant-reader takes from
+-- everybody on the coordinator, everybody keeps on the other servers: to make large objects there, for example.
 --
 -- Set max_prepared_transactions above 0 on every server, because Citus commits in two phases.
 \set ON_ERROR_STOP on
@@ -164,7 +169,130 @@ from room
 cross join link
 cross join lateral archive.lines(room.ids, link.old_ids, link.new_ids) line;
 
--- Readers of some rooms have copies.
+-- Which columns the views of a reader read. The room's id is one of them in any case: Citus compares it.
+create function archive.columns_of_views(out relation regclass, out columns name[]) returns setof record
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive read as (
+        select c.oid from pg_class c
+        where c.relnamespace = 'public'::regnamespace and c.relname = any (archive.reader_views())
+        union
+        select d.refobjid from read
+        join pg_rewrite r on r.ev_class = read.oid
+        join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+    )
+    select c.oid::regclass, array_agg(a.attname order by a.attnum)
+    from pg_class c
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    where c.oid in (select read.oid from read) and c.relnamespace = 'archive'::regnamespace and c.relkind = 'r'
+      and (a.attname = 'room_id'
+           or exists (select from pg_depend d join pg_rewrite r on r.oid = d.objid
+                      where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass
+                        and d.refobjid = c.oid and d.refobjsubid = a.attnum and r.ev_class in (select read.oid from read)))
+    group by c.oid
+$$;
+comment on function archive.columns_of_views() is 'The columns of the tables that the views for readers read.';
+revoke execute on function archive.columns_of_views() from public;
+
+-- What a role has beyond what it is for. A reader has what Citus needs, and that is no excess.
+do $$
+begin
+    execute regexp_replace(pg_get_functiondef('archive.excess(name, text)'::regprocedure), '\mexcess\M', 'excess_over_views', 'g');
+end
+$$;
+comment on function archive.excess_over_views(name, text) is 'As archive.excess() was before the archive was distributed.';
+revoke execute on function archive.excess_over_views(name, text) from public;
+create or replace function archive.excess(role name, kind text, out holder text, out privilege text, out object text)
+    returns setof record
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    select e.holder, e.privilege, e.object
+    from archive.excess_over_views(role, kind) e
+    where not (kind = 'reader' and e.holder = 'it'
+               and (e.privilege = 'usage' and e.object = 'schema archive'
+                    or e.privilege = 'select' and exists (
+                        select from archive.columns_of_views() r join pg_class c on c.oid = r.relation
+                        where e.object = format('archive.%I', c.relname)
+                          and not exists (select from pg_attribute a
+                                          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+                                            and a.attname <> all (r.columns)
+                                            and has_column_privilege(role, c.oid, a.attnum, 'select')))))
+$$;
+
+-- A reader of some rooms could read the tables of all. A writer needs the sequences: Citus takes the numbers of new rows with the
+-- rights of the role that writes.
+do $$
+declare
+    changes constant text[] := array[
+        ['archive.grant_reader', '
+    perform archive.check_role(role);',
+         '
+    if rooms is not null then
+        raise exception ''a reader of some rooms cannot be made in an archive that Citus distributes: there the role would have ''
+                        ''to be allowed to read the tables, and so all rooms; make a reader of all rooms (without --room), or ''
+                        ''archive these rooms into a database of their own''
+            using errcode = ''invalid_grant_operation'';
+    end if;
+    perform archive.check_role(role);'],
+        ['archive.let_read', '
+    function regprocedure;', '
+    function regprocedure;
+    relation regclass;
+    columns text;'],
+        ['archive.let_read', '
+    if kind = ''room reader'' then',
+         '
+    if kind = ''reader'' then
+        execute format(''grant usage on schema archive to %I'', role);
+        for relation, columns in
+            select c.relation, (select string_agg(quote_ident(col), '', '') from unnest(c.columns) col)
+            from archive.columns_of_views() c
+        loop
+            execute format(''grant select (%s) on %s to %I'', columns, relation, role);
+        end loop;
+    end if;
+    if kind = ''room reader'' then'],
+        ['archive.grant_writer', '
+    perform archive.give_locks(role);', '
+    execute format(''grant usage on all sequences in schema archive to %I'', role);
+    execute format(''alter default privileges for role %I in schema archive grant usage on sequences to %I'', owner, role);
+    perform archive.give_locks(role);'],
+        ['archive.take_back', '
+    foreach view in array', '
+    execute format(''alter default privileges for role %I in schema archive revoke all on sequences from %I'', owner, role);
+    foreach view in array']
+    ];
+    definition text;
+    change text[];
+begin
+    foreach change slice 1 in array changes loop
+        definition := pg_get_functiondef(change[1]::regproc);
+        if strpos(definition, change[2]) = 0 then
+            raise exception '%() does not have: %', change[1], change[2];
+        end if;
+        execute replace(definition, change[2], change[3]);
+    end loop;
+end
+$$;
+-- A role that is made here is not known on the other connections to a server before the end: one connection for each.
+alter function archive.grant_reader(name, text[]) set citus.multi_shard_modify_mode = 'sequential';
+alter function archive.grant_writer(name) set citus.multi_shard_modify_mode = 'sequential';
+-- The roles that were made before.
+do $$
+declare
+    guests constant text := (select string_agg(quote_ident(g.role), ', ' order by g.role)
+                             from archive.grantees() g where g.kind = 'room reader');
+    writer name;
+begin
+    if guests is not null then
+        raise exception 'there are readers of some rooms, whom Citus would have to let read all: %; make readers of all rooms of '
+                        'them (grant-reader without --room), or drop them', guests;
+    end if;
+    for writer in select g.role from archive.grantees() g where g.kind = 'writer' loop
+        perform archive.grant_writer(writer);
+    end loop;
+end
+$$;
+
+-- It gives those readers their rights, too.
 select archive.renew_reader_views();
 
 -- Of the whole archive: few rows, of which every server has a copy. They come first, because views of rooms read them.

@@ -258,7 +258,8 @@ begin
         order by e.position desc offset most limit 1;
     bottom := coalesce(rest + 1, bottom);
     -- All of a block is built anew. A neighbour is, too, if it is no larger: so live messages come to share a block, and each
-    -- is written some seven times.
+    -- is written some seven times. Not one that is further off than a block can reach (see below): between them there may be a
+    -- history that the search does not have yet.
     select greatest(top, max(b.last_position)) into top from archive.search_blocks b
         where b.room_id = built_room and b.first_position between bottom and top;
     select count(*) into size from (select from archive.events e
@@ -269,16 +270,20 @@ begin
             where b.room_id = built_room and b.first_position < bottom
             order by b.first_position desc limit 1;
         exit when not found
-            or neighbour.last_position < bottom and (neighbour.size > least(size + merged, 126) or merged >= 127);
+            or neighbour.last_position < bottom
+               and (neighbour.size > least(size + merged, 126) or merged >= 127
+                    or bottom - neighbour.last_position > 1 << 24);
         bottom := neighbour.first_position;
         top := greatest(top, neighbour.last_position);
         merged := merged + neighbour.size;
     end loop;
     loop
-        select b.last_position, cardinality(b.message_offsets) as size into neighbour from archive.search_blocks b
+        select b.first_position, b.last_position, cardinality(b.message_offsets) as size into neighbour
+            from archive.search_blocks b
             where b.room_id = built_room and b.first_position > top
             order by b.first_position limit 1;
-        exit when not found or neighbour.size > least(size + merged, 126) or merged >= 254;
+        exit when not found or neighbour.size > least(size + merged, 126) or merged >= 254
+            or neighbour.first_position - top > 1 << 24;
         top := neighbour.last_position;
         merged := merged + neighbour.size;
     end loop;
@@ -392,9 +397,8 @@ begin
         if top is null then
             bottom := part.lower;
             top := part.upper;
-        elsif part.upper >= bottom
-            or not exists (select from archive.search_blocks b
-                           where b.room_id = filled_room and b.first_position between part.upper and bottom) then
+        -- Ranges that one block could span are filled together.
+        elsif bottom - part.upper <= 1 << 24 then
             bottom := least(bottom, part.lower);
         else
             rest := archive.build_search_blocks(filled_room, bottom, top, most);

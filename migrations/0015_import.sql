@@ -43,3 +43,4 @@ begin
 end
 $$;
 comment on function archive.skip_numbers(text) is 'After an import: makes the numbers of new rows of all tables higher than those of this room''s rows.';
+revoke execute on function archive.skip_numbers(text) from public;

@@ -607,7 +607,7 @@ begin
     execute format('grant execute on function archive.settle_relations(text, text[], text[], text[], text[]), '
                        'archive.refresh_members(text, text[]), archive.refresh_left_members(text, text[]), '
                        'archive.recount_activity(text, text), archive.inconsistencies(text[]), archive.announce(text[], bigint[], bigint[]), '
-                       'archive.wide_roles(), archive.sort_search() to %I', role);
+                       'archive.wide_roles(), archive.sort_search(), archive.skip_numbers(text) to %I', role);
     execute format('grant execute on function public.search(text, text, text, timestamptz, timestamptz, boolean, int, text, text) '
                        'to %I', role);
     perform archive.give_locks(role);

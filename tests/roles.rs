@@ -1,17 +1,20 @@
 //! Least privilege: what each role may do, tried out verb by verb on everything that there is.
 
+mod citus;
+
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use crate::support::{
     homeserver::{ARCHIVER, Event},
-    postgres::TestDatabase,
+    postgres::{TestDatabase, on_citus},
     stage::Stage,
 };
 
 const RELATIONS: &str = "select format('%I.%I', n.nspname, c.relname)
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where n.nspname in ('archive', 'public', 'room_reader', 'room_reader_tables', 'room_reader_views')
-       and c.relkind in ('r', 'v') order by 1";
+       and c.relkind in ('r', 'v')
+       and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'e') order by 1";
 
 /// Every function in our schemas that a role may call, and every sequence of ours that it may use.
 fn callable(role: &str) -> String {
@@ -110,7 +113,10 @@ async fn powers(database: &TestDatabase, role: &str) -> Vec<String> {
             ("drop", format!("drop table {relation} cascade")),
             ("lock", format!("lock table {relation} in access exclusive mode")),
         ] {
-            if !denied(attempt(database, role, &statement).await.as_deref()) {
+            let code = attempt(database, role, &statement).await;
+            // Citus lets nobody write through a view.
+            let is_view = !relation.starts_with("archive.");
+            if !denied(code.as_deref()) && !(on_citus() && is_view && code.as_deref() == Some("0A000")) {
                 powers.push(format!("{verb} {relation}"));
             }
         }
@@ -163,10 +169,21 @@ async fn has_what_the_daemon_calls(database: &TestDatabase, writer: &str) {
             "archive.refresh_members",
             "search",
             "archive.settle_relations",
+            "archive.skip_numbers",
             "archive.sort_search",
             "archive.wide_roles",
         ]
     );
+}
+
+async fn is_refused_what_none_may(database: &TestDatabase, role: &str) {
+    for statement in NEVER
+        .iter()
+        .chain(&["select archive.grant_reader(current_user)", "select archive.grant_writer(current_user)"])
+    {
+        let code = attempt(database, role, statement).await;
+        assert_eq!(code.as_deref(), Some("42501"), "{role}: {statement}");
+    }
 }
 
 #[tokio::test]
@@ -178,7 +195,9 @@ async fn each_role_may_do_exactly_what_it_needs() {
     let [reader, guest, writer] =
         [role(database, "reader").await, role(database, "guest").await, role(database, "writer").await];
     granted(&stage, &["grant-reader", &reader]).await;
-    granted(&stage, &["grant-reader", &guest, "--room", &room]).await;
+    if !on_citus() {
+        granted(&stage, &["grant-reader", &guest, "--room", &room]).await;
+    }
     granted(&stage, &["grant-writer", &writer]).await;
 
     let relations = database.column(RELATIONS).await;
@@ -193,8 +212,14 @@ async fn each_role_may_do_exactly_what_it_needs() {
         let functions: Vec<_> = functions.iter().map(|function| format!("call {schema}{function}")).collect();
         [cross(&["select"], &of(schema)), functions].concat()
     };
-    assert_eq!(powers(database, &reader).await, read("public."));
-    assert_eq!(powers(database, &guest).await, read("room_reader."));
+    let mut of_reader = powers(database, &reader).await;
+    if on_citus() {
+        // `a_reader_on_citus_reads_no_column_that_no_view_reads` looks at these.
+        of_reader.retain(|power| !power.contains(" archive."));
+    } else {
+        assert_eq!(powers(database, &guest).await, read("room_reader."));
+    }
+    assert_eq!(of_reader, read("public."));
 
     // Rows of their own, and what is only there to be locked.
     let others = ["archive._sqlx_migrations", "archive.reader_rooms", "archive.writer_lock"];
@@ -222,10 +247,11 @@ async fn each_role_may_do_exactly_what_it_needs() {
         "room_ids_of",
         "room_flags_of",
         "reader_function_ids",
-        "_seq",
     ];
     for called in called {
         assert!(!of_the_owner.iter().any(|function| called.contains(function)), "{called}");
+        // Citus takes the numbers of new rows with the writer's rights.
+        assert!(on_citus() || !called.contains("_seq"), "{called}");
     }
     has_what_the_daemon_calls(database, &writer).await;
 
@@ -234,24 +260,26 @@ async fn each_role_may_do_exactly_what_it_needs() {
 
     for lock in ["pg_advisory_lock(1)", "pg_try_advisory_xact_lock_shared(1, 1)"] {
         for (role, code) in [(&reader, Some("42501")), (&guest, Some("42501")), (&writer, None)] {
+            if on_citus() && role == &guest {
+                continue;
+            }
             let found = attempt(database, role, &format!("select {lock}")).await;
             assert_eq!(found.as_deref(), code, "{role}: {lock}");
         }
     }
-    for role in [&reader, &guest, &writer] {
-        for statement in NEVER.iter().chain(&[
-            "select archive.grant_reader(current_user)",
-            "select archive.grant_writer(current_user)",
-        ]) {
-            let code = attempt(database, role, statement).await;
-            assert_eq!(code.as_deref(), Some("42501"), "{role}: {statement}");
-        }
+    let guests: &[&String] = if on_citus() { &[] } else { &[&guest] };
+    for role in [&reader, &writer].into_iter().chain(guests.iter().copied()) {
+        is_refused_what_none_may(database, role).await;
         dropped(database, role).await;
     }
 }
 
 #[tokio::test]
 async fn a_reader_of_some_rooms_sees_nothing_of_the_others() {
+    // There is none on Citus: `a_reader_of_some_rooms_is_refused_on_citus`.
+    if on_citus() {
+        return;
+    }
     let stage = Stage::new().await;
     let (shown, hidden) = (stage.room(12), stage.room(12));
     stage.say(&hidden, "behind the barrier", 3);
@@ -349,6 +377,10 @@ const READER_FUNCTIONS: &str = "
 
 #[tokio::test]
 async fn a_reader_function_shows_a_reader_of_some_rooms_only_those() {
+    // There is none on Citus: `a_reader_of_some_rooms_is_refused_on_citus`.
+    if on_citus() {
+        return;
+    }
     let stage = Stage::new().await;
     let (shown, hidden) = (stage.room(5), stage.room(5));
     stage.say(&hidden, "behind the barrier", 3);
@@ -467,6 +499,10 @@ async fn a_reader_function_that_cannot_be_limited_is_refused() {
 
 #[tokio::test]
 async fn both_kinds_of_reader_read_a_room_by_the_index() {
+    // Citus plans a part of a table by itself, and shows no plan of PostgreSQL's for the whole.
+    if on_citus() {
+        return;
+    }
     let stage = Stage::new().await;
     let room = stage.room(3);
     stage.once().await;
@@ -567,17 +603,24 @@ async fn the_writer_may_call_what_the_daemon_calls() {
         )
         .await;
     assert_ne!(database.value(derived).await, as_it_was);
+    let those = async |column: &str, condition: &str| {
+        let sql = format!(
+            "select quote_literal(array_agg(distinct {column})) from archive.events
+             where room_id = '{room}' and {condition}"
+        );
+        database.value(&sql).await
+    };
+    let ids = those("event_id", "true").await;
+    let edits = those("event_id", "rel_type = 'm.replace'").await;
+    let relating = those("event_id", "rel_type is not null").await;
+    let users = those("state_key", "type = 'm.room.member'").await;
+    let senders = those("sender", "true").await;
     database
         .run(&format!(
             "set session authorization \"{writer}\";
-             select archive.settle_relations('{room}', i.edits, i.ids, i.ids, i.relating),
-                    archive.refresh_members('{room}', i.users), archive.refresh_left_members('{room}', i.users)
-             from (select array_agg(event_id), array_agg(event_id) filter (where rel_type = 'm.replace'),
-                          array_agg(event_id) filter (where rel_type is not null),
-                          array_agg(distinct state_key) filter (where type = 'm.room.member')
-                   from archive.events where room_id = '{room}') i (ids, edits, relating, users);
-             select archive.recount_activity('{room}', sender)
-             from (select distinct sender from archive.events where room_id = '{room}') s"
+             select archive.settle_relations('{room}', {edits}, {ids}, {ids}, {relating}),
+                    archive.refresh_members('{room}', {users}), archive.refresh_left_members('{room}', {users});
+             select archive.recount_activity('{room}', sender) from unnest({senders}::text[]) as sender"
         ))
         .await;
     assert_eq!(database.value(derived).await, as_it_was);
@@ -646,7 +689,7 @@ async fn every_view_is_there_for_readers_of_some_rooms() {
     let database = TestDatabase::new().await;
     let differing = "select table_name || '.' || column_name from (
             select table_schema, table_name, column_name from information_schema.columns
-            where table_schema in ('public', 'room_reader')) c
+            where table_schema in ('public', 'room_reader') and table_name not like 'citus\\_%') c
         group by table_name, column_name having count(*) <> 2";
     assert_eq!(database.column(differing).await, [""; 0]);
 }
@@ -778,6 +821,10 @@ fn fill_hidden(stage: &Stage, hidden: &str) -> Vec<String> {
 /// from all rooms, joins may differ, but not what was counted.
 #[tokio::test]
 async fn a_plan_shows_a_reader_of_some_rooms_nothing_of_the_others() {
+    // There is none on Citus: `a_reader_of_some_rooms_is_refused_on_citus`.
+    if on_citus() {
+        return;
+    }
     let stage = Stage::new().await;
     let (shown, hidden) = (stage.room(40), stage.room(60));
     let spoken = fill_hidden(&stage, &hidden);
@@ -971,13 +1018,13 @@ const UNLIMITED: &[(&str, &str, &str, &[&str])] = &[
     ),
     (
         "create role NAME; alter database DATABASE owner to NAME",
-        "reassign owned by NAME to current_user",
+        "reassign owned by NAME to OWNER",
         "owns the database",
         ALL,
     ),
     (
         "create role NAME; alter table archive.gaps owner to NAME",
-        "reassign owned by NAME to current_user",
+        "reassign owned by NAME to OWNER",
         "owns the archive",
         ALL,
     ),
@@ -991,11 +1038,21 @@ async fn a_role_that_cannot_be_limited_is_refused() {
     let database = &stage.database;
     let [name, group] = [role(database, "wide").await, role(database, "group").await];
     let database_name = database.value("select current_database()").await;
-    let named =
-        |sql: &str| sql.replace("NAME", &name).replace("GROUP", &group).replace("DATABASE", &database_name);
+    // Citus 13.2 crashes on `reassign owned by … to current_user`.
+    let owner = database.value("select quote_ident(current_user)").await;
+    let named = |sql: &str| {
+        let sql = sql.replace("NAME", &name).replace("GROUP", &group).replace("OWNER", &owner);
+        sql.replace("DATABASE", &database_name)
+    };
     for (setup, undo, reason, kinds) in UNLIMITED {
         for kind in *kinds {
-            database.run(&named(setup)).await;
+            if on_citus() && *kind == "room" {
+                continue;
+            }
+            // One by one: Citus cannot make a role and give it a table in one transaction.
+            for statement in setup.split(';') {
+                database.run(&named(statement)).await;
+            }
             let arguments: &[&str] = match *kind {
                 "writer" => &["grant-writer", &name],
                 "reader" => &["grant-reader", &name],
@@ -1024,7 +1081,8 @@ async fn check_looks_at_the_roles_that_were_made() {
     let [reader, guest, writer] =
         [role(database, "reader").await, role(database, "guest").await, role(database, "writer").await];
     granted(&stage, &["grant-reader", &reader]).await;
-    granted(&stage, &["grant-reader", &guest, "--room", &room]).await;
+    let some_rooms: &[&str] = if on_citus() { &[] } else { &["--room", &room] };
+    granted(&stage, &[&["grant-reader", &guest], some_rooms].concat()).await;
     granted(&stage, &["grant-writer", &writer]).await;
     let findings = |url: &str| {
         let mut command = stage.backscroll.command(&["check"]);
@@ -1102,9 +1160,10 @@ async fn granting_again_replaces_across_kinds() {
     let role = role(database, "role").await;
     let kinds = [
         (&["grant-writer", &role] as &[&str], "writer"),
-        (&["grant-reader", &role, "--room", &room], "room reader"),
         (&["grant-reader", &role], "reader"),
+        (&["grant-reader", &role, "--room", &room], "room reader"),
     ];
+    let kinds = if on_citus() { &kinds[..2] } else { &kinds };
     let left = "select kind from archive.grantees() union all
                  select format('default %s', count(*)) from pg_default_acl union all
                  select string_agg(split_part(entry, '=', 1), ' ' order by entry)
@@ -1115,10 +1174,10 @@ async fn granting_again_replaces_across_kinds() {
     for (arguments, kind) in kinds {
         granted(&stage, arguments).await;
         let found = database.column(left).await;
-        assert_eq!(found[0], kind);
+        assert_eq!(found[0], *kind);
         alone.push(found);
     }
-    for index in [0, 2, 1, 0, 1, 2] {
+    for index in [0, 2, 1, 0, 1, 2].into_iter().filter(|index| *index < kinds.len()) {
         granted(&stage, kinds[index].0).await;
         assert_eq!(database.column(left).await, alone[index]);
     }

@@ -9,14 +9,13 @@ with chosen as (
     limit 1
 )
 select m.sent_at, m.sender_name, m.body
-from chosen
-cross join lateral (
+from (
     select r.position, r.sent_at, r.sender_name, r.body
     from messages r
-    where r.room_id = chosen.room_id and r.event_id = chosen.thread_root
+    where r.room_id = (select room_id from chosen) and r.event_id = (select thread_root from chosen)
     union all
     select r.position, r.sent_at, r.sender_name, r.body
     from messages r
-    where r.room_id = chosen.room_id and r.thread_root = chosen.thread_root
+    where r.room_id = (select room_id from chosen) and r.thread_root = (select thread_root from chosen)
 ) m
 order by m.position;

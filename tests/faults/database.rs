@@ -27,15 +27,19 @@ const FAILURE: &str = "new.last_error is not null or new.restarted";
 async fn refuse(stage: &Stage, table: &str, when: &str, code: &str, count: u32) {
     let name = format!("refusal_{code}").to_lowercase();
     let trigger = format!(
-        "create sequence archive.{name};
+        // Citus allows no trigger by default, and reads it by itself.
+        "set citus.enable_unsafe_triggers = on;
+         create sequence archive.{name};
          create function archive.{name}() returns trigger language plpgsql as $$ begin
              if nextval('archive.{name}') <= {count} then
                  raise exception 'refused' using errcode = '{code}';
              end if;
              return new;
          end $$;
-         create trigger {name} before update on archive.{table}
-             for each row when ({when}) execute function archive.{name}()"
+         do $$ begin
+             create trigger {name} before update on archive.{table}
+                 for each row when ({when}) execute function archive.{name}();
+         end $$"
     );
     stage.database.run(&trigger).await;
 }

@@ -455,8 +455,9 @@ async fn the_edits_of_a_redacted_message_go_with_it() {
             let edits = format!(
                 "select count(*) from events e where room_id = '{room}' and rel_type = 'm.replace'
                  and redacted_by is not null and content = '{{}}'
-                 and exists (select from archive.redactions r where r.target_event_id = e.event_id
-                             and r.redaction_event_id = e.redacted_by and r.state = 'applied')"
+                 and exists (select 1 from archive.redactions r
+                             where r.room_id = e.room_id and r.target_event_id = e.event_id
+                               and r.redaction_event_id = e.redacted_by and r.state = 'applied')"
             );
             assert_eq!(stage.database.value(&edits).await, "5", "{version}");
         };

@@ -158,6 +158,47 @@ async fn what_cannot_be_searched_holds_up_nothing() {
     daemon.stop().await;
 }
 
+/// Edits and new messages come in all parts of a room, while the search has little of its history. What it does for them
+/// is no more because they are far apart.
+#[tokio::test]
+async fn a_new_message_waits_for_no_history() {
+    let stage = Stage::new().await;
+    let room = stage.room(1);
+    stage.once().await;
+    // Four messages, each five thousand events from the next.
+    let insert = format!(
+        "insert into archive.events (position, origin_server_ts, room_id, event_id, type, sender, stable_sha256, content)
+         select 65536::bigint * (1000 + n), 1500000000000 + n, '{room}', '$far' || n, 'm.room.message', '{ALICE}', '',
+                jsonb_build_object('msgtype', 'm.text', 'body', 'step ' || n)
+         from generate_series(1, 15001) n;
+         insert into archive.search_queue (room_id, lower, upper, is_live)
+         select '{room}', 65536::bigint * (1001 + n), 65536::bigint * (1001 + n), true
+         from unnest(array[0, 5000, 10000, 15000]) n"
+    );
+    stage.database.run(&insert).await;
+    let fill = "select archive.fill_search(n.room_id, n.ranges, 100, true) from archive.next_search_ranges(true, true) n";
+    stage.database.run(fill).await;
+    let filled = format!(
+        "select coalesce(sum(cardinality(message_offsets)), 0) from archive.search_blocks
+         where room_id = '{room}' and first_position > 65536 * 1000"
+    );
+    assert_eq!(stage.database.value(&filled).await, "4");
+    assert_eq!(stage.database.value("select count(*) from archive.search_queue").await, "0");
+    // And once more, beside what it has now.
+    let again = format!(
+        "insert into archive.search_queue (room_id, lower, upper, is_live)
+         values ('{room}', 65536::bigint * 6002, 65536::bigint * 6002, true)"
+    );
+    stage.database.run(&again).await;
+    stage.database.run(fill).await;
+    // Both are within the reach of one row.
+    assert_eq!(stage.database.value(&filled).await, "5");
+    for n in [1, 5001, 5002, 10001, 15001] {
+        let found = format!("select event_id from search('\"step {n}\"')");
+        assert_eq!(stage.database.column(&found).await, [format!("$far{n}")]);
+    }
+}
+
 /// Servers can say any time. Times that go back and forth make no row of the search for each message, and a search until a
 /// time finds them all the same.
 #[tokio::test]

@@ -18,6 +18,7 @@ use backscroll::{archive::Archive, postgres};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::sync::OnceCell;
 
+pub(crate) use self::citus::distribute;
 use self::container::Container;
 
 /// Where private servers of test runs lie: a place that an unprivileged user can enter.
@@ -187,7 +188,7 @@ async fn start() -> Shared {
     let mut admin = PgConnection::connect(&url).await.expect("connect to the test server");
     run(&mut admin, &format!("create database {template}")).await;
     if matches!(server, Server::Citus) {
-        citus::distribute(&with_database(&url, &template)).await;
+        citus::make(&with_database(&url, &template)).await;
         // Its maintenance daemon stays connected, and a database that has connections cannot be copied.
         run(&mut admin, &format!("alter database {template} allow_connections false")).await;
         let connections = format!("from pg_stat_activity where datname = '{template}'");

@@ -57,23 +57,27 @@ const DAMAGES: [Damage; 22] = [
     },
     // Two positions swapped, side by side and afar.
     Damage {
-        sql: "update archive.events e set position = case number when 10 then (select position from picked where number = 11) + 1
-                                                     else (select position from picked where number = 10) end
-              from picked p where p.event_id = e.event_id and p.number in (10, 11)",
+        sql: "update archive.events e set position = p.place
+              from (select event_id, coalesce(lead(position) over w + 1, lag(position) over w) as place
+                    from picked where number in (10, 11) window w as (order by number)) p
+              where p.event_id = e.event_id",
         offline: None,
         online: Some(("event in the wrong place", "select event_id from saved_picked where number = 10")),
     },
     Damage {
-        sql: "update archive.events e set position = case number when 10 then (select position from picked where number = 40) + 1
-                                                     else (select position from picked where number = 10) end
-              from picked p where p.event_id = e.event_id and p.number in (10, 40)",
+        sql: "update archive.events e set position = p.place
+              from (select event_id, coalesce(lead(position) over w + 1, lag(position) over w) as place
+                    from picked where number in (10, 40) window w as (order by number)) p
+              where p.event_id = e.event_id",
         offline: None,
         online: Some(("event in the wrong place", "select event_id from saved_picked where number = 40")),
     },
     // A state pointer moved, dropped, and its event lost.
     Damage {
-        sql: "update archive.current_state set event_id = (select min(event_id) from archive.events e where e.type = 'm.room.topic'
-                  and e.event_id <> current_state.event_id) where type = 'm.room.topic'",
+        sql: "update archive.current_state set event_id = (
+                  select min(event_id) from archive.events where type = 'm.room.topic' and event_id not in (
+                      select event_id from archive.current_state where type = 'm.room.topic'))
+              where type = 'm.room.topic'",
         offline: Some(("state moved without record", "select event_id from archive.current_state where type = 'm.room.topic'")),
         online: Some(("state differs", "select event_id from archive.current_state where type = 'm.room.topic'")),
     },

@@ -3,7 +3,7 @@
 use backscroll::archive::Archive;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{rows, run};
+use super::rows;
 
 /// Panics if the server has no Citus.
 pub(super) async fn check(url: &str) {
@@ -16,17 +16,25 @@ pub(super) async fn check(url: &str) {
 }
 
 /// Gives an empty database the archive's schema, and distributes it.
-pub(super) async fn distribute(url: &str) {
+pub(super) async fn make(url: &str) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let created = sqlx::raw_sql(AssertSqlSafe("create extension citus".to_owned()));
     if let Err(error) = created.execute(&mut connection).await {
         panic!("TEST_CITUS_URL: {error}. Has that server shared_preload_libraries = 'citus'?");
     }
+    connection.close().await.unwrap();
     let archive = Archive::connect(url, 1).await.unwrap();
     archive.migrate().await.unwrap();
     archive.close().await;
+    distribute(url).await.unwrap();
+}
+
+/// Distributes an archive.
+pub(crate) async fn distribute(url: &str) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await?;
     // Lines with a backslash are for psql.
     let script = include_str!("../../../deploy/citus.sql").lines().filter(|line| !line.starts_with('\\'));
-    run(&mut connection, &script.collect::<Vec<_>>().join("\n")).await;
-    connection.close().await.unwrap();
+    let script = script.collect::<Vec<_>>().join("\n");
+    sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut connection).await?;
+    connection.close().await
 }
