@@ -171,7 +171,7 @@ comment on function archive.megolm_session(jsonb) is 'The session that an encryp
 -- messages of a room where it should look up those of a session.
 create index events_encrypted on archive.events (room_id, archive.megolm_session(content), position)
     where type = 'm.room.encrypted' and state_key is null and redacted_by is null and content -> 'ciphertext' is not null;
-comment on index archive.events_encrypted is 'The messages of a session, and the encrypted messages of a room. Empty where no room is encrypted.';
+comment on index archive.events_encrypted is 'The messages of a session, and the encrypted messages of a room. Empty where no room is encrypted; there, 130 bytes an encrypted event.';
 alter index archive.events_encrypted alter column 2 set statistics 0;
 
 create function archive.queue_decryption(queued_room text, sessions text[]) returns bigint

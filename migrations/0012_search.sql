@@ -190,7 +190,7 @@ create index search_blocks_tokens on archive.search_blocks using gin (archive.bl
 comment on index archive.search_blocks_time is 'The newest messages of all rooms with a frequent word.';
 comment on index archive.search_blocks_room_time is 'The newest messages of a room with a frequent word. By a hash of the room, which is a third of the size.';
 comment on index archive.search_blocks_wide is 'Whether a search until a time must look at newer blocks, too. Hardly any block is in it.';
-comment on index archive.search_blocks_tokens is 'The messages with a rare word.';
+comment on index archive.search_blocks_tokens is 'The messages with a rare word. Together with the table, some 100 bytes an event.';
 -- Their samples would be made of all hashes of thousands of rows.
 alter index archive.search_blocks_tokens alter column 1 set statistics 0;
 alter index archive.search_blocks_room_time alter column 1 set statistics 0;
@@ -383,8 +383,8 @@ declare
     part record;
 begin
     -- An index of this kind first collects new entries in a list, and whoever makes the list too long sorts it into the index.
-    -- For the usual 4 MB that takes seconds. History does it often and in small parts, and new messages never do.
-    perform set_config('gin_pending_list_limit', case when live then '1GB' else '1MB' end, true);
+    -- For the usual 4 MB that takes seconds. History does it often and in small parts, so that new messages hardly ever do.
+    perform set_config('gin_pending_list_limit', case when live then '16MB' else '1MB' end, true);
     -- First the room's lock, as everywhere. Another call may have taken the ranges meanwhile.
     perform archive.lock_search(filled_room);
     for part in
@@ -439,7 +439,7 @@ comment on function archive.put_off_search(text, bigint[]) is 'After archive.fil
 
 create function archive.forget_search(forgotten_room text, forgotten bigint[] default null) returns void
     -- As for new messages in archive.fill_search(): the writer waits for it.
-    language plpgsql set search_path = pg_catalog, pg_temp set gin_pending_list_limit = '1GB' as $$
+    language plpgsql set search_path = pg_catalog, pg_temp set gin_pending_list_limit = '16MB' as $$
 begin
     perform archive.lock_search(forgotten_room);
     if forgotten is null then

@@ -48,6 +48,20 @@ async fn everything_has_a_comment() {
     assert!(bare.is_empty(), "{bare:#?}");
 }
 
+/// Each event pays for every index of its table.
+#[tokio::test]
+async fn every_index_of_the_events_says_what_it_costs() {
+    let database = TestDatabase::new().await;
+    let silent = database
+        .column(
+            "select i.indexrelid::regclass from pg_index i
+             where i.indrelid = 'archive.events'::regclass
+               and obj_description(i.indexrelid, 'pg_class') ~ '\\m(bytes an (encrypted )?|a byte an )event\\M' is not true",
+        )
+        .await;
+    assert!(silent.is_empty(), "{silent:#?}");
+}
+
 #[tokio::test]
 async fn migrating_twice_is_migrating_once() {
     let database = TestDatabase::new().await;

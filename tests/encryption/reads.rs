@@ -188,6 +188,17 @@ async fn what_is_no_message_is_not_listed_as_one() {
         assert_eq!(counted(&stage).await, counts);
         stage.agrees().await;
     }
+
+    // `verify` finds what somebody else has changed, and derives it anew.
+    let damage = "update archive.events set hidden_type = null where hidden_type is not null;
+                  update archive.decrypted_events set edited_content = '{}' where state = 'ok'";
+    stage.database.run(damage).await;
+    let found =
+        "select kind, count(*) from archive.inconsistencies(null) where kind ~ 'decrypted' group by 1";
+    assert_eq!(stage.database.rows(found).await, [["decrypted message differs", "5"]]);
+    stage.backscroll.run(&["verify", "--repair"]).await;
+    assert_eq!(counted(&stage).await, ["1", "1", "1"]);
+    stage.agrees().await;
 }
 
 /// The places of a live location are encrypted, and the state event that began it is not.
