@@ -85,18 +85,15 @@ impl<'a> Filler<'a> {
             let next = unless_stopped(context, async || {
                 context.writer.next_search_ranges(with_failed, self.is_live).await
             });
-            let pause = match next.await? {
-                Some(Some(next)) => {
-                    let rest = self.rest_until.saturating_duration_since(Instant::now());
-                    if is_last || rest.is_zero() { self.fill(&next, with_failed).await? } else { rest }
+            let pause = if let Some(Some(next)) = next.await? {
+                let rest = self.rest_until.saturating_duration_since(Instant::now());
+                if is_last || rest.is_zero() { self.fill(&next, with_failed).await? } else { rest }
+            } else {
+                self.sort().await?;
+                if is_last {
+                    return Ok(());
                 }
-                Some(None) | None => {
-                    self.sort().await?;
-                    if is_last {
-                        return Ok(());
-                    }
-                    LOOK_AGAIN
-                }
+                LOOK_AGAIN
             };
             if is_last && self.errors >= ERRORS_AT_END {
                 return Ok(());
@@ -118,9 +115,7 @@ impl<'a> Filler<'a> {
                 Ok(_) => {}
                 Err(error @ Error::Archive(archive::Error::LeaseTaken { .. })) => return Err(error),
                 // The database does it, too, later.
-                Err(error) => {
-                    tracing::debug!(%error, "failed to sort new entries into the index of the search")
-                }
+                Err(error) => tracing::debug!(%error, "failed to sort the index of the search"),
             }
         }
         Ok(())

@@ -121,7 +121,7 @@ pub async fn run(
             decrypted.inspect_err(|_| context.shutdown.cancel())
         };
         let search = async {
-            let filled = fill_search::fill(&context, all_decrypted.cancelled()).await;
+            let filled = Box::pin(fill_search::fill(&context, all_decrypted.cancelled())).await;
             filled.inspect_err(|_| context.shutdown.cancel())
         };
         let proof = async {
@@ -164,7 +164,7 @@ pub async fn walk(
         first(&context).await?;
         backfill::run(&context, std::future::ready(())).await?;
         Box::pin(decrypt::decrypt(&context, std::future::ready(()))).await?;
-        Ok(fill_search::fill(&context, std::future::ready(())).await?)
+        Ok(Box::pin(fill_search::fill(&context, std::future::ready(()))).await?)
     };
     // Boxed because the future is large.
     Box::pin(with_context(config, telemetry, true, shutdown, work)).await

@@ -210,9 +210,10 @@ async fn an_encrypted_place_is_shown() {
     let key = stage.alice.user_id.clone();
     let beacon =
         stage.synapse.send_state(&stage.alice, &room, "org.matrix.msc3672.beacon_info", &key, begun).await;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let begun_at = stage.database.value("select (extract(epoch from now()) * 1000)::bigint").await;
+    let begun_at: u64 = begun_at.parse().unwrap();
     let place = json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": beacon },
-        "org.matrix.msc3488.location": { "uri": "geo:51.5,0.1" }, "org.matrix.msc3488.ts": u64::try_from(now).unwrap() });
+        "org.matrix.msc3488.location": { "uri": "geo:51.5,0.1" }, "org.matrix.msc3488.ts": begun_at });
     stage.sender.send(&room, "org.matrix.msc3672.beacon", place).await;
     let shown = "select description, location_count, geo_uri from beacons";
     stage.backscroll.once().await;
