@@ -62,7 +62,8 @@ with searched as materialized (
            count(*) filter (where kind = 'message') as messages, count(*) filter (where kind = 'edit') as edits,
            count(*) filter (where kind = 'reaction') as reactions
     from archive.events e
-    cross join lateral archive.activity_kind(e.type, e.state_key, e.relates_to, e.rel_type, e.redacted_by, e.content, e.hidden_type) as kind
+    cross join lateral archive.activity_kind(
+        e.type, e.state_key, e.relates_to, e.rel_type, e.redacted_by, e.content, e.hidden_type) as kind
     where kind is not null group by 1, 2, 3
 ), kept as (
     select room_id, day, sender, messages, edits, reactions from archive.activity

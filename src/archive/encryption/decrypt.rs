@@ -99,7 +99,7 @@ pub(in crate::archive) async fn reset(
 }
 
 /// Brings up to date what is kept for readers, after the results of these events have changed.
-pub(super) async fn settle(
+pub(in crate::archive) async fn settle(
     connection: &mut PgConnection,
     room_id: &str,
     event_ids: &[String],

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use crate::archive::{Error, Writer};
+use crate::archive::{Error, Writer, encryption::decrypt};
 
 /// The kinds of [findings](super::Finding) that this mends.
 pub(crate) const DERIVED: [&str; 9] = [
@@ -81,9 +81,7 @@ pub(in crate::archive) async fn derive_anew(
     )
     .fetch_all(&mut *connection)
     .await?;
-    sqlx::query!("select archive.settle_decrypted($1, $2)", room_id, &encrypted)
-        .execute(&mut *connection)
-        .await?;
+    decrypt::settle(connection, room_id, &encrypted).await?;
     let senders = sqlx::query_scalar!(
         r#"select sender as "sender!" from archive.activity where room_id = $1
            union select sender from archive.events where room_id = $1"#,
