@@ -298,6 +298,7 @@ select archive.renew_reader_views();
 -- Of the whole archive: few rows, of which every server has a copy. They come first, because views of rooms read them.
 select create_reference_table('archive.accounts');
 select create_reference_table('archive.erasures');
+select create_reference_table('archive.index_builds');
 select create_reference_table('archive.room_choices');
 select create_reference_table('archive.reader_rooms');
 select create_reference_table('archive.server_keys');

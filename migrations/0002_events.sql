@@ -96,9 +96,10 @@ comment on function archive.any_room(bigint) is 'Always true. A query of archive
 
 -- Each index says which question it serves, and what it costs: its size, divided by the number of all events of the room or the
 -- archive, when it is built at once. History is stored from the newest event to the oldest, which makes the indexes by position
--- and by time up to 1.8 times as large, and that of the key 1.3 times.
-create unique index events_position on archive.events (room_id, position);
-create index events_time on archive.events (room_id, sent_at);
+-- and by time up to 1.8 times as large, and that of the key 1.3 times, until Backscroll builds them anew
+-- (archive.index_builds).
+create unique index events_position on archive.events (room_id, position) with (fillfactor = 100);
+create index events_time on archive.events (room_id, sent_at) with (fillfactor = 100);
 create index events_room_relation on archive.events (room_id, relates_to, sender) where relates_to is not null;
 create index events_id on archive.events using hash (event_id) where archive.any_room(origin_server_ts);
 create index events_sender on archive.events (sender, sent_at, room_id) where archive.any_room(origin_server_ts);

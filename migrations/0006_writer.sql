@@ -26,6 +26,18 @@ comment on column archive.writer_lease.taken_at is 'When it became the writer.';
 comment on column archive.writer_lease.released_at is 'When it said that it is the writer no more; null: it has not, and may come back if its session was lost.';
 insert into archive.writer_lease default values;
 
+create table archive.index_builds (
+    index_name text collate "C" primary key,
+    file_node oid not null,
+    event_count bigint not null,
+    built_at timestamptz not null default now()
+);
+comment on table archive.index_builds is 'When the ordered indexes of archive.events were last built. Inserting leaves them up to half empty, so Backscroll rebuilds an index when the archive has grown by half since (database.rebuild_indexes).';
+comment on column archive.index_builds.index_name is 'Index in schema archive.';
+comment on column archive.index_builds.file_node is 'pg_relation_filenode() of the index. Another one says that the index was built anew: by reindex, vacuum full or a restore.';
+comment on column archive.index_builds.event_count is 'Events in the archive when it was built, or when that was noticed.';
+comment on column archive.index_builds.built_at is 'When it was built, or when that was noticed.';
+
 -- Once a write transaction, so it is one call in the exchange that begins it.
 create function archive.begin_writing(epoch bigint) returns void language plpgsql as $$
 begin

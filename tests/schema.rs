@@ -149,6 +149,7 @@ const OF_THE_WHOLE: &[&str] = &[
     "devices",
     "encryption_settings",
     "erasures",
+    "index_builds",
     "olm_sessions",
     "reader_rooms",
     "room_choices",

@@ -3,6 +3,7 @@
 mod canary;
 mod deploy;
 mod health;
+mod indexes;
 mod signals;
 mod systemd;
 

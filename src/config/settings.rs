@@ -62,11 +62,18 @@ impl Default for HomeserverSettings {
     }
 }
 
-#[derive(Serialize, Deserialize, Default)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct DatabaseSettings {
     pub(super) url: Option<String>,
     pub(super) url_file: Option<String>,
+    pub(super) rebuild_indexes: bool,
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        Self { url: None, url_file: None, rebuild_indexes: true }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

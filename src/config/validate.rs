@@ -15,7 +15,7 @@ use super::{
     layers::{DATABASE_URL, Layers},
     rooms::Pattern,
     secret::{Kind, SecretSource},
-    settings::{BackfillSettings, EncryptionSettings, HomeserverSettings, LogSection, RoomsSettings},
+    settings::{BackfillSettings, DatabaseSettings, EncryptionSettings, HomeserverSettings, LogSection, RoomsSettings},
     show,
     span::Span,
 };
@@ -35,7 +35,7 @@ pub(super) fn config(environment: &Environment, layers: &Layers) -> Result<Confi
     let check = Check { environment, layers };
     let (data_dir, data_dir_from) = check.data_dir(settings.data_dir)?;
     let homeserver = check.homeserver(settings.homeserver)?;
-    let database = check.database(settings.database.url, settings.database.url_file)?;
+    let database = check.database(settings.database)?;
     let mut config = Config {
         rooms: check.rooms(settings.rooms)?,
         backfill: check.backfill(&settings.backfill, homeserver.patience)?,
@@ -193,16 +193,17 @@ impl Check<'_> {
         self.secret(kind, "access_token", (VALUE, value), (FILE, file))
     }
 
-    fn database(&self, url: Option<String>, file: Option<String>) -> Result<Database, Error> {
+    fn database(&self, settings: DatabaseSettings) -> Result<Database, Error> {
         const VALUE: &str = "database.url";
         let fallback = Origin::Environment(DATABASE_URL.to_owned());
+        let DatabaseSettings { url, url_file: file, rebuild_indexes } = settings;
         let url = url.filter(|_| file.is_none() || self.layers.origin(VALUE) != fallback);
         let kind = Kind::DatabaseUrl;
         let source = self.secret(kind, "database_url", (VALUE, url), ("database.url_file", file))?;
         if let Some(source) = source.as_ref().filter(|source| source.is_value()) {
             DatabaseUrl::parse(source, &source.read()?)?;
         }
-        Ok(Database { url: source })
+        Ok(Database { url: source, rebuild_indexes })
     }
 
     /// The source of a secret: a systemd credential, else its file or its value, but not both.

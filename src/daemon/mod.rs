@@ -9,6 +9,7 @@ mod fill_search;
 mod forget_retained;
 mod key_backup;
 mod no_archive;
+mod rebuild_indexes;
 mod stalled;
 mod store;
 mod verify_rooms;
@@ -124,22 +125,23 @@ pub async fn run(
             let filled = Box::pin(fill_search::fill(&context, all_decrypted.cancelled())).await;
             filled.inspect_err(|_| context.shutdown.cancel())
         };
-        let proof = async {
+        let maintenance = async {
             if once {
                 return Ok(());
             }
-            let verified = Box::pin(verify_rooms::verify(&context)).await;
-            verified.inspect_err(|_| context.shutdown.cancel())
+            let verified = Box::pin(verify_rooms::verify(&context));
+            let rebuilt = Box::pin(rebuild_indexes::rebuild(&context));
+            tokio::try_join!(verified, rebuilt).map(|_| ()).inspect_err(|_| context.shutdown.cancel())
         };
         // Boxed because the futures are large.
-        let (loops, (), decryption, search, proof) = tokio::join!(
+        let (loops, (), decryption, search, maintenance) = tokio::join!(
             Box::pin(loops),
             Box::pin(backup),
             Box::pin(decryption),
             Box::pin(search),
-            Box::pin(proof)
+            Box::pin(maintenance)
         );
-        loops.and(decryption).and(search).and(proof)?;
+        loops.and(decryption).and(search).and(maintenance)?;
         if once && !context.shutdown.is_cancelled() {
             Stalled::must_be_none(context.writer.archive()).await?;
         }

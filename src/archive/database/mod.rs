@@ -1,5 +1,6 @@
 //! The database itself: connections, inspection, migrations, temporary errors, and sessions that wait for locks.
 
+pub(super) mod indexes;
 pub mod inspect;
 pub(super) mod migrate;
 pub(super) mod nodelay;

@@ -17,6 +17,8 @@ pub(super) const MASK: &str = "***";
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
     pub(super) url: Option<SecretSource>,
+    /// Whether `run` rebuilds indexes that are half empty.
+    pub(crate) rebuild_indexes: bool,
 }
 
 impl Database {
