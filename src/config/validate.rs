@@ -15,7 +15,9 @@ use super::{
     layers::{DATABASE_URL, Layers},
     rooms::Pattern,
     secret::{Kind, SecretSource},
-    settings::{BackfillSettings, DatabaseSettings, EncryptionSettings, HomeserverSettings, LogSection, RoomsSettings},
+    settings::{
+        BackfillSettings, DatabaseSettings, EncryptionSettings, HomeserverSettings, LogSection, RoomsSettings,
+    },
     show,
     span::Span,
 };
