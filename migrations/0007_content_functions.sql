@@ -8,7 +8,7 @@ comment on function archive.text_of(jsonb) is 'A JSON string as text; null for a
 
 create function archive.name_of(value jsonb) returns text
     language sql immutable parallel safe
-    return case when archive.text_of(value) ~ '[^\s\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff]'
+    return case when archive.text_of(value) ~ '[^\s\u0085\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff]'
                 then archive.text_of(value) end;
 comment on function archive.name_of(jsonb) is 'A JSON string as a name; null for any other value and for a string without any visible character.';
 

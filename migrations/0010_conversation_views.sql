@@ -379,7 +379,9 @@ comment on column public.files.trust is 'Of a decrypted message: where its sessi
 create view public.activity as
 select a.room_id, a.day, a.sender, coalesce(member.shown_name, a.sender) as sender_name, a.messages, a.edits, a.reactions
 from archive.activity a
-left join archive.members member on member.room_id = a.room_id and member.user_id = a.sender;
+left join archive.members member on member.room_id = a.room_id and member.user_id = a.sender
+-- All that was sent on such a day has been redacted.
+where a.messages > 0 or a.edits > 0 or a.reactions > 0;
 comment on view public.activity is 'How much each user sent in each room on each day. Kept while events are stored, so that nothing is counted at reading. Redacted events do not count.';
 comment on column public.activity.room_id is 'Matrix room id.';
 comment on column public.activity.day is 'Day in UTC, by the clock of the sender''s server; -infinity: the time is unknown.';

@@ -41,43 +41,59 @@ create function archive.ignored_characters() returns text language sql immutable
 comment on function archive.ignored_characters() is 'Accents, vowel points, and characters without width: search leaves them out.';
 create function archive.lone_characters() returns text language sql immutable parallel safe
     return '\u0e01-\u0e3a\u0e40-\u0e4e\u0e80-\u0ecf\u0edc-\u0edf\u0f00\u0f40-\u0f84\u0f86-\u0fbc\u1000-\u103f\u1050-\u109f'
-           '\u1780-\u17d3\u17dc\u17dd\u1950-\u19df\u1a20-\u1aad\u20a0-\u20cf\u2190-\u2bff\u2e80-\u2fdf\u3005-\u3007\u3012'
-           '\u3013\u3020-\u302f\u3031-\u303c\u3041-\u309f\u30a1-\u30fa\u30fc-\ua4cf\ua9e0-\ua9ff\uaa60-\uaadd\uac00-\ud7a3'
+           '\u1780-\u17d3\u17dc\u17dd\u1950-\u19df\u1a20-\u1aad\u1b00-\u1b4c\u20a0-\u20cf\u2190-\u2bff\u2e80-\u2fdf\u3005-\u3007\u3012'
+           '\u3013\u3020-\u302f\u3031-\u303c\u3041-\u309f\u30a1-\u30fa\u30fc-\ua4cf\ua980-\ua9c0\ua9cf\ua9e0-\ua9ff\uaa60-\uaadd\uac00-\ud7a3'
            '\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b2ff\U0001f000-\U0001faff\U00020000-\U000323af';
 comment on function archive.lone_characters() is 'Characters that are a word of their own in search: those of scripts without spaces between words, syllables of Hangul (particles follow a Korean word without a space), and symbols.';
 create function archive.separating_characters() returns text language sql immutable parallel safe
     return '\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00a9\u00ab\u00ac\u00ae-\u00b1\u00b4\u00b6\u00b7\u00bb\u00bf'
-           '\u00d7\u00f7\u037e\u0387\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0609-\u060d\u061b-\u061f'
+           '\u00d7\u00f7\u02b9-\u02bf\u037e\u0387\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0609-\u060d\u061b-\u061f'
            '\u066a-\u066d\u06d4\u0700-\u070d\u0964\u0965\u0970\u0df4\u0e4f\u0e5a\u0e5b\u0f01-\u0f17\u0f34\u0f36\u0f38'
            '\u0f3a-\u0f3d\u0f85\u0fd0-\u0fd4\u104a-\u104f\u10fb\u1360-\u1368\u1400\u166d\u166e\u1680\u169b\u169c'
-           '\u16eb-\u16ed\u1735\u1736\u17d4-\u17db\u1800-\u180a\u1944\u1945\u2000-\u200a\u2010-\u2029\u202f-\u205f'
+           '\u16eb-\u16ed\u1735\u1736\u17d4-\u17db\u1800-\u180a\u1944\u1945\u1b4e\u1b4f\u1b5a-\u1b60\u1b7d-\u1b7f\u2000-\u200a\u2010-\u2029\u202f-\u205f'
            '\u2e00-\u2e7f\u3000-\u3004\u3008-\u3011\u3014-\u301f\u3030\u303d\u30a0\u30fb\ua4fe\ua4ff\ua60d-\ua60f'
-           '\ua6f2-\ua6f7\ua874-\ua877\ua8ce\ua8cf\ua92e\ua92f\ua9c1-\ua9cd\uaade\uaadf\uabeb\ue000-\uf8ff\ufd3e\ufd3f'
+           '\ua6f2-\ua6f7\ua78b\ua78c\ua874-\ua877\ua8ce\ua8cf\ua92e\ua92f\ua9c1-\ua9cd\ua9de\ua9df\uaade\uaadf\uabeb\ue000-\uf8ff\ufd3e\ufd3f'
            '\ufe10-\ufe19\ufe30-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\ufff0-\uffff';
-comment on function archive.separating_characters() is 'Characters between words: spaces and punctuation.';
+comment on function archive.separating_characters() is 'Characters between words: spaces, punctuation and apostrophes.';
+create function archive.spaces() returns text language sql immutable parallel safe
+    return '\u0020\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000';
+comment on function archive.spaces() is 'Those of the characters between words that are spaces. \s in a regular expression depends on the database''s locale.';
 
 create function archive.search_words(value text) returns text
     language plpgsql immutable strict parallel safe cost 500
     as $$
 declare
-    -- Of a longer text only the beginning is searched.
-    folded text := left(value, 65536) collate "C";
+    -- Of a longer text only the beginning is searched. The collation is that of lower(): one of Turkish makes another i of I.
+    folded text collate "C" := left(value, 65536);
+    -- A character for private use stands for the punctuation between two characters of which each is a word of its own. So
+    -- the last character of a sentence and the first of the next are no word.
+    punctuation constant text := ' ' || chr(1114109) || ' ';
 begin
     if octet_length(folded) <> char_length(folded) then
-        folded := regexp_replace(normalize(folded, nfkd), '[' || archive.ignored_characters() || ']+', '', 'g') collate "C";
+        -- A trade mark is no part of a word. Single letters of Hangul, such as laughter, are no parts of syllables.
+        if folded ~ '[\u2120\u2122\u3131-\u318e\uffa0-\uffdc]' then
+            folded := regexp_replace(translate(folded, '℠™', '  '), '([\u3131-\u318e\uffa0-\uffdc])', ' \1 ', 'g');
+        end if;
+        folded := regexp_replace(normalize(folded, nfkd), '[' || archive.ignored_characters() || ']+', '', 'g');
         if octet_length(folded) <> char_length(folded) then
             folded := archive.lower_case(folded);
-            if folded ~ '[ßæœþøłđıſς]' then
-                folded := translate(replace(replace(replace(replace(folded, 'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe'), 'þ', 'th'),
+            if folded ~ '[ßẞæœþøłđıſςւ]' then
+                folded := translate(replace(replace(replace(replace(replace(replace(folded, 'ß', 'ss'), 'ẞ', 'ss'), 'æ', 'ae'),
+                                                            'œ', 'oe'), 'þ', 'th'), 'եւ', 'եվ'),
                                     'øłđıſς', 'oldisσ');
             end if;
         end if;
         if octet_length(folded) <> char_length(folded) then
+            -- Vowels of India, syllables of Hangul and voiced kana are one character again. Others have no accents left.
+            if folded ~ '[\u0900-\u0dff\u1000-\u11ff\u1b00-\u1b7f\u3099\u309a\U00011000-\U00011fff]' then
+                folded := normalize(folded, nfc);
+            end if;
             if folded ~ '[\u0e01-\U000323af]' then
-                -- Syllables of Hangul and voiced kana are one character again.
-                if folded ~ '[\u1100-\u11ff\u3099\u309a]' then
-                    folded := normalize(folded, nfc) collate "C";
-                end if;
+                folded := regexp_replace(
+                    folded,
+                    '([' || archive.lone_characters() || '])[' || archive.spaces() || ']*(?![' || archive.spaces() || '])['
+                        || archive.separating_characters() || ']+(?=[' || archive.lone_characters() || '])',
+                    '\1' || punctuation, 'g');
                 folded := regexp_replace(folded, '([' || archive.lone_characters() || '])', ' \1 ', 'g');
             end if;
             return ' ' || ltrim(regexp_replace(folded || ' ', '[' || archive.separating_characters() || ']+', ' ', 'g'));
@@ -522,7 +538,8 @@ begin
               from unnest(words) with ordinality u (word, place)) w
             join (select split_part(term, ' ', 2) as first, char_length(term) - char_length(replace(term, ' ', '')) - 1 as size,
                          convert_to(term, 'UTF8') as bytes
-                  from unnest(wanted) term) t on t.first = w.word
+                  -- Without what archive.search_words() puts for punctuation, because here are words only.
+                  from (select replace(w, ' ' || chr(1114109) || ' ', ' ') as term from unnest(wanted) w) q) t on t.first = w.word
         where substring(said from w.start::int for octet_length(t.bytes)) = t.bytes
         order by 1
     loop
@@ -584,7 +601,7 @@ declare
     part record;
     block record;
     blocks refcursor;
-    most int := case when search.by_rank then 1000 else least(greatest(search.max_results, 0), 1000) end;
+    most int := case when search.by_rank then 1000 else least(greatest(coalesce(search.max_results, 20), 0), 1000) end;
     walked int;
     earliest timestamptz := coalesce(search.since, '-infinity');
     latest timestamptz := coalesce(search.until, 'infinity');
@@ -598,7 +615,9 @@ declare
 begin
     for part in
         select m[1] = '-' as is_unwanted, archive.search_words(coalesce(m[2], m[3])) as words
-        from regexp_matches(left(translate(search.query, '“”„«»', '"""""'), 2000), '(-?)(?:"([^"]*)"?|([^\s"]+))', 'g') m
+        from regexp_matches(regexp_replace(left(translate(search.query, '“”„«»', '"""""'), 2000),
+                                           '[\u0009-\u000d\u0085\u2028\u2029' || archive.spaces() || ']+', ' ', 'g'),
+                            '(-?)(?:"([^"]*)"?|([^ "]+))', 'g') m
     loop
         if part.words <> ' ' and part.is_unwanted then
             unwanted := unwanted || part.words;
@@ -743,7 +762,7 @@ begin
                                      f (room_id, position, at, rank)
                              order by f.at desc, f.position desc limit most) f
               order by case when search.by_rank then f.rank end desc, f.at desc, f.position desc
-              limit least(greatest(search.max_results, 0), 1000)) f
+              limit least(greatest(coalesce(search.max_results, 20), 0), 1000)) f
             join archive.events e on e.room_id = f.room_id and e.position = f.position
             left join lateral (
                 select d.type, d.content, d.edited_content from archive.decrypted_events d

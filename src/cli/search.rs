@@ -15,7 +15,8 @@ use crate::{
 /// All words must occur in the message: in its text as last edited, in the name of its file, or in its poll.
 /// Capitals and accents do not matter. An argument of several words is a phrase: backscroll search "see you"
 /// lisbon. With double quotes or a minus sign in it, an argument may hold phrases, words, and words to
-/// exclude: backscroll search '"see you" lisbon -berlin'. The newest messages come first. Redacted and
+/// exclude: backscroll search '"see you" lisbon -berlin'. After two minus signs, all arguments are words, also
+/// those that begin with one: backscroll search -- lisbon -berlin. The newest messages come first. Redacted and
 /// encrypted messages are not found.
 #[derive(Debug, clap::Args)]
 pub(super) struct Search {

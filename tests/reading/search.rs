@@ -35,6 +35,11 @@ async fn words_of_every_script_are_found() {
         ("오늘 학교에서 만나요", &["학교", "학교에서"], &["교학"]),
         ("สวัสดีครับ ไปเที่ยวกัน", &["สวัสดี", "เที่ยว"], &["ดีสวัส"]),
         ("مرحبا بالعالم", &["مرحبا"], &["مرح"]),
+        ("我住在山東。京 都", &["山東", "京都", "東。京", "我住　山東", "山東\u{a0}京都"], &["東京"]),
+        ("கொடி കൊല്ലം কোলাহল 한국어 がぎ", &["கொடி", "കൊല്ലം", "কোলাহল", "한국", "がぎ"], &["கொட"]),
+        ("ㅎㅎㅠㅠ 갃", &["ㅎㅎ", "ㅠㅠ", "ㅎㅠ", "갃"], &["휴", "ㅠㅎ"]),
+        ("ꦲꦏ꧀ꦱꦫꦗꦮ ᬅᬓ᭄ᬱᬭᬩᬮᬶ", &["ꦗꦮ", "ᬩᬮᬶ"], &["ꦮꦗ"]),
+        ("Windows™ пʼять Hawaiʻi Երևան STRAẞENBAHN", &["windows", "пʼять", "п’ять", "hawai’i", "ԵՐԵՎԱՆ", "straßenbahn"], &["windowstm"]),
         (
             "see https://matrix.example.org/a_b?c=1 and don't 🎉 it",
             &["matrix.example.org", "a_b", "🎉", "\"don't\""],
@@ -60,6 +65,13 @@ async fn words_of_every_script_are_found() {
     assert_eq!(found(&stage, "bauplan").await, file);
     assert_eq!(found(&stage, "cake").await, poll);
     assert_eq!(found(&stage, "marzipan").await, poll);
+    // In a database of a Turkish locale, the small letter of I would be another.
+    let folded = "select archive.search_words('TITLE ICON' collate \"tr-x-icu\")";
+    assert_eq!(stage.database.value(folded).await, " title icon ");
+    let most = "select count(*) from search('koln', max_results => null)";
+    assert_eq!(stage.database.value(most).await, "1");
+    let marked = "select marked from search('東。京')";
+    assert_eq!(stage.database.value(marked).await, "我住在山«東。京» 都");
     let marked = "select marked from search('koln strasse')";
     assert_eq!(stage.database.value(marked).await, "Grüße aus «Köln», naïve «Straße»");
     assert_derived(stage.database.url()).await;
@@ -119,6 +131,8 @@ async fn the_command_shows_what_was_found() {
     assert_eq!(found(&["ferry", "nine"]).await, first);
     assert_eq!(found(&["ferry", "--sender", BOB]).await, second);
     assert_eq!(found(&["ferry -nine"]).await, second);
+    let excluded = search(&["--json", "--", "ferry", "-nine"]).await.stdout;
+    assert!(excluded.contains(&second) && !excluded.contains(&first), "{excluded}");
     // An argument of several words is a phrase.
     assert_eq!(found(&["ferry leaves"]).await, first);
     assert_eq!(found(&["leaves at", "ferry"]).await, first);
