@@ -97,7 +97,9 @@ create function public.state_at(room_id text, "position" bigint)
                and (above.last_message > message.received_at or above.count < 100)
                and not exists (
                    select from public.gaps g
-                   where g.room_id = $1 and g.lower_position <= $2 and coalesce(g.upper_position, 9223372036854775807) > $2
+                   where g.room_id = $1 and g.lower_position <= $2
+                     -- What came in one response with the gap is no better known: in between, the server said nothing.
+                     and (coalesce(g.upper_position, 9223372036854775807) > $2 or above.received_at <= g.opened_at)
                ) as is_live
         from (
             select e.origin_server_ts, e.received_at from public.events e

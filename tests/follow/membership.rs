@@ -116,6 +116,25 @@ async fn what_was_missed_between_leave_and_rejoin_is_fetched() {
     }
 }
 
+/// The response after the return may begin with what was there before the leave. The gap is above that.
+#[tokio::test]
+async fn the_gap_of_a_short_absence_is_above_what_was_archived() {
+    let (stage, mut daemon) = following().await;
+    let room = stage.room(3);
+    stage.agrees_in_order(&mut daemon, &room).await;
+    stage.server.leave(&room, ARCHIVER);
+    daemon.until("it is gone", async || membership(&stage, &room).await == "leave").await;
+    stage.say(&room, "missed", 2);
+    stage.server.join(&room, ARCHIVER);
+    daemon.until("it is back", async || membership(&stage, &room).await == "join").await;
+    stage.agrees_in_order(&mut daemon, &room).await;
+    daemon.stop().await;
+    let edges = "select g.lower_position < g.upper_position, above.content ->> 'body'
+                 from gaps g join events above on above.room_id = g.room_id and above.event_id = g.upper_event_id
+                 where g.reason = 'the account was not in the room'";
+    assert_eq!(stage.database.rows(edges).await, [["t", "missed 0"]]);
+}
+
 /// Without a return, too: who has left anew, because a ban was lifted or an invite declined, sees the room up to then.
 #[tokio::test]
 async fn a_second_leave_without_a_return_reveals_what_was_missed() {

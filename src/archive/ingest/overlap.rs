@@ -87,11 +87,6 @@ impl Overlap {
         (newest_first, is_reported)
     }
 
-    /// The lowest of the positions of its events.
-    pub(in crate::archive) fn lowest(&self, given: &[Option<i64>]) -> Option<i64> {
-        self.counted(given).find_map(|position| *position)
-    }
-
     fn counted<'a, T>(&'a self, events: &'a [T]) -> impl DoubleEndedIterator<Item = &'a T> {
         events.iter().zip(&self.counts).filter(|(_, counts)| **counts).map(|(event, _)| event)
     }

@@ -72,19 +72,20 @@ impl RoomSync<'_> {
         let prev_batch = update.prev_batch.as_ref().filter(|_| !from_end);
         // The room's highest position, including the timeline.
         let end = timeline.positions.iter().copied().flatten().max().or(top.position());
+        let upper = timeline.first_above_newest_before();
         let new_gap = NewGap {
             room_id: &before.room_id,
             reason: hole.reason,
             upper_token: prev_batch.map_or(response.next_batch, |token| Some(token.as_str())),
             lower_token,
-            upper_event_id: update.timeline.events.first().map(|event| event.event_id.as_str()),
+            upper_event_id: upper.map(|(event_id, _)| event_id),
             upper_position: if (from_end && update.section == Section::Leave) || lower_token.is_none() {
                 // After a leave, the walk may only begin after the account has returned, and then with events after
                 // the leave. Without a lower token, it goes down from above the timeline, in which a late event may
                 // be below all missing ones.
                 position::append(end, true).next()
             } else {
-                timeline.begins_at
+                upper.map(|(_, position)| position).or_else(|| position::append(end, true).next())
             },
             // Events that arrive before the gap is walked may belong between the timeline's events.
             from_position: (from_end && update.section == Section::Join).then(|| position::just_above(end)),

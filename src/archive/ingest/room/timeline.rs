@@ -19,10 +19,20 @@ pub(super) struct Timeline<'a> {
     pub(super) events: Vec<&'a Event>,
     /// One for each event.
     pub(super) positions: Vec<Option<i64>>,
-    /// Its lowest position. Events that are missing before it are below that.
-    pub(super) begins_at: Option<i64>,
     /// The newest event that the archive had before it, and that one's position.
     pub(super) newest_before: Option<(String, i64)>,
+}
+
+impl Timeline<'_> {
+    /// The first event above the newest one that the archive had before, and its position. A timeline may begin below
+    /// that: after a return to a room, it repeats what is archived. Events that are missing are between the two.
+    pub(super) fn first_above_newest_before(&self) -> Option<(&str, i64)> {
+        let newest = self.newest_before.as_ref().map(|(_, position)| *position);
+        let placed = self.events.iter().zip(&self.positions);
+        placed
+            .filter_map(|(event, position)| Some((event.event_id.as_str(), (*position)?)))
+            .find(|(_, position)| Some(*position) > newest)
+    }
 }
 
 impl<'a> RoomSync<'a> {
@@ -43,12 +53,10 @@ impl<'a> RoomSync<'a> {
             Some(overlap) => overlap.place(self.connection, room_id, again).await?,
             None => Vec::new(),
         };
-        let lowest = overlap.and_then(|overlap| overlap.lowest(&positions));
-        let mut free = position::append(top.position(), has_hole).peekable();
-        let begins_at = lowest.or(free.peek().copied());
+        let mut free = position::append(top.position(), has_hole);
         // A known event in the rest of the timeline was placed by an earlier walk. It keeps its position.
         positions.extend(fresh.iter().map(|place| place.position().or_else(|| free.next())));
-        Ok(Timeline { events, positions, begins_at, newest_before })
+        Ok(Timeline { events, positions, newest_before })
     }
 
     /// Whether the timeline is in graph order. An initial timeline is, and that of a room that the
