@@ -189,7 +189,7 @@ comment on column public.members.power_level is 'Power level; infinite for creat
 comment on column public.members.reason is 'Reason given for the last change.';
 comment on column public.members.sender is 'Who made the last change.';
 comment on column public.members.event_id is 'The member event in force.';
-comment on column public.members.sent_at is 'When it was sent, as the sender''s server claims.';
+comment on column public.members.sent_at is 'When the last change was sent, be it of the membership or of a name, as the sender''s server claims. When a member joined: membership_history.joined_at.';
 
 create view public.current_state as
 select s.room_id, s.type, s.state_key, s.event_id, e.sender, e.sent_at, e.content,
@@ -431,8 +431,8 @@ comment on column public.rooms.history_state is 'none; walking: its history or a
 comment on column public.rooms.history_reason is 'Why it is not complete, if there is more to say. Of a complete one: whether anything that the server sent could not be read.';
 comment on column public.rooms.event_count is 'Number of archived events.';
 comment on column public.rooms.message_count is 'Number of messages, as the view activity counts them: without redacted ones.';
-comment on column public.rooms.oldest_ts is 'origin_server_ts of the first event in the room''s order.';
-comment on column public.rooms.newest_ts is 'origin_server_ts of the last event in the room''s order.';
+comment on column public.rooms.oldest_ts is 'origin_server_ts of the first event in the room''s order, in milliseconds since 1970.';
+comment on column public.rooms.newest_ts is 'origin_server_ts of the last event in the room''s order, in milliseconds since 1970.';
 comment on column public.rooms.predecessor is 'The room that this one was upgraded from, as in upgrades; null: none.';
 comment on column public.rooms.successor is 'The room that this one was upgraded to, as in upgrades; null: none.';
 comment on column public.rooms.pinned_events is 'Ids of the pinned events, in order; null: none were ever pinned.';

@@ -579,6 +579,8 @@ begin
     foreach setting in array array[
         'search_path = ' || case when rooms is null then 'public' else 'room_reader, public' end,
         'default_transaction_read_only = on',
+        -- Compiling a query takes longer than most queries of the views.
+        'jit = off',
         'statement_timeout = ''60s''',
         'idle_in_transaction_session_timeout = ''10min'''] loop
         execute format('alter role %I in database %I set %s', role, current_database(), setting);
