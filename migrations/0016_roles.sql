@@ -528,7 +528,7 @@ begin
         select split_part(entry, '=', 1)
         from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase cross join lateral unnest(s.setconfig) as entry
         where d.datname = current_database() and s.setrole = (select r.oid from pg_roles r where r.rolname = take_back.role)
-          and split_part(entry, '=', 1) in ('search_path', 'default_transaction_read_only', 'statement_timeout',
+          and split_part(entry, '=', 1) in ('search_path', 'default_transaction_read_only', 'jit', 'statement_timeout',
                                             'idle_in_transaction_session_timeout')
     loop
         execute format('alter role %I in database %I reset %s', role, current_database(), setting);

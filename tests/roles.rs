@@ -296,6 +296,7 @@ async fn a_reader_of_some_rooms_sees_nothing_of_the_others() {
     for setting in [
         "search_path=room_reader, public",
         "default_transaction_read_only=on",
+        "jit=off",
         "statement_timeout=60s",
         "idle_in_transaction_session_timeout=10min",
         "temp_file_limit=1GB",
