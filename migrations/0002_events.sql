@@ -97,13 +97,13 @@ comment on function archive.any_room(bigint) is 'Always true. A query of archive
 -- Each index says which question it serves, and what it costs: its size, divided by the number of all events of the room or the
 -- archive, when it is built at once. History is stored from the newest event to the oldest, which makes the indexes by position
 -- and by time up to 1.8 times as large, and that of the key 1.3 times, until Backscroll builds them anew
--- (archive.index_builds).
+-- (archive.index_builds). Where new events come at the end of a room or a sender and never between others, pages are filled up.
 create unique index events_position on archive.events (room_id, position) with (fillfactor = 100);
 create index events_time on archive.events (room_id, sent_at) with (fillfactor = 100);
 create index events_sent_at on archive.events (sent_at) with (fillfactor = 100) where archive.any_room(origin_server_ts);
 create index events_room_relation on archive.events (room_id, relates_to, sender) where relates_to is not null;
 create index events_id on archive.events using hash (event_id) where archive.any_room(origin_server_ts);
-create index events_sender on archive.events (sender, sent_at, room_id) where archive.any_room(origin_server_ts);
+create index events_sender on archive.events (sender, sent_at, room_id) with (fillfactor = 100) where archive.any_room(origin_server_ts);
 create index events_relation on archive.events (relates_to)
     where relates_to is not null and archive.any_room(origin_server_ts);
 create index events_thread on archive.events (thread_root, position)
@@ -113,11 +113,11 @@ create index events_reply on archive.events (in_reply_to)
 create index events_state on archive.events (room_id, type, state_key, position) where state_key is not null;
 create index events_repeating on archive.events (room_id, replaces_state) where prev_content is not null;
 comment on index archive.events_pkey is 'An event of a known room. 105 bytes an event.';
-comment on index archive.events_position is 'A room in its order: the last or next events of a position, and the writer''s look for neighbours. 59 bytes an event.';
-comment on index archive.events_time is 'A stretch of time in a room. 59 bytes an event.';
+comment on index archive.events_position is 'A room in its order: the last or next events of a position, and the writer''s look for neighbours. 53 bytes an event.';
+comment on index archive.events_time is 'A stretch of time in a room. 53 bytes an event.';
 comment on index archive.events_sent_at is 'The newest events of all rooms, and a stretch of time in all rooms. 21 bytes an event.';
 comment on index archive.events_id is 'An event by its id alone. A hash index, because it is a third smaller than a B-tree. 34 bytes an event.';
-comment on index archive.events_sender is 'A person''s events, newest first. With the room, so that those in one room are found without reading the others. 95 bytes an event.';
+comment on index archive.events_sender is 'A person''s events, newest first. With the room, so that those in one room are found without reading the others. 87 bytes an event.';
 comment on index archive.events_room_relation is 'The edits, reactions and votes of an event of a known room, for the views and the writer. With the sender, so that of thousands of reactions each is compared only with those of its sender. 16 bytes an event.';
 comment on index archive.events_relation is 'The edits, reactions, thread replies and votes of an event. 6 bytes an event.';
 comment on index archive.events_thread is 'A thread in its order. 3 bytes an event.';

@@ -7,7 +7,7 @@ create table archive.activity (
     reactions int not null default 0,
     room_id text collate "C" not null,
     sender text collate "C" not null,
-    primary key (room_id, day, sender)
+    primary key (room_id, day, sender) with (fillfactor = 100)
 );
 comment on table archive.activity is 'What each sender has sent in each room on each day, by the clock of the sender''s server. Redacted events do not count.';
 comment on column archive.activity.day is 'Day in UTC; -infinity: the time is unknown.';

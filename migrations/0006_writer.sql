@@ -32,7 +32,7 @@ create table archive.index_builds (
     event_count bigint not null,
     built_at timestamptz not null default now()
 );
-comment on table archive.index_builds is 'When the ordered indexes of archive.events were last built. Inserting leaves them up to half empty, so Backscroll rebuilds an index when the archive has grown by half since (database.rebuild_indexes).';
+comment on table archive.index_builds is 'When the ordered indexes of archive.events and archive.activity were last built. Inserting leaves them up to half empty, so Backscroll rebuilds an index when the archive has grown by half since (database.rebuild_indexes).';
 comment on column archive.index_builds.index_name is 'Index in schema archive.';
 comment on column archive.index_builds.file_node is 'pg_relation_filenode() of the index. Another one says that the index was built anew: by reindex, vacuum full or a restore.';
 comment on column archive.index_builds.event_count is 'Events in the archive when it was built, or when that was noticed.';

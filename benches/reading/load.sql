@@ -335,6 +335,8 @@ insert into archive.activity (day, messages, edits, reactions, room_id, sender)
     group by 1, room_id, sender
     -- As a walk through each room's history leaves them.
     order by room_id, 1 desc;
+-- As the daemon does after a backfill.
+reindex index archive.activity_pkey;
 update archive.rooms r
 set message_count = (select coalesce(sum(a.messages), 0) from archive.activity a where a.room_id = r.room_id);
 vacuum (analyze) archive.rooms, archive.current_state, archive.state_changes, archive.members, archive.redactions, archive.activity;

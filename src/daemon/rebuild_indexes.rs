@@ -82,7 +82,7 @@ async fn rebuild_next(context: &Context) -> Result<Next, archive::Error> {
         tracing::info!(
             index = name,
             bytes,
-            "an index is half empty, and only its owner may rebuild it: `reindex table concurrently archive.events`"
+            "an index is half empty, and only its owner may rebuild it: `reindex table concurrently archive.events`, and archive.activity"
         );
         return Ok(Next::NotOurs);
     }

@@ -44,7 +44,7 @@ async fn half_empty_indexes_are_rebuilt() {
         .value(
             "select string_agg(c.relname, ' ' order by c.relname collate \"C\")
              from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am m on m.oid = c.relam
-             where i.indrelid = 'archive.events'::regclass and m.amname = 'btree'",
+             where i.indrelid in ('archive.events'::regclass, 'archive.activity'::regclass) and m.amname = 'btree'",
         )
         .await;
     let before = [bytes_of(database, "events_position").await, bytes_of(database, "events_time").await];

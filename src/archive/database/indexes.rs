@@ -1,4 +1,4 @@
-//! Rebuilds the indexes of `archive.events` that inserting has left half empty.
+//! Rebuilds the indexes of `archive.events` and `archive.activity` that inserting has left half empty.
 //!
 //! History is stored from the newest event to the oldest, and new events at the end of each room. In an index that
 //! begins with the room, both are places between other entries. PostgreSQL splits a full page there into two halves,
@@ -71,7 +71,7 @@ impl Archive {
             r#"select format('drop index concurrently if exists archive.%I', c.relname) as "drop!"
                from pg_index i
                join pg_class c on c.oid = i.indexrelid
-               where i.indrelid = 'archive.events'::regclass and not i.indisvalid
+               where i.indrelid in ('archive.events'::regclass, 'archive.activity'::regclass) and not i.indisvalid
                  and c.relname ~ '_cc(new|old)[0-9]*$' and pg_has_role(c.relowner, 'usage')"#
         )
         .fetch_all(&self.pool)
@@ -120,7 +120,7 @@ impl Writer {
              from pg_index i
              join pg_class c on c.oid = i.indexrelid
              join pg_am m on m.oid = c.relam
-             where i.indrelid = 'archive.events'::regclass and i.indisvalid and m.amname = 'btree'
+             where i.indrelid in ('archive.events'::regclass, 'archive.activity'::regclass) and i.indisvalid and m.amname = 'btree'
              on conflict (index_name) do update
                  set file_node = excluded.file_node, built_at = now(),
                      event_count = (select coalesce(sum(r.event_count), 0) from archive.rooms r)
