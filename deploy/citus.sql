@@ -33,6 +33,41 @@
 \set ON_ERROR_STOP on
 
 begin;
+-- All at once: a vacuum or an analyze that holds one of them would wait for this file, and this file for it.
+do $$
+declare
+    held regclass;
+begin
+    for held in
+        select c.oid from pg_class c
+        where c.relnamespace = 'archive'::regnamespace and c.relkind = 'r' and c.relname <> '_sqlx_migrations'
+        order by c.relname
+    loop
+        execute format('lock table %s in access exclusive mode', held);
+    end loop;
+end
+$$;
+-- The parts of the tables use the functions, on each server. Citus gives a server only the functions that are made while it is
+-- there. An archive may be older: its functions are made once more, as they are, with what is taken from everybody.
+do $$
+declare
+    made regprocedure;
+    is_open boolean;
+begin
+    for made, is_open in
+        select p.oid, exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
+        from pg_proc p
+        where p.pronamespace in ('archive'::regnamespace, 'public'::regnamespace)
+          and not exists (select from pg_depend d
+                          where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+    loop
+        execute pg_get_functiondef(made);
+        if not is_open then
+            execute format('revoke execute on function %s from public', made);
+        end if;
+    end loop;
+end
+$$;
 -- Citus refuses a function in SQL that names a table of rooms and has a parameter. In PL/pgSQL it is the same.
 do $$
 declare
@@ -292,7 +327,7 @@ begin
 end
 $$;
 
--- It gives those readers their rights, too.
+-- It gives those readers their rights to the tables, too.
 select archive.renew_reader_views();
 
 -- Of the whole archive: few rows, of which every server has a copy. They come first, because views of rooms read them.
@@ -340,4 +375,13 @@ select create_distributed_table('archive.decryption_queue', 'room_id', colocate_
 select create_distributed_table('archive.withheld_sessions', 'room_id', colocate_with => 'archive.rooms');
 
 -- archive.writer_lease stays on the coordinator, which is the only one that Backscroll connects to.
+
+-- The other servers have the views only now.
+select archive.let_read(g.role, g.kind) from archive.grantees() g where g.kind = 'reader';
+
+-- What was archived before is in the parts of the tables now. The coordinator has it once more, behind them, where no query sees
+-- it, and no redaction or erasure removes it.
+select truncate_local_data_after_distributing_table(p.logicalrelid)
+from pg_dist_partition p join pg_class c on c.oid = p.logicalrelid
+where c.relnamespace = 'archive'::regnamespace;
 commit;
