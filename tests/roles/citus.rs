@@ -192,7 +192,8 @@ async fn an_archive_that_has_rooms_and_readers_is_distributed() {
     let stage = stage.set("database.url", &as_writer);
     stage.once().await;
     assert_eq!(stage.timeline(&rooms[0]).await, stage.server.visible_ids(&rooms[0]));
-    let as_reader = format!("set session authorization \"{reader}\"; select room_id from public.rooms order by 1");
+    let as_reader =
+        format!("set session authorization \"{reader}\"; select room_id from public.rooms order by 1");
     let mut sorted = rooms.to_vec();
     sorted.sort();
     assert_eq!(rows(stage.database.url(), &as_reader).await.concat(), sorted);
