@@ -1,15 +1,24 @@
 -- Distributes an archive over the servers of a Citus cluster: all rows of a room are on one of them.
 --
--- Run it once, as the owner of the archive, in the coordinator's database, after `create extension citus` and `backscroll
--- migrate`, and before the first `backscroll run`:
+-- Run it once, as the owner of the archive, in the coordinator's database, while no Backscroll runs, after `create extension
+-- citus` there and on the other servers, after `citus_set_coordinator_host` and `citus_add_node`, and after `backscroll migrate`.
+-- The archive may have rooms and readers already:
 --
 --     psql -d backscroll -f deploy/citus.sql
 --
 -- Then name the coordinator in database.url. The test `every_key_of_a_room_begins_with_the_room` checks that this file names
 -- every table, and the tests `no_query_joins_rooms` and `no_function_joins_rooms` that no query joins two rooms.
 --
--- Tried with Citus 13.2.2 on PostgreSQL 15.20, a single server that is its own worker (tests/citus.sh). Of several servers, only
--- this has been tried, on a coordinator and a worker: this file, the roles, and the cookbook on an archive without rooms.
+-- Tried with Citus 13.2.2 on PostgreSQL 15.18 and 15.20, a single server that is its own worker (tests/citus.sh). By hand, with a
+-- coordinator and two workers: this file on an archive with rooms, new and old events from a real Synapse, pauses of a room,
+-- verify, seal, erase, export, search, roles, pg_dump, and the queries of README.md and the cookbook. Not tried: the loss of a
+-- server, moving rooms to another server, and adding one later (run the last statement of this file again then).
+--
+-- With several servers:
+-- * A dump is not of one moment, unless no Backscroll runs.
+-- * A role's limit of 10 connections holds on each server. Citus opens more than one for a query if it may: a refused one is in
+--   that server's log. Raise the writer's limit (`alter role … connection limit`) if the daemon reports `too many connections`.
+-- * `walk_id` and the like are not in the order in which rows were made: servers take them from different ranges.
 -- If a new version of Backscroll replaces one of the functions that are changed below, change it again.
 --
 -- Citus makes its servers a certificate of X.509 version 1, which Backscroll refuses. Give the coordinator one of your own, or
@@ -33,6 +42,41 @@
 \set ON_ERROR_STOP on
 
 begin;
+-- All at once: a vacuum or an analyze that holds one of them would wait for this file, and this file for it.
+do $$
+declare
+    held regclass;
+begin
+    for held in
+        select c.oid from pg_class c
+        where c.relnamespace = 'archive'::regnamespace and c.relkind = 'r' and c.relname <> '_sqlx_migrations'
+        order by c.relname
+    loop
+        execute format('lock table %s in access exclusive mode', held);
+    end loop;
+end
+$$;
+-- The parts of the tables use the functions, on each server. Citus gives a server only the functions that are made while it is
+-- there. An archive may be older: its functions are made once more, as they are, with what is taken from everybody.
+do $$
+declare
+    made regprocedure;
+    is_open boolean;
+begin
+    for made, is_open in
+        select p.oid, exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
+        from pg_proc p
+        where p.pronamespace in ('archive'::regnamespace, 'public'::regnamespace)
+          and not exists (select from pg_depend d
+                          where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+    loop
+        execute pg_get_functiondef(made);
+        if not is_open then
+            execute format('revoke execute on function %s from public', made);
+        end if;
+    end loop;
+end
+$$;
 -- Citus refuses a function in SQL that names a table of rooms and has a parameter. In PL/pgSQL it is the same.
 do $$
 declare
@@ -292,7 +336,7 @@ begin
 end
 $$;
 
--- It gives those readers their rights, too.
+-- It gives those readers their rights to the tables, too.
 select archive.renew_reader_views();
 
 -- Of the whole archive: few rows, of which every server has a copy. They come first, because views of rooms read them.
@@ -341,4 +385,29 @@ select create_distributed_table('archive.decryption_queue', 'room_id', colocate_
 select create_distributed_table('archive.withheld_sessions', 'room_id', colocate_with => 'archive.rooms');
 
 -- archive.writer_lease stays on the coordinator, which is the only one that Backscroll connects to.
+
+-- The other servers have the views only now.
+select archive.let_read(g.role, g.kind) from archive.grantees() g where g.kind = 'reader';
+
+-- What was archived before is in the parts of the tables now. The coordinator has it once more, behind them, where no query sees
+-- it, and no redaction or erasure removes it.
+select truncate_local_data_after_distributing_table(p.logicalrelid)
+from pg_dist_partition p join pg_class c on c.oid = p.logicalrelid
+where c.relnamespace = 'archive'::regnamespace;
 commit;
+
+-- Citus takes some numbers of new rows on the server of their room, with the rights of the role that writes, and does not give
+-- that server the writer's right to the sequences. So everybody may take numbers there who may use schema archive.
+do $$
+declare
+    refused constant text := (
+        select string_agg(format('%s:%s: %s', n.nodename, n.nodeport, c.result), '; ')
+        from run_command_on_workers('grant usage on all sequences in schema archive to public') c
+        join pg_dist_node n on (n.nodename, n.nodeport) = (c.nodename, c.nodeport)
+        where not c.success);
+begin
+    if refused is not null then
+        raise exception 'the sequences: %', refused;
+    end if;
+end
+$$;

@@ -164,7 +164,10 @@ impl Error {
 
     /// Whether a row was refused because its key is taken.
     pub(super) fn is_duplicate(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        // Citus gives no SQLSTATE to what another of its servers refuses of a COPY. The message has the name of the key.
+        let is_elsewhere = error.code().as_deref() == Some("XX000") && error.message().contains("_pkey_");
+        error.is_unique_violation() || is_elsewhere
     }
 
     /// The exit code of a process that ends with this error.

@@ -3,6 +3,7 @@
 
 use super::{attempt, dropped, granted, role};
 use crate::support::{
+    archive::dump,
     postgres::{TestDatabase, distribute, on_citus, rows},
     stage::Stage,
 };
@@ -159,32 +160,43 @@ async fn a_reader_of_some_rooms_is_refused_on_citus() {
     dropped(database, &guest).await;
 }
 
-/// Roles that were made before the archive was distributed.
+/// Rooms that were archived, and roles that were made, before Citus was there.
 #[tokio::test]
-async fn an_archive_that_has_readers_is_distributed() {
+async fn an_archive_that_has_rooms_and_readers_is_distributed() {
     if !on_citus() {
         return;
     }
     let stage = Stage::in_database(TestDatabase::new_empty().await).await;
+    let rooms = [stage.room(3), stage.room(20)];
+    stage.once().await;
     let database = &stage.database;
-    database.run("create extension citus").await;
-    let migrated = stage.backscroll.run(&["migrate"]).await;
-    assert!(migrated.status.success(), "{}", migrated.stderr);
     let [reader, guest, writer] =
         [role(database, "reader").await, role(database, "guest").await, role(database, "writer").await];
     granted(&stage, &["grant-reader", &reader]).await;
     granted(&stage, &["grant-writer", &writer]).await;
     granted(&stage, &["grant-reader", &guest, "--room", "!some:room"]).await;
+    let before = dump(database.url()).await;
+    database.run("create extension citus").await;
     let error = distribute(database.url()).await.unwrap_err().to_string();
     assert!(error.contains(&guest) && error.contains("readers of some rooms"), "{error}");
     dropped(database, &guest).await;
     distribute(database.url()).await.unwrap();
-    let room = stage.room(3);
+    assert_eq!(dump(database.url()).await, before);
+    // Behind the parts of the tables, no row is left that no query sees and no erasure removes.
+    let left = "set citus.override_table_visibility = off;
+                select c.relname from pg_dist_partition p join pg_class c on c.oid = p.logicalrelid
+                where pg_relation_size(c.oid) > 0";
+    assert_eq!(database.column(left).await, [""; 0]);
+    stage.server.append_many(&rooms[0], 2);
     let as_writer = database.url_as(&writer);
     let stage = stage.set("database.url", &as_writer);
     stage.once().await;
-    let as_reader = format!("set session authorization \"{reader}\"; select room_id from public.rooms");
-    assert_eq!(rows(stage.database.url(), &as_reader).await, [[room]]);
+    assert_eq!(stage.timeline(&rooms[0]).await, stage.server.visible_ids(&rooms[0]));
+    let as_reader =
+        format!("set session authorization \"{reader}\"; select room_id from public.rooms order by 1");
+    let mut sorted = rooms.to_vec();
+    sorted.sort();
+    assert_eq!(rows(stage.database.url(), &as_reader).await.concat(), sorted);
     for role in [&reader, &writer] {
         dropped(&stage.database, role).await;
     }

@@ -162,20 +162,28 @@ pub(super) async fn schedule_rewalk(
         if walk.kind == WalkKind::Rewalk && walk.events == 0 { walk.round.saturating_add(1) } else { 0 };
     let interval = intervals.get(usize::try_from(round).unwrap_or_default()).or(intervals.last());
     let Some(interval) = interval else { return Ok(()) };
-    sqlx::query!(
-        "insert into archive.walks (room_id, kind, round, not_before)
-         select $1, 'rewalk', $2, now() + make_interval(secs => $3)
-         where not exists (
-             select from archive.walks
-             where room_id = $1 and kind = 'rewalk' and state <> 'done' and walk_id <> $4
-         )",
+    // Not in one statement: Citus would number the walk on the room's server, which numbers from elsewhere.
+    let is_scheduled = sqlx::query_scalar!(
+        r#"select exists (
+               select from archive.walks
+               where room_id = $1 and kind = 'rewalk' and state <> 'done' and walk_id <> $2
+           ) as "is_scheduled!""#,
         walk.room_id,
-        round,
-        interval.as_secs_f64(),
         walk.walk_id
     )
-    .execute(connection)
+    .fetch_one(&mut *connection)
     .await?;
+    if !is_scheduled {
+        sqlx::query!(
+            "insert into archive.walks (room_id, kind, round, not_before)
+             values ($1, 'rewalk', $2, now() + make_interval(secs => $3))",
+            walk.room_id,
+            round,
+            interval.as_secs_f64()
+        )
+        .execute(connection)
+        .await?;
+    }
     Ok(())
 }
 
