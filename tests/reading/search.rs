@@ -39,7 +39,11 @@ async fn words_of_every_script_are_found() {
         ("கொடி കൊല്ലം কোলাহল 한국어 がぎ", &["கொடி", "കൊല്ലം", "কোলাহল", "한국", "がぎ"], &["கொட"]),
         ("ㅎㅎㅠㅠ 갃", &["ㅎㅎ", "ㅠㅠ", "ㅎㅠ", "갃"], &["휴", "ㅠㅎ"]),
         ("ꦲꦏ꧀ꦱꦫꦗꦮ ᬅᬓ᭄ᬱᬭᬩᬮᬶ", &["ꦗꦮ", "ᬩᬮᬶ"], &["ꦮꦗ"]),
-        ("Windows™ пʼять Hawaiʻi Երևան STRAẞENBAHN", &["windows", "пʼять", "п’ять", "hawai’i", "ԵՐԵՎԱՆ", "straßenbahn"], &["windowstm"]),
+        (
+            "Windows™ пʼять Hawaiʻi Երևան STRAẞENBAHN",
+            &["windows", "пʼять", "п’ять", "hawai’i", "ԵՐԵՎԱՆ", "straßenbahn"],
+            &["windowstm"],
+        ),
         (
             "see https://matrix.example.org/a_b?c=1 and don't 🎉 it",
             &["matrix.example.org", "a_b", "🎉", "\"don't\""],
