@@ -39,14 +39,12 @@ fi
 cd "$work"
 "${run[@]}" "$bin/initdb" -D data -A trust -U postgres -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null
 # Citus makes a certificate of X.509 version 1 where its servers are to use TLS, which Backscroll refuses. The worker is
-# this server, so there is nothing to encrypt. Few shards, so that a database of a test is made soon. What the server would do in
-# its own session, it does through a connection, as if the rows were on another server: errors look different then.
+# this server, so there is nothing to encrypt. Few shards, so that a database of a test is made soon.
 "${run[@]}" tee -a data/postgresql.conf >/dev/null <<END
 shared_preload_libraries = 'citus'
 citus.node_conninfo = 'sslmode=disable'
 citus.local_hostname = '127.0.0.1'
 citus.shard_count = 2
-citus.enable_local_execution = off
 citus.enable_statistics_collection = off
 listen_addresses = '127.0.0.1'
 port = $port

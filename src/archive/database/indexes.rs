@@ -7,7 +7,7 @@
 //! `archive.index_builds` says how many events there were when an index was last built, and in which file it was. After
 //! `reindex`, `vacuum full` or a restore the file is another one, so it does not matter who built the index.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
@@ -34,24 +34,43 @@ pub(crate) struct HalfEmptyIndex {
 
 impl Archive {
     /// The largest index that is to be rebuilt now.
+    ///
+    /// Each query reads either the catalogue or one table, because a distributed database cannot join them.
     pub(crate) async fn half_empty_index(&self) -> Result<Option<HalfEmptyIndex>, Error> {
-        let next = sqlx::query_as!(
+        let events = archived_events(&mut *self.pool.acquire().await?).await?;
+        let is_due = sqlx::query_scalar!(
+            r#"select index_name as "name!" from archive.index_builds
+               where $1 - event_count >= $2 and ($1 - event_count) * $3 >= $1"#,
+            events,
+            EVENTS,
+            ONE_IN
+        );
+        let due = is_due.fetch_all(&self.pool).await?;
+        if due.is_empty() || self.is_walking().await? {
+            return Ok(None);
+        }
+        let largest = sqlx::query_as!(
             HalfEmptyIndex,
             r#"select c.relname::text as "name!", pg_relation_size(c.oid) as "bytes!",
                       pg_has_role(c.relowner, 'usage') as "is_ours!"
-               from archive.index_builds b
-               join pg_class c on c.relname = b.index_name and c.relnamespace = 'archive'::regnamespace
-               cross join (select coalesce(sum(event_count), 0)::bigint as events from archive.rooms) archived
-               where archived.events - b.event_count >= $1
-                 and (archived.events - b.event_count) * $2 >= archived.events
-                 and not exists (select 1 from archive.walks w where w.updated_at > now() - make_interval(secs => $3))
+               from pg_class c
+               where c.relnamespace = 'archive'::regnamespace and c.relname = any ($1)
                order by 2 desc, 1
                limit 1"#,
-            EVENTS,
-            ONE_IN,
+            &due
+        );
+        Ok(largest.fetch_optional(&self.pool).await?)
+    }
+
+    /// Whether a walk has stored a page just now.
+    async fn is_walking(&self) -> Result<bool, Error> {
+        let walks = sqlx::query_scalar!(
+            r#"select exists (
+                   select 1 from archive.walks where updated_at > now() - make_interval(secs => $1)
+               ) as "is_walking!""#,
             QUIET.as_secs_f64()
         );
-        Ok(next.fetch_optional(&self.pool).await?)
+        Ok(walks.fetch_one(&self.pool).await?)
     }
 
     /// The size of an index.
@@ -114,20 +133,40 @@ impl Writer {
     /// Records which indexes were built, by whomever, since this was last called.
     pub(crate) async fn note_index_builds(&self) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
-        sqlx::query!(
-            "insert into archive.index_builds as b (index_name, file_node, event_count)
-             select c.relname, pg_relation_filenode(c.oid), 0
-             from pg_index i
-             join pg_class c on c.oid = i.indexrelid
-             join pg_am m on m.oid = c.relam
-             where i.indrelid in ('archive.events'::regclass, 'archive.activity'::regclass) and i.indisvalid and m.amname = 'btree'
-             on conflict (index_name) do update
-                 set file_node = excluded.file_node, built_at = now(),
-                     event_count = (select coalesce(sum(r.event_count), 0) from archive.rooms r)
-                 where b.file_node is distinct from excluded.file_node"
+        let recorded = sqlx::query!("select index_name, file_node from archive.index_builds")
+            .fetch_all(&mut *transaction)
+            .await?;
+        let recorded: HashMap<_, _> =
+            recorded.into_iter().map(|row| (row.index_name, row.file_node)).collect();
+        let indexes = sqlx::query!(
+            r#"select c.relname::text as "name!", pg_relation_filenode(c.oid) as "file_node!"
+               from pg_index i
+               join pg_class c on c.oid = i.indexrelid
+               join pg_am m on m.oid = c.relam
+               where i.indrelid in ('archive.events'::regclass, 'archive.activity'::regclass)
+                 and i.indisvalid and m.amname = 'btree'"#
         )
-        .execute(&mut *transaction)
+        .fetch_all(&mut *transaction)
         .await?;
+        let events = archived_events(&mut transaction).await?;
+        for index in indexes {
+            let known = recorded.get(&index.name);
+            if known == Some(&index.file_node) {
+                continue;
+            }
+            // One that is not known yet may have been filled since it was built.
+            let event_count = if known.is_some() { events } else { 0 };
+            sqlx::query!(
+                "insert into archive.index_builds (index_name, file_node, event_count, built_at) values ($1, $2, $3, now())
+                 on conflict (index_name) do update
+                     set file_node = excluded.file_node, event_count = excluded.event_count, built_at = excluded.built_at",
+                index.name,
+                index.file_node,
+                event_count
+            )
+            .execute(&mut *transaction)
+            .await?;
+        }
         transaction.commit().await
     }
 
@@ -147,4 +186,11 @@ impl Writer {
         connection.close().await?;
         self.note_index_builds().await
     }
+}
+
+async fn archived_events(connection: &mut PgConnection) -> Result<i64, Error> {
+    let events = sqlx::query_scalar!(
+        r#"select coalesce(sum(event_count), 0)::bigint as "events!" from archive.rooms"#
+    );
+    Ok(events.fetch_one(connection).await?)
 }
