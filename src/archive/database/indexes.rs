@@ -11,6 +11,7 @@ use std::{collections::HashMap, time::Duration};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
+use super::sessions::without_timeouts;
 use crate::archive::{Archive, CONNECT, Error, Writer};
 
 /// An index is rebuilt after at least this many new events.
@@ -112,12 +113,9 @@ impl Archive {
         let connect = PgConnection::connect_with(&options);
         let mut connection =
             tokio::time::timeout(CONNECT, connect).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-        // Since 17 (PostgreSQL, "transaction_timeout").
-        let newer = connection.server_version_num().is_some_and(|version| version >= 170_000);
-        let transaction_timeout = if newer { "set transaction_timeout = 0;" } else { "" };
         let settings = format!(
-            "set statement_timeout = 0; set lock_timeout = 0; {transaction_timeout}
-             set client_min_messages = error; set max_parallel_maintenance_workers = 0"
+            "{}; set lock_timeout = 0; set client_min_messages = error; set max_parallel_maintenance_workers = 0",
+            without_timeouts(&connection)
         );
         connection.execute(AssertSqlSafe(settings)).await?;
         // The server ends the statement soon after this process has ended. Some systems cannot (PostgreSQL,

@@ -7,7 +7,7 @@ use sqlx::{
     migrate::{Migrate as _, MigrateError, Migration, Migrator},
 };
 
-use super::{inspect, waits::Wait};
+use super::{inspect, sessions::without_timeouts, waits::Wait};
 use crate::archive::{Archive, CONNECT, Error};
 
 /// The table of the applied migrations.
@@ -99,12 +99,10 @@ impl Archive {
 }
 
 async fn migrate(connection: &mut PgConnection, lock: Duration) -> Result<(), Error> {
-    // `transaction_timeout` exists since PostgreSQL 17. An index on millions of rows takes long.
-    let newer = connection.server_version_num().is_some_and(|version| version >= 170_000);
-    let transaction_timeout = if newer { "set transaction_timeout = 0;" } else { "" };
+    // An index on millions of rows takes long.
     let settings = format!(
-        "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; {transaction_timeout}
-         set lock_timeout = {}; set default_transaction_isolation = 'read committed'",
+        "{}; set lock_timeout = {}; set default_transaction_isolation = 'read committed'",
+        without_timeouts(connection),
         lock.as_millis()
     );
     connection.execute(AssertSqlSafe(settings)).await?;

@@ -141,6 +141,17 @@ impl Drop for Step {
     }
 }
 
+/// The statement that lets the session's transactions and statements take as long as they need, whatever the server's
+/// settings are.
+pub(in crate::archive) fn without_timeouts(connection: &PgConnection) -> &'static str {
+    // Since 17 (PostgreSQL, "transaction_timeout").
+    if connection.server_version_num().is_some_and(|version| version >= 170_000) {
+        "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set transaction_timeout = 0"
+    } else {
+        "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

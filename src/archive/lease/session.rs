@@ -10,7 +10,7 @@ use sqlx::{
 use tokio::sync::Notify;
 
 use super::Error;
-use crate::archive::CONNECT;
+use crate::archive::{CONNECT, database::sessions::without_timeouts};
 
 /// How often an idle session is tested: a connection may be cut without an error.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -87,14 +87,12 @@ impl LockSession {
 }
 
 async fn take(connection: &mut PgConnection) -> Result<Backend, sqlx::Error> {
-    // Since 17 (PostgreSQL, "transaction_timeout").
-    let newer = connection.server_version_num().is_some_and(|version| version >= 170_000);
-    let transaction_timeout = if newer { "set transaction_timeout = 0;" } else { "" };
     // With these settings, the server notices within half a minute that this machine is gone, and releases the lock.
     let settings = format!(
-        "set idle_in_transaction_session_timeout = 0; set statement_timeout = 0; {transaction_timeout}
+        "{};
          set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3;
-         set tcp_user_timeout = 30000; set lock_timeout = '{TAKE}'"
+         set tcp_user_timeout = 30000; set lock_timeout = '{TAKE}'",
+        without_timeouts(connection)
     );
     connection.execute(AssertSqlSafe(settings)).await?;
     let backend = sqlx::query!(
