@@ -172,8 +172,10 @@ alter function archive.room_ids_of(name) set citus.allow_nested_distributed_exec
 alter function archive.room_flags_of(name) set citus.allow_nested_distributed_execution = on;
 alter function public.state_at(text, bigint) strict set citus.allow_nested_distributed_execution = on;
 alter function public.state_at(text, timestamptz) strict set citus.allow_nested_distributed_execution = on;
+alter function public.state_at(text, text) strict set citus.allow_nested_distributed_execution = on;
 alter function public.members_at(text, bigint) strict set citus.allow_nested_distributed_execution = on;
 alter function public.members_at(text, timestamptz) strict set citus.allow_nested_distributed_execution = on;
+alter function public.members_at(text, text) strict set citus.allow_nested_distributed_execution = on;
 
 -- public.conversations: it follows upgrades from room to room, which takes a recursive query, and Citus plans none over several
 -- rooms. A function that reads no table follows them here.

@@ -141,13 +141,17 @@ select e.room_id, e.event_id, e.position, e.relates_to, archive.text_of(e.conten
        coalesce(m.shown_name, e.sender) as sender_name,
        e.sent_at
 from archive.events e
-join archive.events target on target.room_id = e.room_id and target.event_id = e.relates_to
+-- A left join, of which PostgreSQL expects a row for each reaction. Of a join it would expect a 200th of that, because it has no
+-- statistics of room_id. The `coalesce` below keeps it a left join. `any` makes PostgreSQL look up each target by the primary
+-- key. It would read all events into a hash table, to look for the few targets of reactions there.
+left join archive.events target on target.room_id = e.room_id and target.event_id = any (array[e.relates_to])
 left join archive.members m on m.room_id = e.room_id and m.user_id = e.sender || ''
 where archive.any_room(e.origin_server_ts)
-  and e.rel_type = 'm.annotation' and e.relates_to is not null and 'm.reaction' in (e.type, e.hidden_type) and e.state_key is null
-  and e.redacted_by is null and archive.text_of(e.content #> '{m.relates_to,key}') <> ''
-  and target.redacted_by is null
-  and (target.rel_type is null or target.rel_type not in ('m.annotation', 'm.replace') or target.relates_to is null)
+  and e.rel_type = 'm.annotation' and (e.type = 'm.reaction' or e.hidden_type = 'm.reaction')
+  and e.state_key is null and e.redacted_by is null and archive.text_of(e.content #> '{m.relates_to,key}') <> ''
+  and coalesce(target.event_id is not null and target.redacted_by is null
+               and (target.rel_type is null or target.rel_type not in ('m.annotation', 'm.replace') or target.relates_to is null),
+               false)
   and not exists (
       select from archive.events earlier
       where earlier.room_id = e.room_id and earlier.relates_to = e.relates_to and earlier.rel_type = 'm.annotation'
@@ -166,18 +170,21 @@ comment on column public.reactions.sent_at is 'When, as the sender''s server cla
 
 create view public.members as
 select m.room_id, m.user_id, m.membership, m.shown_name, m.display_name, m.avatar_url,
-       archive.power_level(levels.content, r.room_version,
-                           archive.creators(r.room_version, "create".sender, "create".content), m.user_id) as power_level,
+       -- Not a join, because of join_collapse_limit: see the view rooms.
+       (select archive.power_level(levels.content, r.room_version,
+                                   archive.creators(r.room_version, "create".sender, "create".content), m.user_id)
+        from archive.rooms r
+        left join archive.current_state level_state
+            on level_state.room_id = r.room_id and level_state.type = 'm.room.power_levels' and level_state.state_key = ''
+        left join archive.events levels on levels.room_id = level_state.room_id and levels.event_id = level_state.event_id
+        left join archive.current_state create_state
+            on create_state.room_id = r.room_id and create_state.type = 'm.room.create' and create_state.state_key = ''
+        left join archive.events "create"
+            on "create".room_id = create_state.room_id and "create".event_id = create_state.event_id
+        where r.room_id = m.room_id) as power_level,
        archive.text_of(e.content -> 'reason') as reason, e.sender, e.event_id, e.sent_at
 from archive.members m
-left join archive.events e on e.room_id = m.room_id and e.event_id = m.event_id
-left join archive.rooms r on r.room_id = m.room_id
-left join archive.current_state level_state
-    on level_state.room_id = m.room_id and level_state.type = 'm.room.power_levels' and level_state.state_key = ''
-left join archive.events levels on levels.room_id = level_state.room_id and levels.event_id = level_state.event_id
-left join archive.current_state create_state
-    on create_state.room_id = m.room_id and create_state.type = 'm.room.create' and create_state.state_key = ''
-left join archive.events "create" on "create".room_id = create_state.room_id and "create".event_id = create_state.event_id;
+left join archive.events e on e.room_id = m.room_id and e.event_id = m.event_id;
 comment on view public.members is 'Current membership of every user that a room has seen.';
 comment on column public.members.room_id is 'Matrix room id.';
 comment on column public.members.user_id is 'User id.';
@@ -280,10 +287,15 @@ comment on view public.upgrades is 'Rooms that were replaced by another one: the
 comment on column public.upgrades.room_id is 'The old room.';
 comment on column public.upgrades.successor is 'The new room.';
 
+-- What is found out of a room stands in one lateral:
+-- * PostgreSQL plans a query as a whole as long as it joins eight relations at most (join_collapse_limit), those of its views
+--   included. With more, it would read all messages before it joins them with a room.
+-- * It is found out once for each room, and not for each row of a join (Memoize). So only one condition names the room.
+-- * What a query does not read is not found out.
 create view public.rooms as
 select r.room_id,
        coalesce(
-           archive.name_of(shown.name -> 'name'), archive.alias_of(shown.alias -> 'alias'),
+           shown.name, shown.canonical_alias,
            case when r.membership in ('invite', 'knock') then (
                select coalesce(
                           archive.list_names(array_agg(h.name order by h.user_id), 0),
@@ -316,25 +328,24 @@ select r.room_id,
                    where m.room_id = r.room_id and m.user_id is distinct from (select archive.account_user_id())
                ) counted) end
        ) as display_name,
-       archive.name_of(shown.name -> 'name') as name,
-       archive.alias_of(shown.alias -> 'alias') as canonical_alias,
-       archive.topic_of(shown.topic) as topic,
-       archive.mxc_of(shown.avatar -> 'url') as avatar_url,
-       archive.text_of("create".content -> 'type') as room_type,
+       -- Of a condition on `shown` alone, PostgreSQL expects one row for every room. Here it is on two relations.
+       case when r.room_id is not null then shown.name end as name,
+       shown.canonical_alias,
+       shown.topic,
+       shown.avatar_url,
+       shown.room_type,
        r.room_version,
-       case when "create".event_id is not null
-            then (archive.creators(r.room_version, "create".sender, "create".content))[1] end as creator,
-       case when "create".event_id is not null
-            then archive.creators(r.room_version, "create".sender, "create".content) end as creators,
+       shown.creators[1] as creator,
+       shown.creators,
        r.membership,
-       case when r.history_state <> 'complete' then r.history_state else coalesce(missing.state, 'complete') end
+       case when r.history_state <> 'complete' then r.history_state else coalesce(shown.missing[1], 'complete') end
            as history_state,
        case when r.history_state <> 'complete' then r.history_reason
-            when missing.state is not null then missing.reason
-            else unread.reason end as history_reason,
+            when shown.missing is not null then shown.missing[2]
+            else shown.unread end as history_reason,
        r.event_count, r.message_count,
-       oldest.origin_server_ts as oldest_ts,
-       newest.origin_server_ts as newest_ts,
+       shown.oldest_ts,
+       shown.newest_ts,
        (select u.room_id from public.upgrades u where u.successor = r.room_id) as predecessor,
        (select u.successor from public.upgrades u where u.room_id = r.room_id) as successor,
        (select array(
@@ -347,74 +358,79 @@ select r.room_id,
         where s.room_id = r.room_id and s.type = 'm.room.pinned_events' and s.state_key = ''
           and jsonb_typeof(e.content -> 'pinned') = 'array') as pinned_events
 from archive.rooms r
-left join archive.current_state create_state
-    on create_state.room_id = r.room_id and create_state.type = 'm.room.create' and create_state.state_key = ''
-left join archive.events "create" on "create".room_id = create_state.room_id and "create".event_id = create_state.event_id
--- Stripped state is removed when the invite or knock ends. So where there is some, a client shows it.
 cross join lateral (
-    select
-           coalesce(
-               (select offered.content from archive.stripped_state offered
-                where offered.room_id = r.room_id and offered.type = 'm.room.name' and offered.state_key = ''),
-               (select e.content
-                from archive.current_state s
-                join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
-                where s.room_id = r.room_id and s.type = 'm.room.name' and s.state_key = '')) as name,
-           coalesce(
-               (select offered.content from archive.stripped_state offered
-                where offered.room_id = r.room_id and offered.type = 'm.room.canonical_alias' and offered.state_key = ''),
-               (select e.content
-                from archive.current_state s
-                join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
-                where s.room_id = r.room_id and s.type = 'm.room.canonical_alias' and s.state_key = '')) as alias,
-           coalesce(
-               (select offered.content from archive.stripped_state offered
-                where offered.room_id = r.room_id and offered.type = 'm.room.topic' and offered.state_key = ''),
-               (select e.content
-                from archive.current_state s
-                join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
-                where s.room_id = r.room_id and s.type = 'm.room.topic' and s.state_key = '')) as topic,
-           coalesce(
-               (select offered.content from archive.stripped_state offered
-                where offered.room_id = r.room_id and offered.type = 'm.room.avatar' and offered.state_key = ''),
-               (select e.content
-                from archive.current_state s
-                join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
-                where s.room_id = r.room_id and s.type = 'm.room.avatar' and s.state_key = '')) as avatar
-    -- A distributed database needs a table here that has the room.
-    from archive.rooms own
-    where own.room_id = r.room_id
-    -- It keeps PostgreSQL from looking each of them up several times, once for every use.
-    limit 1
-) shown
-left join lateral (
-    select found.state, found.reason
+    select archive.name_of(said.name -> 'name') as name, archive.alias_of(said.alias -> 'alias') as canonical_alias,
+           archive.topic_of(said.topic) as topic, archive.mxc_of(said.avatar -> 'url') as avatar_url,
+           archive.text_of(said."create" -> 'type') as room_type,
+           case when said."create" is not null
+                then archive.creators(said.room_version, said.create_sender, said."create") end as creators,
+           (select array[found.state, found.reason]
+            from (
+                select 1 as weight, 'stalled' as state, w.last_error as reason
+                from archive.walks w where w.room_id = said.room_id and w.state = 'stalled'
+                union all
+                select 2, 'walking', g.reason from archive.gaps g where g.room_id = said.room_id and g.state = 'open'
+                union all
+                select 3, 'truncated', g.reason from archive.gaps g where g.room_id = said.room_id and g.state = 'skipped'
+            ) found
+            order by found.weight
+            limit 1) as missing,
+           (select count(*) || ' of what the server sent could not be read and is kept in archive.quarantine, for instance: '
+                       || min(q.reason)
+            from archive.quarantine q
+            where q.room_id = said.room_id
+            having count(*) > 0) as unread,
+           (select e.origin_server_ts from archive.events e
+            where e.room_id = said.room_id and e.position is not null order by e.position limit 1) as oldest_ts,
+           (select e.origin_server_ts from archive.events e
+            where e.room_id = said.room_id and e.position is not null order by e.position desc limit 1) as newest_ts
     from (
-        select 1 as weight, 'stalled' as state, w.last_error as reason
-        from archive.walks w where w.room_id = r.room_id and w.state = 'stalled'
-        union all
-        select 2, 'walking', g.reason from archive.gaps g where g.room_id = r.room_id and g.state = 'open'
-        union all
-        select 3, 'truncated', g.reason from archive.gaps g where g.room_id = r.room_id and g.state = 'skipped'
-    ) found
-    order by found.weight
-    limit 1
-) missing on true
-left join lateral (
-    select count(*) || ' of what the server sent could not be read and is kept in archive.quarantine, for instance: '
-               || min(q.reason) as reason
-    from archive.quarantine q
-    where q.room_id = r.room_id
-    having count(*) > 0
-) unread on true
-left join lateral (
-    select e.origin_server_ts from archive.events e
-    where e.room_id = r.room_id and e.position is not null order by e.position limit 1
-) oldest on true
-left join lateral (
-    select e.origin_server_ts from archive.events e
-    where e.room_id = r.room_id and e.position is not null order by e.position desc limit 1
-) newest on true;
+        -- Stripped state is removed when the invite or knock ends. So where there is some, a client shows it.
+        select own.room_id, own.room_version,
+               coalesce(
+                   (select offered.content from archive.stripped_state offered
+                    where offered.room_id = own.room_id and offered.type = 'm.room.name' and offered.state_key = ''),
+                   (select e.content
+                    from archive.current_state s
+                    join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
+                    where s.room_id = own.room_id and s.type = 'm.room.name' and s.state_key = '')) as name,
+               coalesce(
+                   (select offered.content from archive.stripped_state offered
+                    where offered.room_id = own.room_id and offered.type = 'm.room.canonical_alias' and offered.state_key = ''),
+                   (select e.content
+                    from archive.current_state s
+                    join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
+                    where s.room_id = own.room_id and s.type = 'm.room.canonical_alias' and s.state_key = '')) as alias,
+               coalesce(
+                   (select offered.content from archive.stripped_state offered
+                    where offered.room_id = own.room_id and offered.type = 'm.room.topic' and offered.state_key = ''),
+                   (select e.content
+                    from archive.current_state s
+                    join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
+                    where s.room_id = own.room_id and s.type = 'm.room.topic' and s.state_key = '')) as topic,
+               coalesce(
+                   (select offered.content from archive.stripped_state offered
+                    where offered.room_id = own.room_id and offered.type = 'm.room.avatar' and offered.state_key = ''),
+                   (select e.content
+                    from archive.current_state s
+                    join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
+                    where s.room_id = own.room_id and s.type = 'm.room.avatar' and s.state_key = '')) as avatar,
+               (select e.content
+                from archive.current_state s
+                join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
+                where s.room_id = own.room_id and s.type = 'm.room.create' and s.state_key = '') as "create",
+               (select e.sender
+                from archive.current_state s
+                join archive.events e on e.room_id = s.room_id and e.event_id = s.event_id
+                where s.room_id = own.room_id and s.type = 'm.room.create' and s.state_key = '') as create_sender
+        -- A distributed database needs a table here that has the room.
+        from archive.rooms own
+        where own.room_id = r.room_id
+        -- These keep PostgreSQL from looking each of them up several times, once for every use.
+        offset 0
+    ) said
+    offset 0
+) shown;
 comment on view public.rooms is 'The rooms of the archive, one row each.';
 comment on column public.rooms.room_id is 'Matrix room id.';
 comment on column public.rooms.display_name is 'What a client shows as the room''s name: name, canonical alias, or the names of up to five other members.';

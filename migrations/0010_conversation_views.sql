@@ -99,12 +99,18 @@ comment on column public.message_versions.is_encrypted is 'Whether this version 
 comment on column public.message_versions.trust is 'Of a decrypted version: where its session is from, as in messages.';
 
 create view public.threads as
-select t.room_id, t.thread_root, root.sender as root_sender, root.sender_name as root_sender_name, root.body as root_body,
-       root.sent_at as root_sent_at, t.reply_count,
-       case when root.sender is null then t.senders
-            else array[root.sender] || array_remove(t.senders, root.sender) end as participants,
-       cardinality(case when root.sender is null then t.senders
-                        else array[root.sender] || array_remove(t.senders, root.sender) end) as participant_count,
+select t.room_id, t.thread_root,
+       -- Subqueries, so that PostgreSQL looks up the roots of the rows that it returns, and not of those that a limit leaves out.
+       (select m.sender from public.messages m where m.room_id = t.room_id and m.event_id = t.thread_root) as root_sender,
+       (select m.sender_name from public.messages m
+        where m.room_id = t.room_id and m.event_id = t.thread_root) as root_sender_name,
+       (select m.body from public.messages m where m.room_id = t.room_id and m.event_id = t.thread_root) as root_body,
+       (select m.sent_at from public.messages m where m.room_id = t.room_id and m.event_id = t.thread_root) as root_sent_at,
+       t.reply_count,
+       (select case when count(m.sender) = 0 then t.senders else array_agg(m.sender) || array_remove(t.senders, min(m.sender)) end
+        from public.messages m where m.room_id = t.room_id and m.event_id = t.thread_root) as participants,
+       (select cardinality(t.senders) + count(*) filter (where m.sender <> all (t.senders))
+        from public.messages m where m.room_id = t.room_id and m.event_id = t.thread_root)::int as participant_count,
        t.first_reply_at, t.last_reply_at, t.last_event_id, t.last_position
 from (
     -- By position, because senders choose the time.
@@ -117,17 +123,7 @@ from (
     where archive.any_room(e.origin_server_ts)
       and e.thread_root is not null and e.state_key is null and e.redacted_by is null
     group by e.room_id, e.thread_root
-) t
--- A lateral with a limit looks up each root by its key. PostgreSQL would read the whole room for a plain join, because it
--- takes a room for smaller than it is.
-left join lateral (
-    select m.sender, m.sender_name, m.body, m.sent_at, m.rel_type
-    from public.messages m
-    where m.room_id = t.room_id and m.event_id = t.thread_root
-    limit 1
-) root on true
--- What relates to another event cannot be the root of a thread (specification, "Threading").
-where root.rel_type is null;
+) t;
 comment on view public.threads is 'Threads: the message that began each, who took part, and the last reply. Redacted replies do not count. The latest threads of a room: where room_id = … order by last_position desc limit 20.';
 comment on column public.threads.room_id is 'Matrix room id.';
 comment on column public.threads.thread_root is 'The event that began the thread.';
@@ -233,7 +229,16 @@ comment on column public.pins.pinned_at is 'When it was pinned: the time of pin_
 comment on column public.pins.pin_event_id is 'The state event since which it is pinned without a break; where the history is not archived, the oldest archived one.';
 
 create view public.membership_history as
-select span.room_id, span.user_id, coalesce(last.display_name, archive.name_of(span.content -> 'displayname')) as display_name,
+select span.room_id, span.user_id,
+       coalesce(
+           (select archive.name_of(e.content -> 'displayname')
+            from archive.events e
+            where e.room_id = span.room_id and e.type = 'm.room.member' and e.state_key = span.user_id
+              and e.position >= span.position and (e.position < span.left_position or span.left_position is null)
+              and e.content ->> 'membership' = 'join'
+            order by e.position desc
+            limit 1),
+           archive.name_of(span.content -> 'displayname')) as display_name,
        span.sent_at as joined_at, span.left_at, span.event_id as joined_event, span.left_event,
        span.position as joined_position, span.left_position,
        case when span.next_membership = 'leave' and span.ended_by = span.user_id then 'leave'
@@ -257,12 +262,14 @@ from (
         -- The join with the rooms lets PostgreSQL find a user in each room by the index on (room_id, type, state_key).
         from archive.rooms r
         join archive.events e on e.room_id = r.room_id
-        left join archive.current_state s
-            on s.room_id = e.room_id and s.type = 'm.room.member' and s.state_key = e.state_key and s.event_id = e.event_id
         cross join lateral (
             -- An event without a position comes last if it is the current one, else first.
-            select coalesce(e.position, case when s.event_id is null then -9223372036854775808 else 9223372036854775807 end)
-                as place
+            select coalesce(
+                e.position,
+                (select 9223372036854775807 from archive.current_state s
+                 where s.room_id = e.room_id and s.type = 'm.room.member' and s.state_key = e.state_key
+                   and s.event_id = e.event_id),
+                -9223372036854775808) as place
         ) place
         where e.type = 'm.room.member' and e.state_key is not null
           and e.content ->> 'membership' in ('join', 'leave', 'invite', 'ban', 'knock')
@@ -272,15 +279,6 @@ from (
     where turn.membership is distinct from turn.membership_before
     window next as (partition by turn.room_id, turn.user_id order by turn.place, turn.origin_server_ts, turn.event_id)
 ) span
-left join lateral (
-    select archive.name_of(e.content -> 'displayname') as display_name
-    from archive.events e
-    where e.room_id = span.room_id and e.type = 'm.room.member' and e.state_key = span.user_id
-      and e.position >= span.position and (e.position < span.left_position or span.left_position is null)
-      and e.content ->> 'membership' = 'join'
-    order by e.position desc
-    limit 1
-) last on true
 where span.membership = 'join';
 comment on view public.membership_history is 'Who was in a room from when to when: one row for each stay, by the order of the timeline. A change of name or avatar ends none.';
 comment on column public.membership_history.room_id is 'Matrix room id.';
@@ -393,12 +391,15 @@ comment on column public.activity.reactions is 'Number of reactions.';
 
 create view public.redacted_events as
 select d.room_id, d.target_event_id as event_id, e.type, e.state_key, e.position, e.sender,
-       coalesce(member.shown_name, e.sender) as sender_name, e.sent_at,
-       d.redaction_event_id as redacted_by, redaction.sender as redacted_by_sender,
-       coalesce(redactor.shown_name, redaction.sender) as redacted_by_name,
+       -- Subqueries, so that PostgreSQL looks up the names of the rows that it returns.
+       coalesce((select m.shown_name from archive.members m where m.room_id = d.room_id and m.user_id = e.sender),
+                e.sender) as sender_name,
+       e.sent_at, d.redaction_event_id as redacted_by, redaction.sender as redacted_by_sender,
+       coalesce((select m.shown_name from archive.members m where m.room_id = d.room_id and m.user_id = redaction.sender),
+                redaction.sender) as redacted_by_name,
        archive.text_of(redaction.content -> 'reason') as reason, redaction.sent_at as redacted_at
--- It begins with the redactions, which have an index by room; redacted events have none. The laterals have a limit for the
--- same reason as in the view threads.
+-- It begins with the redactions, which have an index by room; redacted events have none. A lateral with a limit looks up each event by
+-- its key. PostgreSQL would read the whole room for a plain join, because it takes a room for smaller than it is.
 from archive.redactions d
 cross join lateral (
     select x.type, x.state_key, x.position, x.sender, x.sent_at
@@ -412,8 +413,6 @@ left join lateral (
     where x.room_id = d.room_id and x.event_id = d.redaction_event_id
     limit 1
 ) redaction on true
-left join archive.members member on member.room_id = d.room_id and member.user_id = e.sender
-left join archive.members redactor on redactor.room_id = d.room_id and redactor.user_id = redaction.sender
 where d.state = 'applied';
 comment on view public.redacted_events is 'What was redacted, by whom, why and when. Edits that were redacted with their message are listed, too.';
 comment on column public.redacted_events.room_id is 'Matrix room id.';

@@ -196,7 +196,19 @@ create function public.state_at(room_id text, at timestamptz)
     ) last
     cross join lateral public.state_at($1, last.position) s
 $$;
-comment on function public.state_at(text, timestamptz) is 'The state of a room at a time: state_at(room_id, position) for the position of the last event that was sent at or before it. The times are those that the senders'' servers give; the event with the latest of them counts, wherever it stands. A literal needs its type: timestamptz ''2026-01-31 12:00Z''.';
+comment on function public.state_at(text, timestamptz) is 'The state of a room at a time: state_at(room_id, position) for the position of the last event that was sent at or before it. The times are those that the senders'' servers give; the event with the latest of them counts, wherever it stands.';
+
+-- PostgreSQL takes a quoted literal, whose type it does not know, for a text. Without this function it could not choose between
+-- the two above.
+create function public.state_at(room_id text, at text)
+    returns setof public.past_state language sql stable parallel safe as $$
+    select s.type, s.state_key, s.event_id, s.sender, s.content, s.position, s.sent_at, s.source
+    from public.state_at($1, case when $2 ~ '^\s*[+-]?[0-9]+\s*$' then $2::bigint end) s
+    union all
+    select s.type, s.state_key, s.event_id, s.sender, s.content, s.position, s.sent_at, s.source
+    from public.state_at($1, case when $2 !~ '^\s*[+-]?[0-9]+\s*$' then $2::timestamptz end) s
+$$;
+comment on function public.state_at(text, text) is 'The state of a room at a time, such as ''2026-01-31 12:00Z'' or ''yesterday'', or at a position, which is a whole number.';
 
 create function public.members_at(room_id text, "position" bigint)
     returns setof public.past_member language sql stable parallel restricted
@@ -248,4 +260,14 @@ create function public.members_at(room_id text, at timestamptz)
     ) last
     cross join lateral public.members_at($1, last.position) m
 $$;
-comment on function public.members_at(text, timestamptz) is 'The members of a room at a time: members_at(room_id, position) for the position of the last event that was sent at or before it, see state_at(room_id, timestamptz). A literal needs its type: timestamptz ''2026-01-31 12:00Z''.';
+comment on function public.members_at(text, timestamptz) is 'The members of a room at a time: members_at(room_id, position) for the position of the last event that was sent at or before it, see state_at(room_id, timestamptz).';
+
+create function public.members_at(room_id text, at text)
+    returns setof public.past_member language sql stable parallel restricted as $$
+    select m.user_id, m.membership, m.display_name, m.avatar_url, m.power_level, m.event_id, m.sent_at, m.source
+    from public.members_at($1, case when $2 ~ '^\s*[+-]?[0-9]+\s*$' then $2::bigint end) m
+    union all
+    select m.user_id, m.membership, m.display_name, m.avatar_url, m.power_level, m.event_id, m.sent_at, m.source
+    from public.members_at($1, case when $2 !~ '^\s*[+-]?[0-9]+\s*$' then $2::timestamptz end) m
+$$;
+comment on function public.members_at(text, text) is 'The members of a room at a time, such as ''2026-01-31 12:00Z'' or ''yesterday'', or at a position, which is a whole number.';

@@ -1,5 +1,5 @@
 -- What was a room's state at a time?
--- In place of chosen put a room id and a time: state_at('!abc:example.org', timestamptz '2026-01-31 12:00Z').
+-- In place of chosen put a room id and a time: state_at('!abc:example.org', '2026-01-31 12:00Z').
 with chosen as (
     select room_id, day - 90 as day
     from activity

@@ -1,5 +1,5 @@
 -- Who was in a room at a time, under which name and with which power?
--- In place of chosen put a room id and a time: members_at('!abc:example.org', timestamptz '2026-01-31 12:00Z').
+-- In place of chosen put a room id and a time: members_at('!abc:example.org', '2026-01-31 12:00Z').
 with chosen as (
     select room_id, day - 90 as day
     from activity

@@ -45,6 +45,18 @@ async fn the_past_is_as_it_was() {
         );
         assert_eq!(stage.database.column(&member).await, [format!("{membership} {shown}")]);
     }
+    // A literal without a type is a time, or a whole number, which is a position.
+    let position = stage.database.value(&at(&late)).await;
+    for (moment, topic) in
+        [("'tomorrow'", "third"), ("at => 'infinity'", "third"), (&format!("'{position}'"), "second")]
+    {
+        let query = format!(
+            "select content ->> 'topic' from state_at('{room}', {moment}) where type = 'm.room.topic'"
+        );
+        assert_eq!(stage.database.column(&query).await, [topic], "{moment}");
+        let members = format!("select count(*) from members_at('{room}', {moment})");
+        assert_ne!(stage.database.value(&members).await, "0", "{moment}");
+    }
     let names = "select sender_name_then || ' ' || sender_name from messages where sender = '@bob:model.test' order by position";
     assert_eq!(stage.database.column(names).await, ["Bob Robert", "Robert Robert"]);
     // Each state key once, and now as in force.
