@@ -85,6 +85,36 @@ async fn an_erased_user_has_said_nothing() {
     }
 }
 
+/// What was an edit is no message of its own afterwards, whether it was archived before or after.
+#[tokio::test]
+async fn an_erased_edit_is_no_message() {
+    let stage = Stage::new().await;
+    let room = stage.room(3);
+    let message = stage.server.append(&room, Event::message("one").from(BOB));
+    let edit = || {
+        let content = format!(
+            r#"{{"msgtype":"m.text","body":"* {SECRET}","m.new_content":{{"msgtype":"m.text","body":"{SECRET}"}},
+                "m.relates_to":{{"rel_type":"m.replace","event_id":"{message}"}}}}"#
+        );
+        stage.server.append(&room, Event::new("m.room.message", content).from(BOB));
+    };
+    edit();
+    stage.once().await;
+    let listed =
+        format!("select event_id || coalesce(body, '') || edit_count from messages where sender = '{BOB}'");
+    assert_eq!(stage.database.column(&listed).await, [format!("{message}{SECRET}1")]);
+    erase(&stage, &["--user", BOB]).await;
+    assert_eq!(stage.database.column(&listed).await, [format!("{message}0")]);
+    edit();
+    read_again(&stage, &room).await;
+    assert_eq!(stage.database.column(&listed).await, [format!("{message}0")]);
+    let counted = format!("select sum(messages) || ' ' || sum(edits) from activity where sender = '{BOB}'");
+    assert_eq!(stage.database.column(&counted).await, ["1 2"]);
+    assert_eq!(mentions(&stage.database, SECRET).await, [""; 0]);
+    let verified = stage.backscroll.run(&["verify", "--offline"]).await;
+    assert!(verified.status.success(), "{}{}", verified.stdout, verified.stderr);
+}
+
 /// Bob's words were never archived: the tombstone is there before them.
 #[tokio::test]
 async fn a_user_may_be_erased_before_they_are_met() {

@@ -41,6 +41,17 @@ pub(crate) fn pruned(room_id: &str, room_version: Option<&str>, event: &Event) -
     pruned.with_uncommon(|it| (it.raw, it.relates_to, it.rel_type) = (None, None, None))
 }
 
+/// The event after a redaction, if that may not make it look like a message of its own: an edit still says which message it
+/// edits.
+pub(crate) fn pruned_but_relation_of_edit(room_id: &str, room_version: Option<&str>, event: &Event) -> Event {
+    let pruned = pruned(room_id, room_version, event);
+    if edited(event).is_none() {
+        return pruned;
+    }
+    let Uncommon { relates_to, rel_type, .. } = event.uncommon().clone();
+    pruned.with_uncommon(|it| (it.relates_to, it.rel_type) = (relates_to, rel_type))
+}
+
 /// The content after the redaction algorithm of the room's version (specification, "Redactions"). Empty if the
 /// version is unknown.
 pub(crate) fn content(room_version: Option<&str>, event_type: &str, content: &str) -> String {

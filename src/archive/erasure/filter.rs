@@ -38,7 +38,8 @@ impl<'u> Tombstones<'u> {
         }
         let mut covered = Cow::Borrowed(event);
         if self.covers(&event.event_type, &event.sender, event.state_key.as_deref()) {
-            covered = Cow::Owned(redact::pruned(&room.room_id, room.room_version.as_deref(), event));
+            let version = room.room_version.as_deref();
+            covered = Cow::Owned(redact::pruned_but_relation_of_edit(&room.room_id, version, event));
         }
         if event.prev_content.is_some() && self.repeats(event) {
             covered.to_mut().prev_content = None;

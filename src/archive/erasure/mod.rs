@@ -16,7 +16,7 @@ use super::{
     room::{self, Room, members},
     writer::{lock_room, lock_rooms, transaction::literal},
 };
-use crate::matrix::{Event, is_user_id, redact};
+use crate::matrix::{Event, Uncommon, is_user_id, redact};
 
 /// How many events one statement prunes.
 const BATCH: i64 = 1000;
@@ -157,7 +157,7 @@ async fn forget_unnamed(connection: &mut PgConnection, room: &Room) -> Result<u6
     Ok(gone.execute(connection).await?.rows_affected())
 }
 
-/// Prunes the user's events as a redaction would.
+/// Prunes the user's events as a redaction would, but for the relations of edits.
 async fn prune_events(connection: &mut PgConnection, room: &Room, user_id: &str) -> Result<u64, Error> {
     let (mut last, mut erased) = (String::new(), 0);
     loop {
@@ -178,9 +178,10 @@ async fn prune_events(connection: &mut PgConnection, room: &Room, user_id: &str)
         .await?;
         let Some(end) = events.last() else { return Ok(erased) };
         last.clone_from(&end.event_id);
+        let version = room.room_version.as_deref();
         let pruned = events
             .into_iter()
-            .map(|row| redact::pruned(&room.room_id, room.room_version.as_deref(), &row.into_event()));
+            .map(|row| redact::pruned_but_relation_of_edit(&room.room_id, version, &row.into_event()));
         erased += overwrite(connection, &room.room_id, pruned).await?;
     }
 }
@@ -191,23 +192,31 @@ async fn overwrite(
     pruned: impl Iterator<Item = Event>,
 ) -> Result<u64, Error> {
     let (mut event_ids, mut contents, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut messages, mut rel_types) = (Vec::new(), Vec::new());
     for event in pruned {
+        let Uncommon { relates_to, rel_type, .. } = event.uncommon().clone();
+        messages.push(relates_to);
+        rel_types.push(rel_type);
         event_ids.push(event.event_id);
         contents.push(event.content);
         hashes.push(event.stable_sha256.to_vec());
     }
     let overwritten = sqlx::query!(
         "update archive.events e
-         set content = pruned.content::jsonb, stable_sha256 = pruned.sha256, raw = null, relates_to = null,
-             rel_type = null, thread_root = null, edited_by = null, edited_at = null, edit_count = null,
+         set content = pruned.content::jsonb, stable_sha256 = pruned.sha256, raw = null, relates_to = pruned.relates_to,
+             rel_type = pruned.rel_type, thread_root = null, edited_by = null, edited_at = null, edit_count = null,
              edited_content = null
-         from unnest($2::text[], $3::text[], $4::bytea[]) as pruned (event_id, content, sha256)
+         from unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[])
+              as pruned (event_id, content, sha256, relates_to, rel_type)
          where e.room_id = $1 and e.event_id = pruned.event_id
-           and (e.content <> pruned.content::jsonb or num_nonnulls(e.raw, e.relates_to, e.rel_type, e.edited_by) > 0)",
+           and (e.content <> pruned.content::jsonb or num_nonnulls(e.raw, e.edited_by) > 0
+                or (e.relates_to, e.rel_type) is distinct from (pruned.relates_to, pruned.rel_type))",
         room_id,
         &event_ids,
         &contents,
-        &hashes
+        &hashes,
+        &messages as &[Option<String>],
+        &rel_types as &[Option<String>]
     )
     .execute(connection)
     .await?;
@@ -235,7 +244,7 @@ async fn with_their_names(
     Ok(members.fetch_all(connection).await?)
 }
 
-/// The user's events relate to no other events any more, so they can begin threads.
+/// The user's events relate to no other events any more, except edits, so they can begin threads.
 async fn return_threads(connection: &mut PgConnection, room: &Room, user_id: &str) -> Result<(), Error> {
     sqlx::query!(
         "update archive.events r set thread_root = r.relates_to

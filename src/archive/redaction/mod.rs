@@ -26,7 +26,7 @@ use crate::{
     archive::event::lookup::Redactions,
     config::RedactionPolicy as Policy,
     matrix::{
-        Event, Uncommon, event_ids,
+        Event, event_ids,
         redact::{self, redacts_all_of_a_user},
     },
 };
@@ -148,16 +148,12 @@ pub(super) fn redacted_copy(room: &Room, event: &Event, redactions: &Redactions)
     if event.uncommon().redacted_by.is_some() || event.event_type == "m.room.create" {
         return None;
     }
-    let pruned = redact::pruned(&room.room_id, room.room_version.as_deref(), event);
-    let copy = pruned.with_uncommon(|it| it.redacted_by = Some(redaction.clone()));
-    // An edit that is redacted with its message keeps the relation, so that it does not look like a message of its own.
-    match redact::edited(event) {
-        Some(original) if redactions.get(original) == Some(redaction) => {
-            let Uncommon { relates_to, rel_type, .. } = event.uncommon().clone();
-            Some(copy.with_uncommon(|it| (it.relates_to, it.rel_type) = (relates_to, rel_type)))
-        }
-        _ => Some(copy),
-    }
+    // An edit that is redacted with its message keeps the relation. If it was redacted on its own, the view messages shows it.
+    let is_with_message =
+        redact::edited(event).and_then(|original| redactions.get(original)) == Some(redaction);
+    let prune = if is_with_message { redact::pruned_but_relation_of_edit } else { redact::pruned };
+    let copy = prune(&room.room_id, room.room_version.as_deref(), event);
+    Some(copy.with_uncommon(|it| it.redacted_by = Some(redaction.clone())))
 }
 
 /// Prunes those of `targets` that are stored in full. `served`: the server's own pruned copies, which are preferred.

@@ -97,9 +97,8 @@ impl Row {
         }
         let content = Json::parse(&self.content);
         let (relates_to, rel_type) = matrix::relation(&content);
-        // An edit that was redacted with its message keeps its relation.
-        if self.redacted_by.is_none()
-            && (relates_to, rel_type) != (self.relates_to.clone(), self.rel_type.clone())
+        if (relates_to, rel_type) != (self.relates_to.clone(), self.rel_type.clone())
+            && !self.may_keep_relation()
         {
             return Some("relation differs from the content");
         }
@@ -135,6 +134,11 @@ impl Row {
     fn redacted_hash_fits(&self) -> bool {
         let Ok(content) = serde_json::from_str::<Value>(&self.content) else { return false };
         self.is_hash_of(None, Json::parse(&content.to_string()))
+    }
+
+    /// An edit that was redacted with its message, or whose sender was erased, keeps its relation.
+    fn may_keep_relation(&self) -> bool {
+        self.redacted_by.is_some() || (self.rel_type.as_deref() == Some("m.replace") && self.is_pruned())
     }
 
     fn is_pruned(&self) -> bool {
