@@ -6,6 +6,8 @@
 -- * A column of an index stands in the view as it is, without a function around it.
 -- * Names of senders come by a left join on the primary key of archive.members. PostgreSQL leaves the join out if a query
 --   does not read them.
+-- * What people wrote has the collation of the database, because of `collate "default"`: it would else have that of an id
+--   beside it, which is C, and `ilike` and `lower` would know the letters of English alone.
 -- * `|| ''` changes nothing but that PostgreSQL does not know of one sender in all rows. It would read all members for the
 --   few rows of that user.
 
@@ -69,20 +71,53 @@ end
 $$;
 comment on function archive.was_redacted_with_another(text, text, text) is 'Whether the redaction of an event names another event, as that of a message redacts its edits too.';
 
+-- These are functions and no lateral, because a distributed database refuses a lateral without a table in a subquery about a
+-- row, as the view threads has some. PostgreSQL puts their bodies into the query.
+create function archive.shown_content(
+    type text, content jsonb, edited_content jsonb, decrypted_content jsonb, decrypted_edit jsonb
+) returns jsonb
+    language sql immutable parallel safe
+    -- What an encrypted event says is in its ciphertext. A body beside that is not what was said.
+    return case when type <> 'm.room.encrypted' then coalesce(edited_content, content)
+                else coalesce(decrypted_edit, decrypted_content) end;
+comment on function archive.shown_content(text, jsonb, jsonb, jsonb, jsonb) is 'What a client shows of a message: its content as last edited, of an encrypted one the decrypted content; null: not decrypted.';
+
+create function archive.shows_edit(type text, edited_by text, decrypted_edit jsonb) returns boolean
+    language sql immutable parallel safe
+    return case when type <> 'm.room.encrypted' then edited_by is not null else decrypted_edit is not null end;
+comment on function archive.shows_edit(text, text, jsonb) is 'Whether archive.shown_content is that of an edit.';
+
+create function archive.message_filename(content jsonb) returns text
+    language sql immutable parallel safe
+    return case when content ->> 'msgtype' in ('m.file', 'm.image', 'm.audio', 'm.video')
+                then coalesce(archive.text_of(content -> 'filename'), archive.text_of(content -> 'body')) end;
+comment on function archive.message_filename(jsonb) is 'Name of the file, image, audio or video that a message has; null: none.';
+
+create function archive.message_geo_uri(type text, content jsonb) returns text
+    language sql immutable parallel safe
+    return case when content ->> 'msgtype' = 'm.location' or type in ('m.location', 'org.matrix.msc3488.location')
+                then coalesce(archive.text_of(content -> 'geo_uri'), archive.text_of(content #> '{m.location,uri}'),
+                              archive.text_of(content #> '{org.matrix.msc3488.location,uri}')) end;
+comment on function archive.message_geo_uri(text, jsonb) is 'Where a location is; null: the message has none.';
+
 create view public.messages as
 select e.room_id, e.event_id, e.position, coalesce(d.type, e.type) as type, e.sender,
-       coalesce(m.shown_name, e.sender) as sender_name,
+       coalesce(m.shown_name, e.sender) collate "default" as sender_name,
        e.sent_at,
-       archive.message_body(coalesce(d.type, e.type), shown.content, e.in_reply_to, shown.is_edited) as body,
-       archive.message_html(shown.content, e.in_reply_to, shown.is_edited) as formatted_body,
-       archive.text_of(shown.content -> 'msgtype') as msgtype,
-       case when shown.content ->> 'msgtype' in ('m.file', 'm.image', 'm.audio', 'm.video')
-            then coalesce(archive.text_of(shown.content -> 'filename'), archive.text_of(shown.content -> 'body')) end
+       archive.message_body(
+           coalesce(d.type, e.type),
+           archive.shown_content(e.type, e.content, e.edited_content, d.content, d.edited_content),
+           e.in_reply_to, archive.shows_edit(e.type, e.edited_by, d.edited_content)) collate "default" as body,
+       archive.message_html(
+           archive.shown_content(e.type, e.content, e.edited_content, d.content, d.edited_content),
+           e.in_reply_to, archive.shows_edit(e.type, e.edited_by, d.edited_content)) collate "default" as formatted_body,
+       archive.text_of(archive.shown_content(e.type, e.content, e.edited_content, d.content, d.edited_content) -> 'msgtype')
+           as msgtype,
+       archive.message_filename(archive.shown_content(e.type, e.content, e.edited_content, d.content, d.edited_content))
            as filename,
-       case when shown.content ->> 'msgtype' = 'm.location'
-                 or coalesce(d.type, e.type) in ('m.location', 'org.matrix.msc3488.location')
-            then coalesce(archive.text_of(shown.content -> 'geo_uri'), archive.text_of(shown.content #> '{m.location,uri}'),
-                          archive.text_of(shown.content #> '{org.matrix.msc3488.location,uri}')) end as geo_uri,
+       archive.message_geo_uri(
+           coalesce(d.type, e.type),
+           archive.shown_content(e.type, e.content, e.edited_content, d.content, d.edited_content)) collate "default" as geo_uri,
        e.thread_root, e.in_reply_to,
        e.edited_at, coalesce(e.edit_count, 0) as edit_count,
        e.redacted_by is not null as redacted,
@@ -94,17 +129,11 @@ select e.room_id, e.event_id, e.position, coalesce(d.type, e.type) as type, e.se
               and before.position <= e.position and before.content ->> 'membership' in ('join', 'invite', 'knock')
             order by before.position desc
             limit 1),
-           m.shown_name, e.sender) as sender_name_then,
+           m.shown_name, e.sender) collate "default" as sender_name_then,
        e.type = 'm.room.encrypted' as is_encrypted, case when d.type is not null then d.trust end as trust
 from archive.events e
 left join archive.members m on m.room_id = e.room_id and m.user_id = e.sender || ''
 left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
-cross join lateral (
-    -- What an encrypted event says is in its ciphertext. A body beside that is not what was said.
-    select case when e.type <> 'm.room.encrypted' then coalesce(e.edited_content, e.content)
-                else coalesce(d.edited_content, d.content) end as content,
-           case when e.type <> 'm.room.encrypted' then e.edited_by is not null else d.edited_content is not null end as is_edited
-) shown
 where archive.any_room(e.origin_server_ts) and e.state_key is null
   -- Whether an edit is valid or not, it is no message of its own.
   and (e.rel_type is distinct from 'm.replace' or e.relates_to is null)
@@ -138,7 +167,7 @@ comment on column public.messages.trust is 'Of a decrypted message: where its se
 -- its target is redacted. Nobody can react to a reaction or an edit.
 create view public.reactions as
 select e.room_id, e.event_id, e.position, e.relates_to, archive.text_of(e.content #> '{m.relates_to,key}') as key, e.sender,
-       coalesce(m.shown_name, e.sender) as sender_name,
+       coalesce(m.shown_name, e.sender) collate "default" as sender_name,
        e.sent_at
 from archive.events e
 -- A left join, of which PostgreSQL expects a row for each reaction. Of a join it would expect a 200th of that, because it has no
@@ -327,7 +356,7 @@ select r.room_id,
                    join archive.events e on e.room_id = m.room_id and e.event_id = m.event_id
                    where m.room_id = r.room_id and m.user_id is distinct from (select archive.account_user_id())
                ) counted) end
-       ) as display_name,
+       ) collate "default" as display_name,
        -- Of a condition on `shown` alone, PostgreSQL expects one row for every room. Here it is on two relations.
        case when r.room_id is not null then shown.name end as name,
        shown.canonical_alias,
@@ -543,7 +572,7 @@ comment on column public.seals.chain is 'Hash over this seal and the one before 
 comment on column public.seals.sealed_at is 'When it was made.';
 
 create view public.polls as
-select r.room_id, e.event_id as poll_id, e.position, e.sender, coalesce(m.shown_name, e.sender) as sender_name, e.sent_at,
+select r.room_id, e.event_id as poll_id, e.position, e.sender, coalesce(m.shown_name, e.sender) collate "default" as sender_name, e.sent_at,
        archive.poll_question(e.shown) as question,
        case when archive.poll_of(e.shown) ->> 'kind' in ('m.disclosed', 'm.poll.disclosed',
                                                                'org.matrix.msc3381.poll.disclosed')
@@ -611,7 +640,7 @@ comment on column public.polls.trust is 'Of a decrypted poll: where its session 
 
 create view public.poll_votes as
 select p.room_id, p.poll_id, chosen.answer_id, chosen.answer, vote.sender,
-       coalesce(m.shown_name, vote.sender) as sender_name, vote.event_id, vote.sent_at
+       coalesce(m.shown_name, vote.sender) collate "default" as sender_name, vote.event_id, vote.sent_at
 from public.polls p
 cross join lateral (
     -- Of each sender the last vote before the end, valid or not.
@@ -650,7 +679,7 @@ comment on column public.poll_votes.sent_at is 'When it was sent, as the sender'
 -- Live locations (MSC3672, MSC3489): a state event m.beacon_info begins one, and each m.beacon has a place and a time.
 create view public.beacons as
 select e.room_id, e.event_id as beacon_id, e.position, e.sender,
-       coalesce(m.shown_name, e.sender) as sender_name,
+       coalesce(m.shown_name, e.sender) collate "default" as sender_name,
        archive.text_of(archive.beacon_of(e.content) -> 'description') as description,
        archive.sent_at(began.ts) as started_at,
        archive.sent_at(began.ts + began.timeout) as expires_at,

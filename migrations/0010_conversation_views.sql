@@ -18,10 +18,10 @@ comment on index archive.events_polls is 'The polls of a room in its order. Less
 -- archive.settle_relations().
 create view public.message_versions as
 select e.room_id, e.event_id, e.event_id as version_id, 1 as version, false as is_edit, e.position, e.sender,
-       coalesce(member.shown_name, e.sender) as sender_name, e.sent_at, coalesce(d.type, e.type) as type,
+       coalesce(member.shown_name, e.sender) collate "default" as sender_name, e.sent_at, coalesce(d.type, e.type) as type,
        archive.text_of(said.content -> 'msgtype') as msgtype,
-       archive.message_body(coalesce(d.type, e.type), said.content, e.in_reply_to, false) as body,
-       archive.message_html(said.content, e.in_reply_to, false) as formatted_body,
+       archive.message_body(coalesce(d.type, e.type), said.content, e.in_reply_to, false) collate "default" as body,
+       archive.message_html(said.content, e.in_reply_to, false) collate "default" as formatted_body,
        e.redacted_by is null as is_valid, e.edited_by is null or d.type is not null and d.edited_content is null as is_shown,
        case when e.redacted_by is not null then 'the message is redacted' end as reason,
        e.type = 'm.room.encrypted' as is_encrypted, case when d.type is not null then d.trust end as trust
@@ -38,10 +38,10 @@ where archive.any_room(e.origin_server_ts) and e.state_key is null
 union all
 select x.room_id, x.relates_to, x.event_id,
        1 + x.place::int,
-       true, x.position, x.sender, coalesce(member.shown_name, x.sender), x.sent_at, coalesce(d.type, x.type),
+       true, x.position, x.sender, coalesce(member.shown_name, x.sender) collate "default", x.sent_at, coalesce(d.type, x.type),
        archive.text_of(said.content -> 'msgtype'),
-       archive.message_body(coalesce(d.type, x.type), said.content, null, true),
-       archive.message_html(said.content, null, true),
+       archive.message_body(coalesce(d.type, x.type), said.content, null, true) collate "default",
+       archive.message_html(said.content, null, true) collate "default",
        fault.reason is null,
        fault.reason is null and e.edited_by is not distinct from x.event_id
            and (x.type <> 'm.room.encrypted' or d.type is not null or message.type is null),
@@ -262,14 +262,14 @@ from (
         -- The join with the rooms lets PostgreSQL find a user in each room by the index on (room_id, type, state_key).
         from archive.rooms r
         join archive.events e on e.room_id = r.room_id
+        -- Only those of events without a position are looked up.
+        left join archive.current_state s
+            on s.room_id = e.room_id and s.type = 'm.room.member'
+               and s.state_key = case when e.position is null then e.state_key end and s.event_id = e.event_id
         cross join lateral (
             -- An event without a position comes last if it is the current one, else first.
-            select coalesce(
-                e.position,
-                (select 9223372036854775807 from archive.current_state s
-                 where s.room_id = e.room_id and s.type = 'm.room.member' and s.state_key = e.state_key
-                   and s.event_id = e.event_id),
-                -9223372036854775808) as place
+            select coalesce(e.position, case when s.event_id is null then -9223372036854775808 else 9223372036854775807 end)
+                as place
         ) place
         where e.type = 'm.room.member' and e.state_key is not null
           and e.content ->> 'membership' in ('join', 'leave', 'invite', 'ban', 'knock')
@@ -322,7 +322,7 @@ comment on column public.conversations.room_id is 'Matrix room id.';
 comment on column public.conversations.generation is '0: the oldest room of the line; then ascending.';
 
 create view public.files as
-select e.room_id, e.event_id, e.position, e.sender, coalesce(member.shown_name, e.sender) as sender_name, e.sent_at,
+select e.room_id, e.event_id, e.position, e.sender, coalesce(member.shown_name, e.sender) collate "default" as sender_name, e.sent_at,
        named.filename, archive.text_of(info.info -> 'mimetype') as mimetype, archive.whole_number(info.info -> 'size') as size,
        coalesce(archive.mxc_of(shown.content -> 'url'), archive.mxc_of(shown.content -> 'file' -> 'url')) as url,
        archive.mxc_of(shown.content -> 'url') is null and jsonb_typeof(shown.content -> 'file') is not distinct from 'object'
@@ -375,7 +375,7 @@ comment on column public.files.thumbnail_url is 'mxc: URI of a smaller picture o
 comment on column public.files.trust is 'Of a decrypted message: where its session is from, as in messages.';
 
 create view public.activity as
-select a.room_id, a.day, a.sender, coalesce(member.shown_name, a.sender) as sender_name, a.messages, a.edits, a.reactions
+select a.room_id, a.day, a.sender, coalesce(member.shown_name, a.sender) collate "default" as sender_name, a.messages, a.edits, a.reactions
 from archive.activity a
 left join archive.members member on member.room_id = a.room_id and member.user_id = a.sender
 -- All that was sent on such a day has been redacted.
@@ -393,10 +393,10 @@ create view public.redacted_events as
 select d.room_id, d.target_event_id as event_id, e.type, e.state_key, e.position, e.sender,
        -- Subqueries, so that PostgreSQL looks up the names of the rows that it returns.
        coalesce((select m.shown_name from archive.members m where m.room_id = d.room_id and m.user_id = e.sender),
-                e.sender) as sender_name,
+                e.sender) collate "default" as sender_name,
        e.sent_at, d.redaction_event_id as redacted_by, redaction.sender as redacted_by_sender,
        coalesce((select m.shown_name from archive.members m where m.room_id = d.room_id and m.user_id = redaction.sender),
-                redaction.sender) as redacted_by_name,
+                redaction.sender) collate "default" as redacted_by_name,
        archive.text_of(redaction.content -> 'reason') as reason, redaction.sent_at as redacted_at
 -- It begins with the redactions, which have an index by room; redacted events have none. A lateral with a limit looks up each event by
 -- its key. PostgreSQL would read the whole room for a plain join, because it takes a room for smaller than it is.

@@ -49,6 +49,29 @@ async fn everything_has_a_comment() {
 }
 
 /// Each event pays for every index of its table.
+/// With the collation C, `ilike` and `lower` know the letters of English alone. A column gets it from an id in its expression.
+#[tokio::test]
+async fn what_people_wrote_has_the_collation_of_the_database() {
+    let database = TestDatabase::new().await;
+    let columns = database
+        .column(
+            r#"select format('%s.%s', c.relname, a.attname)
+               from pg_attribute a
+               join pg_class c on c.oid = a.attrelid
+               join pg_collation l on l.oid = a.attcollation
+               where c.relnamespace in ('public'::regnamespace, 'room_reader'::regnamespace) and c.relkind in ('v', 'c')
+                 and l.collname = 'C'
+                 -- Ids, and words of Matrix and of Backscroll.
+                 and a.attname !~ '(_|^)id$|^creators?$|^(prede|suc)cessor$|_event$|_by(_sender)?$|^participants$'
+                 and a.attname not in ('type', 'state_key', 'sender', 'relates_to', 'rel_type', 'thread_root', 'in_reply_to',
+                                       'redacts', 'replaces_state', 'decrypted_type', 'decryption', 'trust', 'voters',
+                                       'source', 'root_sender')
+                 and (c.relname, a.attname) <> ('undecryptable', 'reason')"#,
+        )
+        .await;
+    assert!(columns.is_empty(), "{columns:#?}");
+}
+
 #[tokio::test]
 async fn every_index_of_the_events_says_what_it_costs() {
     // Citus makes the indexes anew, without their comments.
