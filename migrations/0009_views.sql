@@ -71,8 +71,8 @@ end
 $$;
 comment on function archive.was_redacted_with_another(text, text, text) is 'Whether the redaction of an event names another event, as that of a message redacts its edits too.';
 
--- These are functions and no lateral, because a distributed database refuses a lateral without a table in a subquery about a
--- row, as the view threads has some. PostgreSQL puts their bodies into the query.
+-- PostgreSQL puts the bodies of these functions into the query. A lateral would read better. But the view threads reads messages
+-- in subqueries, and a distributed database refuses there a lateral that reads no table.
 create function archive.shown_content(
     type text, content jsonb, edited_content jsonb, decrypted_content jsonb, decrypted_edit jsonb
 ) returns jsonb
