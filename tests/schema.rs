@@ -59,7 +59,7 @@ async fn what_people_wrote_has_the_collation_of_the_database() {
     let database = TestDatabase::new().await;
     let columns = database
         .column(
-            r#"select format('%s.%s', c.relname, a.attname)
+            "select format('%s.%s', c.relname, a.attname)
                from pg_attribute a
                join pg_class c on c.oid = a.attrelid
                join pg_collation l on l.oid = a.attcollation
@@ -70,7 +70,7 @@ async fn what_people_wrote_has_the_collation_of_the_database() {
                  and a.attname not in ('type', 'state_key', 'sender', 'relates_to', 'rel_type', 'thread_root', 'in_reply_to',
                                        'redacts', 'replaces_state', 'decrypted_type', 'decryption', 'trust', 'voters',
                                        'source', 'root_sender')
-                 and (c.relname, a.attname) <> ('undecryptable', 'reason')"#,
+                 and (c.relname, a.attname) <> ('undecryptable', 'reason')",
         )
         .await;
     assert!(columns.is_empty(), "{columns:#?}");
