@@ -339,8 +339,7 @@ from archive.events e
 left join archive.members member on member.room_id = e.room_id and member.user_id = e.sender || ''
 left join archive.decrypted_events d on d.room_id = e.room_id and d.event_id = e.event_id
 cross join lateral (
-    select case when e.type <> 'm.room.encrypted' then coalesce(e.edited_content, e.content)
-                else coalesce(d.edited_content, d.content) end as content
+    select archive.shown_content(e.type, e.content, e.edited_content, d.content, d.edited_content) as content
 ) shown
 cross join lateral (select shown.content -> 'info' as info) info
 cross join lateral (
@@ -398,8 +397,8 @@ select d.room_id, d.target_event_id as event_id, e.type, e.state_key, e.position
        coalesce((select m.shown_name from archive.members m where m.room_id = d.room_id and m.user_id = redaction.sender),
                 redaction.sender) collate "default" as redacted_by_name,
        archive.text_of(redaction.content -> 'reason') as reason, redaction.sent_at as redacted_at
--- It begins with the redactions, which have an index by room; redacted events have none. A lateral with a limit looks up each event by
--- its key. PostgreSQL would read the whole room for a plain join, because it takes a room for smaller than it is.
+-- It begins with the redactions, which have an index by room; redacted events have none. A lateral with a limit looks up
+-- each event by its key. PostgreSQL would read the whole room for a plain join, because it takes a room for smaller than it is.
 from archive.redactions d
 cross join lateral (
     select x.type, x.state_key, x.position, x.sender, x.sent_at

@@ -48,7 +48,6 @@ async fn everything_has_a_comment() {
     assert!(bare.is_empty(), "{bare:#?}");
 }
 
-/// Each event pays for every index of its table.
 /// With the collation C, `ilike` and `lower` know the letters of English alone. A column gets it from an id in its expression.
 #[tokio::test]
 async fn what_people_wrote_has_the_collation_of_the_database() {
@@ -76,6 +75,7 @@ async fn what_people_wrote_has_the_collation_of_the_database() {
     assert!(columns.is_empty(), "{columns:#?}");
 }
 
+/// Each event pays for every index of its table.
 #[tokio::test]
 async fn every_index_of_the_events_says_what_it_costs() {
     // Citus makes the indexes anew, without their comments.

@@ -41,8 +41,8 @@ pub(crate) fn pruned(room_id: &str, room_version: Option<&str>, event: &Event) -
     pruned.with_uncommon(|it| (it.raw, it.relates_to, it.rel_type) = (None, None, None))
 }
 
-/// The event after a redaction, if that may not make it look like a message of its own: an edit still says which message it
-/// edits.
+/// The event as [`pruned`], except that an edit keeps the relation to its message. Without it, nothing would tell the edit
+/// from a message of its own.
 pub(crate) fn pruned_but_relation_of_edit(room_id: &str, room_version: Option<&str>, event: &Event) -> Event {
     let pruned = pruned(room_id, room_version, event);
     if edited(event).is_none() {
